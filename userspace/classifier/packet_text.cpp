@@ -47,8 +47,8 @@ std::string endpoint(const nc_packet& packet, const __be32 (&words)[4], std::uin
     const Address address = address_of(packet, words);
     if ((packet.has & NC_HAS_PORTS) == 0)
         return address.to_string();
-    return fmt::format(address.family == Family::ipv6 ? "[{}]:{}" : "{}:{}", address.to_string(),
-                       port);
+    return address.family == Family::ipv6 ? fmt::format("[{}]:{}", address.to_string(), port)
+                                          : fmt::format("{}:{}", address.to_string(), port);
 }
 
 const char* frag_text(std::uint8_t frag) {

@@ -2,6 +2,7 @@
 #include "sys/stop.hpp"
 
 #include <csignal>
+#include <initializer_list>
 
 namespace netctl::sys {
 

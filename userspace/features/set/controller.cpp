@@ -62,7 +62,7 @@ Result<std::vector<std::string>> Controller::remove(const std::string& name,
     std::vector<std::string> missing;
     for (const SetElement& element : elements)
         if (!NETCTL_TRY(set.remove(element)))
-            missing.push_back(to_string(element));
+            missing.push_back(datapath::to_string(element));
     return missing;
 }
 

@@ -13,6 +13,7 @@
 #include "datapath/root.hpp"
 #include "sys/netlink.hpp"
 #include "sys/netns.hpp"
+#include "netctl/abi/classify.h"
 #include "xdp_filter.skel.h"
 
 namespace netctl::xdp {
