@@ -82,10 +82,10 @@ struct nc_linear {
 	union {
 		struct {
 			__u64 low, high; /* host order; MAC addresses as 48-bit numbers */
-		};
+		} number;
 		struct {
 			__be32 value[4], mask[4];
-		};
+		} prefix;
 	};
 };
 NC_STATIC_ASSERT(sizeof(struct nc_linear) == 56, "nc_linear has no hidden padding");

@@ -79,16 +79,16 @@ static __always_inline bool nc_linear_holds(const struct nc_linear *test,
 		const __be32 *a = test->field == NC_FIELD_SRC ? p->src : p->dst;
 
 		return p->has & test->bits &&
-		       !(((a[0] & test->mask[0]) ^ test->value[0]) |
-			 ((a[1] & test->mask[1]) ^ test->value[1]) |
-			 ((a[2] & test->mask[2]) ^ test->value[2]) |
-			 ((a[3] & test->mask[3]) ^ test->value[3]));
+		       !(((a[0] & test->prefix.mask[0]) ^ test->prefix.value[0]) |
+			 ((a[1] & test->prefix.mask[1]) ^ test->prefix.value[1]) |
+			 ((a[2] & test->prefix.mask[2]) ^ test->prefix.value[2]) |
+			 ((a[3] & test->prefix.mask[3]) ^ test->prefix.value[3]));
 	}
 	case NC_LINEAR_RANGE:
 		number = nc_number(p, test->field);
-		return number >= test->low && number <= test->high;
+		return number >= test->number.low && number <= test->number.high;
 	case NC_LINEAR_MASKED:
-		return (nc_number(p, test->field) & test->high) == test->low;
+		return (nc_number(p, test->field) & test->number.high) == test->number.low;
 	case NC_LINEAR_SET:
 		return set_bits >> (test->set & 63) & 1;
 	case NC_LINEAR_ABSENT:
