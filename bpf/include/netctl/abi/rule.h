@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Rules, counters, limits, sets and log events of the packet filters (xdp and tc): what the
+ * datapath reads and writes, map by map. docs/pinned-maps.md says who may write which.
+ */
+#ifndef NETCTL_ABI_RULE_H
+#define NETCTL_ABI_RULE_H
+
+#include "packet.h"
+#include "types.h"
+
+/* ---- verdicts ---- */
+
+enum nc_verdict {
+	NC_VERDICT_PASS = 0,
+	NC_VERDICT_DROP = 1,
+	NC_VERDICT_TX = 2,	 /* xdp: back out of the interface */
+	NC_VERDICT_REDIRECT = 3, /* to nc_action::target */
+	NC_VERDICT_NEXT = 4,	 /* tc: leave it to the next program */
+	NC_VERDICTS = 5,
+};
+
+/* Why a verdict came about, for events and simulation. */
+enum nc_reason {
+	NC_REASON_RULE = 0,
+	NC_REASON_DEFAULT = 1,	/* no rule matched */
+	NC_REASON_UNPARSED = 2, /* nc_result::unparsed says why */
+	NC_REASON_LIMIT = 3,	/* over the limit of the rule */
+	NC_REASON_FAILED = 4,	/* the action could not be done: redirect target gone */
+};
+
+/* ---- map `actions`: array, index = position of the rule in its list ---- */
+
+enum nc_action_flags {
+	NC_ACTION_LOG = 1 << 0,
+	NC_ACTION_LIMIT = 1 << 1,
+	NC_ACTION_LIMIT_PER_SOURCE = 1 << 2,
+	NC_ACTION_MARK = 1 << 3,      /* tc */
+	NC_ACTION_PRIORITY = 1 << 4,  /* tc */
+	NC_ACTION_DSCP = 1 << 5,      /* tc */
+	NC_ACTION_MIRROR = 1 << 6,    /* tc */
+	NC_ACTION_RATE = 1 << 7,      /* tc */
+	NC_ACTION_TO_INGRESS = 1 << 8 /* tc: redirect into the target's ingress */
+};
+
+struct nc_action {
+	__u32 rule_id;
+	__u32 slot;    /* of the rule's counter: chunk slot / NC_COUNTER_CHUNK of `counters` */
+	__u32 flags;   /* enum nc_action_flags */
+	__u32 verdict; /* enum nc_verdict */
+	__u32 target;  /* redirect: index into `devices` in xdp, ifindex in tc */
+	__u32 mirror;  /* tc: ifindex */
+	__u32 mark;
+	__u32 mark_mask;
+	__u32 priority;
+	__u32 dscp;
+	__u64 limit_interval_ns; /* time that one packet costs (GCRA's emission interval) */
+	__u64 limit_burst_ns;	 /* how far ahead of time packets may be (its tolerance) */
+	__u64 rate_bytes;	 /* tc: bytes a second */
+	__u64 rate_burst;	 /* tc: bytes */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_action) == 72, "nc_action is ABI");
+
+/* ---- map `counters`: array of maps, each a per-CPU array of NC_COUNTER_CHUNK counters ---- */
+
+#define NC_COUNTER_CHUNK 1024
+#define NC_COUNTER_CHUNKS 128 /* hence at most 131,072 rules at a point */
+
+struct nc_counter {
+	__u64 packets; /* got the rule's action */
+	__u64 bytes;
+	__u64 over_packets; /* matched, but were over the rule's limit */
+	__u64 over_bytes;
+};
+
+/* ---- map `stats`: per-CPU array of one ---- */
+
+struct nc_stats {
+	__u64 packets; /* everything that the program saw */
+	__u64 bytes;
+	__u64 verdicts[NC_VERDICTS];	/* packets by final verdict */
+	__u64 default_packets;		/* no rule matched */
+	__u64 default_bytes;
+	__u64 over_limit;		/* dropped for being over a rule's limit */
+	__u64 unparsed[NC_UNPARSED_REASONS];
+	__u64 redirect_failed;		/* target gone: dropped */
+	__u64 limit_failed;		/* no room for the state of a limit: treated as over the limit */
+	__u64 log_written;
+	__u64 log_lost;			/* ring buffer full */
+	__u64 log_suppressed;		/* above the log's rate */
+};
+
+/* ---- maps `limits` (hash, rule-wide) and `limit_src` (LRU hash, one entry a source) ---- */
+
+struct nc_limit_key {
+	__u32 rule_id;
+	__be32 source[4]; /* zero for rule-wide; IPv4 in [0] */
+};
+
+struct nc_limit_state {
+	__u64 arrival_ns; /* theoretical arrival time of GCRA, CLOCK_MONOTONIC */
+};
+
+/* ---- map `rules`: array of records that hold the rules' canonical text ---- */
+
+#define NC_RULE_TEXT_CHUNK 116
+
+/* A rule takes as many consecutive records as its text needs; `more` is set on all but the last. */
+struct nc_rule_text {
+	__u32 rule_id;
+	__u32 slot; /* of its counter */
+	__u16 length; /* bytes used of text */
+	__u16 more;
+	char text[NC_RULE_TEXT_CHUNK];
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rule_text) == 128, "nc_rule_text is ABI");
+
+/* ---- map `point`: array of one; what this attachment point is set to ---- */
+
+struct nc_point {
+	__u32 abi_version;
+	__u32 ifindex;
+	__u64 netns_inode; /* of the namespace that the interface is in */
+	__u64 generation;  /* of this point; one higher with each commit */
+	__u32 default_verdict;
+	__u32 unparsed_verdict;
+	__u32 rules; /* how many; their texts are in `rules` */
+	__u32 records; /* used records of `rules` */
+	__u32 next_rule_id;
+	__u32 mode;    /* XDP: 1 native, 2 generic; tc: 1 tcx, 2 clsact */
+	__u32 log_rate; /* events a second at most */
+	__u32 reserved;
+};
+NC_STATIC_ASSERT(sizeof(struct nc_point) == 56, "nc_point is ABI");
+
+/* ---- sets: <root>/sets/NAME/{info,v4,v6,ports} ---- */
+
+enum nc_set_type { NC_SET_HOST = 1, NC_SET_CIDR = 2, NC_SET_PORT = 3 };
+
+/* Map `info`: array of one. */
+struct nc_set_info {
+	__u32 abi_version;
+	__u32 type;	   /* enum nc_set_type */
+	__u32 max_entries; /* of each of its maps */
+	__u32 reserved;
+};
+
+/* Keys: host v4 and v6 are plain addresses in network order; port is a __be16 port. */
+struct nc_set_host4 {
+	__be32 address;
+};
+struct nc_set_host6 {
+	__be32 address[4];
+};
+struct nc_set_cidr4 {
+	__u32 length; /* of the prefix in bits, 0-32, host order: what LPM tries want */
+	__be32 address;
+};
+struct nc_set_cidr6 {
+	__u32 length; /* 0-128 */
+	__be32 address[4];
+};
+struct nc_set_port {
+	__be16 port;
+};
+
+enum nc_set_flags {
+	NC_SET_ABSENT = 1 << 0, /* a tombstone: this element is not in the set */
+};
+
+/* The value of an element; eight zero bytes are plain membership. */
+struct nc_set_value {
+	__u32 expires; /* second of CLOCK_BOOTTIME from which it no longer counts; 0 = never */
+	__u32 flags;   /* enum nc_set_flags */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_set_value) == 8, "nc_set_value is ABI");
+
+/* How many different (field, set) pairs the rules of one point may name. */
+#define NC_MAX_SET_USES 64
+
+/* ---- map `events`: ring buffer of log events ---- */
+
+#define NC_EVENT_HEADERS 128
+
+struct nc_event {
+	__u64 time_ns; /* CLOCK_BOOTTIME */
+	__u64 generation;
+	__u32 rule_id;
+	__u32 ifindex;
+	__u32 len;     /* of the frame */
+	__u16 captured; /* bytes used of headers */
+	__u8 verdict;  /* enum nc_verdict */
+	__u8 reason;   /* enum nc_reason */
+	__u8 headers[NC_EVENT_HEADERS]; /* start of the frame */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_event) == 160, "nc_event is ABI");
+
+/* ---- map `result` of a simulating program (BPF_PROG_TEST_RUN): array of one ---- */
+
+#define NC_NO_RULE 0xffffffffu
+
+struct nc_result {
+	__u32 position; /* of the rule in its list, or NC_NO_RULE */
+	__u32 verdict;	/* enum nc_verdict */
+	__u32 reason;	/* enum nc_reason */
+	__u32 unparsed; /* enum nc_unparsed, if that is the reason */
+	__u64 set_bits; /* membership, bit i = set use i */
+	struct nc_packet packet;
+};
+
+#endif

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Rules -> tables for the kernel's classifier (bpf/include/netctl/lib/classify.h). Knows nothing of
+// libbpf: what it returns are bytes and constants by name, which the datapath layer puts into the
+// maps `.bss.NAME` and into the program's rodata before it is loaded.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/rule.hpp"
+
+namespace netctl::classifier {
+
+/// Content of the program's array `NAME` in section `.bss.NAME`; the map is cut to this size.
+struct Table {
+    std::string name;
+    std::vector<std::byte> bytes;
+};
+
+/// Value of the program's `const volatile __u32 NAME` or `NAME[n]`.
+struct Constant {
+    std::string name;
+    std::vector<std::uint32_t> values;
+};
+
+/// A set that some rule asks about one of its fields (src, dst, sport or dport). The datapath looks
+/// each one up once a packet, and hands the answers to the classifier as bit i of `set_bits`.
+struct SetUse {
+    Key key{};
+    std::string set;
+    bool operator==(const SetUse&) const = default;
+};
+
+struct Compiled {
+    std::string engine; ///< which form was chosen, for `status`
+    std::vector<Table> tables;
+    std::vector<Constant> constants;
+    std::vector<SetUse> set_uses; ///< at most NC_MAX_SET_USES
+    /// Bytes of all tables.
+    std::size_t memory() const {
+        std::size_t total = 0;
+        for (const Table& table : tables)
+            total += table.bytes.size();
+        return total;
+    }
+};
+
+/// Compiles rules, first match wins; what the kernel returns is the position in `rules`.
+/// Fails with ErrorKind::usage and the reason when the rules go beyond what the engine holds.
+Result<Compiled> compile(std::span<const Rule> rules);
+
+} // namespace netctl::classifier

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Result<T>: a value or an Error, shaped like std::expected, which gcc 12 does not have.
+#pragma once
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <utility>
+#include <variant>
+
+namespace netctl {
+
+/// What an error means for the caller; the command's exit status is derived from it.
+enum class ErrorKind {
+    failed,      ///< exit 1: the operation failed
+    usage,       ///< exit 2: the caller asked for something that cannot be
+    unsupported, ///< exit 3: this kernel or device cannot do it
+};
+
+/// What failed, on which object, why, and what the user can do about it.
+struct Error {
+    ErrorKind kind = ErrorKind::failed;
+    int code = 0;     ///< errno at birth; 0 if no system call failed
+    std::string what; ///< "cannot open /sys/fs/bpf/netctl: Permission denied"
+    std::string hint; ///< "run as root"; may be empty
+
+    /// An error without errno.
+    static Error failed(std::string what, std::string hint = {}) {
+        return {ErrorKind::failed, 0, std::move(what), std::move(hint)};
+    }
+    static Error usage(std::string what, std::string hint = {}) {
+        return {ErrorKind::usage, 0, std::move(what), std::move(hint)};
+    }
+    static Error unsupported(std::string what, std::string hint = {}) {
+        return {ErrorKind::unsupported, 0, std::move(what), std::move(hint)};
+    }
+    /// An error of a system call; `code` is a positive errno, `what` gets its text appended.
+    static Error system(int code, std::string what, std::string hint = {}) {
+        what += ": ";
+        what += std::strerror(code);
+        return {ErrorKind::failed, code, std::move(what), std::move(hint)};
+    }
+    /// The same error with what the caller was doing in front.
+    Error within(const std::string& context) && {
+        what = context + ": " + what;
+        return std::move(*this);
+    }
+};
+
+struct Ok {};
+
+template <class T = Ok> class [[nodiscard]] Result {
+  public:
+    Result() requires std::is_same_v<T, Ok> : state_(Ok{}) {}
+    Result(T value) : state_(std::move(value)) {}
+    Result(Error error) : state_(std::move(error)) {}
+
+    explicit operator bool() const { return state_.index() == 0; }
+    bool has_value() const { return state_.index() == 0; }
+
+    T& value() & { return std::get<0>(state_); }
+    const T& value() const& { return std::get<0>(state_); }
+    T&& value() && { return std::get<0>(std::move(state_)); }
+    T& operator*() & { return value(); }
+    const T& operator*() const& { return value(); }
+    T&& operator*() && { return std::move(*this).value(); }
+    T* operator->() { return &value(); }
+    const T* operator->() const { return &value(); }
+
+    Error& error() & { return std::get<1>(state_); }
+    const Error& error() const& { return std::get<1>(state_); }
+    Error&& error() && { return std::get<1>(std::move(state_)); }
+
+    T value_or(T other) && { return has_value() ? std::move(*this).value() : std::move(other); }
+
+  private:
+    std::variant<T, Error> state_;
+};
+
+} // namespace netctl
+
+/// Unwraps a Result, or returns its error from the enclosing function:
+/// `Fd fd = NETCTL_TRY(open_pin(path));`
+#define NETCTL_TRY(expression)                                                                     \
+    __extension__({                                                                                \
+        auto netctl_try_result = (expression);                                                     \
+        if (!netctl_try_result)                                                                    \
+            return std::move(netctl_try_result).error();                                           \
+        std::move(netctl_try_result).value();                                                      \
+    })

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// The rule language's abstract syntax: what a rule means, with no trace of how it was spelled.
+// docs/rules.md is the user's view of it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/address.hpp"
+#include "core/result.hpp"
+
+namespace netctl {
+
+/// Where a rule runs; keys and actions say which of them they have.
+enum class Hook : std::uint8_t { xdp = 1, tc = 2, policy = 4 };
+
+/// Every key of the language, in canonical (printing) order.
+enum class Key : std::uint8_t {
+    src, dst, sport, dport, proto, flags, icmp_type, icmp_code, vlan, frag,
+    dscp, len, ether_type, ether_src, ether_dst, mark, uid, gid, cgroup, exe,
+};
+
+/// An inclusive range of numbers, host byte order. MAC addresses are 48-bit numbers,
+/// most significant byte first.
+struct Range {
+    std::uint64_t low = 0;
+    std::uint64_t high = 0;
+    auto operator<=>(const Range&) const = default;
+};
+
+/// `value/mask`: matches when (x & mask) == value. For `flags` and `mark`.
+struct Masked {
+    std::uint32_t value = 0;
+    std::uint32_t mask = 0;
+    auto operator<=>(const Masked&) const = default;
+};
+
+/// One `KEY VALUE` of a rule. Exactly one of the value forms below is used, by key:
+///   prefixes or set   src dst
+///   ranges or set     sport dport (set); every numeric key (ranges)
+///   masked            flags mark
+///   path              cgroup exe
+/// `vlan none` is the empty `ranges` with `absent`; `vlan any` is 0-4095; `frag any` is first, later.
+/// A negated match holds only where the packet has the field at all (for src and dst: an address of
+/// a family that the value names; of either family for a set).
+struct Match {
+    Key key{};
+    bool negated = false;
+    bool absent = false;            ///< `vlan none`: the packet has no tag
+    std::vector<Prefix> prefixes;   ///< any of them; sorted, without duplicates
+    std::vector<Range> ranges;      ///< any of them; sorted, disjoint, not adjacent
+    std::optional<Masked> masked;
+    std::string set;                ///< name without the `@`
+    std::string path;
+    bool operator==(const Match&) const = default;
+};
+
+/// Values of `frag` in Match::ranges and in nc_packet::frag.
+enum Frag : std::uint8_t { frag_none = 0, frag_first = 1, frag_later = 2 };
+
+enum class ActionKind : std::uint8_t {
+    // final
+    pass, drop, tx, redirect, next, allow, deny, audit,
+    // not final: further actions may follow in the same rule (tc)
+    mark, priority, dscp, mirror, rate,
+};
+
+struct Action {
+    ActionKind kind{};
+    std::string device;             ///< redirect, mirror: interface name
+    bool to_ingress = false;        ///< redirect: into the device's ingress instead of egress
+    std::uint64_t number = 0;       ///< mark value, priority, DSCP, rate in bits per second
+    std::uint32_t mask = 0;         ///< mark: which bits are written
+    std::uint64_t burst = 0;        ///< rate: bytes; 0 if not given
+    bool operator==(const Action&) const = default;
+};
+
+/// `limit N/UNIT [burst B] [per src]`: what a rule matches is policed. Packets within the rate get
+/// the rule's action, those above it are dropped (in policy: denied) and counted as over the limit.
+struct Limit {
+    std::uint64_t count = 0;        ///< packets (connections in policy) ...
+    std::uint64_t period_ns = 0;    ///< ... in this time
+    std::uint64_t burst = 0;        ///< how many may come at once; at least 1
+    bool per_source = false;
+    bool operator==(const Limit&) const = default;
+};
+
+struct Rule {
+    std::uint32_t id = 0;           ///< stable name of the rule at its point; 0: not assigned yet
+    std::vector<Match> matches;     ///< at most one a key, in the order of Key
+    std::vector<Action> actions;    ///< at least one; only the last may be final
+    std::optional<Limit> limit;
+    bool log = false;
+    std::string comment;
+    /// Same meaning, whatever the id.
+    bool same_text(const Rule& other) const {
+        return matches == other.matches && actions == other.actions && limit == other.limit &&
+               log == other.log && comment == other.comment;
+    }
+    const Match* find(Key key) const;
+};
+
+/// Parses one rule for `hook`. The error shows the text with a caret under the place, says what was
+/// found there and what is allowed.
+Result<Rule> parse_rule(std::string_view text, Hook hook);
+
+/// Parses a file of rules: one a line, `#` starts a comment, blank lines are skipped. Errors name
+/// the line. `source` is the file's name for messages.
+Result<std::vector<Rule>> parse_rules(std::string_view text, Hook hook, std::string_view source);
+
+/// The canonical text; it parses to an equal rule. The id is not part of it.
+std::string to_string(const Rule& rule);
+
+std::string_view to_string(Key key);
+std::string_view to_string(Hook hook);
+
+} // namespace netctl
