@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "bpf/map.hpp"
+
+#include <cerrno>
+#include <fcntl.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <fmt/format.h>
+
+namespace netctl::bpf {
+
+unsigned possible_cpus() {
+    const int count = libbpf_num_possible_cpus();
+    return count > 0 ? static_cast<unsigned>(count) : 1;
+}
+
+Result<MapInfo> map_info(int fd) {
+    bpf_map_info info{};
+    __u32 size = sizeof info;
+    if (bpf_map_get_info_by_fd(fd, &info, &size) != 0)
+        return Error::system(errno, "cannot read a map's information");
+    return MapInfo{info.id,          info.type,      info.key_size, info.value_size,
+                   info.max_entries, info.map_flags, info.name};
+}
+
+Result<RawMap> RawMap::open(const std::string& path) {
+    Fd fd(bpf_obj_get(path.c_str()));
+    if (!fd)
+        return Error::system(errno, fmt::format("cannot open the pinned map {}", path));
+    return RawMap(std::move(fd), path);
+}
+
+Result<RawMap> RawMap::open_id(std::uint32_t id) {
+    Fd fd(bpf_map_get_fd_by_id(id));
+    if (!fd)
+        return Error::system(errno, fmt::format("cannot open the map with id {}", id));
+    return RawMap(std::move(fd), fmt::format("id {}", id));
+}
+
+Result<RawMap> RawMap::duplicate() const {
+    Fd copy(fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0));
+    if (!copy)
+        return Error::system(errno, fmt::format("cannot duplicate the handle of map {}", name_));
+    return RawMap(std::move(copy), name_);
+}
+
+Result<bool> RawMap::lookup(const void* key, void* value) const {
+    if (bpf_map_lookup_elem(fd_.get(), key, value) == 0)
+        return true;
+    if (errno == ENOENT)
+        return false;
+    return Error::system(errno, fmt::format("cannot read map {}", name_));
+}
+
+Result<> RawMap::update(const void* key, const void* value, std::uint64_t flags) const {
+    if (bpf_map_update_elem(fd_.get(), key, value, flags) == 0)
+        return {};
+    const int code = errno;
+    return Error::system(code, fmt::format("cannot write to map {}", name_),
+                         code == E2BIG || code == ENOSPC ? "the map is full" : "");
+}
+
+Result<> RawMap::update_batch(const void* keys, const void* values, std::uint32_t count,
+                              std::size_t key_size, std::size_t value_size) const {
+    std::uint32_t done = 0;
+    // Batches of bounded size: the kernel copies each one into memory of its own.
+    while (done < count) {
+        std::uint32_t step = std::min<std::uint32_t>(count - done, 65536);
+        const auto* key = static_cast<const std::byte*>(keys) + done * key_size;
+        const auto* value = static_cast<const std::byte*>(values) + done * value_size;
+        if (bpf_map_update_batch(fd_.get(), key, value, &step, nullptr) == 0) {
+            done += step;
+            continue;
+        }
+        if (errno != ENOTSUP && errno != EOPNOTSUPP && errno != EINVAL)
+            return Error::system(errno, fmt::format("cannot write to map {}", name_),
+                                 errno == E2BIG || errno == ENOSPC ? "the map is full" : "");
+        NETCTL_TRY(update(key, value));
+        done++;
+    }
+    return {};
+}
+
+Result<bool> RawMap::erase(const void* key) const {
+    if (bpf_map_delete_elem(fd_.get(), key) == 0)
+        return true;
+    if (errno == ENOENT)
+        return false;
+    return Error::system(errno, fmt::format("cannot delete from map {}", name_));
+}
+
+Result<bool> RawMap::next_key(const void* key, void* next) const {
+    if (bpf_map_get_next_key(fd_.get(), key, next) == 0)
+        return true;
+    if (errno == ENOENT)
+        return false;
+    return Error::system(errno, fmt::format("cannot walk map {}", name_));
+}
+
+Result<> RawMap::pin(const std::string& path) const {
+    if (bpf_obj_pin(fd_.get(), path.c_str()) == 0)
+        return {};
+    return Error::system(errno, fmt::format("cannot pin a map at {}", path));
+}
+
+} // namespace netctl::bpf

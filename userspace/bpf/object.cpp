@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "bpf/object.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <fcntl.h>
+
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+#include <fmt/format.h>
+
+#include "core/log.hpp"
+
+namespace netctl::bpf {
+
+namespace {
+
+std::string complaint;
+
+int on_message(libbpf_print_level level, const char* format, va_list arguments) {
+    if (level == LIBBPF_DEBUG && !verbose())
+        return 0;
+    va_list copy;
+    va_copy(copy, arguments);
+    const int size = std::vsnprintf(nullptr, 0, format, copy);
+    va_end(copy);
+    if (size <= 0)
+        return 0;
+    std::string text(static_cast<std::size_t>(size) + 1, '\0');
+    std::vsnprintf(text.data(), text.size(), format, arguments);
+    text.resize(static_cast<std::size_t>(size));
+    while (!text.empty() && text.back() == '\n')
+        text.pop_back();
+    debug(text);
+    if (level == LIBBPF_WARN)
+        complaint += (complaint.empty() ? "" : "\n") + text;
+    return 0;
+}
+
+Result<Fd> duplicate(int fd, const std::string& what) {
+    Fd copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    if (!copy)
+        return Error::system(errno, fmt::format("cannot duplicate the handle of {}", what));
+    return copy;
+}
+
+/// The verifier prints thousands of lines; the reason stands at the end.
+std::string last_lines(const std::string& text, std::size_t count) {
+    std::size_t position = text.size();
+    while (count-- > 0 && position != std::string::npos && position > 0)
+        position = text.rfind('\n', position - 1);
+    return position == std::string::npos || position == 0 ? text : text.substr(position + 1);
+}
+
+} // namespace
+
+void capture_libbpf_messages() {
+    libbpf_set_print(on_message);
+}
+
+std::string libbpf_complaint() {
+    return std::exchange(complaint, {});
+}
+
+Result<Program> Program::open_id(std::uint32_t id) {
+    Fd fd(bpf_prog_get_fd_by_id(id));
+    if (!fd)
+        return Error::system(errno, fmt::format("cannot open the program with id {}", id));
+    return Program(std::move(fd));
+}
+
+Result<ProgramInfo> Program::info() const {
+    bpf_prog_info info{};
+    __u32 size = sizeof info;
+    if (bpf_prog_get_info_by_fd(fd_.get(), &info, &size) != 0)
+        return Error::system(errno, "cannot read a program's information");
+    ProgramInfo result{info.id, info.type, info.name, std::vector<std::uint32_t>(info.nr_map_ids)};
+    if (result.map_ids.empty())
+        return result;
+    bpf_prog_info again{};
+    again.nr_map_ids = static_cast<__u32>(result.map_ids.size());
+    again.map_ids = reinterpret_cast<__u64>(result.map_ids.data());
+    size = sizeof again;
+    if (bpf_prog_get_info_by_fd(fd_.get(), &again, &size) != 0)
+        return Error::system(errno, "cannot read a program's maps");
+    result.map_ids.resize(std::min<std::size_t>(again.nr_map_ids, result.map_ids.size()));
+    return result;
+}
+
+Result<RawMap> Program::map(const std::string& name) const {
+    const ProgramInfo program = NETCTL_TRY(info());
+    for (const std::uint32_t id : program.map_ids) {
+        RawMap map = NETCTL_TRY(RawMap::open_id(id));
+        if (NETCTL_TRY(map_info(map.fd())).name == name)
+            return map;
+    }
+    return Error::failed(fmt::format("program {} (id {}) has no map '{}'", program.name, program.id,
+                                     name),
+                         "it was made by another version of netctl");
+}
+
+Result<> Program::bind(const RawMap& map) const {
+    if (bpf_prog_bind_map(fd_.get(), map.fd(), nullptr) != 0)
+        return Error::system(errno, fmt::format("cannot bind map {} to a program", map.name()));
+    return {};
+}
+
+Result<Link> Link::open(const std::string& path) {
+    Fd fd(bpf_obj_get(path.c_str()));
+    if (!fd)
+        return Error::system(errno, fmt::format("cannot open the pinned link {}", path));
+    return Link(std::move(fd));
+}
+
+Result<LinkInfo> Link::info() const {
+    bpf_link_info info{};
+    __u32 size = sizeof info;
+    if (bpf_link_get_info_by_fd(fd_.get(), &info, &size) != 0)
+        return Error::system(errno, "cannot read a link's information");
+    LinkInfo result{info.id, info.prog_id, 0};
+    if (info.type == BPF_LINK_TYPE_XDP)
+        result.ifindex = info.xdp.ifindex;
+    else if (info.type == BPF_LINK_TYPE_TCX)
+        result.ifindex = info.tcx.ifindex;
+    return result;
+}
+
+Result<> Link::pin(const std::string& path) const {
+    if (bpf_obj_pin(fd_.get(), path.c_str()) != 0)
+        return Error::system(errno, fmt::format("cannot pin a link at {}", path));
+    return {};
+}
+
+Result<> Link::update(const Program& program) const {
+    if (bpf_link_update(fd_.get(), program.fd(), nullptr) != 0)
+        return Error::system(errno, "cannot put the new program into the link");
+    return {};
+}
+
+Result<bpf_map*> Object::find(const std::string& name) const {
+    bpf_map* map = bpf_object__find_map_by_name(object_, name.c_str());
+    if (!map)
+        return Error::failed(fmt::format("the BPF object has no map '{}'", name));
+    return map;
+}
+
+Result<> Object::set_table(const std::string& name, std::span<const std::byte> bytes) const {
+    bpf_map* map = nullptr;
+    // libbpf puts the start of the object's name in front of a data section's.
+    const std::string suffix = ".bss." + name;
+    bpf_map* candidate = nullptr;
+    bpf_object__for_each_map(candidate, object_) {
+        const std::string candidate_name = bpf_map__name(candidate);
+        if (candidate_name == suffix || candidate_name.ends_with(suffix))
+            map = candidate;
+    }
+    if (!map)
+        return Error::failed(fmt::format("the BPF object has no table '{}'", name));
+    // The verifier wants a size above zero; eight bytes keep 64-bit loads whole.
+    const std::size_t size = std::max<std::size_t>((bytes.size() + 7) & ~std::size_t{7}, 64);
+    const int status = bpf_map__set_value_size(map, static_cast<__u32>(size));
+    if (status != 0)
+        return Error::system(-status, fmt::format("cannot size table '{}'", name));
+    std::size_t available = 0;
+    void* memory = bpf_map__initial_value(map, &available);
+    if (!memory || available < bytes.size())
+        return Error::failed(fmt::format("table '{}' has no memory for {} bytes", name,
+                                         bytes.size()));
+    std::memcpy(memory, bytes.data(), bytes.size());
+    return {};
+}
+
+Result<> Object::set_constant(const std::string& name,
+                              std::span<const std::uint32_t> values) const {
+    return set_rodata(name, std::as_bytes(values));
+}
+
+Result<> Object::set_rodata(const std::string& name, std::span<const std::byte> bytes) const {
+    const btf* types = bpf_object__btf(object_);
+    bpf_map* map = nullptr;
+    bpf_object__for_each_map(map, object_) {
+        if (!std::string(bpf_map__name(map)).ends_with(".rodata"))
+            continue;
+        std::size_t available = 0;
+        auto* memory = static_cast<std::byte*>(bpf_map__initial_value(map, &available));
+        const btf_type* section = btf__type_by_id(types, bpf_map__btf_value_type_id(map));
+        if (!memory || !section)
+            continue;
+        const btf_var_secinfo* variables = btf_var_secinfos(section);
+        for (unsigned i = 0; i < btf_vlen(section); i++) {
+            const btf_type* variable = btf__type_by_id(types, variables[i].type);
+            if (name != btf__name_by_offset(types, variable->name_off))
+                continue;
+            if (bytes.size() > variables[i].size || variables[i].offset + bytes.size() > available)
+                return Error::failed(fmt::format("constant '{}' takes {} bytes, not {}", name,
+                                                 variables[i].size, bytes.size()));
+            std::memcpy(memory + variables[i].offset, bytes.data(), bytes.size());
+            return {};
+        }
+    }
+    return Error::failed(fmt::format("the BPF object has no constant '{}'", name));
+}
+
+Result<> Object::set_max_entries(const std::string& map, std::uint32_t entries) const {
+    const int status = bpf_map__set_max_entries(NETCTL_TRY(find(map)), entries);
+    if (status != 0)
+        return Error::system(-status, fmt::format("cannot size map '{}'", map));
+    return {};
+}
+
+Result<> Object::reuse(const std::string& map, const RawMap& existing) const {
+    const int status = bpf_map__reuse_fd(NETCTL_TRY(find(map)), existing.fd());
+    if (status != 0)
+        return Error::system(-status, fmt::format("cannot reuse map '{}'", map));
+    return {};
+}
+
+Result<> Object::set_autocreate(const std::string& map, bool create) const {
+    const int status = bpf_map__set_autocreate(NETCTL_TRY(find(map)), create);
+    if (status != 0)
+        return Error::system(-status, fmt::format("cannot choose whether to make map '{}'", map));
+    return {};
+}
+
+Result<> Object::load() const {
+    libbpf_complaint();
+    const int status = bpf_object__load(object_);
+    if (status == 0)
+        return {};
+    const std::string words = libbpf_complaint();
+    debug(words);
+    if (-status == EPERM || -status == EACCES)
+        return Error::system(-status, fmt::format("the kernel refused the program: {}",
+                                                  last_lines(words, 3)),
+                             "loading BPF programs takes root, or CAP_BPF and CAP_NET_ADMIN");
+    return Error::system(-status,
+                         fmt::format("the kernel refused the program: {}", last_lines(words, 6)));
+}
+
+Result<RawMap> Object::map(const std::string& name) const {
+    bpf_map* map = NETCTL_TRY(find(name));
+    return RawMap(NETCTL_TRY(duplicate(bpf_map__fd(map), name)), name);
+}
+
+Result<Program> Object::program(const std::string& name) const {
+    bpf_program* program = bpf_object__find_program_by_name(object_, name.c_str());
+    if (!program)
+        return Error::failed(fmt::format("the BPF object has no program '{}'", name));
+    return Program(NETCTL_TRY(duplicate(bpf_program__fd(program), name)));
+}
+
+} // namespace netctl::bpf

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Attaching XDP programs, and asking who is attached.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "bpf/object.hpp"
+#include "core/result.hpp"
+
+namespace netctl::bpf {
+
+enum class XdpMode : std::uint32_t { none = 0, native = 1, generic = 2, offload = 3 };
+
+struct XdpOccupant {
+    XdpMode mode = XdpMode::none; ///< none: nobody is attached
+    std::uint32_t program_id = 0;
+    std::string program_name;
+};
+
+/// Who holds the interface of the current network namespace.
+Result<XdpOccupant> query_xdp(std::uint32_t ifindex);
+
+/// Attaches through a link. A refusal's `what` has the driver's own words where it gave any; its
+/// code is the kernel's errno (EBUSY: taken; EOPNOTSUPP, ERANGE, EINVAL: the driver cannot).
+Result<Link> attach_xdp(std::uint32_t ifindex, const Program& program, XdpMode mode);
+
+/// Takes away a program that was attached without a link (by ip, xdp-loader and the like).
+Result<> detach_foreign_xdp(std::uint32_t ifindex, XdpMode mode);
+
+/// Result of one BPF_PROG_TEST_RUN.
+struct TestRun {
+    std::uint32_t action = 0;      ///< the program's return value
+    std::uint32_t duration_ns = 0; ///< mean of one run
+};
+/// Runs a program over a frame, `repeat` times. Frames are at least 14 bytes; larger than a page
+/// only for programs that take fragments.
+Result<TestRun> test_run(const Program& program, std::span<const std::uint8_t> frame,
+                         std::uint32_t repeat = 1);
+
+} // namespace netctl::bpf

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "core/command.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+
+#include <boost/program_options.hpp>
+#include <fmt/format.h>
+
+#include "core/command_docs.hpp"
+#include "core/log.hpp"
+#include "core/suggest.hpp"
+
+namespace netctl {
+
+namespace po = boost::program_options;
+
+const std::vector<Option>& global_options() {
+    static const std::vector<Option> options{
+        {"root", "DIR", "bpffs directory that holds the pins (default: $NETCTL_ROOT, or "
+                        "/sys/fs/bpf/netctl)", {}},
+        {"netns", "NAME|PATH", "work on the network of this namespace", {}},
+        {"json", "", "print JSON", {}},
+        {"verbose", "", "tell on standard error what is done (-v)", {}},
+        {"quiet", "", "print results and errors only (-q)", {}},
+        {"help", "", "show help for the command so far (-h)", {}},
+        {"version", "", "show the version", {}},
+    };
+    return options;
+}
+
+std::string Arguments::get(const std::string& option, std::string fallback) const {
+    const auto found = options_.find(option);
+    return found == options_.end() ? std::move(fallback) : found->second;
+}
+
+Result<std::uint64_t> Arguments::number(const std::string& option, std::uint64_t fallback,
+                                        std::uint64_t low, std::uint64_t high) const {
+    const auto found = options_.find(option);
+    if (found == options_.end())
+        return fallback;
+    std::uint64_t value = 0;
+    const std::string& text = found->second;
+    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (status != std::errc{} || end != text.data() + text.size() || value < low || value > high)
+        return Error::usage(fmt::format("--{} takes a number from {} to {}, not '{}'", option, low,
+                                        high, text));
+    return value;
+}
+
+std::string Arguments::operator[](const std::string& positional) const {
+    const auto found = positionals_.find(positional);
+    return found == positionals_.end() ? std::string() : found->second;
+}
+
+/// Finds the command that the words name, and checks the rest of them against it.
+class CommandParser {
+  public:
+    explicit CommandParser(const Command& root) : command_(&root), path_(root.name) {}
+
+    Result<> parse(const std::vector<std::string>& words) {
+        const std::vector<std::string> rest = NETCTL_TRY(descend(words));
+        NETCTL_TRY(read_options(rest));
+        if (arguments_.has("help") || arguments_.has("version"))
+            return {};
+        if (!command_->run)
+            return Error::usage(
+                fmt::format("'{}' needs a command after it", path_),
+                fmt::format("one of: {}", fmt::join(child_names(), ", ")));
+        return place_words();
+    }
+
+    const Command& command() const { return *command_; }
+    const std::string& path() const { return path_; }
+    const Arguments& arguments() const { return arguments_; }
+
+  private:
+    std::vector<std::string> child_names() const {
+        std::vector<std::string> names;
+        for (const Command& child : command_->children)
+            names.push_back(child.name);
+        return names;
+    }
+
+    /// Walks down the table along the words that are no options; returns what is left.
+    Result<std::vector<std::string>> descend(const std::vector<std::string>& words) {
+        std::vector<std::string> rest;
+        bool value_follows = false;
+        std::size_t i = 0;
+        for (; i < words.size() && !command_->children.empty(); i++) {
+            const std::string& word = words[i];
+            if (value_follows || (word.size() > 1 && word[0] == '-')) {
+                const bool takes_value = !value_follows && takes_argument(word);
+                value_follows = takes_value;
+                rest.push_back(word);
+                continue;
+            }
+            const auto child = std::find_if(
+                command_->children.begin(), command_->children.end(),
+                [&](const Command& candidate) { return candidate.name == word; });
+            if (child == command_->children.end())
+                return Error::usage(
+                    fmt::format("'{}' has no command '{}'{}", path_, word,
+                                did_you_mean(word, child_names())),
+                    fmt::format("one of: {}", fmt::join(child_names(), ", ")));
+            command_ = &*child;
+            path_ += " " + word;
+        }
+        rest.insert(rest.end(), words.begin() + static_cast<std::ptrdiff_t>(i), words.end());
+        return rest;
+    }
+
+    /// Whether `word` is a global option whose value is the next word.
+    static bool takes_argument(const std::string& word) {
+        return std::any_of(global_options().begin(), global_options().end(),
+                           [&](const Option& option) {
+                               return !option.argument.empty() && word == "--" + option.name;
+                           });
+    }
+
+    std::vector<Option> options() const {
+        std::vector<Option> all = command_->options;
+        all.insert(all.end(), global_options().begin(), global_options().end());
+        return all;
+    }
+
+    Result<> read_options(const std::vector<std::string>& words) {
+        po::options_description description;
+        for (const Option& option : options()) {
+            const std::string alias = option.name == "verbose" ? "verbose,v"
+                                      : option.name == "quiet" ? "quiet,q"
+                                      : option.name == "help"  ? "help,h"
+                                                               : option.name;
+            if (option.argument.empty())
+                description.add_options()(alias.c_str(), "");
+            else
+                description.add_options()(alias.c_str(), po::value<std::string>(), "");
+        }
+        description.add_options()("netctl-words", po::value<std::vector<std::string>>(), "");
+        po::positional_options_description positional;
+        positional.add("netctl-words", -1);
+
+        namespace style = po::command_line_style;
+        const int exact_words = style::allow_long | style::long_allow_adjacent |
+                                style::long_allow_next | style::allow_short |
+                                style::allow_dash_for_short;
+        try {
+            const auto parsed = po::command_line_parser(words)
+                                    .options(description)
+                                    .positional(positional)
+                                    .style(exact_words)
+                                    .run();
+            for (const po::option& option : parsed.options) {
+                if (option.position_key >= 0) {
+                    words_.insert(words_.end(), option.value.begin(), option.value.end());
+                    continue;
+                }
+                if (arguments_.options_.contains(option.string_key))
+                    return Error::usage(fmt::format("--{} is given twice", option.string_key));
+                arguments_.options_[option.string_key] =
+                    option.value.empty() ? std::string() : option.value.front();
+            }
+        } catch (const po::unknown_option& error) {
+            return unknown_option(error.get_option_name());
+        } catch (const po::error& error) {
+            return Error::usage(fmt::format("{}: {}", path_, error.what()),
+                                fmt::format("see '{} --help'", path_));
+        }
+        for (const Option& option : options()) {
+            const auto given = arguments_.options_.find(option.name);
+            if (given != arguments_.options_.end() && !option.choices.empty() &&
+                std::find(option.choices.begin(), option.choices.end(), given->second) ==
+                    option.choices.end())
+                return Error::usage(fmt::format("--{} takes {}, not '{}'{}", option.name,
+                                                fmt::join(option.choices, " or "), given->second,
+                                                did_you_mean(given->second, option.choices)));
+        }
+        return {};
+    }
+
+    Error unknown_option(const std::string& name) const {
+        std::vector<std::string> names;
+        for (const Option& option : options())
+            names.push_back("--" + option.name);
+        return Error::usage(
+            fmt::format("'{}' has no option '{}'{}", path_, name, did_you_mean(name, names)),
+            fmt::format("see '{} --help'", path_));
+    }
+
+    /// Gives the words to the command's positionals.
+    Result<> place_words() {
+        auto word = words_.begin();
+        for (const Positional& positional : command_->positionals) {
+            if (positional.count == Positional::Count::rest) {
+                arguments_.rest_.assign(word, words_.end());
+                word = words_.end();
+                continue;
+            }
+            if (word == words_.end()) {
+                if (positional.count == Positional::Count::optional)
+                    continue;
+                return Error::usage(fmt::format("{} is missing", positional.name),
+                                    "usage: " + synopsis(*command_, path_));
+            }
+            if (!positional.choices.empty() &&
+                std::find(positional.choices.begin(), positional.choices.end(), *word) ==
+                    positional.choices.end())
+                return Error::usage(fmt::format("expected {}, not '{}'{}",
+                                                fmt::join(positional.choices, " or "), *word,
+                                                did_you_mean(*word, positional.choices)),
+                                    "usage: " + synopsis(*command_, path_));
+            arguments_.positionals_[positional.name] = *word++;
+        }
+        if (word != words_.end())
+            return Error::usage(fmt::format("'{}' is one word too many", *word),
+                                "usage: " + synopsis(*command_, path_));
+        return {};
+    }
+
+    const Command* command_;
+    std::string path_;
+    std::vector<std::string> words_;
+    Arguments arguments_;
+};
+
+namespace {
+
+int exit_status(ErrorKind kind) {
+    switch (kind) {
+    case ErrorKind::failed:
+        return 1;
+    case ErrorKind::usage:
+        return 2;
+    case ErrorKind::unsupported:
+        return 3;
+    }
+    return 1;
+}
+
+} // namespace
+
+int run_command(const Command& root, const std::vector<std::string>& words) {
+    CommandParser parser(root);
+    const auto parsed = parser.parse(words);
+    if (!parsed) {
+        print_error(parsed.error());
+        return exit_status(parsed.error().kind);
+    }
+    const Arguments& arguments = parser.arguments();
+    if (arguments.has("help")) {
+        print_text(help_text(parser.command(), parser.path()));
+        return 0;
+    }
+    if (arguments.has("version")) {
+        print_text("netctl " NETCTL_VERSION "\n");
+        return 0;
+    }
+    set_verbose(arguments.has("verbose"));
+    Output out(arguments.has("json"), arguments.has("quiet"));
+    const char* root_from_environment = std::getenv("NETCTL_ROOT");
+    Context context{arguments.get("root", root_from_environment ? root_from_environment
+                                                                : "/sys/fs/bpf/netctl"),
+                    arguments.get("netns"), arguments.has("verbose"), out};
+    const auto status = parser.command().run(arguments, context);
+    if (!status) {
+        print_error(status.error());
+        return exit_status(status.error().kind);
+    }
+    return *status;
+}
+
+} // namespace netctl

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Texts made from the command table.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/command.hpp"
+
+namespace netctl {
+
+/// `netctl xdp attach IFACE [--mode auto|native|generic]`; `path` are the words up to the command.
+std::string synopsis(const Command& command, const std::string& path);
+/// What `--help` prints.
+std::string help_text(const Command& command, const std::string& path);
+/// The man page `source` with its lines `.\" SYNOPSIS` and `.\" COMMANDS` replaced by roff made
+/// from `command`.
+std::string man_page(const std::string& source, const Command& command, const std::string& path);
+/// A bash completion script for the whole table.
+std::string bash_completion(const Command& root);
+
+} // namespace netctl

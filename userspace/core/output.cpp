@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "core/output.hpp"
+
+#include <algorithm>
+#include <cstdio>
+
+#include <fmt/format.h>
+
+namespace netctl {
+
+namespace {
+
+/// Text from packets and programs may hold bytes that are no UTF-8: they must not end the output.
+std::string dump(const Json& value, int indent) {
+    return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
+} // namespace
+
+void Output::document(const Json& value, const std::string& text) const {
+    print_text(json_ ? dump(value, 2) + "\n" : text);
+}
+
+bool Output::line(const Json& value, const std::string& text) const {
+    print_text((json_ ? dump(value, -1) : text) + "\n");
+    return std::fflush(stdout) == 0;
+}
+
+void Output::done(const std::string& text) const {
+    if (!json_ && !quiet_)
+        print_text(text + "\n");
+}
+
+void Output::note(const std::string& text) const {
+    if (!quiet_)
+        fmt::print(stderr, "netctl: {}\n", text);
+}
+
+void Output::notes(const std::vector<std::string>& texts) const {
+    for (const std::string& text : texts)
+        note(text);
+}
+
+void print_error(const Error& error) {
+    std::fflush(stdout);
+    fmt::print(stderr, "netctl: {}\n", error.what);
+    if (!error.hint.empty())
+        fmt::print(stderr, "hint: {}\n", error.hint);
+}
+
+void print_text(const std::string& text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+std::string TextTable::render(const std::string& indent) const {
+    std::vector<std::size_t> widths;
+    for (const Column& column : columns_)
+        widths.push_back(column.title.size());
+    for (const auto& row : rows_)
+        for (std::size_t i = 0; i < row.size() && i < widths.size(); i++)
+            widths[i] = std::max(widths[i], row[i].size());
+
+    std::string text;
+    const auto line = [&](const auto& cell) {
+        std::string result = indent;
+        for (std::size_t i = 0; i < columns_.size(); i++) {
+            if (i > 0)
+                result += "  ";
+            result += columns_[i].right ? fmt::format("{:>{}}", cell(i), widths[i])
+                                        : fmt::format("{:<{}}", cell(i), widths[i]);
+        }
+        result.erase(result.find_last_not_of(' ') + 1);
+        text += result + "\n";
+    };
+    line([&](std::size_t i) { return columns_[i].title; });
+    for (const auto& row : rows_)
+        line([&](std::size_t i) { return i < row.size() ? row[i] : std::string(); });
+    return text;
+}
+
+} // namespace netctl

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <cstdio>
+#include <exception>
+#include <iterator>
+#include <fstream>
+
+#include "core/command.hpp"
+#include "core/command_docs.hpp"
+#include "features.inc"
+
+namespace netctl {
+
+#define X(name)                                                                                    \
+    namespace name {                                                                               \
+    const Command& command();                                                                      \
+    }
+NETCTL_FEATURES
+#undef X
+
+namespace {
+
+Command make_root() {
+    Command root{"netctl", "one command for a Linux host's eBPF datapath"};
+#define X(name) root.children.push_back(name::command());
+    NETCTL_FEATURES
+#undef X
+    return root;
+}
+
+/// What the build uses to make its man pages and completion from the command table.
+int generate(const Command& root, const std::vector<std::string>& words) {
+    if (words.size() == 2 && words[1] == "bash-completion") {
+        print_text(bash_completion(root));
+        return 0;
+    }
+    if (words.size() == 4 && words[1] == "man") {
+        std::ifstream file(words[3]);
+        const std::string source((std::istreambuf_iterator<char>(file)),
+                                 std::istreambuf_iterator<char>());
+        for (const Command& child : root.children)
+            if (child.name == words[2]) {
+                print_text(man_page(source, child, "netctl " + child.name));
+                return 0;
+            }
+        if (words[2] == "netctl") {
+            print_text(man_page(source, root, "netctl"));
+            return 0;
+        }
+    }
+    print_error(Error::usage("generate takes 'bash-completion' or 'man NAME FILE'"));
+    return 2;
+}
+
+} // namespace
+
+} // namespace netctl
+
+int main(int argc, char** argv) {
+    const std::vector<std::string> words(argv + 1, argv + argc);
+    try {
+        const netctl::Command root = netctl::make_root();
+        if (!words.empty() && words[0] == "generate")
+            return netctl::generate(root, words);
+        const int status = netctl::run_command(root, words);
+        if (std::fflush(stdout) != 0 && status == 0) {
+            netctl::print_error(netctl::Error::system(errno, "cannot write to standard output"));
+            return 1;
+        }
+        return status;
+    } catch (const std::exception& error) { // bad_alloc and the like: nothing of ours throws
+        netctl::print_error(netctl::Error::failed(error.what()));
+        return 1;
+    }
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "sys/netlink.hpp"
+
+#include <cerrno>
+#include <linux/if_arp.h>
+#include <memory>
+#include <net/if.h>
+
+#include <fmt/format.h>
+#include <netlink/cache.h>
+#include <netlink/netlink.h>
+#include <netlink/route/link.h>
+
+#include "core/suggest.hpp"
+
+namespace netctl::sys {
+
+namespace {
+
+struct FreeSocket {
+    void operator()(nl_sock* socket) const { nl_socket_free(socket); }
+};
+struct FreeCache {
+    void operator()(nl_cache* cache) const { nl_cache_free(cache); }
+};
+
+} // namespace
+
+Result<std::vector<Interface>> list_interfaces() {
+    const std::unique_ptr<nl_sock, FreeSocket> socket(nl_socket_alloc());
+    if (!socket)
+        return Error::system(ENOMEM, "cannot make a netlink socket");
+    int status = nl_connect(socket.get(), NETLINK_ROUTE);
+    if (status < 0)
+        return Error::failed(
+            fmt::format("cannot connect to rtnetlink: {}", nl_geterror(status)));
+    nl_cache* links = nullptr;
+    status = rtnl_link_alloc_cache(socket.get(), AF_UNSPEC, &links);
+    if (status < 0)
+        return Error::failed(fmt::format("cannot list interfaces: {}", nl_geterror(status)));
+    const std::unique_ptr<nl_cache, FreeCache> cache(links);
+
+    std::vector<Interface> interfaces;
+    for (nl_object* object = nl_cache_get_first(cache.get()); object;
+         object = nl_cache_get_next(object)) {
+        auto* link = reinterpret_cast<rtnl_link*>(object);
+        const char* kind = rtnl_link_get_type(link);
+        const unsigned type = rtnl_link_get_arptype(link);
+        interfaces.push_back({static_cast<std::uint32_t>(rtnl_link_get_ifindex(link)),
+                              rtnl_link_get_name(link), kind ? kind : "", rtnl_link_get_mtu(link),
+                              (rtnl_link_get_flags(link) & IFF_UP) != 0,
+                              type == ARPHRD_ETHER || type == ARPHRD_LOOPBACK});
+    }
+    return interfaces;
+}
+
+Result<Interface> find_interface(const std::string& name) {
+    const std::vector<Interface> interfaces = NETCTL_TRY(list_interfaces());
+    std::vector<std::string> names;
+    for (const Interface& interface : interfaces) {
+        if (interface.name == name)
+            return interface;
+        names.push_back(interface.name);
+    }
+    return Error::failed(
+        fmt::format("there is no interface '{}' here{}", name, did_you_mean(name, names)),
+        "`ip link` lists the interfaces; --netns NAME looks in another namespace");
+}
+
+} // namespace netctl::sys

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Interfaces, through libnl.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/result.hpp"
+
+namespace netctl::sys {
+
+struct Interface {
+    std::uint32_t index = 0;
+    std::string name;
+    std::string kind; ///< "veth", "vlan", …; empty for hardware
+    std::uint32_t mtu = 0;
+    bool up = false;
+    bool ethernet = false; ///< frames begin with an Ethernet header
+};
+
+/// The interface of this name in the current network namespace. The error names near ones.
+Result<Interface> find_interface(const std::string& name);
+/// Those of the current network namespace.
+Result<std::vector<Interface>> list_interfaces();
+
+} // namespace netctl::sys

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Network namespaces: entering one for a while, and telling them apart.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/fd.hpp"
+#include "core/result.hpp"
+
+namespace netctl::sys {
+
+/// While it lives, the calling thread is on another namespace's network, and nothing else of it
+/// (the mounts, and so bpffs, stay). Does nothing for an empty name.
+class NetnsGuard {
+  public:
+    /// `name` as `ip netns` knows it, or a path such as /proc/PID/ns/net.
+    static Result<NetnsGuard> enter(const std::string& name);
+
+    NetnsGuard(NetnsGuard&&) noexcept = default;
+    NetnsGuard& operator=(NetnsGuard&&) = delete;
+    NetnsGuard(const NetnsGuard&) = delete;
+    NetnsGuard& operator=(const NetnsGuard&) = delete;
+    ~NetnsGuard();
+
+  private:
+    explicit NetnsGuard(Fd previous) : previous_(std::move(previous)) {}
+    Fd previous_;
+};
+
+/// The inode number that identifies the current network namespace.
+Result<std::uint64_t> current_netns_inode();
+
+} // namespace netctl::sys

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "sys/pcap.hpp"
+
+#include <cerrno>
+#include <cstdio>
+
+#include <fmt/format.h>
+#include <pcap/pcap.h>
+
+namespace netctl::sys {
+
+namespace {
+constexpr int snapshot_length = 262144;
+}
+
+void PcapReader::Close::operator()(pcap* handle) const {
+    pcap_close(handle);
+}
+
+Result<PcapReader> PcapReader::open(const std::string& path) {
+    char message[PCAP_ERRBUF_SIZE] = "";
+    PcapReader reader;
+    reader.handle_.reset(pcap_open_offline_with_tstamp_precision(
+        path.c_str(), PCAP_TSTAMP_PRECISION_NANO, message));
+    reader.path_ = path;
+    if (!reader.handle_)
+        return Error::failed(fmt::format("cannot read capture {}: {}", path, message));
+    return reader;
+}
+
+LinkType PcapReader::link_type() const {
+    switch (pcap_datalink(handle_.get())) {
+    case DLT_EN10MB:
+        return LinkType::ethernet;
+    case DLT_RAW:
+    case DLT_IPV4:
+    case DLT_IPV6:
+        return LinkType::raw_ip;
+    case DLT_LINUX_SLL:
+        return LinkType::linux_sll;
+    default:
+        return LinkType::other;
+    }
+}
+
+std::string PcapReader::link_type_name() const {
+    const char* name = pcap_datalink_val_to_name(pcap_datalink(handle_.get()));
+    return name ? name : "unknown";
+}
+
+Result<std::optional<CapturedFrame>> PcapReader::next() {
+    pcap_pkthdr* header = nullptr;
+    const u_char* data = nullptr;
+    const int status = pcap_next_ex(handle_.get(), &header, &data);
+    if (status == PCAP_ERROR_BREAK)
+        return std::optional<CapturedFrame>();
+    if (status != 1)
+        return Error::failed(
+            fmt::format("cannot read capture {}: {}", path_, pcap_geterr(handle_.get())));
+    CapturedFrame frame;
+    // With nanosecond precision, tv_usec counts nanoseconds.
+    frame.time_ns = static_cast<std::uint64_t>(header->ts.tv_sec) * 1'000'000'000 +
+                    static_cast<std::uint64_t>(header->ts.tv_usec);
+    frame.length = header->len;
+    frame.bytes.assign(data, data + header->caplen);
+    return std::optional<CapturedFrame>(std::move(frame));
+}
+
+void PcapWriter::Close::operator()(pcap* handle) const {
+    pcap_close(handle);
+}
+
+void PcapWriter::CloseDumper::operator()(pcap_dumper* dumper) const {
+    pcap_dump_close(dumper);
+}
+
+Result<PcapWriter> PcapWriter::create(const std::string& path, LinkType link_type) {
+    PcapWriter writer;
+    writer.path_ = path;
+    const int type = link_type == LinkType::raw_ip ? DLT_RAW : DLT_EN10MB;
+    writer.handle_.reset(pcap_open_dead_with_tstamp_precision(type, snapshot_length,
+                                                              PCAP_TSTAMP_PRECISION_NANO));
+    if (!writer.handle_)
+        return Error::system(ENOMEM, "cannot make a capture file");
+    writer.dumper_.reset(pcap_dump_open(writer.handle_.get(), path.c_str()));
+    if (!writer.dumper_)
+        return Error::failed(
+            fmt::format("cannot write capture {}: {}", path, pcap_geterr(writer.handle_.get())));
+    return writer;
+}
+
+Result<> PcapWriter::write(std::uint64_t time_ns, std::uint32_t length,
+                           std::span<const std::uint8_t> bytes) {
+    pcap_pkthdr header{};
+    header.ts.tv_sec = static_cast<time_t>(time_ns / 1'000'000'000);
+    header.ts.tv_usec = static_cast<suseconds_t>(time_ns % 1'000'000'000);
+    header.caplen = static_cast<bpf_u_int32>(bytes.size());
+    header.len = length;
+    pcap_dump(reinterpret_cast<u_char*>(dumper_.get()), &header, bytes.data());
+    if (std::ferror(pcap_dump_file(dumper_.get())))
+        return Error::system(errno, fmt::format("cannot write capture {}", path_));
+    return {};
+}
+
+Result<> PcapWriter::flush() {
+    if (pcap_dump_flush(dumper_.get()) != 0)
+        return Error::system(errno, fmt::format("cannot write capture {}", path_));
+    return {};
+}
+
+} // namespace netctl::sys
