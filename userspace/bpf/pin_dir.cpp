@@ -174,4 +174,11 @@ Result<DirLock> DirLock::try_acquire(const std::string& directory) {
     return DirLock(NETCTL_TRY(lock(directory, LOCK_EX | LOCK_NB)));
 }
 
+bool DirLock::still_at(const std::string& directory) const {
+    struct stat locked {};
+    struct stat present {};
+    return fstat(fd_.get(), &locked) == 0 && stat(directory.c_str(), &present) == 0 &&
+           locked.st_dev == present.st_dev && locked.st_ino == present.st_ino;
+}
+
 } // namespace netctl::bpf
