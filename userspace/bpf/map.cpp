@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <fcntl.h>
+#include <numeric>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -80,6 +81,21 @@ Result<> RawMap::update_batch(const void* keys, const void* values, std::uint32_
         done++;
     }
     return {};
+}
+
+Result<> RawMap::read_array(void* values, std::size_t value_size, std::uint32_t count) const {
+    auto* value = static_cast<std::byte*>(values);
+    for (std::uint32_t i = 0; i < count; i++)
+        if (!NETCTL_TRY(lookup(&i, value + i * value_size)))
+            return Error::failed(fmt::format("map {} ends at entry {}", name_, i));
+    return {};
+}
+
+Result<> RawMap::write_array(const void* values, std::size_t value_size,
+                             std::uint32_t count) const {
+    std::vector<std::uint32_t> keys(count);
+    std::iota(keys.begin(), keys.end(), 0);
+    return update_batch(keys.data(), values, count, sizeof(std::uint32_t), value_size);
 }
 
 Result<bool> RawMap::erase(const void* key) const {

@@ -50,6 +50,9 @@ class RawMap {
     /// Writes many at once where the kernel can, else one by one.
     Result<> update_batch(const void* keys, const void* values, std::uint32_t count,
                           std::size_t key_size, std::size_t value_size) const;
+    /// Reads or writes the first `count` values of an array.
+    Result<> read_array(void* values, std::size_t value_size, std::uint32_t count) const;
+    Result<> write_array(const void* values, std::size_t value_size, std::uint32_t count) const;
     /// False if there was no such key.
     Result<bool> erase(const void* key) const;
     /// False at the end. `key` null starts.

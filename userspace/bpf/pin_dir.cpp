@@ -40,7 +40,7 @@ Result<Fd> lock(const std::string& directory, int operation) {
 std::string encode_pin_name(std::string_view name) {
     std::string text;
     for (const char c : name) {
-        const bool plain = c > ' ' && c < 0x7f && c != '.' && c != '%' && c != '/' && c != '~';
+        const bool plain = c > ' ' && c < 0x7f && c != '.' && c != '%' && c != '/' && c != '~' && c != ':';
         text += plain ? std::string(1, c)
                       : fmt::format("%{:02x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
     }
@@ -172,6 +172,13 @@ Result<DirLock> DirLock::acquire(const std::string& directory) {
 
 Result<DirLock> DirLock::try_acquire(const std::string& directory) {
     return DirLock(NETCTL_TRY(lock(directory, LOCK_EX | LOCK_NB)));
+}
+
+bool DirLock::still_at(const std::string& directory) const {
+    struct stat locked {};
+    struct stat present {};
+    return fstat(fd_.get(), &locked) == 0 && stat(directory.c_str(), &present) == 0 &&
+           locked.st_dev == present.st_dev && locked.st_ino == present.st_ino;
 }
 
 } // namespace netctl::bpf

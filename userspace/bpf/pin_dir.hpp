@@ -13,7 +13,7 @@
 
 namespace netctl::bpf {
 
-/// bpffs refuses a dot in a name: `.`, `%`, `/`, `~` and what is not printable become %xx.
+/// bpffs refuses a dot in a name: `.`, `%`, `/`, `:`, `~` and what is not printable become %xx.
 std::string encode_pin_name(std::string_view name);
 std::string decode_pin_name(std::string_view name);
 
@@ -58,6 +58,9 @@ class DirLock {
     static Result<DirLock> acquire(const std::string& directory);
     /// Does not wait; the error's code is EWOULDBLOCK if another holds it.
     static Result<DirLock> try_acquire(const std::string& directory);
+    /// Whether the locked directory is still the one at this path: its last user may have removed
+    /// it while we waited.
+    bool still_at(const std::string& directory) const;
 
   private:
     explicit DirLock(Fd fd) : fd_(std::move(fd)) {}

@@ -144,7 +144,7 @@ class CommandParser {
         namespace style = po::command_line_style;
         const int exact_words = style::allow_long | style::long_allow_adjacent |
                                 style::long_allow_next | style::allow_short |
-                                style::allow_dash_for_short;
+                                style::allow_dash_for_short | style::short_allow_next;
         try {
             const auto parsed = po::command_line_parser(words)
                                     .options(description)

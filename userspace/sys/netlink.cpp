@@ -4,7 +4,6 @@
 #include <cerrno>
 #include <linux/if_arp.h>
 #include <memory>
-#include <net/if.h>
 
 #include <fmt/format.h>
 #include <netlink/cache.h>

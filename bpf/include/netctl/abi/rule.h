@@ -64,7 +64,7 @@ NC_STATIC_ASSERT(sizeof(struct nc_action) == 72, "nc_action is ABI");
 /* ---- map `counters`: array of maps, each a per-CPU array of NC_COUNTER_CHUNK counters ---- */
 
 #define NC_COUNTER_CHUNK 1024
-#define NC_COUNTER_CHUNKS 128 /* hence at most 131,072 rules at a point */
+#define NC_COUNTER_CHUNKS 256 /* two lists of 131,072 rules: one in force, one to replace it */
 
 struct nc_counter {
 	__u64 packets; /* got the rule's action */

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The position of the first rule that a packet matches. Tables and constants come from
+ * netctl::classifier::compile(): each table is an array in a section `.bss.NAME`, declared with room
+ * for the largest rule set and cut to its size before the program is loaded; sizes and shapes are
+ * constants, so that the verifier removes what a rule set does not need.
+ */
+#ifndef NETCTL_LIB_CLASSIFY_H
+#define NETCTL_LIB_CLASSIFY_H
+
+#include <netctl/lib/bpf.h>
+
+#include <netctl/abi/classify.h>
+
+/* nc_classify() returns a position, NC_NO_RULE, or this: a table that leads nowhere. */
+#define NC_CLASSIFY_ERROR 0xfffffffeu
+
+#define NC_TABLE(type, name, max) type name[max] SEC(".bss." #name)
+
+/* ---- linear: any rule set, at a cost that grows with it ---- */
+
+NC_TABLE(struct nc_linear, linear, NC_LINEAR_MAX);
+const volatile __u32 n_linear;
+
+struct nc_linear_walk {
+	const struct nc_packet *packet;
+	__u64 set_bits;
+	__u32 at; /* index of the next test */
+	__u32 result;
+};
+
+static __always_inline __u64 nc_mac(const __u8 *mac)
+{
+	return (__u64)mac[0] << 40 | (__u64)mac[1] << 32 | (__u64)mac[2] << 24 | mac[3] << 16 |
+	       mac[4] << 8 | mac[5];
+}
+
+static __always_inline __u64 nc_number(const struct nc_packet *p, __u32 field)
+{
+	switch (field) {
+	case NC_FIELD_SPORT:
+		return p->sport;
+	case NC_FIELD_DPORT:
+		return p->dport;
+	case NC_FIELD_PROTO:
+		return p->proto;
+	case NC_FIELD_FLAGS:
+		return p->flags;
+	case NC_FIELD_ICMP_TYPE:
+		return p->icmp_type;
+	case NC_FIELD_ICMP_CODE:
+		return p->icmp_code;
+	case NC_FIELD_VLAN:
+		return p->vlan;
+	case NC_FIELD_FRAG:
+		return p->frag;
+	case NC_FIELD_DSCP:
+		return p->dscp;
+	case NC_FIELD_LEN:
+		return p->len;
+	case NC_FIELD_ETHER_TYPE:
+		return p->ether_type;
+	case NC_FIELD_ETHER_SRC:
+		return nc_mac(p->ether_src);
+	case NC_FIELD_ETHER_DST:
+		return nc_mac(p->ether_dst);
+	default:
+		return p->mark;
+	}
+}
+
+static __always_inline bool nc_linear_holds(const struct nc_linear *test,
+					    const struct nc_packet *p, __u64 set_bits)
+{
+	__u64 number;
+
+	switch (test->test) {
+	case NC_LINEAR_PREFIX: {
+		const __be32 *a = test->field == NC_FIELD_SRC ? p->src : p->dst;
+
+		return p->has & test->bits &&
+		       !(((a[0] & test->prefix.mask[0]) ^ test->prefix.value[0]) |
+			 ((a[1] & test->prefix.mask[1]) ^ test->prefix.value[1]) |
+			 ((a[2] & test->prefix.mask[2]) ^ test->prefix.value[2]) |
+			 ((a[3] & test->prefix.mask[3]) ^ test->prefix.value[3]));
+	}
+	case NC_LINEAR_RANGE:
+		number = nc_number(p, test->field);
+		return number >= test->number.low && number <= test->number.high;
+	case NC_LINEAR_MASKED:
+		return (nc_number(p, test->field) & test->number.high) == test->number.low;
+	case NC_LINEAR_SET:
+		return set_bits >> (test->set & 63) & 1;
+	case NC_LINEAR_ABSENT:
+		return !(p->has & test->bits);
+	case NC_LINEAR_ALWAYS:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* One test; returns 1 when the walk is over. */
+static long nc_linear_step(__u32 turn, struct nc_linear_walk *walk)
+{
+	const struct nc_packet *p = walk->packet;
+	const struct nc_linear *test;
+	__u64 at = walk->at;
+	bool holds, negated;
+
+	nc_opaque(at);
+	if (at >= n_linear) {
+		walk->result = at == n_linear ? NC_NO_RULE : NC_CLASSIFY_ERROR;
+		return 1;
+	}
+	test = &linear[at];
+	if (test->present && !(p->has & test->present)) {
+		walk->at = test->next;
+		return 0;
+	}
+	holds = nc_linear_holds(test, p, walk->set_bits);
+	if (!holds && !(test->flags & NC_LINEAR_LAST)) {
+		walk->at = at + 1;
+		return 0;
+	}
+	negated = test->flags & NC_LINEAR_NOT;
+	if (holds == negated) {
+		walk->at = test->next;
+		return 0;
+	}
+	if (test->flags & NC_LINEAR_RULE) {
+		walk->result = test->position;
+		return 1;
+	}
+	walk->at = test->then;
+	return 0;
+}
+
+static __always_inline __u32 nc_linear_match(const struct nc_packet *packet, __u64 set_bits)
+{
+	struct nc_linear_walk walk = {
+		.packet = packet,
+		.set_bits = set_bits,
+		.result = NC_CLASSIFY_ERROR,
+	};
+
+	/* Each turn goes forward, hence one more than there are tests sees the end. */
+	bpf_loop(n_linear + 1, nc_linear_step, &walk, 0);
+	return walk.result;
+}
+
+/* The first rule that matches: its position, NC_NO_RULE, or NC_CLASSIFY_ERROR. */
+static __always_inline __u32 nc_classify(const struct nc_packet *packet, __u64 set_bits)
+{
+	if (n_linear)
+		return nc_linear_match(packet, set_bits);
+	return NC_NO_RULE;
+}
+
+#endif

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Bytes of a frame -> the fields that rules match (struct nc_packet). The same meaning as
+ * userspace/classifier/packet.cpp, which the prog suite compares it with, field by field.
+ *
+ * Whether a packet can be parsed never depends on the rules: all headers up to the transport
+ * header are checked for every packet. Only fetching its fields is left out where no rule looks at
+ * them (`wanted`, a constant of the program, so that the verifier removes the code).
+ */
+#ifndef NETCTL_LIB_PARSE_H
+#define NETCTL_LIB_PARSE_H
+
+#include <netctl/lib/bpf.h>
+
+#ifndef NETCTL_LIB_CTX_H
+#error "include the hook's ctx_*.h before parse.h"
+#endif
+
+#include <netctl/abi/classify.h>
+#include <netctl/abi/packet.h>
+
+#define NC_WANT(field) (1u << NC_FIELD_##field)
+
+/* nc_parse() returns this, or an enum nc_unparsed. */
+#define NC_PARSED (-1)
+
+/* Ethernet types, network order. */
+#define NC_ETH_IPV4 bpf_htons(0x0800)
+#define NC_ETH_IPV6 bpf_htons(0x86dd)
+#define NC_ETH_8021Q bpf_htons(0x8100)
+#define NC_ETH_8021AD bpf_htons(0x88a8)
+
+#define NC_PROTO_ICMP 1
+#define NC_PROTO_TCP 6
+#define NC_PROTO_UDP 17
+#define NC_PROTO_DCCP 33
+#define NC_PROTO_FRAGMENT 44
+#define NC_PROTO_AH 51
+#define NC_PROTO_ICMPV6 58
+#define NC_PROTO_SCTP 132
+#define NC_PROTO_UDPLITE 136
+
+/* The largest offset that a walk can reach: 14 + 2 * 4 + 40 + 8 * 2048, and some. */
+#define NC_OFFSET_MASK 0x7fffu
+
+struct nc_frame {
+	nc_ctx *ctx;
+	const void *data, *data_end; /* the part that can be read directly */
+	__u32 length;		     /* of the whole frame */
+};
+
+/*
+ * `size` bytes at `offset`, or NULL where the frame ends before. `copy` holds them when they are
+ * not in the directly readable part, as in frames of several buffers; the next call may reuse it
+ * once the bytes are no longer needed. `size` is a constant.
+ */
+static __always_inline const void *nc_bytes(const struct nc_frame *frame, __u32 offset, __u32 size,
+					    void *copy)
+{
+	const void *at = frame->data + offset;
+
+	if (likely(at + size <= frame->data_end))
+		return at;
+	if (offset + size > frame->length || nc_ctx_load(frame->ctx, offset, copy, size))
+		return NULL;
+	return copy;
+}
+
+static __always_inline bool nc_is_vlan(__be16 type)
+{
+	return type == NC_ETH_8021Q || type == NC_ETH_8021AD;
+}
+
+/* Extension headers that are walked. ESP (50) and "no next header" (59) are upper layers here:
+ * nothing can be read behind them. */
+static __always_inline bool nc_is_extension(__u32 next)
+{
+	/* hop-by-hop, routing, fragment, authentication, destination options */
+	const __u64 low = 1ull << 0 | 1ull << 43 | 1ull << 44 | 1ull << 51 | 1ull << 60;
+	/* mobility 135, HIP 139, shim6 140; less 128 */
+	const __u64 high = 1ull << 7 | 1ull << 11 | 1ull << 12;
+
+	if (next < 64)
+		return low >> next & 1;
+	return next >= 128 && next < 192 && high >> (next - 128) & 1;
+}
+
+static __always_inline bool nc_has_ports(__u32 proto)
+{
+	return proto == NC_PROTO_TCP || proto == NC_PROTO_UDP || proto == NC_PROTO_SCTP ||
+	       proto == NC_PROTO_DCCP || proto == NC_PROTO_UDPLITE;
+}
+
+/* What a walk over extension headers found, as one number: a global function returns no struct. */
+#define NC_CHAIN_OFFSET(found) ((__u32)(found) & NC_OFFSET_MASK)
+#define NC_CHAIN_PROTO(found) ((__u32)((found) >> 16) & 0xff)
+#define NC_CHAIN_FRAG(found) ((__u32)((found) >> 24) & 0xff)
+#define NC_CHAIN_FAULT(found) ((__u32)((found) >> 32)) /* 1 + enum nc_unparsed, or 0 */
+
+static __always_inline __u64 nc_chain(__u32 offset, __u32 proto, __u32 frag)
+{
+	return (__u64)frag << 24 | (__u64)proto << 16 | offset;
+}
+
+static __always_inline __u64 nc_chain_fault(enum nc_unparsed reason)
+{
+	return (__u64)(reason + 1) << 32;
+}
+
+/*
+ * Walks the extension headers of an IPv6 packet: `offset` is where the first one, of kind `next`,
+ * starts, and `end` where the payload ends. A global function: the verifier looks at it once, not
+ * once for each way to get here. Rare enough in traffic for the call not to matter.
+ *
+ * RFC 8200: any order, any number of times, but hop-by-hop options come first or not at all.
+ */
+__noinline __u64 nc_walk_extensions(nc_ctx *ctx, __u32 offset, __u32 end, __u32 next)
+{
+	struct nc_frame frame = {
+		.ctx = ctx,
+		.data = nc_ctx_data(ctx),
+		.data_end = nc_ctx_data_end(ctx),
+		.length = nc_ctx_length(ctx),
+	};
+	__u32 frag = NC_FRAG_NONE;
+	int i;
+
+	for (i = 0; i < NC_MAX_EXTENSION_HEADERS; i++) {
+		__u8 copy[8];
+		const __u8 *header;
+		__u32 size;
+
+		if (!nc_is_extension(next))
+			return nc_chain(offset, next, frag);
+		if (next == 0 && i > 0)
+			return nc_chain_fault(NC_UNPARSED_CHAIN);
+		offset &= NC_OFFSET_MASK;
+		nc_opaque(offset); /* the verifier shall see the mask at each turn */
+		offset &= NC_OFFSET_MASK;
+		/* All of them are at least 8 bytes. */
+		if (offset + 8 > end)
+			return nc_chain_fault(NC_UNPARSED_CHAIN);
+		header = nc_bytes(&frame, offset, 8, copy);
+		if (!header)
+			return nc_chain_fault(NC_UNPARSED_CHAIN);
+
+		if (next == NC_PROTO_FRAGMENT) {
+			__u32 field = header[2] << 8 | header[3];
+
+			next = header[0];
+			offset += 8;
+			/* What is behind belongs to the middle of a packet. */
+			if (field & 0xfff8)
+				return nc_chain(offset & NC_OFFSET_MASK, next, NC_FRAG_LATER);
+			if (field & 1)
+				frag = NC_FRAG_FIRST;
+			continue;
+		}
+		size = next == NC_PROTO_AH ? (header[1] + 2) * 4 : (header[1] + 1) * 8;
+		if (offset + size > end)
+			return nc_chain_fault(NC_UNPARSED_CHAIN);
+		next = header[0];
+		offset += size;
+	}
+	if (nc_is_extension(next))
+		return nc_chain_fault(NC_UNPARSED_BOUND);
+	return nc_chain(offset & NC_OFFSET_MASK, next, frag);
+}
+
+/* Transport fields: what is left of the header within the IP packet, which ends at `end`. */
+static __always_inline __u32 nc_parse_transport(const struct nc_frame *frame, __u32 wanted,
+						__u32 offset, __u32 end, __u32 proto,
+						__u32 icmp_proto, struct nc_packet *p)
+{
+	__u32 has = 0;
+	__u8 copy[4];
+
+	offset &= NC_OFFSET_MASK;
+	nc_opaque(offset);
+	offset &= NC_OFFSET_MASK;
+	if (wanted & (NC_WANT(SPORT) | NC_WANT(DPORT)) && nc_has_ports(proto) &&
+	    offset + 4 <= end) {
+		const __be16 *ports = nc_bytes(frame, offset, 4, copy);
+
+		if (ports) {
+			p->sport = bpf_ntohs(ports[0]);
+			p->dport = bpf_ntohs(ports[1]);
+			has |= NC_HAS_PORTS;
+		}
+	}
+	if (wanted & NC_WANT(FLAGS) && proto == NC_PROTO_TCP && offset + 14 <= end) {
+		const __u8 *flags = nc_bytes(frame, offset + 13, 1, copy);
+
+		if (flags) {
+			p->flags = *flags;
+			has |= NC_HAS_FLAGS;
+		}
+	}
+	if (wanted & (NC_WANT(ICMP_TYPE) | NC_WANT(ICMP_CODE)) && proto == icmp_proto &&
+	    offset + 2 <= end) {
+		const __u8 *icmp = nc_bytes(frame, offset, 2, copy);
+
+		if (icmp) {
+			p->icmp_type = icmp[0];
+			p->icmp_code = icmp[1];
+			has |= NC_HAS_ICMP;
+		}
+	}
+	return has;
+}
+
+#define NC_WANT_TRANSPORT                                                                          \
+	(NC_WANT(SPORT) | NC_WANT(DPORT) | NC_WANT(FLAGS) | NC_WANT(ICMP_TYPE) | NC_WANT(ICMP_CODE))
+
+static __always_inline int nc_parse_ipv4(const struct nc_frame *frame, __u32 wanted, __u32 offset,
+					 struct nc_packet *p)
+{
+	__u32 available = frame->length - offset, header, total, frag, proto;
+	__u8 copy[sizeof(struct iphdr)] __attribute__((aligned(8)));
+	const struct iphdr *ip = nc_bytes(frame, offset, sizeof(*ip), copy);
+	__u8 start;
+
+	if (!ip)
+		return NC_UNPARSED_CUT;
+	start = *(const __u8 *)ip;
+	header = (start & 0xf) * 4;
+	total = bpf_ntohs(ip->tot_len);
+	if (start >> 4 != 4 || header < sizeof(*ip))
+		return NC_UNPARSED_IPV4;
+	if (header > available)
+		return NC_UNPARSED_CUT;
+	if (total < header || total > available)
+		return NC_UNPARSED_IPV4;
+
+	p->has |= NC_HAS_IPV4 | NC_HAS_PROTO;
+	if (wanted & NC_WANT(SRC))
+		p->src[0] = ip->saddr;
+	if (wanted & NC_WANT(DST))
+		p->dst[0] = ip->daddr;
+	if (wanted & NC_WANT(DSCP))
+		p->dscp = ip->tos >> 2;
+	proto = ip->protocol;
+	p->proto = proto;
+	if (!(wanted & (NC_WANT_TRANSPORT | NC_WANT(FRAG))))
+		return NC_PARSED;
+	frag = bpf_ntohs(ip->frag_off);
+	if (frag & 0x1fff) {
+		p->frag = NC_FRAG_LATER;
+		return NC_PARSED;
+	}
+	if (frag & 0x2000)
+		p->frag = NC_FRAG_FIRST;
+	if (wanted & NC_WANT_TRANSPORT)
+		p->has |= nc_parse_transport(frame, wanted, offset + header, offset + total, proto,
+					     NC_PROTO_ICMP, p);
+	return NC_PARSED;
+}
+
+static __always_inline int nc_parse_ipv6(const struct nc_frame *frame, __u32 wanted, __u32 offset,
+					 struct nc_packet *p)
+{
+	__u8 copy[sizeof(struct ipv6hdr)] __attribute__((aligned(8)));
+	const struct ipv6hdr *ip = nc_bytes(frame, offset, sizeof(*ip), copy);
+	__u32 payload, transport, end, proto;
+	const __u8 *start;
+
+	if (!ip)
+		return NC_UNPARSED_CUT;
+	start = (const __u8 *)ip;
+	payload = bpf_ntohs(ip->payload_len);
+	transport = offset + sizeof(*ip);
+	end = transport + payload;
+	if (start[0] >> 4 != 6 || end > frame->length)
+		return NC_UNPARSED_IPV6;
+
+	if (wanted & NC_WANT(SRC))
+		__builtin_memcpy(p->src, &ip->saddr, sizeof(p->src));
+	if (wanted & NC_WANT(DST))
+		__builtin_memcpy(p->dst, &ip->daddr, sizeof(p->dst));
+	if (wanted & NC_WANT(DSCP))
+		p->dscp = (start[0] & 0xf) << 2 | start[1] >> 6;
+	proto = ip->nexthdr;
+	if (unlikely(nc_is_extension(proto))) {
+		/* A payload length of 0 means none, also with a jumbo option: such a packet, which no
+		 * Ethernet frame can hold, has a chain that is cut. */
+		__u64 found = nc_walk_extensions(frame->ctx, transport, end, proto);
+
+		if (NC_CHAIN_FAULT(found))
+			return NC_CHAIN_FAULT(found) - 1;
+		transport = NC_CHAIN_OFFSET(found);
+		proto = NC_CHAIN_PROTO(found);
+		p->frag = NC_CHAIN_FRAG(found);
+	}
+	p->has |= NC_HAS_IPV6 | NC_HAS_PROTO;
+	p->proto = proto;
+	if (wanted & NC_WANT_TRANSPORT && p->frag != NC_FRAG_LATER)
+		p->has |= nc_parse_transport(frame, wanted, transport, end, proto, NC_PROTO_ICMPV6, p);
+	return NC_PARSED;
+}
+
+/*
+ * Parses the packet of `ctx`, a frame of `length` bytes. `p` is all zero on entry. Returns
+ * NC_PARSED, or an enum nc_unparsed; then no rule may be asked about `p`.
+ */
+static __always_inline int nc_parse(nc_ctx *ctx, __u32 length, __u32 wanted, struct nc_packet *p)
+{
+	struct nc_frame frame = {
+		.ctx = ctx,
+		.data = nc_ctx_data(ctx),
+		.data_end = nc_ctx_data_end(ctx),
+		.length = length,
+	};
+	__u8 copy[sizeof(struct ethhdr)] __attribute__((aligned(8)));
+	const struct ethhdr *ether;
+	__u32 offset = 0, tags = 0;
+	__be16 type;
+	__u16 tci;
+	int i;
+
+	p->len = length;
+	if (wanted & NC_WANT(MARK))
+		p->mark = nc_ctx_mark(ctx);
+
+	if (!nc_ctx_has_ether(ctx)) {
+		const __u8 *start = nc_bytes(&frame, 0, 1, copy);
+
+		if (!start)
+			return NC_UNPARSED_CUT;
+		return *start >> 4 == 6 ? nc_parse_ipv6(&frame, wanted, 0, p) :
+					  nc_parse_ipv4(&frame, wanted, 0, p);
+	}
+
+	ether = nc_bytes(&frame, 0, sizeof(*ether), copy);
+	if (!ether)
+		return NC_UNPARSED_CUT;
+	p->has = NC_HAS_ETHER;
+	if (wanted & NC_WANT(ETHER_SRC))
+		__builtin_memcpy(p->ether_src, ether->h_source, sizeof(p->ether_src));
+	if (wanted & NC_WANT(ETHER_DST))
+		__builtin_memcpy(p->ether_dst, ether->h_dest, sizeof(p->ether_dst));
+	type = ether->h_proto;
+	offset = sizeof(*ether);
+
+	if (nc_ctx_vlan(ctx, &tci)) {
+		p->has |= NC_HAS_VLAN;
+		p->vlan = tci & 0xfff;
+		tags = 1;
+	}
+#pragma unroll
+	for (i = 0; i < NC_MAX_VLAN_TAGS; i++) {
+		const __be16 *tag;
+
+		if (likely(!nc_is_vlan(type)) || tags >= NC_MAX_VLAN_TAGS)
+			break;
+		tag = nc_bytes(&frame, offset, 4, copy);
+		if (!tag)
+			return NC_UNPARSED_CUT;
+		if (tags == 0) {
+			p->has |= NC_HAS_VLAN;
+			p->vlan = bpf_ntohs(tag[0]) & 0xfff;
+		}
+		type = tag[1];
+		offset += 4;
+		tags++;
+	}
+	if (nc_is_vlan(type))
+		return NC_UNPARSED_BOUND;
+
+	p->ether_type = bpf_ntohs(type);
+	if (likely(type == NC_ETH_IPV4))
+		return nc_parse_ipv4(&frame, wanted, offset, p);
+	if (type == NC_ETH_IPV6)
+		return nc_parse_ipv6(&frame, wanted, offset, p);
+	return NC_PARSED;
+}
+
+#endif

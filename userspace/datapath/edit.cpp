@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "datapath/edit.hpp"
+
+#include <algorithm>
+#include <deque>
+#include <unordered_map>
+
+#include <fmt/format.h>
+
+namespace netctl::datapath {
+
+namespace {
+
+constexpr std::uint32_t most_rules = NC_COUNTER_CHUNK * NC_COUNTER_CHUNKS / 2;
+
+/// Slots are given when the program is built; this says that a rule has none yet.
+constexpr std::uint32_t no_slot = 0xffffffff;
+
+std::uint32_t take_id(PointState& state) {
+    if (state.point.next_rule_id == 0)
+        state.point.next_rule_id = 1;
+    return state.point.next_rule_id++;
+}
+
+Error no_such_rule(const PointState& state, std::uint32_t id) {
+    constexpr std::size_t shown = 20;
+    std::vector<std::string> ids;
+    for (const InstalledRule& installed : state.rules) {
+        if (ids.size() == shown) {
+            ids.push_back("...");
+            break;
+        }
+        ids.push_back(std::to_string(installed.rule.id));
+    }
+    return Error::failed(fmt::format("there is no rule with id {}", id),
+                         ids.empty() ? "there are no rules"
+                                     : fmt::format("the ids are {}", fmt::join(ids, ", ")));
+}
+
+auto find_rule(PointState& state, std::uint32_t id) {
+    return std::find_if(state.rules.begin(), state.rules.end(),
+                        [&](const InstalledRule& installed) { return installed.rule.id == id; });
+}
+
+Result<> check_count(std::size_t count) {
+    if (count <= most_rules)
+        return {};
+    return Error::usage(fmt::format("{} rules are too many: a point holds {}", count, most_rules),
+                        "put addresses into a set: one rule then serves a million of them");
+}
+
+} // namespace
+
+Result<std::uint32_t> add_rule(PointState& state, Rule rule,
+                               std::optional<std::uint32_t> before) {
+    NETCTL_TRY(check_count(state.rules.size() + 1));
+    auto place = state.rules.end();
+    if (before) {
+        place = find_rule(state, *before);
+        if (place == state.rules.end())
+            return no_such_rule(state, *before);
+    }
+    rule.id = take_id(state);
+    const std::uint32_t id = rule.id;
+    state.rules.insert(place, {std::move(rule), no_slot});
+    return id;
+}
+
+Result<> delete_rule(PointState& state, std::uint32_t id) {
+    const auto place = find_rule(state, id);
+    if (place == state.rules.end())
+        return no_such_rule(state, id);
+    state.rules.erase(place);
+    return {};
+}
+
+Result<> replace_rules(PointState& state, std::vector<Rule> rules) {
+    NETCTL_TRY(check_count(rules.size()));
+    std::unordered_map<std::string, std::deque<InstalledRule>> present;
+    for (InstalledRule& installed : state.rules)
+        present[to_string(installed.rule)].push_back(std::move(installed));
+    state.rules.clear();
+    for (Rule& rule : rules) {
+        const auto same = present.find(to_string(rule));
+        if (same != present.end() && !same->second.empty()) {
+            state.rules.push_back(std::move(same->second.front()));
+            same->second.pop_front();
+            continue;
+        }
+        rule.id = take_id(state);
+        state.rules.push_back({std::move(rule), no_slot});
+    }
+    return {};
+}
+
+} // namespace netctl::datapath

@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "datapath/generation.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "bpf/standalone.hpp"
+#include "datapath/sets.hpp"
+#include "netctl/abi/classify.h"
+
+namespace netctl::datapath {
+
+namespace {
+
+/// Maps that outlive a commit: the next program is given the same ones.
+constexpr std::array persistent_maps{"stats", "counters", "limits", "limit_src", "events"};
+
+/// Pins beside `link`, by map name.
+constexpr std::array pinned_maps{"point", "rules", "actions", "stats", "counters", "events"};
+
+template <class T> std::span<const std::byte> bytes_of(const T& value) {
+    return std::as_bytes(std::span(&value, 1));
+}
+
+std::uint32_t wanted_fields(const std::vector<InstalledRule>& rules) {
+    std::uint32_t wanted = 0;
+    for (const InstalledRule& installed : rules) {
+        for (const Match& match : installed.rule.matches)
+            wanted |= 1U << static_cast<unsigned>(match.key);
+        if (installed.rule.limit && installed.rule.limit->per_source)
+            wanted |= 1U << NC_FIELD_SRC;
+    }
+    return wanted;
+}
+
+nc_verdict verdict_of(ActionKind kind) {
+    switch (kind) {
+    case ActionKind::drop:
+        return NC_VERDICT_DROP;
+    case ActionKind::tx:
+        return NC_VERDICT_TX;
+    case ActionKind::redirect:
+        return NC_VERDICT_REDIRECT;
+    case ActionKind::next:
+        return NC_VERDICT_NEXT;
+    default:
+        return NC_VERDICT_PASS;
+    }
+}
+
+Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDevice& resolve) {
+    const Rule& rule = installed.rule;
+    nc_action encoded{};
+    encoded.rule_id = rule.id;
+    encoded.slot = installed.slot;
+    // A rule whose actions are all non-final leaves the packet to whoever comes next.
+    encoded.verdict = NC_VERDICT_NEXT;
+    for (const Action& action : rule.actions) {
+        switch (action.kind) {
+        case ActionKind::mark:
+            encoded.flags |= NC_ACTION_MARK;
+            encoded.mark = static_cast<__u32>(action.number);
+            encoded.mark_mask = action.mask;
+            break;
+        case ActionKind::priority:
+            encoded.flags |= NC_ACTION_PRIORITY;
+            encoded.priority = static_cast<__u32>(action.number);
+            break;
+        case ActionKind::dscp:
+            encoded.flags |= NC_ACTION_DSCP;
+            encoded.dscp = static_cast<__u32>(action.number);
+            break;
+        case ActionKind::mirror:
+            encoded.flags |= NC_ACTION_MIRROR;
+            encoded.mirror = NETCTL_TRY(resolve(action.device));
+            break;
+        case ActionKind::rate:
+            encoded.flags |= NC_ACTION_RATE;
+            encoded.rate_bytes = action.number / 8;
+            encoded.rate_burst = action.burst;
+            break;
+        case ActionKind::redirect:
+            encoded.target = NETCTL_TRY(resolve(action.device));
+            if (action.to_ingress)
+                encoded.flags |= NC_ACTION_TO_INGRESS;
+            [[fallthrough]];
+        default:
+            encoded.verdict = verdict_of(action.kind);
+        }
+    }
+    if (rule.log)
+        encoded.flags |= NC_ACTION_LOG;
+    if (rule.limit) {
+        encoded.flags |= NC_ACTION_LIMIT;
+        if (rule.limit->per_source)
+            encoded.flags |= NC_ACTION_LIMIT_PER_SOURCE;
+        encoded.limit_interval_ns =
+            std::max<std::uint64_t>(rule.limit->period_ns / rule.limit->count, 1);
+        encoded.limit_burst_ns = encoded.limit_interval_ns * (rule.limit->burst - 1);
+    }
+    return encoded;
+}
+
+/// Gives each rule without a counter slot one that neither the present nor the last list uses: the
+/// program in force must not count into a slot that is being zeroed.
+void assign_slots(PointState& state, const LivePoint* previous) {
+    constexpr std::uint32_t none = 0xffffffff;
+    std::set<std::uint32_t> used;
+    for (const InstalledRule& installed : state.rules)
+        used.insert(installed.slot);
+    if (previous)
+        for (const InstalledRule& installed : previous->state.rules)
+            used.insert(installed.slot);
+    std::uint32_t candidate = 0;
+    for (InstalledRule& installed : state.rules) {
+        if (installed.slot != none)
+            continue;
+        while (used.contains(candidate))
+            candidate++;
+        installed.slot = candidate++;
+    }
+}
+
+/// Makes the counters that these slots need, and zeroes those of rules that are new.
+Result<> prepare_counters(const bpf::RawMap& counters, const PointState& state,
+                          const LivePoint* previous) {
+    std::set<std::uint32_t> kept;
+    if (previous)
+        for (const InstalledRule& installed : previous->state.rules)
+            kept.insert(installed.slot);
+    const std::vector<nc_counter> zeroes(bpf::possible_cpus());
+    std::uint32_t open_chunk = NC_COUNTER_CHUNKS;
+    bpf::RawMap chunk;
+    bool fresh = false;
+    std::vector<std::uint32_t> slots;
+    for (const InstalledRule& installed : state.rules)
+        slots.push_back(installed.slot);
+    std::sort(slots.begin(), slots.end());
+    for (const std::uint32_t slot : slots) {
+        const std::uint32_t number = slot / NC_COUNTER_CHUNK;
+        if (number >= NC_COUNTER_CHUNKS)
+            return Error::failed("there are no more counters for rules");
+        if (number != open_chunk) {
+            std::uint32_t id = 0;
+            fresh = !NETCTL_TRY(counters.lookup(&number, &id));
+            if (fresh) {
+                chunk = NETCTL_TRY(bpf::create_standalone("counter_chunk", NC_COUNTER_CHUNK));
+                const int fd = chunk.fd();
+                NETCTL_TRY(counters.update(&number, &fd));
+            } else {
+                chunk = NETCTL_TRY(bpf::RawMap::open_id(id));
+            }
+            open_chunk = number;
+        }
+        if (!fresh && !kept.contains(slot)) {
+            const std::uint32_t index = slot % NC_COUNTER_CHUNK;
+            NETCTL_TRY(chunk.update(&index, zeroes.data()));
+        }
+    }
+    return {};
+}
+
+Result<> prepare_limits(const bpf::RawMap& limits, const PointState& state) {
+    constexpr std::uint64_t if_missing = 1; // BPF_NOEXIST: a limit that runs keeps its state
+    for (const InstalledRule& installed : state.rules) {
+        if (!installed.rule.limit || installed.rule.limit->per_source)
+            continue;
+        const nc_limit_key key{installed.rule.id, {}};
+        const nc_limit_state fresh{};
+        const auto status = limits.update(&key, &fresh, if_missing);
+        if (!status && status.error().code != EEXIST)
+            return Error(status.error());
+    }
+    return {};
+}
+
+struct OpenedSets {
+    std::vector<nc_set_use> uses;
+    std::vector<Set> sets;
+};
+
+Result<OpenedSets> open_sets(const Root& root, const std::vector<classifier::SetUse>& set_uses) {
+    OpenedSets opened;
+    for (const classifier::SetUse& use : set_uses) {
+        Set set = NETCTL_TRY(Set::open(root, use.set));
+        const bool on_port = use.key == Key::sport || use.key == Key::dport;
+        if (on_port != (set.type() == SetType::port))
+            return Error::usage(
+                fmt::format("set '{}' holds {}, and a rule asks it about {}", use.set,
+                            set.type() == SetType::port ? "ports" : "addresses",
+                            to_string(use.key)),
+                on_port ? "sport and dport take sets of type port"
+                        : "src and dst take sets of type host or cidr");
+        nc_set_use entry{};
+        entry.field = static_cast<__u8>(use.key);
+        entry.type = static_cast<__u8>(set.type());
+        opened.uses.push_back(entry);
+        opened.sets.push_back(std::move(set));
+    }
+    return opened;
+}
+
+Result<> fill_set(const bpf::Object& object, const std::string& outer_name,
+                  const bpf::RawMap& inner, std::uint32_t index) {
+    const bpf::RawMap outer = NETCTL_TRY(object.map(outer_name));
+    const int fd = inner.fd();
+    return outer.update(&index, &fd);
+}
+
+Result<> fill_sets(const bpf::Object& object, const OpenedSets& opened) {
+    for (std::uint32_t i = 0; i < opened.sets.size(); i++) {
+        const Set& set = opened.sets[i];
+        if (set.type() == SetType::port) {
+            NETCTL_TRY(fill_set(object, "set_port", set.ports(), i));
+            continue;
+        }
+        const std::string form = set.type() == SetType::host ? "set_host" : "set_cidr";
+        NETCTL_TRY(fill_set(object, form + "4", set.addresses(Family::ipv4), i));
+        NETCTL_TRY(fill_set(object, form + "6", set.addresses(Family::ipv6), i));
+    }
+    return {};
+}
+
+Result<> set_constants(const bpf::Object& object, const GenerationRequest& request,
+                       const std::vector<nc_set_use>& uses) {
+    const PointState& state = *request.state;
+    const std::array<std::pair<const char*, std::uint32_t>, 5> numbers{{
+        {"wanted", wanted_fields(state.rules)},
+        {"default_verdict", state.point.default_verdict},
+        {"unparsed_verdict", state.point.unparsed_verdict},
+        {"simulate", request.simulate ? 1U : 0U},
+        {"n_set_uses", static_cast<std::uint32_t>(uses.size())},
+    }};
+    for (const auto& [name, value] : numbers)
+        NETCTL_TRY(object.set_constant(name, {&value, 1}));
+    if (!uses.empty())
+        NETCTL_TRY(object.set_rodata("set_use", std::as_bytes(std::span(uses))));
+
+    // Up to a second's worth of events may come at once.
+    const std::uint64_t rate = state.point.log_rate;
+    const std::uint64_t interval = rate == 0 ? 0 : std::max<std::uint64_t>(1'000'000'000 / rate, 1);
+    const std::uint64_t burst = rate == 0 ? 0 : interval * (rate - 1);
+    const std::uint64_t generation = state.point.generation;
+    NETCTL_TRY(object.set_rodata("log_interval", bytes_of(interval)));
+    NETCTL_TRY(object.set_rodata("log_burst", bytes_of(burst)));
+    NETCTL_TRY(object.set_rodata("generation", bytes_of(generation)));
+    return {};
+}
+
+} // namespace
+
+Result<Generation> load_generation(const bpf::Object& object, const Root& root,
+                                   const GenerationRequest& request) {
+    PointState& state = *request.state;
+    assign_slots(state, request.previous);
+
+    std::vector<Rule> rules;
+    for (const InstalledRule& installed : state.rules)
+        rules.push_back(installed.rule);
+    const classifier::Compiled compiled = NETCTL_TRY(classifier::compile(rules));
+    const OpenedSets sets = NETCTL_TRY(open_sets(root, compiled.set_uses));
+
+    std::vector<nc_action> actions;
+    for (const InstalledRule& installed : state.rules)
+        actions.push_back(NETCTL_TRY(encode_action(installed, request.resolve_device)));
+    const std::vector<nc_rule_text> records = encode_rules(state.rules);
+    state.point.abi_version = NC_ABI_VERSION;
+    state.point.rules = static_cast<__u32>(state.rules.size());
+    state.point.records = static_cast<__u32>(records.size());
+
+    // Before loading: shapes, constants, and what is taken over.
+    for (const classifier::Table& table : compiled.tables)
+        NETCTL_TRY(object.set_table(table.name, table.bytes));
+    for (const classifier::Constant& constant : compiled.constants)
+        NETCTL_TRY(object.set_constant(constant.name, constant.values));
+    NETCTL_TRY(set_constants(object, request, sets.uses));
+    const auto at_least_one = [](std::size_t count) {
+        return static_cast<std::uint32_t>(std::max<std::size_t>(count, 1));
+    };
+    NETCTL_TRY(object.set_max_entries("actions", at_least_one(actions.size())));
+    NETCTL_TRY(object.set_max_entries("rules", at_least_one(records.size())));
+    if (request.previous && !request.simulate)
+        for (const char* name : persistent_maps)
+            NETCTL_TRY(object.reuse(name, NETCTL_TRY(request.previous->program.map(name))));
+
+    NETCTL_TRY(object.load());
+
+    // After loading: contents, before anything can reach the program.
+    NETCTL_TRY(fill_sets(object, sets));
+    const bpf::RawMap action_map = NETCTL_TRY(object.map("actions"));
+    NETCTL_TRY(action_map.write_array(actions.data(), sizeof(nc_action), state.point.rules));
+    const bpf::RawMap text_map = NETCTL_TRY(object.map("rules"));
+    NETCTL_TRY(text_map.write_array(records.data(), sizeof(nc_rule_text), state.point.records));
+    const bpf::RawMap point_map = NETCTL_TRY(object.map("point"));
+    const std::uint32_t zero = 0;
+    NETCTL_TRY(point_map.update(&zero, &state.point));
+    const bpf::RawMap counters = NETCTL_TRY(object.map("counters"));
+    NETCTL_TRY(prepare_counters(counters, state, request.simulate ? nullptr : request.previous));
+    const bpf::RawMap limits = NETCTL_TRY(object.map("limits"));
+    NETCTL_TRY(prepare_limits(limits, state));
+
+    Generation generation;
+    generation.program = NETCTL_TRY(object.program(request.program));
+    generation.engine = compiled.engine;
+    generation.memory = compiled.memory();
+    // All that the next command needs must be found from the program, used by its code or not.
+    for (const char* name : pinned_maps) {
+        const bpf::RawMap map = NETCTL_TRY(object.map(name));
+        NETCTL_TRY(generation.program.bind(map));
+    }
+    for (const char* name : persistent_maps) {
+        const bpf::RawMap map = NETCTL_TRY(object.map(name));
+        NETCTL_TRY(generation.program.bind(map));
+    }
+    return generation;
+}
+
+Result<> publish_pins(const bpf::PinDir& dir, const bpf::Program& program) {
+    for (const char* name : pinned_maps) {
+        const bpf::RawMap map = NETCTL_TRY(program.map(name));
+        NETCTL_TRY(dir.replace(name, map));
+    }
+    return {};
+}
+
+Result<> remove_pins(const bpf::PinDir& dir) {
+    for (const std::string& name : dir.list())
+        if (name != "link" && !dir.sub(name).exists())
+            NETCTL_TRY(dir.unpin(name));
+    return {};
+}
+
+Result<> forget_limits(const bpf::Program& program, const PointState& state) {
+    std::set<std::uint32_t> limited;
+    for (const InstalledRule& installed : state.rules)
+        if (installed.rule.limit)
+            limited.insert(installed.rule.id);
+    const bpf::RawMap limits = NETCTL_TRY(program.map("limits"));
+    std::vector<nc_limit_key> stale;
+    nc_limit_key key{}, next{};
+    bool more = NETCTL_TRY(limits.next_key(nullptr, &next));
+    while (more) {
+        key = next;
+        if (!limited.contains(key.rule_id))
+            stale.push_back(key);
+        more = NETCTL_TRY(limits.next_key(&key, &next));
+    }
+    for (const nc_limit_key& gone : stale)
+        NETCTL_TRY(limits.erase(&gone));
+    return {};
+}
+
+} // namespace netctl::datapath

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// One generation of a point: a program loaded with the tables of one list of rules. A commit loads
+// the next generation aside, and puts it into the link with one update (invariant I2).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "bpf/object.hpp"
+#include "classifier/engine.hpp"
+#include "core/rule.hpp"
+#include "datapath/point.hpp"
+#include "datapath/root.hpp"
+
+namespace netctl::datapath {
+
+/// Gives the number by which the program knows a redirect target, or an error that says why this
+/// device cannot be one.
+using ResolveDevice = std::function<Result<std::uint32_t>(const std::string& device)>;
+
+struct GenerationRequest {
+    std::string program;          ///< its name in the object
+    PointState* state = nullptr;  ///< slots of new rules are filled in
+    const LivePoint* previous = nullptr; ///< whose counters, limits and log go on; null: first
+    ResolveDevice resolve_device;
+    bool simulate = false;        ///< for BPF_PROG_TEST_RUN: own counters, nothing shared but sets
+};
+
+struct Generation {
+    bpf::Program program;
+    std::string engine;     ///< form of the classifier
+    std::size_t memory = 0; ///< bytes of its tables
+};
+
+/// Loads `object`, opened and otherwise untouched, with the rules and settings of the request.
+/// Nothing is attached or pinned: an error leaves all as it was.
+Result<Generation> load_generation(const bpf::Object& object, const Root& root,
+                                   const GenerationRequest& request);
+
+/// Makes the pins beside the link lead to this program's maps.
+Result<> publish_pins(const bpf::PinDir& dir, const bpf::Program& program);
+/// Removes them; the link's pin stays.
+Result<> remove_pins(const bpf::PinDir& dir);
+
+/// Drops the state of limits whose rules are gone. After the program that used them is replaced.
+Result<> forget_limits(const bpf::Program& program, const PointState& state);
+
+} // namespace netctl::datapath

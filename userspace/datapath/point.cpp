@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "datapath/point.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <map>
+
+#include <fmt/format.h>
+
+namespace netctl::datapath {
+
+std::vector<nc_rule_text> encode_rules(const std::vector<InstalledRule>& rules) {
+    std::vector<nc_rule_text> records;
+    for (const InstalledRule& installed : rules) {
+        const std::string text = to_string(installed.rule);
+        std::size_t offset = 0;
+        do {
+            nc_rule_text record{};
+            const std::size_t length =
+                std::min<std::size_t>(text.size() - offset, NC_RULE_TEXT_CHUNK);
+            record.rule_id = installed.rule.id;
+            record.slot = installed.slot;
+            record.length = static_cast<__u16>(length);
+            std::memcpy(record.text, text.data() + offset, length);
+            offset += length;
+            record.more = offset < text.size();
+            records.push_back(record);
+        } while (offset < text.size());
+    }
+    return records;
+}
+
+Result<std::vector<InstalledRule>> decode_rules(const std::vector<nc_rule_text>& records,
+                                                Hook hook) {
+    std::vector<InstalledRule> rules;
+    std::string text;
+    for (const nc_rule_text& record : records) {
+        text.append(record.text, std::min<std::size_t>(record.length, NC_RULE_TEXT_CHUNK));
+        if (record.more)
+            continue;
+        auto rule = parse_rule(text, hook);
+        if (!rule)
+            return std::move(rule).error().within(
+                fmt::format("the stored rule {} cannot be read", record.rule_id));
+        rule->id = record.rule_id;
+        rules.push_back({std::move(*rule), record.slot});
+        text.clear();
+    }
+    if (!text.empty())
+        return Error::failed("the stored rules end in the middle of one");
+    return rules;
+}
+
+Result<PointState> read_state(const bpf::Program& program, Hook hook) {
+    PointState state;
+    const bpf::RawMap point = NETCTL_TRY(program.map("point"));
+    const std::uint32_t zero = 0;
+    if (!NETCTL_TRY(point.lookup(&zero, &state.point)))
+        return Error::failed("the program's map 'point' is empty");
+    if (state.point.abi_version != NC_ABI_VERSION)
+        return Error::failed(fmt::format("the program has ABI version {}, this netctl speaks {}",
+                                         state.point.abi_version, NC_ABI_VERSION));
+    const bpf::RawMap texts = NETCTL_TRY(program.map("rules"));
+    std::vector<nc_rule_text> records(state.point.records);
+    NETCTL_TRY(texts.read_array(records.data(), sizeof(nc_rule_text), state.point.records));
+    state.rules = NETCTL_TRY(decode_rules(records, hook));
+    return state;
+}
+
+std::string point_name(const std::string& netns, const std::string& interface) {
+    const std::string name = bpf::encode_pin_name(interface);
+    return netns.empty() ? name : bpf::encode_pin_name(netns) + ":" + name;
+}
+
+Result<std::optional<LivePoint>> open_point(const bpf::PinDir& dir, Hook hook) {
+    if (!dir.has("link"))
+        return std::optional<LivePoint>();
+    LivePoint live;
+    live.link = NETCTL_TRY(bpf::Link::open(dir.path_of("link")));
+    live.link_info = NETCTL_TRY(live.link.info());
+    live.program = NETCTL_TRY(bpf::Program::open_id(live.link_info.program_id));
+    live.state = NETCTL_TRY(read_state(live.program, hook));
+    return std::optional<LivePoint>(std::move(live));
+}
+
+std::vector<bpf::PinDir> list_points(const Root& root, Hook hook) {
+    std::vector<bpf::PinDir> points;
+    const bpf::PinDir base = root.dir().sub(std::string(to_string(hook)));
+    for (const std::string& name : base.list()) {
+        const bpf::PinDir dir = base.sub(name);
+        if (hook == Hook::tc) {
+            for (const char* direction : {"ingress", "egress"})
+                if (dir.sub(direction).has("link"))
+                    points.push_back(dir.sub(direction));
+        } else if (dir.has("link")) {
+            points.push_back(dir);
+        }
+    }
+    return points;
+}
+
+Result<std::vector<std::string>> users_of_set(const Root& root, const std::string& set) {
+    std::vector<std::string> users;
+    for (const Hook hook : {Hook::xdp, Hook::tc})
+        for (const bpf::PinDir& dir : list_points(root, hook)) {
+            const auto live = NETCTL_TRY(open_point(dir, hook));
+            if (!live)
+                continue;
+            const std::string prefix = root.dir().path() + "/";
+            for (const InstalledRule& installed : live->state.rules)
+                for (const Match& match : installed.rule.matches)
+                    if (match.set == set)
+                        users.push_back(fmt::format(
+                            "{} rule {}",
+                            bpf::decode_pin_name(dir.path().substr(prefix.size())),
+                            installed.rule.id));
+        }
+    return users;
+}
+
+Result<std::vector<nc_counter>> read_counters(const bpf::Program& program,
+                                              const std::vector<std::uint32_t>& slots) {
+    const bpf::RawMap outer = NETCTL_TRY(program.map("counters"));
+    std::map<std::uint32_t, bpf::RawMap> chunks;
+    std::vector<nc_counter> totals;
+    for (const std::uint32_t slot : slots) {
+        const std::uint32_t number = slot / NC_COUNTER_CHUNK;
+        auto chunk = chunks.find(number);
+        if (chunk == chunks.end()) {
+            std::uint32_t id = 0;
+            if (!NETCTL_TRY(outer.lookup(&number, &id)))
+                return Error::failed(fmt::format("the counters have no chunk {}", number));
+            chunk = chunks.emplace(number, NETCTL_TRY(bpf::RawMap::open_id(id))).first;
+        }
+        nc_counter total{};
+        const std::uint32_t index = slot % NC_COUNTER_CHUNK;
+        const auto values =
+            NETCTL_TRY((bpf::lookup_per_cpu<std::uint32_t, nc_counter>(chunk->second, index)));
+        for (const nc_counter& value : values) {
+            total.packets += value.packets;
+            total.bytes += value.bytes;
+            total.over_packets += value.over_packets;
+            total.over_bytes += value.over_bytes;
+        }
+        totals.push_back(total);
+    }
+    return totals;
+}
+
+Result<nc_stats> read_stats(const bpf::Program& program) {
+    const bpf::RawMap map = NETCTL_TRY(program.map("stats"));
+    const std::uint32_t zero = 0;
+    const auto values = NETCTL_TRY((bpf::lookup_per_cpu<std::uint32_t, nc_stats>(map, zero)));
+    // Every member is a __u64, so the sum is one over the struct's words.
+    static_assert(sizeof(nc_stats) % sizeof(std::uint64_t) == 0);
+    std::array<std::uint64_t, sizeof(nc_stats) / sizeof(std::uint64_t)> sum{}, words{};
+    for (const nc_stats& value : values) {
+        std::memcpy(words.data(), &value, sizeof value);
+        for (std::size_t i = 0; i < sum.size(); i++)
+            sum[i] += words[i];
+    }
+    nc_stats total{};
+    std::memcpy(&total, sum.data(), sizeof total);
+    return total;
+}
+
+} // namespace netctl::datapath

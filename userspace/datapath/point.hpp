@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// An attachment point of a packet filter: its name, its directory of pins, and the state that its
+// program carries. The pinned link leads to the program, and the program to all its maps, so the
+// link alone is the truth; the other pins are there for other tools and are made anew by every
+// commit (invariants I1 and I2).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bpf/object.hpp"
+#include "bpf/pin_dir.hpp"
+#include "core/rule.hpp"
+#include "datapath/root.hpp"
+#include "netctl/abi/rule.h"
+
+namespace netctl::datapath {
+
+/// A rule as it is in force: with its id, and the slot of its counter.
+struct InstalledRule {
+    Rule rule;
+    std::uint32_t slot = 0;
+};
+
+/// What a program carries: the point's settings and its rules in order.
+struct PointState {
+    nc_point point{};
+    std::vector<InstalledRule> rules;
+};
+
+/// Reads the state out of a program's maps. `hook` is the language of its rules.
+Result<PointState> read_state(const bpf::Program& program, Hook hook);
+
+/// Writes rules as records for the map `rules`.
+std::vector<nc_rule_text> encode_rules(const std::vector<InstalledRule>& rules);
+Result<std::vector<InstalledRule>> decode_rules(const std::vector<nc_rule_text>& records,
+                                                Hook hook);
+
+/// IFACE, or NETNS:IFACE for another namespace; encoded as a name in bpffs.
+std::string point_name(const std::string& netns, const std::string& interface);
+
+/// A point that has been attached before.
+struct LivePoint {
+    bpf::Link link;
+    bpf::LinkInfo link_info;
+    bpf::Program program;
+    PointState state;
+};
+
+/// Opens what is pinned in `dir`; nothing if nothing is.
+Result<std::optional<LivePoint>> open_point(const bpf::PinDir& dir, Hook hook);
+
+/// Every point of a hook under this root, by its directory: for `status`, and for finding the
+/// users of a set.
+std::vector<bpf::PinDir> list_points(const Root& root, Hook hook);
+
+/// "xdp:eth0 rule 7" for each rule of any point that uses the set.
+Result<std::vector<std::string>> users_of_set(const Root& root, const std::string& set);
+
+// ---- counters ----
+
+/// Sums over all CPUs of the counters in `slots`, in their order.
+Result<std::vector<nc_counter>> read_counters(const bpf::Program& program,
+                                              const std::vector<std::uint32_t>& slots);
+/// Sum over all CPUs of a program's `stats`.
+Result<nc_stats> read_stats(const bpf::Program& program);
+
+} // namespace netctl::datapath

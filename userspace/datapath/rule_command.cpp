@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "datapath/rule_command.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cerrno>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+
+#include <fmt/format.h>
+
+#include "datapath/edit.hpp"
+
+namespace netctl::datapath {
+
+namespace {
+
+/// The words of a rule as one text. The shell took the quotes off a comment: they are put back.
+std::string join_words(const std::vector<std::string>& words) {
+    std::string text;
+    bool comment_follows = false;
+    for (const std::string& word : words) {
+        if (!text.empty())
+            text += ' ';
+        if (comment_follows && !word.starts_with('"')) {
+            text += '"';
+            for (const char c : word) {
+                if (c == '"' || c == '\\')
+                    text += '\\';
+                text += c;
+            }
+            text += '"';
+        } else {
+            text += word;
+        }
+        comment_follows = word == "comment";
+    }
+    return text;
+}
+
+Result<std::uint32_t> parse_id(const std::string& text) {
+    std::uint32_t id = 0;
+    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), id);
+    if (status != std::errc{} || end != text.data() + text.size() || id == 0)
+        return Error::usage(fmt::format("'{}' is no rule id", text),
+                            "a rule's id is the number in the first column of `rule list`");
+    return id;
+}
+
+Result<std::string> read_all(const std::string& path) {
+    if (path.empty() || path == "-")
+        return std::string(std::istreambuf_iterator<char>(std::cin),
+                           std::istreambuf_iterator<char>());
+    errno = 0;
+    std::ifstream file(path, std::ios::binary);
+    std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    if (!file.is_open() || file.bad())
+        return Error::system(errno != 0 ? errno : EIO, fmt::format("cannot read {}", path));
+    return text;
+}
+
+Json report_json(const CommitReport& report) {
+    return {{"generation", report.generation},
+            {"engine", report.engine},
+            {"table_bytes", report.memory}};
+}
+
+Result<Rule> rule_from(const Arguments& arguments, Hook hook) {
+    if (arguments.rest().empty())
+        return Error::usage("the rule is missing", "for example: src 192.0.2.0/24 drop");
+    return parse_rule(join_words(arguments.rest()), hook);
+}
+
+Result<int> add(const Arguments& arguments, const Context& context, Hook hook,
+                const OpenEditor& open, bool at_front) {
+    const Rule rule = NETCTL_TRY(rule_from(arguments, hook));
+    std::optional<std::uint32_t> before;
+    if (arguments.has("before"))
+        before = NETCTL_TRY(parse_id(arguments.get("before")));
+    const auto editor = NETCTL_TRY(open(arguments, context));
+    std::uint32_t id = 0;
+    const CommitReport report = NETCTL_TRY(editor->commit([&](PointState& state) -> Result<> {
+        auto place = before;
+        if (at_front && !place && !state.rules.empty())
+            place = state.rules.front().rule.id;
+        id = NETCTL_TRY(add_rule(state, rule, place));
+        return {};
+    }));
+    context.out.notes(report.notes);
+    Json json = report_json(report);
+    json["id"] = id;
+    json["rule"] = to_string(rule);
+    context.out.document(json, fmt::format("{}: {}\n", id, to_string(rule)));
+    return 0;
+}
+
+Result<int> remove(const Arguments& arguments, const Context& context, const OpenEditor& open) {
+    std::vector<std::uint32_t> ids;
+    for (const std::string& word : arguments.rest())
+        ids.push_back(NETCTL_TRY(parse_id(word)));
+    if (ids.empty())
+        return Error::usage("the id of the rule is missing", "`rule list` shows the ids");
+    const auto editor = NETCTL_TRY(open(arguments, context));
+    const CommitReport report = NETCTL_TRY(editor->commit([&](PointState& state) -> Result<> {
+        for (const std::uint32_t id : ids)
+            NETCTL_TRY(delete_rule(state, id));
+        return {};
+    }));
+    context.out.notes(report.notes);
+    context.out.document(report_json(report), "");
+    return 0;
+}
+
+Result<int> list(const Arguments& arguments, const Context& context, const OpenEditor& open) {
+    const auto editor = NETCTL_TRY(open(arguments, context));
+    const std::vector<RuleStatus> rules = NETCTL_TRY(editor->rules());
+    Json json = Json::array();
+    for (const RuleStatus& status : rules)
+        json.push_back(rule_json(status));
+    context.out.document(json, rules.empty() ? "" : rule_table(rules));
+    return 0;
+}
+
+Result<int> replace(const Arguments& arguments, const Context& context, Hook hook,
+                    const OpenEditor& open, bool with_nothing) {
+    std::vector<Rule> rules;
+    if (!with_nothing) {
+        const std::string path = arguments["FILE"];
+        const std::string text = NETCTL_TRY(read_all(path));
+        const std::string source = path.empty() || path == "-" ? "standard input" : path;
+        rules = NETCTL_TRY(parse_rules(text, hook, source));
+    }
+    const auto editor = NETCTL_TRY(open(arguments, context));
+    const std::size_t count = rules.size();
+    const CommitReport report = NETCTL_TRY(editor->commit(
+        [&](PointState& state) { return replace_rules(state, std::move(rules)); }));
+    context.out.notes(report.notes);
+    Json json = report_json(report);
+    json["rules"] = count;
+    context.out.document(json, with_nothing ? "" : fmt::format("{} rules in force\n", count));
+    return 0;
+}
+
+} // namespace
+
+Json rule_json(const RuleStatus& status) {
+    Json json{{"id", status.rule.id},
+              {"rule", to_string(status.rule)},
+              {"packets", status.counter.packets},
+              {"bytes", status.counter.bytes}};
+    if (status.rule.limit) {
+        json["over_packets"] = status.counter.over_packets;
+        json["over_bytes"] = status.counter.over_bytes;
+    }
+    return json;
+}
+
+std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& indent) {
+    const bool any_limit = std::any_of(rules.begin(), rules.end(), [](const RuleStatus& status) {
+        return status.rule.limit.has_value();
+    });
+    std::vector<TextTable::Column> columns{{"id", true}, {"packets", true}, {"bytes", true}};
+    if (any_limit)
+        columns.push_back({"over limit", true});
+    columns.push_back({"rule"});
+    TextTable table(columns);
+    for (const RuleStatus& status : rules) {
+        std::vector<std::string> row{std::to_string(status.rule.id),
+                                     std::to_string(status.counter.packets),
+                                     std::to_string(status.counter.bytes)};
+        if (any_limit)
+            row.push_back(status.rule.limit ? std::to_string(status.counter.over_packets) : "");
+        row.push_back(to_string(status.rule));
+        table.row(std::move(row));
+    }
+    return table.render(indent);
+}
+
+Command rule_command(Hook hook, const std::vector<Positional>& place, const OpenEditor& open) {
+    const auto with = [&](std::vector<Positional> more) {
+        std::vector<Positional> all = place;
+        all.insert(all.end(), more.begin(), more.end());
+        return all;
+    };
+    using Count = Positional::Count;
+    Command command{"rule", "the rules of an interface: first match wins, in order"};
+    command.children = {
+        {.name = "add",
+         .summary = "add a rule at the end and print its id",
+         .positionals = with({{"RULE", Count::rest}}),
+         .run = [=](const Arguments& arguments, Context& context) {
+             return add(arguments, context, hook, open, false);
+         }},
+        {.name = "insert",
+         .summary = "insert a rule at the front, or before another one, and print its id",
+         .positionals = with({{"RULE", Count::rest}}),
+         .options = {{"before", "ID", "put it before the rule with this id", {}}},
+         .run = [=](const Arguments& arguments, Context& context) {
+             return add(arguments, context, hook, open, true);
+         }},
+        {.name = "delete",
+         .summary = "delete rules by their ids, all at once or none",
+         .positionals = with({{"ID", Count::rest}}),
+         .run = [=](const Arguments& arguments, Context& context) {
+             return remove(arguments, context, open);
+         }},
+        {.name = "list",
+         .summary = "list the rules with their ids and counters",
+         .positionals = place,
+         .run = [=](const Arguments& arguments, Context& context) {
+             return list(arguments, context, open);
+         }},
+        {.name = "flush",
+         .summary = "delete all rules, so that the default verdict applies to everything",
+         .positionals = place,
+         .run = [=](const Arguments& arguments, Context& context) {
+             return replace(arguments, context, hook, open, true);
+         }},
+        {.name = "replace",
+         .summary = "replace all rules by those of a file or of standard input, atomically",
+         .description = "The file has one rule a line; '#' starts a comment. A rule that was in "
+                        "force before keeps its id and its counters.",
+         .positionals = with({{"FILE", Count::optional}}),
+         .run = [=](const Arguments& arguments, Context& context) {
+             return replace(arguments, context, hook, open, false);
+         }},
+    };
+    return command;
+}
+
+} // namespace netctl::datapath

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// The `rule` commands, the same for every packet filter: a feature says how its points are named
+// and opened.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/command.hpp"
+#include "datapath/point.hpp"
+
+namespace netctl::datapath {
+
+/// What a commit tells the user.
+struct CommitReport {
+    std::uint64_t generation = 0;
+    std::string engine;             ///< form of the classifier
+    std::size_t memory = 0;         ///< bytes of its tables
+    std::vector<std::string> notes; ///< what the user should know although all went well
+};
+
+struct RuleStatus {
+    Rule rule;
+    nc_counter counter{};
+};
+
+/// A point's rules, as a feature's controller gives access to them.
+class RuleEditor {
+  public:
+    using Edit = std::function<Result<>(PointState&)>;
+
+    virtual ~RuleEditor() = default;
+    virtual Result<std::vector<RuleStatus>> rules() = 0;
+    /// Reads the state under the writers' lock, lets `edit` change it, and puts the outcome in
+    /// force. An error of `edit` or of the commit leaves everything as it was.
+    virtual Result<CommitReport> commit(const Edit& edit) = 0;
+};
+
+using OpenEditor =
+    std::function<Result<std::unique_ptr<RuleEditor>>(const Arguments&, const Context&)>;
+
+/// The command `rule` with its verbs; `place` are the positionals that name a point.
+Command rule_command(Hook hook, const std::vector<Positional>& place, const OpenEditor& open);
+
+/// A rule with its counters, as `status` and `rule list` show it.
+Json rule_json(const RuleStatus& status);
+/// The same as a table.
+std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& indent = "");
+
+} // namespace netctl::datapath

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <fstream>
+#include <iostream>
+#include <iterator>
+
+#include <fmt/format.h>
+
+#include "core/command.hpp"
+#include "features/set/controller.hpp"
+
+namespace netctl::set {
+
+namespace {
+
+using datapath::SetEntry;
+using Count = Positional::Count;
+
+constexpr std::uint64_t default_size = 1048576;
+constexpr std::uint64_t longest_ttl = 10ULL * 365 * 24 * 3600;
+
+Result<int> create(const Arguments& arguments, Context& context) {
+    if (!arguments.has("type"))
+        return Error::usage("--type is missing", "host, cidr or port");
+    const auto type = NETCTL_TRY(datapath::parse_set_type(arguments.get("type")));
+    const std::uint64_t size =
+        NETCTL_TRY(arguments.number("size", default_size, 1, std::uint64_t{1} << 26));
+    Controller controller(context.root);
+    context.out.notes(NETCTL_TRY(
+        controller.create(arguments["NAME"], type, static_cast<std::uint32_t>(size))));
+    context.out.done(fmt::format("set '{}' made, type {}", arguments["NAME"], datapath::to_string(type)));
+    return 0;
+}
+
+Result<int> destroy(const Arguments& arguments, Context& context) {
+    NETCTL_TRY(Controller(context.root).destroy(arguments["NAME"]));
+    return 0;
+}
+
+Result<int> add(const Arguments& arguments, Context& context) {
+    const std::uint64_t ttl = NETCTL_TRY(arguments.number("ttl", 0, 1, longest_ttl));
+    if (arguments.rest().empty())
+        return Error::usage("the element is missing");
+    NETCTL_TRY(Controller(context.root)
+                   .add(arguments["NAME"], arguments.rest(), static_cast<std::uint32_t>(ttl)));
+    return 0;
+}
+
+Result<int> remove(const Arguments& arguments, Context& context) {
+    if (arguments.rest().empty())
+        return Error::usage("the element is missing");
+    const auto missing =
+        NETCTL_TRY(Controller(context.root).remove(arguments["NAME"], arguments.rest()));
+    if (missing.empty())
+        return 0;
+    return Error::failed(fmt::format("not in set '{}': {}", arguments["NAME"],
+                                     fmt::join(missing, ", ")));
+}
+
+Json entry_json(const SetEntry& entry) {
+    Json json{{"element", datapath::to_string(entry.element)}};
+    const std::uint32_t now = datapath::boottime_seconds();
+    if (entry.value.expires != 0)
+        json["expires_in"] = entry.value.expires > now ? entry.value.expires - now : 0;
+    if ((entry.value.flags & NC_SET_ABSENT) != 0)
+        json["absent"] = true;
+    return json;
+}
+
+std::string entry_text(const SetEntry& entry) {
+    std::string text = datapath::to_string(entry.element);
+    const std::uint32_t now = datapath::boottime_seconds();
+    if (entry.value.expires != 0)
+        text += entry.value.expires > now
+                    ? fmt::format("  expires in {} s", entry.value.expires - now)
+                    : "  expired";
+    if ((entry.value.flags & NC_SET_ABSENT) != 0)
+        text += "  absent";
+    return text + "\n";
+}
+
+Result<int> list(const Arguments& arguments, Context& context) {
+    const Controller controller(context.root);
+    Json json = Json::array();
+    if (arguments.given("NAME")) {
+        std::string text;
+        for (const SetEntry& entry : NETCTL_TRY(controller.entries(arguments["NAME"]))) {
+            json.push_back(entry_json(entry));
+            text += entry_text(entry);
+        }
+        context.out.document(json, text);
+        return 0;
+    }
+    TextTable table({{"set"}, {"type"}, {"elements", true}, {"size", true}, {"used by"}});
+    for (const SetStatus& status : NETCTL_TRY(controller.list())) {
+        json.push_back({{"name", status.name},
+                        {"type", datapath::to_string(status.type)},
+                        {"elements", status.elements},
+                        {"size", status.max_entries},
+                        {"users", status.users}});
+        table.row({status.name, datapath::to_string(status.type), std::to_string(status.elements),
+                   std::to_string(status.max_entries),
+                   fmt::format("{}", fmt::join(status.users, ", "))});
+    }
+    context.out.document(json, table.empty() ? "" : table.render());
+    return 0;
+}
+
+Result<int> test(const Arguments& arguments, Context& context) {
+    const bool member =
+        NETCTL_TRY(Controller(context.root).test(arguments["NAME"], arguments["ELEMENT"]));
+    context.out.document({{"element", arguments["ELEMENT"]}, {"member", member}},
+                         member ? "yes\n" : "no\n");
+    return member ? 0 : 1;
+}
+
+Result<int> import(const Arguments& arguments, Context& context) {
+    const std::string path = arguments["FILE"];
+    std::string text, source = "standard input";
+    if (path.empty() || path == "-") {
+        text.assign(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>());
+    } else {
+        source = path;
+        std::ifstream file(path, std::ios::binary);
+        if (!file)
+            return Error::system(errno, fmt::format("cannot read {}", path));
+        text.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+    }
+    const ImportReport report =
+        NETCTL_TRY(Controller(context.root)
+                       .import(arguments["NAME"], text, source, arguments.has("replace")));
+    context.out.document({{"elements", report.elements}},
+                         fmt::format("{} elements\n", report.elements));
+    return 0;
+}
+
+} // namespace
+
+const Command& command() {
+    static const Command set{
+        .name = "set",
+        .summary = "sets of addresses, prefixes or ports, shared by the rules of every hook",
+        .children = {
+            {.name = "create",
+             .summary = "make an empty set",
+             .positionals = {{"NAME"}},
+             .options = {{"type", "host|cidr|port", "what it holds; IPv4 and IPv6 in one",
+                          {"host", "cidr", "port"}},
+                         {"size", "N", "elements of each family at most (default: 1048576)", {}}},
+             .run = create},
+            {.name = "destroy",
+             .summary = "remove a set that no rule uses",
+             .positionals = {{"NAME"}},
+             .run = destroy},
+            {.name = "add",
+             .summary = "add elements; takes effect at once",
+             .positionals = {{"NAME"}, {"ELEMENT", Count::rest}},
+             .options = {{"ttl", "SECONDS", "forget them after this time", {}}},
+             .run = add},
+            {.name = "delete",
+             .summary = "delete elements; takes effect at once",
+             .positionals = {{"NAME"}, {"ELEMENT", Count::rest}},
+             .run = remove},
+            {.name = "list",
+             .summary = "list the sets, or the elements of one",
+             .positionals = {{"NAME", Count::optional}},
+             .run = list},
+            {.name = "test",
+             .summary = "tell whether an address or port is in a set; exit status 0 or 1",
+             .positionals = {{"NAME"}, {"ELEMENT"}},
+             .run = test},
+            {.name = "import",
+             .summary = "add the elements of a file or of standard input, one a line",
+             .positionals = {{"NAME"}, {"FILE", Count::optional}},
+             .options = {{"replace", "", "remove what the file does not have", {}}},
+             .run = import},
+        }};
+    return set;
+}
+
+} // namespace netctl::set

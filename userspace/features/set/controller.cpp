@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "features/set/controller.hpp"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "datapath/point.hpp"
+
+namespace netctl::set {
+
+using datapath::LockedRoot;
+using datapath::Root;
+using datapath::Set;
+using datapath::SetElement;
+
+Result<std::vector<std::string>> Controller::create(const std::string& name,
+                                                    datapath::SetType type,
+                                                    std::uint32_t max_entries) {
+    std::vector<std::string> notes;
+    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
+    NETCTL_TRY(Set::create(root, name, type, max_entries));
+    NETCTL_TRY(root.next_generation());
+    return notes;
+}
+
+Result<> Controller::destroy(const std::string& name) {
+    std::vector<std::string> notes;
+    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
+    const std::vector<std::string> users = NETCTL_TRY(datapath::users_of_set(root, name));
+    if (!users.empty())
+        return Error::failed(fmt::format("set '{}' is in use by {}", name,
+                                         fmt::join(users, ", ")),
+                             "delete these rules first");
+    NETCTL_TRY(Set::destroy(root, name));
+    NETCTL_TRY(root.next_generation());
+    return {};
+}
+
+Result<std::size_t> Controller::add(const std::string& name, const std::vector<std::string>& texts,
+                                    std::uint32_t ttl_seconds) {
+    const Root root = NETCTL_TRY(Root::open(root_));
+    const Set set = NETCTL_TRY(Set::open(root, name));
+    std::vector<SetElement> elements;
+    for (const std::string& text : texts)
+        elements.push_back(NETCTL_TRY(set.parse_element(text)));
+    nc_set_value value{};
+    if (ttl_seconds > 0)
+        value.expires = datapath::boottime_seconds() + ttl_seconds;
+    for (const SetElement& element : elements)
+        NETCTL_TRY(set.add(element, value));
+    return elements.size();
+}
+
+Result<std::vector<std::string>> Controller::remove(const std::string& name,
+                                                    const std::vector<std::string>& texts) {
+    const Root root = NETCTL_TRY(Root::open(root_));
+    const Set set = NETCTL_TRY(Set::open(root, name));
+    std::vector<SetElement> elements;
+    for (const std::string& text : texts)
+        elements.push_back(NETCTL_TRY(set.parse_element(text)));
+    std::vector<std::string> missing;
+    for (const SetElement& element : elements)
+        if (!NETCTL_TRY(set.remove(element)))
+            missing.push_back(datapath::to_string(element));
+    return missing;
+}
+
+Result<std::vector<SetStatus>> Controller::list() const {
+    const Root root = NETCTL_TRY(Root::open(root_));
+    std::vector<SetStatus> all;
+    for (const std::string& name : Set::list(root)) {
+        const Set set = NETCTL_TRY(Set::open(root, name));
+        SetStatus status{name, set.type(), set.max_entries(), 0, {}};
+        status.elements = NETCTL_TRY(set.entries()).size();
+        status.users = NETCTL_TRY(datapath::users_of_set(root, name));
+        all.push_back(std::move(status));
+    }
+    return all;
+}
+
+Result<std::vector<datapath::SetEntry>> Controller::entries(const std::string& name) const {
+    const Root root = NETCTL_TRY(Root::open(root_));
+    const Set set = NETCTL_TRY(Set::open(root, name));
+    return set.entries();
+}
+
+Result<bool> Controller::test(const std::string& name, const std::string& text) const {
+    const Root root = NETCTL_TRY(Root::open(root_));
+    const Set set = NETCTL_TRY(Set::open(root, name));
+    return set.contains(NETCTL_TRY(set.parse_element(text)));
+}
+
+Result<ImportReport> Controller::import(const std::string& name, const std::string& text,
+                                        const std::string& source, bool replace) {
+    std::vector<std::string> notes;
+    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
+    const Set set = NETCTL_TRY(Set::open(root, name));
+    std::vector<SetElement> elements;
+    std::size_t number = 0;
+    for (std::size_t begin = 0; begin < text.size();) {
+        const std::size_t end = std::min(text.find('\n', begin), text.size());
+        std::string line = text.substr(begin, end - begin);
+        begin = end + 1;
+        number++;
+        line.erase(std::min(line.find('#'), line.size()));
+        const auto first = line.find_first_not_of(" \t\r");
+        if (first == std::string::npos)
+            continue;
+        line = line.substr(first, line.find_last_not_of(" \t\r") - first + 1);
+        auto element = set.parse_element(line);
+        if (!element)
+            return std::move(element).error().within(fmt::format("{}:{}", source, number));
+        elements.push_back(*element);
+    }
+    std::sort(elements.begin(), elements.end());
+    elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
+    NETCTL_TRY(set.add(elements)); // first, so that no element that stays is missing for a moment
+    if (replace) {
+        const auto present = NETCTL_TRY(set.entries());
+        for (const datapath::SetEntry& entry : present)
+            if (!std::binary_search(elements.begin(), elements.end(), entry.element))
+                NETCTL_TRY(set.remove(entry.element));
+    }
+    return ImportReport{elements.size()};
+}
+
+} // namespace netctl::set

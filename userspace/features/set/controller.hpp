@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Sets as a user handles them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/result.hpp"
+#include "datapath/sets.hpp"
+
+namespace netctl::set {
+
+struct SetStatus {
+    std::string name;
+    datapath::SetType type{};
+    std::uint32_t max_entries = 0;
+    std::size_t elements = 0;
+    std::vector<std::string> users; ///< "xdp/eth0 rule 3"
+};
+
+struct ImportReport {
+    std::size_t elements = 0;
+};
+
+class Controller {
+  public:
+    explicit Controller(std::string root) : root_(std::move(root)) {}
+
+    /// Notes say what was done to the host.
+    Result<std::vector<std::string>> create(const std::string& name, datapath::SetType type,
+                                            std::uint32_t max_entries);
+    /// Refused while a rule uses the set; the error names the rules.
+    Result<> destroy(const std::string& name);
+    /// All texts are checked before the first element is added. `ttl_seconds` 0: for ever.
+    Result<std::size_t> add(const std::string& name, const std::vector<std::string>& texts,
+                            std::uint32_t ttl_seconds);
+    /// Returns those that were not in the set.
+    Result<std::vector<std::string>> remove(const std::string& name,
+                                            const std::vector<std::string>& texts);
+    Result<std::vector<SetStatus>> list() const;
+    Result<std::vector<datapath::SetEntry>> entries(const std::string& name) const;
+    /// Whether a packet with this address or port would be found in the set.
+    Result<bool> test(const std::string& name, const std::string& text) const;
+    /// Adds the elements of a text: one a line, `#` starts a comment. Errors name the line, and
+    /// nothing is added then. With `replace`, elements that the text does not have are removed.
+    Result<ImportReport> import(const std::string& name, const std::string& text,
+                                const std::string& source, bool replace);
+
+  private:
+    std::string root_;
+};
+
+} // namespace netctl::set
