@@ -192,7 +192,7 @@ TEST(Rule, HasOneCanonicalText) {
         {Hook::tc, "dport 80 mark 0x7/0xf log", "dport 80 then mark 0x7/0xf pass log"},
         {Hook::tc, "dport 80 dscp ef", "dport 80 then dscp ef pass"},
         {Hook::tc, "mark 5 mark 7", "mark 0x5 then mark 0x7 pass"},
-        {Hook::tc, "mark 5 mark 7 dscp 1 drop", "mark 0x5 then mark 0x7 dscp 1 drop"},
+        {Hook::tc, "mark 5 mark 7 dscp 1 drop", "mark 0x5 then mark 0x7 dscp le drop"},
         {Hook::tc, "priority 3 mark 7 next", "then mark 0x7 priority 3 next"},
         {Hook::tc, "mark not 0/1 drop", "mark not 0x0/0x1 then drop"},
         {Hook::tc, "dscp {ef, cs1} mark 1 pass", "dscp {cs1, ef} mark 0x1 then pass"},
