@@ -339,7 +339,11 @@ class Parser {
                             "allowed behind 'then': actions and modifiers");
         Clause clause;
         clause.key = &key;
-        clause.negated = accept("not") || accept("!");
+        clause.negated = accept("not");
+        if (peek().kind == TokenKind::word && peek().text.starts_with('!'))
+            return error_at(peek().place, fmt::format("'{}' needs a value, but here is {}",
+                                                      key.name, shown(peek())),
+                            allowed(key), fmt::format("write: {} not VALUE", key.name));
         clause.value.begin = peek().place.begin;
         if (peek().kind == TokenKind::open) {
             const Place brace = take().place;
@@ -743,9 +747,11 @@ class Parser {
         }
         for (std::size_t i = clause.first; i < clause.last; i++) {
             const Token& item = tokens_[i];
-            if (item.is("not") || item.is("!"))
-                return error_at(item.place, "'not' within a list", allowed(key),
-                                "'not' goes before the list and negates all of it");
+            if (item.is("not"))
+                return clause.braced
+                           ? error_at(item.place, "'not' within a list", allowed(key),
+                                      "'not' goes before the list and negates all of it")
+                           : error_at(item.place, "'not' is given twice", allowed(key));
             if (item.kind == TokenKind::word && item.text.starts_with('@')) {
                 if (!key.takes_set())
                     return error_at(item.place, fmt::format("'{}' takes no set", key.name),
@@ -963,13 +969,20 @@ class Parser {
         return families;
     }
 
-    /// Which of ICMP and ICMPv6 the rule can be about; 0 if it may be both or none.
-    std::uint8_t icmp_protocol() const {
+    /// Which of ICMP and ICMPv6 a packet may be that matches the rule.
+    struct IcmpKinds {
+        bool icmp = true;
+        bool icmp6 = true;
+        /// The protocol, if it is certain; else 0.
+        std::uint8_t only() const {
+            return icmp == icmp6 ? 0 : icmp ? protocol_icmp : protocol_icmp6;
+        }
+    };
+    IcmpKinds possible_icmp() const {
         const auto protocols = possible_protocols();
         const Families families = possible_families();
-        const bool icmp = protocols[protocol_icmp] && families.ipv4;
-        const bool icmp6 = protocols[protocol_icmp6] && families.ipv6;
-        return icmp == icmp6 ? 0 : icmp ? protocol_icmp : protocol_icmp6;
+        return {protocols[protocol_icmp] && families.ipv4,
+                protocols[protocol_icmp6] && families.ipv6};
     }
 
     Result<std::optional<Range>> read_icmp_type(const Token& item) const {
@@ -990,7 +1003,7 @@ class Parser {
         if (!range || !structure_is_whole_)
             return range;
         const auto chosen = std::find_if(found.begin(), found.end(), [&](const IcmpCode* code) {
-            return code->protocol == icmp_protocol();
+            return code->protocol == possible_icmp().only();
         });
         const Match* type = rule_.find(Key::icmp_type);
         const auto type_name = [](const IcmpCode& code) {
@@ -1019,9 +1032,12 @@ class Parser {
                                              Number number) const {
         if (found.empty())
             return std::optional<Range>();
-        const std::uint8_t protocol = icmp_protocol();
+        const IcmpKinds kinds = possible_icmp();
+        const std::uint8_t protocol = kinds.only();
+        // Of a rule that is about neither, the third pass tells; any meaning does until then.
+        const bool neither = !kinds.icmp && !kinds.icmp6;
         for (const Entry* entry : found)
-            if (entry->protocol == protocol || !structure_is_whole_)
+            if (entry->protocol == protocol || neither || !structure_is_whole_)
                 return std::optional<Range>(Range{number(*entry), number(*entry)});
         std::vector<std::string> meanings;
         for (const Entry* entry : found)
@@ -1146,11 +1162,11 @@ class Parser {
         }
         if (!families.ipv4 && !families.ipv6 && has(Key::src) && has(Key::dst))
             return never(Key::dst, "src and dst are of different IP versions");
-        NETCTL_TRY(check_upper_layer(families));
+        NETCTL_TRY(check_upper_layer());
         return check_fragments();
     }
 
-    Result<> check_upper_layer(const Families& families) const {
+    Result<> check_upper_layer() const {
         const auto protocols = possible_protocols();
         std::optional<Key> ports, icmp;
         for (const Key key : {Key::sport, Key::dport})
@@ -1181,8 +1197,8 @@ class Parser {
             return never(*icmp, fmt::format("only icmp and icmp6 have '{}', and {} leaves none of "
                                             "them",
                                             to_string(*icmp), value_text(Key::proto)));
-        if (!(protocols[protocol_icmp] && families.ipv4) &&
-            !(protocols[protocol_icmp6] && families.ipv6))
+        const IcmpKinds kinds = possible_icmp();
+        if (!kinds.icmp && !kinds.icmp6)
             return never(Key::proto, "icmp is of IPv4 and icmp6 of IPv6, and the addresses are not");
         return {};
     }
