@@ -8,6 +8,7 @@
 #include <charconv>
 #include <grp.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <pwd.h>
 
 #include <fmt/format.h>
@@ -195,8 +196,9 @@ class Parser {
     std::string shown(const Token& token) const {
         if (token.kind == TokenKind::end)
             return "the end of the rule";
-        return token.kind == TokenKind::quoted ? std::string(slice(token.place))
-                                               : fmt::format("'{}'", slice(token.place));
+        return token.kind == TokenKind::quoted
+                   ? shortened(slice(token.place))
+                   : fmt::format("'{}'", shortened(slice(token.place)));
     }
     static std::string allowed(const KeyInfo& key) {
         return fmt::format("allowed for {}: {}; 'not' before it negates", key.name, key.value);
@@ -298,7 +300,7 @@ class Parser {
                                clauses_.back().key->name);
         std::vector<std::string> words = rule_words(hook_);
         return error_at(token.place,
-                        fmt::format("'{}' is neither a key nor an action of {}{}", word,
+                        fmt::format("{} is neither a key nor an action of {}{}", shown(token),
                                     to_string(hook_), hint.empty() ? did_you_mean(word, words) : ""),
                         allowed_words(), hint);
     }
@@ -825,7 +827,11 @@ class Parser {
                 hint = fmt::format("leave '{}' out to match any", key.name);
             else if (item.text.find(',') != std::string::npos)
                 hint = list_hint(key);
-            return error_at(item.place, prefix.error().what, allowed(key), hint);
+            return error_at(item.place,
+                            item.text.size() <= INET6_ADDRSTRLEN
+                                ? prefix.error().what
+                                : fmt::format("{} is not an IPv4 or IPv6 address", shown(item)),
+                            allowed(key), hint);
         }
         static const Prefix mapped = *Prefix::parse("::ffff:0:0/96");
         if (hook_ == Hook::policy && prefix->length >= mapped.length &&
@@ -862,14 +868,13 @@ class Parser {
         if (*low > key.max || *high > key.max)
             return error_at(item.place,
                             fmt::format("{} is too large for '{}'",
-                                        word.substr(*low > key.max ? 0 : dash + 1,
-                                                    *low > key.max ? dash : word.npos),
-                                        key.name),
+                                        *low > key.max ? *low : *high, key.name),
                             allowed(key));
         if (*low > *high)
             return error_at(item.place, fmt::format("the range {} runs backwards", shown(item)),
                             allowed(key),
-                            fmt::format("write {}-{}", word.substr(dash + 1), word.substr(0, dash)));
+                            fmt::format("write {}-{}", shortened(word.substr(dash + 1)),
+                                        shortened(word.substr(0, dash))));
         return Range{*low, *high};
     }
 
@@ -1103,7 +1108,7 @@ class Parser {
                     place.end = place.begin + std::max<std::size_t>(name.size(), 1);
                 }
                 return error_at(place,
-                                fmt::format("'{}' is no TCP flag{}", name,
+                                fmt::format("'{}' is no TCP flag{}", shortened(name),
                                             did_you_mean(name, words)),
                                 allowed(key));
             }
