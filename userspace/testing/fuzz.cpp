@@ -191,7 +191,7 @@ Frame Fuzz::frame() {
     const Packet packet = this->packet();
     Frame frame{packet.bytes(), packet.to_string()};
     Bytes& bytes = frame.bytes;
-    if (percent(15)) {
+    if (percent(8)) {
         const std::size_t length = 14 + below(bytes.size() - 13);
         bytes.resize(length);
         frame.story += fmt::format(", cut to {} bytes", length);
