@@ -4,7 +4,6 @@
 // keys' values are, some of which depend on other keys of the rule (names of ICMP types on
 // `proto`); and whether any packet could match all of it.
 #include <algorithm>
-#include <bitset>
 #include <charconv>
 #include <grp.h>
 #include <netdb.h>
@@ -915,17 +914,16 @@ class Parser {
 
     Result<std::optional<std::uint16_t>> read_service(const Token& item) const {
         const ServicePorts known = service_ports(item.text);
-        const auto protocols = possible_protocols();
         std::vector<std::uint16_t> ports;
         const auto add = [&](const std::optional<std::uint16_t>& port) {
             if (port && std::find(ports.begin(), ports.end(), *port) == ports.end())
                 ports.push_back(*port);
         };
-        if (protocols[protocol_tcp])
+        if (leaves(protocol_tcp))
             add(known.tcp);
-        if (protocols[protocol_udp])
+        if (leaves(protocol_udp))
             add(known.udp);
-        if (protocols[protocol_sctp])
+        if (leaves(protocol_sctp))
             add(known.sctp);
         if (ports.empty()) { // a name of other protocols only: still the port that is meant
             add(known.tcp);
@@ -940,13 +938,10 @@ class Parser {
         return ports.empty() ? std::nullopt : std::optional(ports.front());
     }
 
-    /// Protocols that the rule's `proto` leaves.
-    std::bitset<256> possible_protocols() const {
-        std::bitset<256> protocols;
+    /// Whether the rule's `proto` leaves this protocol.
+    bool leaves(std::uint8_t protocol) const {
         const Match* proto = rule_.find(Key::proto);
-        for (unsigned i = 0; i < 256; i++)
-            protocols[i] = proto == nullptr || holds(*proto, i);
-        return protocols;
+        return proto == nullptr || holds(*proto, protocol);
     }
 
     /// Which of the two families a packet may have that matches the addresses and ether-type.
@@ -984,10 +979,9 @@ class Parser {
         }
     };
     IcmpKinds possible_icmp() const {
-        const auto protocols = possible_protocols();
         const Families families = possible_families();
-        return {protocols[protocol_icmp] && families.ipv4,
-                protocols[protocol_icmp6] && families.ipv6};
+        return {leaves(protocol_icmp) && families.ipv4,
+                leaves(protocol_icmp6) && families.ipv6};
     }
 
     Result<std::optional<Range>> read_icmp_type(const Token& item) const {
@@ -1172,7 +1166,6 @@ class Parser {
     }
 
     Result<> check_upper_layer() const {
-        const auto protocols = possible_protocols();
         std::optional<Key> ports, icmp;
         for (const Key key : {Key::sport, Key::dport})
             if (rule_.find(key) != nullptr)
@@ -1182,12 +1175,12 @@ class Parser {
                 icmp = icmp.value_or(key);
         const bool flags = rule_.find(Key::flags) != nullptr;
 
-        if (ports && !protocols[protocol_tcp] && !protocols[protocol_udp] &&
-            !protocols[protocol_sctp])
+        if (ports && !leaves(protocol_tcp) && !leaves(protocol_udp) &&
+            !leaves(protocol_sctp))
             return never(*ports, fmt::format("only tcp, udp and sctp have ports, and {} leaves "
                                              "none of them",
                                              value_text(Key::proto)));
-        if (flags && !protocols[protocol_tcp])
+        if (flags && !leaves(protocol_tcp))
             return never(Key::flags, fmt::format("only tcp has flags, and {} leaves it out",
                                                  value_text(Key::proto)));
         if (icmp && ports)
@@ -1198,7 +1191,7 @@ class Parser {
                                             to_string(*icmp)));
         if (!icmp)
             return {};
-        if (!protocols[protocol_icmp] && !protocols[protocol_icmp6])
+        if (!leaves(protocol_icmp) && !leaves(protocol_icmp6))
             return never(*icmp, fmt::format("only icmp and icmp6 have '{}', and {} leaves none of "
                                             "them",
                                             to_string(*icmp), value_text(Key::proto)));
