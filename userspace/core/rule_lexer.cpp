@@ -164,12 +164,34 @@ class Lexer {
 
 } // namespace
 
+std::string shortened(std::string_view text) {
+    constexpr std::size_t longest = 64;
+    if (text.size() <= longest)
+        return std::string(text);
+    std::size_t end = 0;
+    while (end < longest)
+        end += std::max<std::size_t>(utf8_length(text, end), 1);
+    return std::string(text.substr(0, end)) + "…";
+}
+
 Result<std::vector<Token>> lex_rule(std::string_view text) { return Lexer(text).run(); }
 
 Error rule_error(std::string_view text, Place place, const std::string& message,
                  const std::string& allowed, std::string hint) {
-    const std::vector<Column> columns = columns_of(text);
+    // A character has at most four bytes: what is further away is not shown.
+    constexpr std::size_t near = 4 * shown_columns;
+    const auto continues = [&](std::size_t at) {
+        return (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80;
+    };
+    std::size_t start = place.begin > near ? place.begin - near : 0;
+    while (start > 0 && start < place.begin && continues(start))
+        start++;
+    std::size_t stop = std::min(text.size(), place.begin + near);
+    while (stop > place.begin && stop < text.size() && continues(stop))
+        stop--;
+    const std::vector<Column> columns = columns_of(text.substr(start, stop - start));
     const auto column_at = [&](std::size_t byte) {
+        byte = std::max(byte, start) - start;
         const auto found =
             std::lower_bound(columns.begin(), columns.end(), byte,
                              [](const Column& column, std::size_t b) { return column.begin < b; });
@@ -185,11 +207,12 @@ Error rule_error(std::string_view text, Place place, const std::string& message,
         first = std::min(first, columns.size() - shown_columns);
         last = first + shown_columns;
     }
-    std::string line = first > 0 ? "…" : "";
-    std::string carets(first > 0 ? 1 : 0, ' ');
+    const bool cut = start > 0 || first > 0;
+    std::string line = cut ? "…" : "";
+    std::string carets(cut ? 1 : 0, ' ');
     for (std::size_t i = first; i < last; i++)
         line += columns[i].text;
-    if (last < columns.size())
+    if (last < columns.size() || stop < text.size())
         line += "…";
     carets.append(from - first, ' ');
     carets += '^';

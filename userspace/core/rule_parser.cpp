@@ -4,10 +4,10 @@
 // keys' values are, some of which depend on other keys of the rule (names of ICMP types on
 // `proto`); and whether any packet could match all of it.
 #include <algorithm>
-#include <bitset>
 #include <charconv>
 #include <grp.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <pwd.h>
 
 #include <fmt/format.h>
@@ -195,8 +195,9 @@ class Parser {
     std::string shown(const Token& token) const {
         if (token.kind == TokenKind::end)
             return "the end of the rule";
-        return token.kind == TokenKind::quoted ? std::string(slice(token.place))
-                                               : fmt::format("'{}'", slice(token.place));
+        return token.kind == TokenKind::quoted
+                   ? shortened(slice(token.place))
+                   : fmt::format("'{}'", shortened(slice(token.place)));
     }
     static std::string allowed(const KeyInfo& key) {
         return fmt::format("allowed for {}: {}; 'not' before it negates", key.name, key.value);
@@ -298,7 +299,7 @@ class Parser {
                                clauses_.back().key->name);
         std::vector<std::string> words = rule_words(hook_);
         return error_at(token.place,
-                        fmt::format("'{}' is neither a key nor an action of {}{}", word,
+                        fmt::format("{} is neither a key nor an action of {}{}", shown(token),
                                     to_string(hook_), hint.empty() ? did_you_mean(word, words) : ""),
                         allowed_words(), hint);
     }
@@ -825,7 +826,11 @@ class Parser {
                 hint = fmt::format("leave '{}' out to match any", key.name);
             else if (item.text.find(',') != std::string::npos)
                 hint = list_hint(key);
-            return error_at(item.place, prefix.error().what, allowed(key), hint);
+            return error_at(item.place,
+                            item.text.size() <= INET6_ADDRSTRLEN
+                                ? prefix.error().what
+                                : fmt::format("{} is not an IPv4 or IPv6 address", shown(item)),
+                            allowed(key), hint);
         }
         static const Prefix mapped = *Prefix::parse("::ffff:0:0/96");
         if (hook_ == Hook::policy && prefix->length >= mapped.length &&
@@ -862,14 +867,13 @@ class Parser {
         if (*low > key.max || *high > key.max)
             return error_at(item.place,
                             fmt::format("{} is too large for '{}'",
-                                        word.substr(*low > key.max ? 0 : dash + 1,
-                                                    *low > key.max ? dash : word.npos),
-                                        key.name),
+                                        *low > key.max ? *low : *high, key.name),
                             allowed(key));
         if (*low > *high)
             return error_at(item.place, fmt::format("the range {} runs backwards", shown(item)),
                             allowed(key),
-                            fmt::format("write {}-{}", word.substr(dash + 1), word.substr(0, dash)));
+                            fmt::format("write {}-{}", shortened(word.substr(dash + 1)),
+                                        shortened(word.substr(0, dash))));
         return Range{*low, *high};
     }
 
@@ -910,17 +914,16 @@ class Parser {
 
     Result<std::optional<std::uint16_t>> read_service(const Token& item) const {
         const ServicePorts known = service_ports(item.text);
-        const auto protocols = possible_protocols();
         std::vector<std::uint16_t> ports;
         const auto add = [&](const std::optional<std::uint16_t>& port) {
             if (port && std::find(ports.begin(), ports.end(), *port) == ports.end())
                 ports.push_back(*port);
         };
-        if (protocols[protocol_tcp])
+        if (leaves(protocol_tcp))
             add(known.tcp);
-        if (protocols[protocol_udp])
+        if (leaves(protocol_udp))
             add(known.udp);
-        if (protocols[protocol_sctp])
+        if (leaves(protocol_sctp))
             add(known.sctp);
         if (ports.empty()) { // a name of other protocols only: still the port that is meant
             add(known.tcp);
@@ -935,13 +938,10 @@ class Parser {
         return ports.empty() ? std::nullopt : std::optional(ports.front());
     }
 
-    /// Protocols that the rule's `proto` leaves.
-    std::bitset<256> possible_protocols() const {
-        std::bitset<256> protocols;
+    /// Whether the rule's `proto` leaves this protocol.
+    bool leaves(std::uint8_t protocol) const {
         const Match* proto = rule_.find(Key::proto);
-        for (unsigned i = 0; i < 256; i++)
-            protocols[i] = proto == nullptr || holds(*proto, i);
-        return protocols;
+        return proto == nullptr || holds(*proto, protocol);
     }
 
     /// Which of the two families a packet may have that matches the addresses and ether-type.
@@ -979,10 +979,9 @@ class Parser {
         }
     };
     IcmpKinds possible_icmp() const {
-        const auto protocols = possible_protocols();
         const Families families = possible_families();
-        return {protocols[protocol_icmp] && families.ipv4,
-                protocols[protocol_icmp6] && families.ipv6};
+        return {leaves(protocol_icmp) && families.ipv4,
+                leaves(protocol_icmp6) && families.ipv6};
     }
 
     Result<std::optional<Range>> read_icmp_type(const Token& item) const {
@@ -1103,7 +1102,7 @@ class Parser {
                     place.end = place.begin + std::max<std::size_t>(name.size(), 1);
                 }
                 return error_at(place,
-                                fmt::format("'{}' is no TCP flag{}", name,
+                                fmt::format("'{}' is no TCP flag{}", shortened(name),
                                             did_you_mean(name, words)),
                                 allowed(key));
             }
@@ -1167,7 +1166,6 @@ class Parser {
     }
 
     Result<> check_upper_layer() const {
-        const auto protocols = possible_protocols();
         std::optional<Key> ports, icmp;
         for (const Key key : {Key::sport, Key::dport})
             if (rule_.find(key) != nullptr)
@@ -1177,12 +1175,12 @@ class Parser {
                 icmp = icmp.value_or(key);
         const bool flags = rule_.find(Key::flags) != nullptr;
 
-        if (ports && !protocols[protocol_tcp] && !protocols[protocol_udp] &&
-            !protocols[protocol_sctp])
+        if (ports && !leaves(protocol_tcp) && !leaves(protocol_udp) &&
+            !leaves(protocol_sctp))
             return never(*ports, fmt::format("only tcp, udp and sctp have ports, and {} leaves "
                                              "none of them",
                                              value_text(Key::proto)));
-        if (flags && !protocols[protocol_tcp])
+        if (flags && !leaves(protocol_tcp))
             return never(Key::flags, fmt::format("only tcp has flags, and {} leaves it out",
                                                  value_text(Key::proto)));
         if (icmp && ports)
@@ -1193,7 +1191,7 @@ class Parser {
                                             to_string(*icmp)));
         if (!icmp)
             return {};
-        if (!protocols[protocol_icmp] && !protocols[protocol_icmp6])
+        if (!leaves(protocol_icmp) && !leaves(protocol_icmp6))
             return never(*icmp, fmt::format("only icmp and icmp6 have '{}', and {} leaves none of "
                                             "them",
                                             to_string(*icmp), value_text(Key::proto)));
