@@ -603,3 +603,415 @@ def point(netctl, interface):
     """The directory of the interface's pins."""
     (directory,) = (netctl.root / "xdp").iterdir()
     return directory
+
+
+def test_attach_killed_at_any_moment(netctl, link):
+    client, server = link
+    filter = Filter(netctl, server, attach=False)
+    argv = netctl.argv("xdp", "attach", server.name, "--default", "drop", netns=server.netns)
+    started = time.monotonic()
+    run(*argv)
+    duration = time.monotonic() - started
+    filter("detach")
+    dice = random.Random(2)
+    outcomes = [0, 0]
+    with Wire(client, server) as wire:
+        for _ in range(4 if IN_VM else 20):
+            victim = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(dice.uniform(0, 1.1 * duration))
+            victim.kill()
+            victim.wait()
+            attached = xdp_of(server) is not None
+            outcomes[attached] += 1
+            assert [status["default"] for status in netctl.json("xdp", "status")] == ["drop"] * attached
+            expected = [not attached]
+            assert wire.deliver([udp(client, server, 4, 9)], expected)[0] == expected
+            netctl("xdp", "detach", server.name, netns=server.netns, check=attached)
+            assert xdp_of(server) is None
+            assert not netctl.root.exists()
+    assert IN_VM or min(outcomes) > 0, "the kills all came too early or too late"
+
+
+def test_many_at_once(netctl, link):
+    _, server = link
+    filter = Filter(netctl, server)
+    count = 6 if IN_VM else 20
+    with ThreadPoolExecutor(count) as pool:
+        ids = list(pool.map(lambda port: filter.add(f"dport {port} drop"), range(1, count + 1)))
+    assert sorted(ids) == list(range(1, count + 1))
+    assert sorted(filter.rules()) == sorted(f"dport {port} drop" for port in range(1, count + 1))
+    assert filter.status()["generation"] == count + 1
+
+
+# ---- interfaces ----
+
+
+def test_interface_that_vanishes_and_returns(lab, netctl, link):
+    client, server = link
+    filter = Filter(netctl, server, "--default", "drop")
+    seven = filter.add("proto udp dport 7 pass")
+    with Wire(client, server) as wire:
+        packets, expected = [udp(client, server, 4, 7), udp(client, server, 4, 9)], [True, False]
+        assert wire.deliver(packets, expected)[0] == expected
+        filter.await_packets(2)
+    server.netns.ip("link", "delete", server.name)
+    status = filter.status()
+    assert (status["state"], status["packets"], filter.packets()[seven]) == ("vanished", 2, 1)
+    assert "gone" in netctl("xdp", "status", server.name, netns=server.netns).stdout
+    assert f"there is no interface '{server.name}'" in filter.fails("attach")
+    # Rules in a link that has no interface cannot be changed: said so, and nothing is.
+    assert "is gone" in filter.fails("rule add", "dport 1 drop")
+    assert filter.rules() == ["dport 7 proto udp pass"]
+
+    client, server = lab.veth(client.netns, server.netns, checksums=False)
+    filter.interface = server
+    assert filter.status()["state"] == "returned"
+    assert "is back, unfiltered" in netctl("xdp", "status", server.name, netns=server.netns).stdout
+    assert "attach" in filter.fails("rule add", "dport 1 drop")
+    assert filter("attach")["rules"] == 1
+    status = filter.status()
+    assert (status["state"], status["default"], status["packets"]) == ("attached", "drop", 2)
+    with Wire(client, server) as wire:
+        packets, expected = [udp(client, server, 6, 7), udp(client, server, 6, 9)], [True, False]
+        assert wire.deliver(packets, expected)[0] == expected
+    assert filter.await_packets(4)["default_packets"] == 2
+    assert filter.packets()[seven] == 2
+    filter("detach")
+    assert not netctl.root.exists()
+
+
+def test_namespace_by_name_and_by_path(netctl, link):
+    _, server = link
+    filter = Filter(netctl, server)
+    filter.add("dport 7 drop")
+    assert filter.status()["netns"] == server.netns.name
+    for path in (server.netns.path, f"/var/run/netns/{server.netns.name}"):
+        where = ("--netns", str(path))
+        (status,) = netctl.json(*where, "xdp", "status")
+        assert status["program_id"] == filter.status()["program_id"]
+        assert json.loads(netctl("--json", *where, "xdp", "status", server.name).stdout) == status
+        netctl(*where, "xdp", "rule", "add", server.name, "dport 8 drop")
+    assert filter.rules() == ["dport 7 drop", "dport 8 drop", "dport 8 drop"]
+    assert "no XDP filter is attached to eth0" in netctl.fails("xdp", "status", "eth0")
+    done = netctl("--netns", f"/proc/{os.getpid()}/ns/net", "xdp", "attach", "eth0", check=False)
+    assert "there is no interface 'eth0'" in done.stderr
+    assert "namespace 'nowhere'" in netctl.fails("--netns", "nowhere", "xdp", "attach", "eth0")
+    netctl("--netns", str(server.netns.path), "xdp", "detach", server.name)
+    assert not netctl.root.exists()
+
+
+def test_several_interfaces(lab, netctl, link):
+    """Each has rules and counters of its own; names with dots too; the same name twice."""
+    client, server = link
+    server1, other = lab.veth(server.netns, lab.namespace("other"), name_a="eth0.100", checksums=False)
+    one, two, three = (Filter(netctl, end, "--mode", mode)
+                       for end, mode in ((server, "native"), (server1, "generic"), (other, "native")))  # fmt: skip
+    one.add("dport 7 drop")
+    two.add("dport 8 drop")
+    with Wire(client, server) as wire:
+        packets, expected = [udp(client, server, 4, 7), udp(client, server, 4, 8)], [False, True]
+        assert wire.deliver(packets, expected)[0] == expected
+    with Wire(other, server1) as wire:
+        packets, expected = [udp(other, server1, 6, 7), udp(other, server1, 6, 8)], [True, False]
+        assert wire.deliver(packets, expected)[0] == expected
+    for filter, name in ((one, "eth0"), (two, "eth0.100")):
+        status = filter.await_packets(2)
+        assert status["interface"] == name
+        assert [rule["packets"] for rule in status["rules"]] == [1]
+    assert three.status()["packets"] == 0
+    everything = netctl.json("xdp", "status")
+    assert sorted((status["netns"], status["interface"]) for status in everything) == sorted(
+        (filter.netns.name, filter.name) for filter in (one, two, three)
+    )
+    assert sorted(path.name.rpartition(":")[2] for path in (netctl.root / "xdp").iterdir()) == [
+        "eth0", "eth0", "eth0%2e100"]  # fmt: skip
+    two("detach")
+    assert xdp_of(server1) is None
+    assert one.status()["state"] == three.status()["state"] == "attached"
+
+
+def test_jumbo_frames(netctl, lab):
+    """Native mode with any MTU, and rules on headers in front of several buffers."""
+    client, server = lab.pair(mtu=9000)
+    filter = Filter(netctl, server, "--mode", "native")
+    big = filter.add("proto {icmp, icmp6} len 8000-9014 pass")
+    for family in FAMILIES:
+        done = client.netns.run("ping", "-nqc2", "-i0.01", "-Mdo", "-s8900", "-W5", server.ip(family))
+        assert " 2 received" in done.stdout
+    status = filter.await_packets(4)
+    assert filter.packets() == {big: 4, None: 0}
+    assert status["bytes"] == 2 * (8900 + 8 + 20 + 14) + 2 * (8900 + 8 + 40 + 14)
+    filter("rule insert", "len 4000-65535 drop")
+    assert client.netns.ping(server.ip4)
+    done = client.netns.run("ping", "-nqc1", "-Mdo", "-s8900", "-W1", server.ip4, check=False)
+    assert " 0 received" in done.stdout
+
+
+# ---- the root ----
+
+
+def test_bpffs_is_mounted_where_it_is_missing(netctl, link, tmp_path):
+    _, server = link
+    netns = ("--netns", server.netns.name)
+    # In a mount namespace of its own, for it takes away all that is mounted there.
+    script = """
+        while mountpoint -q /sys/fs/bpf; do umount /sys/fs/bpf; done
+        set -e
+        "$@" xdp attach eth0
+        findmnt -n -o FSTYPE /sys/fs/bpf
+        "$@" xdp rule add eth0 dport 7 drop
+        "$@" xdp detach eth0
+    """
+    done = run("unshare", "--mount", "sh", "-c", script, "sh", netctl.binary, *netns)
+    assert done.stderr == "netctl: mounted bpffs at /sys/fs/bpf\n"
+    assert done.stdout.splitlines()[1] == "bpf"
+    assert "dport 7 drop" in done.stdout
+
+    root = tmp_path / "elsewhere"
+    script = '"$@" xdp attach eth0 && test -e "$3"/xdp/*/link && "$@" xdp detach eth0'
+    done = run("unshare", "--mount", "sh", "-c", script, "sh", netctl.binary, "--root", root, *netns)
+    assert done.stderr == f"netctl: mounted bpffs at {root}\n"
+
+
+def test_root_of_another_version(netctl, link):
+    client, server = link
+    filter = Filter(netctl, server)
+    filter.add("proto udp dport 7 drop")
+    meta = bpftool("map", "dump", "pinned", netctl.root / "meta")[0]
+    value = [int(byte, 16) for byte in meta["value"]]
+    run("bpftool", "map", "update", "pinned", netctl.root / "meta", "key", *[0] * 4,
+        "value", 99, *value[1:])  # fmt: skip
+    for words in (("attach",), ("status",), ("rule add", "dport 8 drop"), ("detach",)):
+        message = filter.fails(*words)
+        assert "has ABI version 99, this netctl speaks version 1" in message
+    assert "ABI version 99" in netctl.fails("set", "create", "s", "--type", "port")
+    with Wire(client, server) as wire:  # and it keeps working
+        packets, expected = [udp(client, server, 4, 7), udp(client, server, 4, 8)], [False, True]
+        assert wire.deliver(packets, expected)[0] == expected
+    run("bpftool", "map", "update", "pinned", netctl.root / "meta", "key", *[0] * 4, "value", *value)
+    assert filter.await_packets(2)["rules"][0]["packets"] == 1
+
+
+def test_detach_leaves_nothing_and_touches_nothing(netctl, link, foreign):
+    client, server = link
+    own = bpftool("prog", "show", "pinned", foreign)["id"]
+    other = netctl.root.parent / f"{netctl.root.name}-other"
+    run("bpftool", "map", "create", other, "type", "hash", "key", 4, "value", 4, "entries", 1,
+        "name", "other")  # fmt: skip
+    try:
+        before = sorted(BPFFS.iterdir())
+        filter = Filter(netctl, server)
+        filter.add("src 192.0.2.0/24 pass log")
+        mine = filter.status()["program_id"]
+        filter("rule replace", input="dport 7 drop\ndport 8 pass limit 1/s")
+        assert xdp_of(server)
+        (netctl.root / "xdp" / "alien").mkdir()  # somebody's directory among ours
+        filter("detach")
+        assert (netctl.root / "xdp" / "alien").exists()
+        (netctl.root / "xdp" / "alien").rmdir()
+        assert "no XDP filter is attached" in filter.fails("detach")
+        assert xdp_of(server) is None
+        assert sorted(BPFFS.iterdir()) == before
+        assert bpftool("prog", "show", "pinned", foreign)["id"] == own
+        until(lambda: mine not in [program["id"] for program in bpftool("prog", "list")])
+    finally:
+        other.unlink()
+
+
+# ---- bad surroundings ----
+
+
+def as_nobody(netctl, *words, **options):
+    argv = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups",
+            *netctl.argv(*words, **options)]  # fmt: skip
+    done = run(*argv, check=False)
+    assert done.returncode == 1, done
+    return done.stderr
+
+
+def test_without_privileges(netctl, link):
+    _, server = link
+    filter = Filter(netctl, server)
+    filter.add("dport 7 drop")
+    for words in (
+        ("xdp", "attach", "eth0"),
+        ("xdp", "detach", "eth0"),
+        ("xdp", "status"),
+        ("xdp", "rule", "add", "eth0", "dport 8 drop"),
+        ("xdp", "rule", "list", "eth0"),
+        ("xdp", "log", "eth0"),
+        ("set", "create", "s", "--type", "host"),
+        ("set", "list"),
+    ):
+        for netns in (None, server.netns):
+            message = as_nobody(netctl, *words, netns=netns)
+            assert "CAP_" in message, (words, message)
+            assert "run as root" in message
+    assert filter.rules() == ["dport 7 drop"]
+
+
+def test_interface_that_is_not_there(netctl, link):
+    _, server = link
+    message = netctl.fails("xdp", "attach", "eth1", netns=server.netns)
+    assert "there is no interface 'eth1' here; did you mean 'eth0'?" in message
+    assert not netctl.root.exists()
+
+
+@pytest.mark.parametrize("foreign_mode", ("xdpdrv", "xdpgeneric"))
+def test_interface_taken_by_another_program(netctl, link, foreign, foreign_mode):
+    client, server = link
+    number = bpftool("prog", "show", "pinned", foreign)["id"]
+    server.netns.run("bpftool", "net", "attach", foreign_mode, "pinned", foreign, "dev", server.name)
+    filter = Filter(netctl, server, attach=False)
+    for options in ((), ("--mode", "native"), ("--mode", "generic")):
+        message = filter.fails("attach", *options)
+        assert f"eth0 already has the XDP program 'foreign' (id {number}" in message
+        assert "--replace" in message
+    assert xdp_of(server)["prog"]["id"] == number
+    assert not netctl.root.exists()
+    done = netctl("xdp", "attach", server.name, "--replace", netns=server.netns)
+    assert f"took eth0 from the XDP program 'foreign' (id {number})" in done.stderr
+    assert xdp_of(server)["prog"]["id"] == filter.status()["program_id"]
+    assert foreign.exists()  # its owner's pin
+
+
+def test_interface_held_by_a_foreign_link(netctl, link, foreign):
+    _, server = link
+    number = bpftool("prog", "show", "pinned", foreign)["id"]
+    libbpf = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    program = libbpf.bpf_obj_get(os.fsencode(foreign))
+    with server.netns:
+        held = libbpf.bpf_link_create(program, socket.if_nametoindex(server.name), 37, None)  # BPF_XDP
+    assert program > 0 and held > 0, os.strerror(ctypes.get_errno())
+    try:
+        filter = Filter(netctl, server, attach=False)
+        assert f"already has the XDP program 'foreign' (id {number}" in filter.fails("attach")
+        message = filter.fails("attach", "--replace")
+        assert f"cannot take eth0 from the XDP program 'foreign' (id {number})" in message
+        assert "held by a link" in message
+        assert xdp_of(server)["prog"]["id"] == number
+        assert not netctl.root.exists()
+    finally:
+        os.close(held)
+        os.close(program)
+    filter("attach")
+
+
+@pytest.mark.parametrize("kind", ("dummy", "bridge"))
+def test_driver_without_native_mode(netctl, lab, kind):
+    netns = lab.namespace()
+    netns.ip_batch(f"link add dev0 type {kind}", "link set dev0 up")
+    message = netctl.fails("xdp", "attach", "dev0", "--mode", "native", status=3, netns=netns)
+    assert "dev0 has no native mode for this program" in message
+    assert "--mode generic works on any interface" in message
+    assert not netctl.root.exists()
+    done = netctl("xdp", "attach", "dev0", netns=netns)
+    assert "dev0 is attached in generic mode, since native mode is not to be had: " in done.stderr
+    assert "dev0: attached in generic mode, 0 rules" in done.stdout
+    assert netctl.json("xdp", "status", "dev0", netns=netns)["mode"] == "generic"
+
+
+def test_wrong_words(netctl, link):
+    """Wrong usage is exit status 2, shows where, and changes nothing."""
+    _, server = link
+    filter = Filter(netctl, server)
+    rule = filter.add("dport 7 drop")
+    netctl("set", "create", "ports", "--type", "port")
+    netctl("set", "create", "hosts", "--type", "host")
+    for status, words, answer in (
+        (2, ("attch", "eth0"), "did you mean 'attach'"),
+        (2, ("attach", "eth0", "--mode", "fast"), "auto, native, generic"),
+        (2, ("attach", "eth0", "--default", "reject"), "drop"),
+        (2, ("attach", "eth0", "--mod", "native"), "--mod"),
+        (2, ("attach",), "IFACE"),
+        (2, ("rule", "ad", "eth0", "drop"), "did you mean 'add'"),
+        (2, ("rule", "add", "eth0"), "the rule is missing"),
+        (2, ("rule", "add", "eth0", "dprot 7 drop"), "did you mean 'dport'"),
+        (2, ("rule", "add", "eth0", "dport 7 deny"), "'deny'"),
+        (2, ("rule", "add", "eth0", "dport 7"), "action"),
+        (2, ("rule", "add", "eth0", "uid root drop"), "policy"),
+        (2, ("rule", "add", "eth0", "src @ports drop"), "set 'ports' holds ports"),
+        (2, ("rule", "add", "eth0", "sport @hosts drop"), "set 'hosts' holds addresses"),
+        (1, ("rule", "add", "eth0", "src @nobody drop"), "there is no set 'nobody'"),
+        (2, ("rule", "delete", "eth0", "first"), "'first' is no rule id"),
+        (1, ("rule", "delete", "eth0", str(rule), "99"), "there is no rule with id 99"),
+        (1, ("rule", "insert", "eth0", "--before", "99", "drop"), f"the ids are {rule}"),
+        (1, ("rule", "add", "eth1", "drop"), "no XDP filter is attached to eth1"),
+        (1, ("status", "eth1"), "no XDP filter is attached to eth1"),
+        (1, ("rule", "replace", "eth0", "/nowhere"), "/nowhere"),
+        (1, ("simulate", "eth0", "/nowhere"), "/nowhere"),
+    ):
+        assert answer in netctl.fails("xdp", *words, status=status, netns=server.netns), words
+    message = filter.fails("rule replace", status=2, input="dport 8 drop\n\ndport 9 dorp # no\n")
+    assert message.startswith("netctl: standard input:3: ") and "^~~~" in message
+    assert filter.rules() == ["dport 7 drop"]
+    assert filter.status()["generation"] == 2
+
+
+# ---- simulation ----
+
+
+def test_simulation_says_what_the_filter_does(netctl, link, mode, tmp_path):
+    client, server = link
+    filter = Filter(netctl, server, "--mode", mode, "--default", "drop")
+    netctl("set", "create", "friends", "--type", "cidr")
+    netctl("set", "add", "friends", "192.0.2.0/25", "2001:db8:1::/64")
+    filter.add("src @friends proto udp dport 7 pass limit 100/s", "proto udp dport 8-9 drop log",
+               "vlan 5 pass", "proto tcp flags syn/syn,ack dport 80 pass", "frag later pass")  # fmt: skip
+    dice = random.Random(3)
+    packets = []
+    for _ in range(100):
+        family = dice.choice(FAMILIES)
+        packet = ip(client, server, family)
+        if dice.random() < 0.2:
+            packet = ether(client, server) / Dot1Q(vlan=dice.choice((5, 6))) / packet.payload
+        if dice.random() < 0.5:
+            packet /= UDP(dport=dice.choice((7, 8, 9, 10)))
+        elif family == 4 and dice.random() < 0.2:
+            packet[IP].frag = 100
+            packet[IP].proto = 17
+        else:
+            packet /= TCP(dport=dice.choice((80, 81)), flags=dice.choice(("S", "SA", "A")))
+        packets.append(packet)
+    packets.append(ether(client, server) / IP(src=client.ip4, dst=server.ip4, len=9) / UDP())
+    pcap = tmp_path / "in.pcap"
+    wrpcap(str(pcap), packets)
+    before = filter.status()
+    done = netctl("--json", "xdp", "simulate", server.name, pcap, netns=server.netns)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    summary = filter("simulate", str(pcap), "--summary")
+    assert filter.status() == before
+    assert [one["number"] for one in told] == list(range(1, len(packets) + 1))
+
+    expected = [one["verdict"] == "pass" for one in told]
+    with Wire(client, server) as wire:
+        assert wire.deliver(packets, expected)[0] == expected
+    status = filter.await_packets(len(packets))
+    by_rule = {rule["id"]: rule["packets"] for rule in status["rules"]}
+    assert min(by_rule.values()) > 0 and status["default_packets"] > 0  # a test of all of them
+    for rule, number in by_rule.items():
+        assert number == sum(one.get("rule") == rule for one in told)
+    assert status["default_packets"] == sum(one["reason"] == "default" for one in told)
+    assert status["unparsed"]["ipv4"] == sum(one["reason"] == "unparsed" for one in told) == 1
+    assert {row["id"]: row["packets"] for row in summary if "id" in row} == by_rule
+    assert {row["reason"]: row["packets"] for row in summary if "id" not in row} == {
+        "default": status["default_packets"], "unparsed: ipv4": 1}  # fmt: skip
+    assert sum(row["bytes"] for row in summary) == sum(map(len, packets))
+
+
+def test_log_ends_with_its_point(lab, netctl, link):
+    client, server = link
+    filter = Filter(netctl, server)
+    filter.add("proto udp drop log")
+    reader = netctl.start(lab, "xdp", "log", server.name, netns=server.netns)
+    with Wire(client, server) as wire:
+        wire.send(udp(client, server, 4, 9))
+    until(reader.json_lines)
+    # It goes on over a commit, which hands the buffer on.
+    filter.replace("proto udp dport 7 drop log")
+    with Wire(client, server) as wire:
+        wire.send(udp(client, server, 4, 9), udp(client, server, 4, 7))
+    second = until(lambda: reader.json_lines()[1:])
+    assert [event["packet"]["dport"] for event in second] == [7]
+    filter("detach")
+    assert reader.wait() == 0
