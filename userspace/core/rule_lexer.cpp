@@ -12,8 +12,9 @@ namespace {
 
 constexpr std::size_t shown_columns = 96;
 
-bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
-
+bool is_blank(char c) {
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
 
 /// Bytes of the UTF-8 sequence at `at`; 0 if there is no valid one (RFC 3629, table 3-7 of Unicode:
 /// no overlong forms, no surrogates, nothing above U+10FFFF).
@@ -34,8 +35,8 @@ std::size_t utf8_length(std::string_view text, std::size_t at) {
                    ? 3
                    : 0;
     if (first >= 0xf0 && first <= 0xf4)
-        return follows(1, first == 0xf0 ? 0x90 : 0x80, first == 0xf4 ? 0x8f : 0xbf) &&
-                       follows(2) && follows(3)
+        return follows(1, first == 0xf0 ? 0x90 : 0x80, first == 0xf4 ? 0x8f : 0xbf) && follows(2) &&
+                       follows(3)
                    ? 4
                    : 0;
     return 0;
@@ -119,8 +120,9 @@ class Lexer {
         const std::size_t begin = at_;
         while (at_ < text_.size() && !ends_word(text_[at_])) {
             if (text_[at_] == '"')
-                return rule_error(text_, {at_, at_ + 1}, "a quote within a word",
-                                  "allowed: a quoted text that is parted from other words by blanks");
+                return rule_error(
+                    text_, {at_, at_ + 1}, "a quote within a word",
+                    "allowed: a quoted text that is parted from other words by blanks");
             at_++;
         }
         add(TokenKind::word, std::string(text_.substr(begin, at_ - begin)), begin);
@@ -152,7 +154,8 @@ class Lexer {
     }
 
     void add(TokenKind kind, std::string content, std::size_t begin) {
-        const std::size_t end = kind == TokenKind::open || kind == TokenKind::close ? begin + 1 : at_;
+        const std::size_t end =
+            kind == TokenKind::open || kind == TokenKind::close ? begin + 1 : at_;
         tokens_.push_back({kind, std::move(content), {begin, end}});
     }
 
@@ -174,7 +177,9 @@ std::string shortened(std::string_view text) {
     return std::string(text.substr(0, end)) + "…";
 }
 
-Result<std::vector<Token>> lex_rule(std::string_view text) { return Lexer(text).run(); }
+Result<std::vector<Token>> lex_rule(std::string_view text) {
+    return Lexer(text).run();
+}
 
 Error rule_error(std::string_view text, Place place, const std::string& message,
                  const std::string& allowed, std::string hint) {

@@ -36,6 +36,7 @@ struct Ether {
 struct Vlan {
     std::uint16_t id = 1;
     std::uint8_t priority = 0;
+    bool drop_eligible = false;
     std::uint16_t tag_type = 0x8100; ///< 0x88a8 for a service tag
     std::optional<std::uint16_t> type{};
 };
