@@ -95,7 +95,7 @@ TEST(Rule, HasOneCanonicalText) {
         {Hook::xdp, "dport {443,80,http,81-90,85-99} drop", "dport {80-99, 443} drop"},
         {Hook::xdp, "sport not 1024-65535 drop", "sport not 1024-65535 drop"},
         {Hook::xdp, "dport @web drop", "dport @web drop"},
-        {Hook::xdp, "dport ssh proto tcp drop", "dport 22 proto tcp drop"},
+        {Hook::xdp, "dport ssh proto tcp drop", "proto tcp dport 22 drop"},
         // protocols
         {Hook::xdp, "proto {udp, tcp} drop", "proto {tcp, udp} drop"},
         {Hook::xdp, "proto {0-5, 6, 58, 132, 7} drop", "proto {0-7, icmp6, sctp} drop"},
