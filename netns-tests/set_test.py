@@ -5,7 +5,6 @@ import ipaddress
 import socket
 import struct
 import threading
-from contextlib import contextmanager
 
 import pytest
 from lab import IN_VM, bpftool, run, until
@@ -87,22 +86,18 @@ class Stream:
             except TimeoutError:
                 continue
 
-    @contextmanager
-    def all_that_start_here(self, arrive):
-        """Awaits a hundred datagrams that are sent within, and checks that all of them, or none,
-        arrive. The one that is under way when it begins may do as it likes."""
+    def hundred(self):
+        """Awaits the sending of a hundred; those under way at the call are not among them."""
         first = self.sent + 1
-        yield
-        last = until(lambda: self.sent - 1 if self.sent > first + 100 else None)
-        if arrive:
-            until(lambda: self.arrived and self.arrived[-1] >= last)
-            assert [number for number in self.arrived if first <= number <= last] == list(range(first, last + 1))
-        self._forbidden = None if arrive else (first, last)
+        until(lambda: self.sent > first + 100)
+        return range(first, first + 100)
 
-    def check_none_between(self):
-        """None of those that were not to arrive did, also later than they were looked for."""
-        first, last = self._forbidden
-        assert [number for number in self.arrived if first <= number <= last] == []
+    def arrived_of(self, numbers):
+        return [number for number in self.arrived if number in numbers]
+
+    def await_all(self, numbers):
+        until(lambda: self.arrived and self.arrived[-1] >= numbers[-1])
+        assert self.arrived_of(numbers) == list(numbers)
 
 
 CASES = [
@@ -125,14 +120,13 @@ def test_bpftool_edits_under_traffic(netctl, link, kind, family, rule, element_o
     number = filter.add(rule)
     with Stream(client, server, family, 4000) as stream:
         for _ in range(1 if IN_VM else 5):
-            with stream.all_that_start_here(arrive=True):
-                pass
+            stream.await_all(stream.hundred())
             edit(netctl, "s", "update", kind, element)
-            with stream.all_that_start_here(arrive=False):
-                assert netctl("set", "test", "s", str(element).split("/")[0]).stdout == "yes\n"
+            forbidden = stream.hundred()
+            assert netctl("set", "test", "s", str(element).split("/")[0]).stdout == "yes\n"
             edit(netctl, "s", "delete", kind, element)
-            with stream.all_that_start_here(arrive=True):
-                stream.check_none_between()
+            stream.await_all(stream.hundred())
+            assert stream.arrived_of(forbidden) == []
         sent = stream.sent
     assert elements(netctl, "s") == []
     status = filter.status()
@@ -263,6 +257,19 @@ def test_full_set(netctl, kind):
     netctl("set", "add", "small", "192.0.2.2", "192.0.2.3", "192.0.2.4", "2001:db8::1")
     netctl("set", "import", "small", "--replace", input="".join(f"192.0.2.{i}\n" for i in range(4, 8)))
     assert elements(netctl, "small") == [f"192.0.2.{i}" for i in range(4, 8)]
+
+
+@pytest.mark.parametrize("kind", ("host", "cidr"))
+def test_expired_elements_make_room(netctl, kind):
+    make(netctl, "small", kind, "192.0.2.1", size=3)
+    for element in ("192.0.2.2", "192.0.2.3"):
+        edit(netctl, "small", "update", kind, element, struct.pack("=II", 1, 0))
+    assert elements(netctl, "small") == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    netctl("set", "add", "small", "192.0.2.4")
+    assert elements(netctl, "small") == ["192.0.2.1", "192.0.2.4"]
+    edit(netctl, "small", "update", kind, "192.0.2.5", struct.pack("=II", 1, 0))
+    netctl("set", "add", "small", "192.0.2.4", "192.0.2.6")
+    assert elements(netctl, "small") == ["192.0.2.1", "192.0.2.4", "192.0.2.6"]
 
 
 def test_life_of_a_set(netctl, link):
