@@ -2,6 +2,7 @@
 #include "classifier/rule_lists.hpp"
 
 #include <algorithm>
+#include <bit>
 
 namespace netctl::classifier {
 
@@ -51,6 +52,20 @@ std::uint32_t RuleLists::first_rule(std::uint32_t list) const {
     return lists_[list].empty() ? no_rule : pieces_.pieces[lists_[list].front()].rule;
 }
 
+/// Calls `use` with the row of each profile: by class, the position of the first match; `size`
+/// entries of which those behind the classes are empty.
+template <class Use>
+void RuleLists::rows(const SequencePool<std::uint32_t>& profiles, std::size_t size, Use use) const {
+    std::vector<std::uint32_t> row;
+    for (std::uint32_t profile = 0; profile < profiles.size(); ++profile) {
+        row.assign(size, no_position);
+        std::span<const std::uint32_t> shapes = profiles[profile];
+        for (std::uint32_t i = static_cast<std::uint32_t>(shapes.size()); i-- > 0;)
+            classes_.shape_classes[shapes[i]].each([&](std::uint32_t c) { row[c] = i; });
+        use(std::span<const std::uint32_t>(row));
+    }
+}
+
 ListTables RuleLists::tables(std::span<const std::uint32_t> used) const {
     ListTables out;
     out.offsets.assign(lists_.size(), 0);
@@ -66,29 +81,37 @@ ListTables RuleLists::tables(std::span<const std::uint32_t> used) const {
             out.lists.push_back(pieces_.pieces[piece].rule);
     }
 
-    std::uint32_t count = classes_.count;
-    SequencePool<std::uint32_t> blocks;
-    if (std::size_t{profiles.size()} * count > largest_matrix)
-        for (out.block_bits = 1; 1u << 2 * out.block_bits < count;)
-            ++out.block_bits;
-    std::size_t block = std::size_t{1} << out.block_bits;
-    // The kernel's arithmetic has one block more than it needs where they come out even.
-    std::size_t row_size = out.block_bits ? ((count >> out.block_bits) + 1) * block : count;
-    std::vector<std::uint32_t> row;
-    for (std::uint32_t profile = 0; profile < profiles.size(); ++profile) {
-        row.assign(row_size, no_position);
-        std::span<const std::uint32_t> shapes = profiles[profile];
-        for (std::uint32_t i = static_cast<std::uint32_t>(shapes.size()); i-- > 0;)
-            classes_.shape_classes[shapes[i]].each([&](std::uint32_t c) { row[c] = i; });
-        if (out.block_bits == 0) {
+    if (std::size_t{profiles.size()} * classes_.count <= largest_matrix) {
+        rows(profiles, classes_.count, [&](std::span<const std::uint32_t> row) {
             out.firsts.insert(out.firsts.end(), row.begin(), row.end());
-            continue;
-        }
-        for (std::size_t i = 0; i < row.size(); i += block)
-            out.blocks.push_back(blocks.intern(std::span(row).subspan(i, block)));
+        });
+        return out;
     }
-    for (std::uint32_t id = 0; id < blocks.size(); ++id)
-        out.firsts.insert(out.firsts.end(), blocks[id].begin(), blocks[id].end());
+    // Rows repeat each other in large parts. How large the parts are that repeat best depends on the
+    // rules: what takes the least memory is taken.
+    std::size_t least = ~std::size_t{0};
+    unsigned middle = static_cast<unsigned>(std::bit_width(classes_.count)) / 2;
+    for (unsigned bits = std::max(2u, middle - 3); bits <= middle; ++bits) {
+        std::vector<std::uint32_t> roots;
+        SequencePool<std::uint32_t> blocks;
+        std::size_t block = std::size_t{1} << bits;
+        // The kernel's arithmetic has one block more than it needs where they come out even.
+        rows(profiles, ((classes_.count >> bits) + 1) * block,
+             [&](std::span<const std::uint32_t> row) {
+                 for (std::size_t i = 0; i < row.size(); i += block)
+                     roots.push_back(blocks.intern(row.subspan(i, block)));
+             });
+        std::size_t bytes = roots.size() * (blocks.size() > 0xffff ? 4 : 2) +
+                            blocks.items() * (out.longest < 0xff ? 1 : 2);
+        if (bytes >= least)
+            continue;
+        least = bytes;
+        out.block_bits = bits;
+        out.blocks = std::move(roots);
+        out.firsts.clear();
+        for (std::uint32_t id = 0; id < blocks.size(); ++id)
+            out.firsts.insert(out.firsts.end(), blocks[id].begin(), blocks[id].end());
+    }
     return out;
 }
 

@@ -44,6 +44,9 @@ class RuleLists {
     std::uint32_t first_rule(std::uint32_t list) const;
 
   private:
+    template <class Use>
+    void rows(const SequencePool<std::uint32_t>& profiles, std::size_t size, Use use) const;
+
     const Pieces& pieces_;
     const PacketClasses& classes_;
     SequencePool<std::uint32_t> lists_;

@@ -29,11 +29,14 @@ template <class T> class SequencePool {
     std::uint32_t intern(std::span<const T> sequence) {
         if ((size() + 1) * 2 > slots_.size())
             grow();
-        std::size_t slot = hash(sequence) & (slots_.size() - 1);
+        const std::uint32_t hash = hash_of(sequence);
+        std::size_t slot = hash & (slots_.size() - 1);
         for (; slots_[slot] != free_slot; slot = (slot + 1) & (slots_.size() - 1))
-            if (std::ranges::equal((*this)[slots_[slot]], sequence))
+            if (hashes_[slots_[slot]] == hash &&
+                std::ranges::equal((*this)[slots_[slot]], sequence))
                 return slots_[slot];
         slots_[slot] = size();
+        hashes_.push_back(hash);
         items_.insert(items_.end(), sequence.begin(), sequence.end());
         starts_.push_back(items_.size());
         return slots_[slot];
@@ -42,18 +45,18 @@ template <class T> class SequencePool {
   private:
     static constexpr std::uint32_t free_slot = ~0u;
 
-    static std::size_t hash(std::span<const T> sequence) {
+    static std::uint32_t hash_of(std::span<const T> sequence) {
         std::uint64_t h = sequence.size();
         for (T x : sequence) {
             h = (h ^ x) * 0x9e3779b97f4a7c15ull;
             h ^= h >> 32;
         }
-        return h;
+        return static_cast<std::uint32_t>(h);
     }
     void grow() {
         slots_.assign(std::max<std::size_t>(64, slots_.size() * 2), free_slot);
         for (std::uint32_t id = 0; id < size(); ++id) {
-            std::size_t slot = hash((*this)[id]) & (slots_.size() - 1);
+            std::size_t slot = hashes_[id] & (slots_.size() - 1);
             while (slots_[slot] != free_slot)
                 slot = (slot + 1) & (slots_.size() - 1);
             slots_[slot] = id;
@@ -62,7 +65,8 @@ template <class T> class SequencePool {
 
     std::vector<T> items_;
     std::vector<std::size_t> starts_{0};
-    std::vector<std::uint32_t> slots_;
+    std::vector<std::uint32_t> hashes_;
+    std::vector<std::uint32_t> slots_; ///< open addressing, a power of two of them
 };
 
 /// A set of small numbers below a bound that the user keeps in mind: sets that meet in an
