@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// The kernel's classifier with the tables of a rule set, run on packets of one's own: for the prog
+// suite and for scripts/bench.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "classifier/engine.hpp"
+#include "netctl/abi/bench.h"
+#include "netctl/abi/packet.h"
+
+namespace netctl::testing {
+
+class ClassifierRun {
+  public:
+    /// Loads the program with a rule set's tables.
+    static Result<ClassifierRun> load(const classifier::Compiled& compiled);
+    ClassifierRun(ClassifierRun&&) noexcept;
+    ClassifierRun& operator=(ClassifierRun&&) noexcept;
+    ~ClassifierRun();
+
+    /// Position of the first rule that matches, for each packet; any number of them.
+    Result<std::vector<std::uint32_t>> classify(std::span<const nc_packet> packets,
+                                                std::span<const std::uint64_t> set_bits);
+
+    enum class Stage : std::uint8_t { parse, classify };
+    /// Headers for `cost()`, at most NC_BENCH_HEADERS: what they differ in from `frame`'s.
+    void set_headers(std::span<const nc_bench_header> headers);
+    /// Nanoseconds a packet on the present CPU: parsing, or parsing and classifying, `repeat` times.
+    Result<std::uint32_t> cost(Stage stage, std::span<const std::uint8_t> frame,
+                               std::uint32_t repeat);
+
+  private:
+    struct State;
+    explicit ClassifierRun(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+};
+
+} // namespace netctl::testing
