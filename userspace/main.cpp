@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <cstdio>
 #include <exception>
-#include <iterator>
 #include <fstream>
+#include <iterator>
 
+#include "bpf/object.hpp"
 #include "core/command.hpp"
 #include "core/command_docs.hpp"
 #include "features.inc"
@@ -57,6 +58,7 @@ int generate(const Command& root, const std::vector<std::string>& words) {
 
 int main(int argc, char** argv) {
     const std::vector<std::string> words(argv + 1, argv + argc);
+    netctl::bpf::capture_libbpf_messages();
     try {
         const netctl::Command root = netctl::make_root();
         if (!words.empty() && words[0] == "generate")

@@ -141,6 +141,28 @@ Result<> Link::update(const Program& program) const {
     return {};
 }
 
+namespace {
+
+/// Size of one element of the array that fills the data section behind `map`.
+Result<std::size_t> element_size(const bpf_object* object, const bpf_map* map,
+                                 const std::string& name) {
+    const btf* types = bpf_object__btf(object);
+    const btf_type* section = btf__type_by_id(types, bpf_map__btf_value_type_id(map));
+    if (section && btf_is_datasec(section) && btf_vlen(section) > 0) {
+        const __u32 last = btf_var_secinfos(section)[btf_vlen(section) - 1].type;
+        const btf_type* variable = btf__type_by_id(types, last);
+        const btf_type* array = btf__type_by_id(types, variable->type);
+        if (btf_is_array(array)) {
+            const __s64 size = btf__resolve_size(types, btf_array(array)->type);
+            if (size > 0)
+                return static_cast<std::size_t>(size);
+        }
+    }
+    return Error::failed(fmt::format("table '{}' is no array", name));
+}
+
+} // namespace
+
 Result<bpf_map*> Object::find(const std::string& name) const {
     bpf_map* map = bpf_object__find_map_by_name(object_, name.c_str());
     if (!map)
@@ -160,8 +182,9 @@ Result<> Object::set_table(const std::string& name, std::span<const std::byte> b
     }
     if (!map)
         return Error::failed(fmt::format("the BPF object has no table '{}'", name));
-    // The verifier wants a size above zero; eight bytes keep 64-bit loads whole.
-    const std::size_t size = std::max<std::size_t>((bytes.size() + 7) & ~std::size_t{7}, 64);
+    // An empty table keeps one element: there are no maps without a value.
+    const std::size_t size =
+        bytes.empty() ? NETCTL_TRY(element_size(object_, map, name)) : bytes.size();
     const int status = bpf_map__set_value_size(map, static_cast<__u32>(size));
     if (status != 0)
         return Error::system(-status, fmt::format("cannot size table '{}'", name));

@@ -40,7 +40,7 @@ Result<Fd> lock(const std::string& directory, int operation) {
 std::string encode_pin_name(std::string_view name) {
     std::string text;
     for (const char c : name) {
-        const bool plain = c > ' ' && c < 0x7f && c != '.' && c != '%' && c != '/' && c != '~';
+        const bool plain = c > ' ' && c < 0x7f && c != '.' && c != '%' && c != '/' && c != '~' && c != ':';
         text += plain ? std::string(1, c)
                       : fmt::format("%{:02x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
     }

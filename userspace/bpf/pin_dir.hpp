@@ -13,7 +13,7 @@
 
 namespace netctl::bpf {
 
-/// bpffs refuses a dot in a name: `.`, `%`, `/`, `~` and what is not printable become %xx.
+/// bpffs refuses a dot in a name: `.`, `%`, `/`, `:`, `~` and what is not printable become %xx.
 std::string encode_pin_name(std::string_view name);
 std::string decode_pin_name(std::string_view name);
 

@@ -31,11 +31,12 @@ std::string Address::to_string() const {
 
 Result<Address> Address::parse(std::string_view text) {
     const std::string copy(text);
+    const bool whole = text.find('\0') == std::string_view::npos; // inet_pton() stops there
     Address address;
-    if (inet_pton(AF_INET, copy.c_str(), address.bytes.data()) == 1)
+    if (whole && inet_pton(AF_INET, copy.c_str(), address.bytes.data()) == 1)
         return address;
     address.family = Family::ipv6;
-    if (inet_pton(AF_INET6, copy.c_str(), address.bytes.data()) == 1)
+    if (whole && inet_pton(AF_INET6, copy.c_str(), address.bytes.data()) == 1)
         return address;
     return Error::usage(fmt::format("'{}' is not an IPv4 or IPv6 address", text));
 }

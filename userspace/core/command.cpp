@@ -71,9 +71,7 @@ class CommandParser {
         return place_words();
     }
 
-    const Command& command() const { return *command_; }
-    const std::string& path() const { return path_; }
-    const Arguments& arguments() const { return arguments_; }
+    ParsedCommand take() && { return {command_, std::move(path_), std::move(arguments_)}; }
 
   private:
     std::vector<std::string> child_names() const {
@@ -144,7 +142,7 @@ class CommandParser {
         namespace style = po::command_line_style;
         const int exact_words = style::allow_long | style::long_allow_adjacent |
                                 style::long_allow_next | style::allow_short |
-                                style::allow_dash_for_short;
+                                style::allow_dash_for_short | style::short_allow_next;
         try {
             const auto parsed = po::command_line_parser(words)
                                     .options(description)
@@ -240,16 +238,21 @@ int exit_status(ErrorKind kind) {
 
 } // namespace
 
-int run_command(const Command& root, const std::vector<std::string>& words) {
+Result<ParsedCommand> parse_command(const Command& root, const std::vector<std::string>& words) {
     CommandParser parser(root);
-    const auto parsed = parser.parse(words);
+    NETCTL_TRY(parser.parse(words));
+    return std::move(parser).take();
+}
+
+int run_command(const Command& root, const std::vector<std::string>& words) {
+    const auto parsed = parse_command(root, words);
     if (!parsed) {
         print_error(parsed.error());
         return exit_status(parsed.error().kind);
     }
-    const Arguments& arguments = parser.arguments();
+    const auto& [command, path, arguments] = *parsed;
     if (arguments.has("help")) {
-        print_text(help_text(parser.command(), parser.path()));
+        print_text(help_text(*command, path));
         return 0;
     }
     if (arguments.has("version")) {
@@ -262,7 +265,7 @@ int run_command(const Command& root, const std::vector<std::string>& words) {
     Context context{arguments.get("root", root_from_environment ? root_from_environment
                                                                 : "/sys/fs/bpf/netctl"),
                     arguments.get("netns"), arguments.has("verbose"), out};
-    const auto status = parser.command().run(arguments, context);
+    const auto status = command->run(arguments, context);
     if (!status) {
         print_error(status.error());
         return exit_status(status.error().kind);

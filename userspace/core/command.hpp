@@ -76,6 +76,16 @@ struct Command {
 /// Options that every command takes.
 const std::vector<Option>& global_options();
 
+struct ParsedCommand {
+    const Command* command = nullptr;
+    std::string path; ///< "netctl xdp attach"
+    Arguments arguments;
+};
+
+/// Checks `words` (argv without the program) against the table. `--help` and `--version` leave the
+/// rest unchecked.
+Result<ParsedCommand> parse_command(const Command& root, const std::vector<std::string>& words);
+
 /// Parses `words` (argv without the program) against `root` and runs what they name. Errors and
 /// help are written through `out`'s streams. Returns the exit status.
 int run_command(const Command& root, const std::vector<std::string>& words);

@@ -51,7 +51,7 @@ struct Match {
     Key key{};
     bool negated = false;
     bool absent = false;            ///< `vlan none`: the packet has no tag
-    std::vector<Prefix> prefixes;   ///< any of them; sorted, without duplicates
+    std::vector<Prefix> prefixes;   ///< any of them; sorted, none within another
     std::vector<Range> ranges;      ///< any of them; sorted, disjoint, not adjacent
     std::optional<Masked> masked;
     std::string set;                ///< name without the `@`
@@ -73,7 +73,8 @@ struct Action {
     ActionKind kind{};
     std::string device;             ///< redirect, mirror: interface name
     bool to_ingress = false;        ///< redirect: into the device's ingress instead of egress
-    std::uint64_t number = 0;       ///< mark value, priority, DSCP, rate in bits per second
+    /// mark value, priority (MAJOR << 16 | MINOR), DSCP, rate in bits per second
+    std::uint64_t number = 0;
     std::uint32_t mask = 0;         ///< mark: which bits are written
     std::uint64_t burst = 0;        ///< rate: bytes; 0 if not given
     bool operator==(const Action&) const = default;
@@ -92,7 +93,9 @@ struct Limit {
 struct Rule {
     std::uint32_t id = 0;           ///< stable name of the rule at its point; 0: not assigned yet
     std::vector<Match> matches;     ///< at most one a key, in the order of Key
-    std::vector<Action> actions;    ///< at least one; only the last may be final
+    /// At least one, at most one of a kind. The last is final, and it alone (the parser adds the
+    /// `pass` that a rule of `mark 7` implies); the others are in the order of ActionKind.
+    std::vector<Action> actions;
     std::optional<Limit> limit;
     bool log = false;
     std::string comment;
@@ -111,6 +114,11 @@ Result<Rule> parse_rule(std::string_view text, Hook hook);
 /// Parses a file of rules: one a line, `#` starts a comment, blank lines are skipped. Errors name
 /// the line. `source` is the file's name for messages.
 Result<std::vector<Rule>> parse_rules(std::string_view text, Hook hook, std::string_view source);
+
+/// The rule that the words of a command line spell. A shell has taken the quotes away from the
+/// argument of `comment`, `cgroup` and `exe`; here it gets them back where it needs them. A word may
+/// as well be a whole rule.
+std::string rule_text(const std::vector<std::string>& words);
 
 /// The canonical text; it parses to an equal rule. The id is not part of it.
 std::string to_string(const Rule& rule);

@@ -2,49 +2,52 @@
 #include "core/suggest.hpp"
 
 #include <algorithm>
-#include <cstddef>
 
 #include <fmt/format.h>
 
 namespace netctl {
 
-namespace {
-
-/// Edits from one word to the other, a swap of neighbours counting as one (optimal string
-/// alignment distance).
-std::size_t distance(std::string_view from, std::string_view to) {
-    std::vector<std::vector<std::size_t>> edits(from.size() + 1,
-                                                std::vector<std::size_t>(to.size() + 1));
-    for (std::size_t i = 0; i <= from.size(); i++)
-        edits[i][0] = i;
-    for (std::size_t j = 0; j <= to.size(); j++)
-        edits[0][j] = j;
-    for (std::size_t i = 1; i <= from.size(); i++)
-        for (std::size_t j = 1; j <= to.size(); j++) {
-            const std::size_t replace = edits[i - 1][j - 1] + (from[i - 1] != to[j - 1]);
-            edits[i][j] = std::min({edits[i - 1][j] + 1, edits[i][j - 1] + 1, replace});
-            if (i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1])
-                edits[i][j] = std::min(edits[i][j], edits[i - 2][j - 2] + 1);
+unsigned edit_distance(std::string_view a, std::string_view b) {
+    std::vector<unsigned> before(b.size() + 1), last(b.size() + 1), row(b.size() + 1);
+    for (std::size_t j = 0; j <= b.size(); j++)
+        last[j] = static_cast<unsigned>(j);
+    for (std::size_t i = 1; i <= a.size(); i++) {
+        row[0] = static_cast<unsigned>(i);
+        for (std::size_t j = 1; j <= b.size(); j++) {
+            const unsigned replaced = last[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1);
+            row[j] = std::min({last[j] + 1, row[j - 1] + 1, replaced});
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+                row[j] = std::min(row[j], before[j - 2] + 1);
         }
-    return edits[from.size()][to.size()];
+        before.swap(last);
+        last.swap(row);
+    }
+    return last[b.size()];
 }
 
-} // namespace
-
-std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates) {
-    constexpr std::size_t longest = 64; // the distance's cost is the product of the lengths
-    const std::string* nearest = nullptr;
-    std::size_t fewest = std::max<std::size_t>(1, std::min<std::size_t>(word.size() / 3, 3)) + 1;
+std::string closest(std::string_view word, const std::vector<std::string>& candidates) {
+    const std::size_t allowed = word.size() <= 4 ? 1 : word.size() <= 8 ? 2 : 3;
+    std::string nearest;
+    unsigned least = static_cast<unsigned>(allowed) + 1;
     for (const std::string& candidate : candidates) {
-        if (word.size() > longest || candidate.size() > longest)
+        // A difference in length alone costs as many edits; this also keeps the cost of absurdly
+        // long words down.
+        const std::size_t difference = std::max(word.size(), candidate.size()) -
+                                       std::min(word.size(), candidate.size());
+        if (difference >= least)
             continue;
-        const std::size_t edits = distance(word, candidate);
-        if (edits < fewest && edits < candidate.size()) {
-            fewest = edits;
-            nearest = &candidate;
+        const unsigned distance = edit_distance(word, candidate);
+        if (distance < least && distance < candidate.size()) {
+            least = distance;
+            nearest = candidate;
         }
     }
-    return nearest ? fmt::format("; did you mean '{}'?", *nearest) : std::string();
+    return nearest;
+}
+
+std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates) {
+    const std::string nearest = closest(word, candidates);
+    return nearest.empty() ? std::string() : fmt::format("; did you mean '{}'?", nearest);
 }
 
 } // namespace netctl

@@ -80,7 +80,7 @@ Result<LockedRoot> LockedRoot::acquire(const std::string& path, std::vector<std:
 
 LockedRoot::~LockedRoot() {
     // Nothing but our own lock and meta left: leave the host as it was (invariant I9).
-    for (const std::string& name : {"xdp", "tc", "sets", "redirect", "policy", "trace"})
+    for (const char* name : {"xdp", "tc", "sets", "redirect", "policy", "trace"})
         dir_.sub(name).remove_if_empty();
     const auto names = dir_.list();
     if (names == std::vector<std::string>{"lock", "meta"} && dir_.unpin("meta")) {

@@ -131,6 +131,50 @@ std::string to_string(const SetElement& element) {
     return std::get<Prefix>(element).to_string();
 }
 
+Result<SetElement> parse_element(SetType type, const std::string& text) {
+    if (type == SetType::port) {
+        unsigned port = 0;
+        const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), port);
+        if (status == std::errc{} && end == text.data() + text.size() && port <= 65535)
+            return SetElement(static_cast<std::uint16_t>(port));
+        if (const servent* service = getservbyname(text.c_str(), nullptr))
+            return SetElement(ntohs(static_cast<std::uint16_t>(service->s_port)));
+        return Error::usage(fmt::format("'{}' is no port", text),
+                            "the set holds ports: 0 to 65535, or a service's name");
+    }
+    auto prefix = Prefix::parse(text);
+    if (!prefix)
+        return std::move(prefix).error();
+    if (type == SetType::host && prefix->length != prefix->address.bits())
+        return Error::usage(fmt::format("'{}' is a network, and the set holds addresses", text),
+                            "a set of type cidr holds networks");
+    return SetElement(*prefix);
+}
+
+Result<std::vector<SetElement>> parse_elements(SetType type, const std::string& text,
+                                               const std::string& source) {
+    std::vector<SetElement> elements;
+    std::size_t number = 0;
+    for (std::size_t begin = 0; begin < text.size();) {
+        const std::size_t end = std::min(text.find('\n', begin), text.size());
+        std::string line = text.substr(begin, end - begin);
+        begin = end + 1;
+        number++;
+        line.erase(std::min(line.find('#'), line.size()));
+        const auto first = line.find_first_not_of(" \t\r");
+        if (first == std::string::npos)
+            continue;
+        line = line.substr(first, line.find_last_not_of(" \t\r") - first + 1);
+        auto element = parse_element(type, line);
+        if (!element)
+            return std::move(element).error().within(fmt::format("{}:{}", source, number));
+        elements.push_back(*element);
+    }
+    std::sort(elements.begin(), elements.end());
+    elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
+    return elements;
+}
+
 std::vector<std::string> Set::list(const Root& root) {
     std::vector<std::string> names;
     for (const std::string& name : sets_dir(root).list())
@@ -201,28 +245,6 @@ Result<> Set::destroy(const LockedRoot& root, const std::string& name) {
     NETCTL_TRY(dir.remove_all());
     sets_dir(root).remove_if_empty();
     return {};
-}
-
-Result<SetElement> Set::parse_element(const std::string& text) const {
-    if (type_ == SetType::port) {
-        unsigned port = 0;
-        const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), port);
-        if (status == std::errc{} && end == text.data() + text.size() && port <= 65535)
-            return SetElement(static_cast<std::uint16_t>(port));
-        if (const servent* service = getservbyname(text.c_str(), nullptr))
-            return SetElement(ntohs(static_cast<std::uint16_t>(service->s_port)));
-        return Error::usage(fmt::format("'{}' is no port", text),
-                            fmt::format("set '{}' holds ports, 0 to 65535 or a service's name",
-                                        name_));
-    }
-    auto prefix = Prefix::parse(text);
-    if (!prefix)
-        return std::move(prefix).error();
-    if (type_ == SetType::host && prefix->length != prefix->address.bits())
-        return Error::usage(fmt::format("'{}' is a network, and set '{}' holds addresses", text,
-                                        name_),
-                            "a set of type cidr holds networks");
-    return SetElement(*prefix);
 }
 
 const bpf::RawMap& Set::map_for(const SetElement& element) const {

@@ -27,7 +27,7 @@ Result<int> create(const Arguments& arguments, Context& context) {
     Controller controller(context.root);
     context.out.notes(NETCTL_TRY(
         controller.create(arguments["NAME"], type, static_cast<std::uint32_t>(size))));
-    context.out.done(fmt::format("set '{}' made, type {}", arguments["NAME"], to_string(type)));
+    context.out.done(fmt::format("set '{}' made, type {}", arguments["NAME"], datapath::to_string(type)));
     return 0;
 }
 
@@ -57,7 +57,7 @@ Result<int> remove(const Arguments& arguments, Context& context) {
 }
 
 Json entry_json(const SetEntry& entry) {
-    Json json{{"element", to_string(entry.element)}};
+    Json json{{"element", datapath::to_string(entry.element)}};
     const std::uint32_t now = datapath::boottime_seconds();
     if (entry.value.expires != 0)
         json["expires_in"] = entry.value.expires > now ? entry.value.expires - now : 0;
@@ -67,7 +67,7 @@ Json entry_json(const SetEntry& entry) {
 }
 
 std::string entry_text(const SetEntry& entry) {
-    std::string text = to_string(entry.element);
+    std::string text = datapath::to_string(entry.element);
     const std::uint32_t now = datapath::boottime_seconds();
     if (entry.value.expires != 0)
         text += entry.value.expires > now
@@ -93,11 +93,11 @@ Result<int> list(const Arguments& arguments, Context& context) {
     TextTable table({{"set"}, {"type"}, {"elements", true}, {"size", true}, {"used by"}});
     for (const SetStatus& status : NETCTL_TRY(controller.list())) {
         json.push_back({{"name", status.name},
-                        {"type", to_string(status.type)},
+                        {"type", datapath::to_string(status.type)},
                         {"elements", status.elements},
                         {"size", status.max_entries},
                         {"users", status.users}});
-        table.row({status.name, to_string(status.type), std::to_string(status.elements),
+        table.row({status.name, datapath::to_string(status.type), std::to_string(status.elements),
                    std::to_string(status.max_entries),
                    fmt::format("{}", fmt::join(status.users, ", "))});
     }

@@ -43,7 +43,7 @@ Result<std::size_t> Controller::add(const std::string& name, const std::vector<s
     const Set set = NETCTL_TRY(Set::open(root, name));
     std::vector<SetElement> elements;
     for (const std::string& text : texts)
-        elements.push_back(NETCTL_TRY(set.parse_element(text)));
+        elements.push_back(NETCTL_TRY(datapath::parse_element(set.type(), text)));
     nc_set_value value{};
     if (ttl_seconds > 0)
         value.expires = datapath::boottime_seconds() + ttl_seconds;
@@ -58,11 +58,11 @@ Result<std::vector<std::string>> Controller::remove(const std::string& name,
     const Set set = NETCTL_TRY(Set::open(root, name));
     std::vector<SetElement> elements;
     for (const std::string& text : texts)
-        elements.push_back(NETCTL_TRY(set.parse_element(text)));
+        elements.push_back(NETCTL_TRY(datapath::parse_element(set.type(), text)));
     std::vector<std::string> missing;
     for (const SetElement& element : elements)
         if (!NETCTL_TRY(set.remove(element)))
-            missing.push_back(to_string(element));
+            missing.push_back(datapath::to_string(element));
     return missing;
 }
 
@@ -88,7 +88,7 @@ Result<std::vector<datapath::SetEntry>> Controller::entries(const std::string& n
 Result<bool> Controller::test(const std::string& name, const std::string& text) const {
     const Root root = NETCTL_TRY(Root::open(root_));
     const Set set = NETCTL_TRY(Set::open(root, name));
-    return set.contains(NETCTL_TRY(set.parse_element(text)));
+    return set.contains(NETCTL_TRY(datapath::parse_element(set.type(), text)));
 }
 
 Result<ImportReport> Controller::import(const std::string& name, const std::string& text,
@@ -96,25 +96,8 @@ Result<ImportReport> Controller::import(const std::string& name, const std::stri
     std::vector<std::string> notes;
     const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
     const Set set = NETCTL_TRY(Set::open(root, name));
-    std::vector<SetElement> elements;
-    std::size_t number = 0;
-    for (std::size_t begin = 0; begin < text.size();) {
-        const std::size_t end = std::min(text.find('\n', begin), text.size());
-        std::string line = text.substr(begin, end - begin);
-        begin = end + 1;
-        number++;
-        line.erase(std::min(line.find('#'), line.size()));
-        const auto first = line.find_first_not_of(" \t\r");
-        if (first == std::string::npos)
-            continue;
-        line = line.substr(first, line.find_last_not_of(" \t\r") - first + 1);
-        auto element = set.parse_element(line);
-        if (!element)
-            return std::move(element).error().within(fmt::format("{}:{}", source, number));
-        elements.push_back(*element);
-    }
-    std::sort(elements.begin(), elements.end());
-    elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
+    const std::vector<SetElement> elements =
+        NETCTL_TRY(datapath::parse_elements(set.type(), text, source));
     NETCTL_TRY(set.add(elements)); // first, so that no element that stays is missing for a moment
     if (replace) {
         const auto present = NETCTL_TRY(set.entries());

@@ -13,6 +13,7 @@
 #include "datapath/root.hpp"
 #include "sys/netlink.hpp"
 #include "sys/netns.hpp"
+#include "netctl/abi/classify.h"
 #include "xdp_filter.skel.h"
 
 namespace netctl::xdp {
@@ -364,15 +365,17 @@ Result<> Controller::detach(const std::string& interface) const {
     return {};
 }
 
-Result<Status> Controller::read_status(const bpf::PinDir& dir, const std::string& point) const {
+Result<Status> Controller::read_status(const bpf::PinDir& dir) const {
+    Status status;
+    const std::string name = dir.path().substr(dir.path().rfind('/') + 1);
+    const auto colon = name.find(':');
+    if (colon != std::string::npos)
+        status.netns = bpf::decode_pin_name(name.substr(0, colon));
+    status.interface =
+        bpf::decode_pin_name(colon == std::string::npos ? name : name.substr(colon + 1));
     auto live = NETCTL_TRY(datapath::open_point(dir, Hook::xdp));
     if (!live)
-        return Editor::not_attached(point);
-    Status status;
-    status.point = point;
-    const auto colon = point.find(':');
-    status.netns = colon == std::string::npos ? "" : point.substr(0, colon);
-    status.interface = colon == std::string::npos ? point : point.substr(colon + 1);
+        return Editor::not_attached(status.interface);
     status.settings = live->state.point;
     status.mode = static_cast<bpf::XdpMode>(live->state.point.mode);
     status.program_id = live->link_info.program_id;
@@ -393,17 +396,14 @@ Result<Status> Controller::read_status(const bpf::PinDir& dir, const std::string
 
 Result<Status> Controller::status(const std::string& interface) const {
     const Root root = NETCTL_TRY(Root::open(root_));
-    return read_status(point_dir(root, interface),
-                       bpf::decode_pin_name(datapath::point_name(netns_, interface)));
+    return read_status(point_dir(root, interface));
 }
 
 Result<std::vector<Status>> Controller::status_of_all() const {
     const Root root = NETCTL_TRY(Root::open(root_));
     std::vector<Status> all;
-    const std::string base = root.dir().sub("xdp").path() + "/";
     for (const bpf::PinDir& dir : datapath::list_points(root, Hook::xdp))
-        all.push_back(NETCTL_TRY(
-            read_status(dir, bpf::decode_pin_name(dir.path().substr(base.size())))));
+        all.push_back(NETCTL_TRY(read_status(dir)));
     return all;
 }
 

@@ -52,7 +52,6 @@ enum class Presence {
 };
 
 struct Status {
-    std::string point; ///< as in the pin's path: IFACE or NETNS:IFACE
     std::string interface;
     std::string netns; ///< empty: the one netctl runs in
     Presence presence = Presence::attached;
@@ -107,7 +106,7 @@ class Controller {
     bpf::PinDir point_dir(const datapath::Root& root, const std::string& interface) const;
     Result<datapath::LivePoint> open_live(const datapath::Root& root,
                                           const std::string& interface) const;
-    Result<Status> read_status(const bpf::PinDir& dir, const std::string& point) const;
+    Result<Status> read_status(const bpf::PinDir& dir) const;
 
     std::string root_;
     std::string netns_;

@@ -87,10 +87,11 @@ struct nc_linear {
 			__be32 value[4], mask[4];
 		} prefix;
 	};
+	__u64 reserved; /* to a cache line */
 };
-NC_STATIC_ASSERT(sizeof(struct nc_linear) == 56, "nc_linear has no hidden padding");
+NC_STATIC_ASSERT(sizeof(struct nc_linear) == 64, "nc_linear has no hidden padding");
 
-/* Tests in the table at most: 56 MiB. */
+/* Tests in the table at most: 64 MiB. */
 #define NC_LINEAR_MAX (1u << 20)
 
 #endif

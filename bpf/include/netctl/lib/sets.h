@@ -9,14 +9,7 @@
 #include <netctl/lib/bpf.h>
 
 #include <netctl/abi/classify.h>
-#include <netctl/lib/set_maps.h>
-
-NC_BTF(nc_set_host4);
-NC_BTF(nc_set_host6);
-NC_BTF(nc_set_cidr4);
-NC_BTF(nc_set_cidr6);
-NC_BTF(nc_set_port);
-NC_BTF(nc_set_value);
+#include <netctl/lib/templates.h>
 
 /* Index = number of the set use. */
 struct {

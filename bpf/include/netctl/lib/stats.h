@@ -9,6 +9,7 @@
 #include <netctl/lib/bpf.h>
 
 #include <netctl/abi/rule.h>
+#include <netctl/lib/templates.h>
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -16,15 +17,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct nc_stats);
 } stats SEC(".maps");
-
-NC_BTF(nc_counter);
-
-struct nc_map_counters {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, NC_COUNTER_CHUNK);
-	__type(key, __u32);
-	__type(value, struct nc_counter);
-};
 
 /* Chunks, so that a point with a few rules does not pay for 131,072 of them on each CPU. */
 struct {

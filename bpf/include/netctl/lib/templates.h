@@ -1,15 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The maps that hold a set's elements. The sets themselves are made from bpf/maps/set.bpf.c; the
- * filters reach them through outer maps with these as templates. Kind, sizes and flags must agree,
- * the number of entries need not.
+ * Maps that filters reach through an outer map: the elements of sets, and chunks of counters. They
+ * are made one at a time from bpf/maps/standalone.bpf.c. The kernel wants kind, key size, value size
+ * and flags to be those of the outer map's template, hence one declaration for both; the number of
+ * entries is the maker's choice, but for counters.
+ *
+ * Sets are not preallocated: an element costs memory when it is added, not before.
  */
-#ifndef NETCTL_LIB_SET_MAPS_H
-#define NETCTL_LIB_SET_MAPS_H
+#ifndef NETCTL_LIB_TEMPLATES_H
+#define NETCTL_LIB_TEMPLATES_H
 
 #include <netctl/lib/bpf.h>
 
 #include <netctl/abi/rule.h>
+
+NC_BTF(nc_set_host4);
+NC_BTF(nc_set_host6);
+NC_BTF(nc_set_cidr4);
+NC_BTF(nc_set_cidr6);
+NC_BTF(nc_set_port);
+NC_BTF(nc_set_value);
+NC_BTF(nc_counter);
 
 struct nc_map_host4 {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -49,6 +60,13 @@ struct nc_map_port {
 	__uint(max_entries, 1);
 	__type(key, struct nc_set_port);
 	__type(value, struct nc_set_value);
+};
+
+struct nc_map_counters {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, NC_COUNTER_CHUNK);
+	__type(key, __u32);
+	__type(value, struct nc_counter);
 };
 
 #endif

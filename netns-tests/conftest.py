@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Fixtures for all tests here. What they hand out is in lab.py."""
+
+import os
+
+import pytest
+
+from lab import Lab, Netctl
+
+
+def pytest_configure(config):
+    # Without it a test would work on the machine's own interfaces and bpffs.
+    if not os.environ.get("NETCTL_ISOLATED"):
+        pytest.exit("run these through `scripts/test netns`, which isolates them", returncode=4)
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """Makes namespaces, links, servers and cgroups, and removes them after the test."""
+    with Lab(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def netctl():
+    """The command under test, with a root of its own that goes away after the test."""
+    with Netctl() as command:
+        yield command
+
+
+@pytest.fixture
+def pair(lab):
+    """Two namespaces, `client` and `server`, joined by one veth pair."""
+    return lab.pair()

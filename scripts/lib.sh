@@ -1,0 +1,80 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# What the scripts share. Source it after `set -euo pipefail`.
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build=$(realpath -m "${NETCTL_BUILD:-$repo/build}")
+
+# Debian's own tools first: a private Python ahead in PATH has neither Debian's pytest nor its scapy.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
+
+say() {
+    printf '%s: %s\n' "${0##*/}" "$*"
+}
+
+die() {
+    say "$*" >&2
+    exit 1
+}
+
+# Prints the comment at the top of the calling script.
+usage() {
+    awk 'NR > 3 && !/^#/ { exit } NR > 3 { sub(/^# ?/, ""); print }' "$0"
+}
+
+require_root() {
+    ((EUID == 0)) || die 'must be root'
+}
+
+# at_exit COMMAND ARGUMENT...: run it when the script ends, last registered first, signals included.
+exit_commands=()
+at_exit() {
+    exit_commands+=("$(printf '%q ' "$@")")
+}
+run_exit_commands() {
+    local status=$? i
+    trap '' INT TERM HUP
+    set +e
+    for ((i = ${#exit_commands[@]} - 1; i >= 0; i--)); do
+        eval "${exit_commands[i]}"
+    done
+    exit "$status"
+}
+trap run_exit_commands EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Sets the variable NAME to a new directory that goes away with the script.
+temporary_directory() {
+    local -n name=$1
+    name=$(mktemp -d "${TMPDIR:-/tmp}/netctl-${0##*/}.XXXXXX")
+    at_exit rm -rf "$name"
+}
+
+# Runs a command with its output held back, unless it fails.
+quietly() {
+    local log status=0
+    log=$(mktemp)
+    "$@" >"$log" 2>&1 || status=$?
+    ((status == 0)) || cat "$log" >&2
+    rm -f "$log"
+    return "$status"
+}
+
+# Brings the build directory up to date. Scripts that run at the same time wait for each other.
+build_netctl() {
+    "$repo/scripts/setup" build
+    mkdir -p "$build"
+    (
+        flock 9
+        if [[ ! -e $build/build.ninja ]]; then
+            say "configuring $build"
+            quietly meson setup "$build" "$repo" --buildtype=debugoptimized \
+                "-Dwerror=${NETCTL_WERROR:-true}" || die 'meson setup failed'
+        fi
+        say "building $build"
+        quietly ninja -C "$build" || die 'the build failed'
+    ) 9>"$build/.netctl-lock"
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "classifier/packet_text.hpp"
+
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "core/address.hpp"
+
+namespace netctl::classifier {
+
+namespace {
+
+Address address_of(const nc_packet& packet, const __be32 (&words)[4]) {
+    Address address;
+    address.family = (packet.has & NC_HAS_IPV6) != 0 ? Family::ipv6 : Family::ipv4;
+    std::memcpy(address.bytes.data(), words, address.bits() / 8);
+    return address;
+}
+
+std::string proto_text(std::uint8_t proto) {
+    constexpr std::array<std::pair<std::uint8_t, const char*>, 5> names{
+        {{1, "icmp"}, {6, "tcp"}, {17, "udp"}, {58, "icmp6"}, {132, "sctp"}}};
+    for (const auto& [number, name] : names)
+        if (number == proto)
+            return name;
+    return std::to_string(proto);
+}
+
+std::string flags_text(std::uint8_t flags) {
+    constexpr std::array names{"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"};
+    std::string text;
+    for (std::size_t i = 0; i < names.size(); i++)
+        if ((flags >> i & 1) != 0)
+            text += (text.empty() ? "" : ",") + std::string(names[i]);
+    return text.empty() ? "none" : text;
+}
+
+std::string mac_text(const __u8 (&mac)[6]) {
+    return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", mac[0], mac[1], mac[2], mac[3],
+                       mac[4], mac[5]);
+}
+
+std::string endpoint(const nc_packet& packet, const __be32 (&words)[4], std::uint16_t port) {
+    const Address address = address_of(packet, words);
+    if ((packet.has & NC_HAS_PORTS) == 0)
+        return address.to_string();
+    return address.family == Family::ipv6 ? fmt::format("[{}]:{}", address.to_string(), port)
+                                          : fmt::format("{}:{}", address.to_string(), port);
+}
+
+const char* frag_text(std::uint8_t frag) {
+    return frag == NC_FRAG_FIRST ? "first" : frag == NC_FRAG_LATER ? "later" : "none";
+}
+
+} // namespace
+
+std::string packet_text(const nc_packet& packet) {
+    std::string text;
+    if ((packet.has & (NC_HAS_IPV4 | NC_HAS_IPV6)) != 0) {
+        text = fmt::format("{} > {} {}", endpoint(packet, packet.src, packet.sport),
+                           endpoint(packet, packet.dst, packet.dport), proto_text(packet.proto));
+        if ((packet.has & NC_HAS_FLAGS) != 0)
+            text += " " + flags_text(packet.flags);
+        if ((packet.has & NC_HAS_ICMP) != 0)
+            text += fmt::format(" type {} code {}", packet.icmp_type, packet.icmp_code);
+        if (packet.frag != NC_FRAG_NONE)
+            text += fmt::format(" frag {}", frag_text(packet.frag));
+    } else if ((packet.has & NC_HAS_ETHER) != 0) {
+        text = fmt::format("{} > {} ether-type 0x{:04x}", mac_text(packet.ether_src),
+                           mac_text(packet.ether_dst), packet.ether_type);
+    } else {
+        text = "no header that can be read";
+    }
+    if ((packet.has & NC_HAS_VLAN) != 0)
+        text += fmt::format(" vlan {}", packet.vlan);
+    return text + fmt::format(" len {}", packet.len);
+}
+
+Json packet_json(const nc_packet& packet) {
+    Json json = Json::object();
+    if ((packet.has & (NC_HAS_IPV4 | NC_HAS_IPV6)) != 0) {
+        json["src"] = address_of(packet, packet.src).to_string();
+        json["dst"] = address_of(packet, packet.dst).to_string();
+        json["proto"] = proto_text(packet.proto);
+        json["dscp"] = packet.dscp;
+        json["frag"] = frag_text(packet.frag);
+    }
+    if ((packet.has & NC_HAS_PORTS) != 0) {
+        json["sport"] = packet.sport;
+        json["dport"] = packet.dport;
+    }
+    if ((packet.has & NC_HAS_FLAGS) != 0)
+        json["flags"] = flags_text(packet.flags);
+    if ((packet.has & NC_HAS_ICMP) != 0) {
+        json["icmp-type"] = packet.icmp_type;
+        json["icmp-code"] = packet.icmp_code;
+    }
+    if ((packet.has & NC_HAS_VLAN) != 0)
+        json["vlan"] = packet.vlan;
+    if ((packet.has & NC_HAS_ETHER) != 0) {
+        json["ether-type"] = packet.ether_type;
+        json["ether-src"] = mac_text(packet.ether_src);
+        json["ether-dst"] = mac_text(packet.ether_dst);
+    }
+    json["len"] = packet.len;
+    return json;
+}
+
+} // namespace netctl::classifier

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "core/rule.hpp"
+
+#include <algorithm>
+
+#include "core/rule_keys.hpp"
+
+namespace netctl {
+
+const Match* Rule::find(Key key) const {
+    const auto found = std::find_if(matches.begin(), matches.end(),
+                                    [key](const Match& match) { return match.key == key; });
+    return found == matches.end() ? nullptr : &*found;
+}
+
+std::string_view to_string(Key key) { return info(key).name; }
+
+std::string_view to_string(Hook hook) {
+    switch (hook) {
+    case Hook::xdp:
+        return "xdp";
+    case Hook::tc:
+        return "tc";
+    case Hook::policy:
+        return "policy";
+    }
+    return "?";
+}
+
+} // namespace netctl

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "testing/prog_run.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+
+#include <linux/bpf.h>
+#include <net/if.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "bpf/standalone.hpp"
+#include "classifier/engine.hpp"
+#include "netctl/abi/classify.h"
+
+namespace netctl::testing {
+
+namespace {
+
+constexpr std::size_t page = 4096;
+
+bool expired(const nc_set_value& value) {
+    timespec now{};
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return value.expires != 0 && static_cast<std::uint64_t>(now.tv_sec) >= value.expires;
+}
+
+bool counts(const nc_set_value& value) { return !(value.flags & NC_SET_ABSENT) && !expired(value); }
+
+Result<nc_action> encode(const Rule& rule, std::uint32_t position) {
+    nc_action action{};
+    action.rule_id = position + 1;
+    action.slot = position;
+    action.verdict = NC_VERDICT_NEXT;
+    for (const Action& each : rule.actions) {
+        switch (each.kind) {
+        case ActionKind::pass:
+            action.verdict = NC_VERDICT_PASS;
+            break;
+        case ActionKind::drop:
+            action.verdict = NC_VERDICT_DROP;
+            break;
+        case ActionKind::tx:
+            action.verdict = NC_VERDICT_TX;
+            break;
+        case ActionKind::redirect:
+            action.verdict = NC_VERDICT_REDIRECT;
+            action.target = each.device == "lo" ? 0 : 1;
+            break;
+        case ActionKind::next:
+            break;
+        default:
+            return Error::failed("the tests' loader does not know this action");
+        }
+    }
+    if (rule.log)
+        action.flags |= NC_ACTION_LOG;
+    if (rule.limit) {
+        action.flags |= NC_ACTION_LIMIT;
+        if (rule.limit->per_source)
+            action.flags |= NC_ACTION_LIMIT_PER_SOURCE;
+        action.limit_interval_ns = rule.limit->period_ns / rule.limit->count;
+        action.limit_burst_ns = (rule.limit->burst - 1) * action.limit_interval_ns;
+    }
+    return action;
+}
+
+std::uint32_t wanted_fields(const std::vector<Rule>& rules) {
+    std::uint32_t wanted = 0;
+    for (const Rule& rule : rules) {
+        for (const Match& match : rule.matches)
+            wanted |= 1U << static_cast<unsigned>(match.key);
+        if (rule.limit && rule.limit->per_source)
+            wanted |= 1U << NC_FIELD_SRC;
+    }
+    return wanted;
+}
+
+Result<> put(const bpf::Object& object, const std::string& outer, std::uint32_t index,
+             const bpf::RawMap& inner) {
+    const int fd = inner.fd();
+    return NETCTL_TRY(object.map(outer)).update(&index, &fd);
+}
+
+Result<> fill_set(const bpf::Object& object, const TestSet& set, std::uint32_t use) {
+    const auto entries = static_cast<std::uint32_t>(
+        std::max<std::size_t>(set.addresses.size() + set.ports.size(), 1));
+    if (set.type == NC_SET_PORT) {
+        const bpf::RawMap ports = NETCTL_TRY(bpf::create_standalone("set_ports", entries));
+        for (const auto& [port, value] : set.ports) {
+            const nc_set_port key{__builtin_bswap16(port)};
+            NETCTL_TRY(ports.update(&key, &value));
+        }
+        return put(object, "set_port", use, ports);
+    }
+    const bool hosts = set.type == NC_SET_HOST;
+    for (const Family family : {Family::ipv4, Family::ipv6}) {
+        const std::string name =
+            fmt::format("set_{}{}", hosts ? "host" : "cidr", family == Family::ipv4 ? 4 : 6);
+        const bpf::RawMap map = NETCTL_TRY(bpf::create_standalone(name, entries));
+        for (const auto& [prefix, value] : set.addresses) {
+            if (prefix.address.family != family)
+                continue;
+            std::uint8_t key[4 + 16];
+            const std::uint32_t length = prefix.length;
+            std::memcpy(key, &length, 4);
+            std::memcpy(key + 4, prefix.address.bytes.data(), 16);
+            NETCTL_TRY(map.update(hosts ? key + 4 : key, &value));
+        }
+        NETCTL_TRY(put(object, name, use, map));
+    }
+    return {};
+}
+
+template <class T> Result<T> sum_of_cpus(const bpf::RawMap& map, std::uint32_t index) {
+    static_assert(sizeof(T) % 8 == 0);
+    using Words = std::array<std::uint64_t, sizeof(T) / 8>;
+    Words sum{};
+    for (const Words& words : NETCTL_TRY((bpf::lookup_per_cpu<std::uint32_t, Words>(map, index))))
+        std::transform(sum.begin(), sum.end(), words.begin(), sum.begin(), std::plus{});
+    T result;
+    std::memcpy(&result, sum.data(), sizeof result);
+    return result;
+}
+
+} // namespace
+
+bool TestSet::has(const Address& address) const {
+    const std::pair<Prefix, nc_set_value>* longest = nullptr;
+    for (const auto& element : addresses) {
+        if (expired(element.second) || !element.first.contains(address))
+            continue;
+        if (!longest || element.first.length > longest->first.length)
+            longest = &element;
+    }
+    return longest && counts(longest->second);
+}
+
+bool TestSet::has(std::uint16_t port) const {
+    return std::any_of(ports.begin(), ports.end(), [&](const auto& element) {
+        return element.first == port && counts(element.second);
+    });
+}
+
+classifier::SetOracle oracle(const TestSets& sets) {
+    return {[&sets](const std::string& name, const Address& a) { return sets.at(name).has(a); },
+            [&sets](const std::string& name, std::uint16_t p) { return sets.at(name).has(p); }};
+}
+
+ProgRun::~ProgRun() {
+    if (result_)
+        munmap(const_cast<nc_result*>(result_), page);
+}
+
+ProgRun::ProgRun(ProgRun&& other) noexcept
+    : owner_(std::move(other.owner_)), object_(other.object_), program_(std::move(other.program_)),
+      result_map_(std::move(other.result_map_)), result_(std::exchange(other.result_, nullptr)),
+      chunks_(std::move(other.chunks_)) {}
+
+Result<ProgRun> ProgRun::load(std::shared_ptr<void> owner, bpf::Object object,
+                              const char* program, const ProgSetup& setup) {
+    ProgRun run(std::move(owner), object);
+    NETCTL_TRY(run.prepare(program, setup));
+    return run;
+}
+
+Result<> ProgRun::prepare(const char* program, const ProgSetup& setup) {
+    const classifier::Compiled compiled = NETCTL_TRY(classifier::compile(setup.rules));
+    for (const classifier::Table& table : compiled.tables)
+        NETCTL_TRY(object_.set_table(table.name, table.bytes));
+    for (const classifier::Constant& constant : compiled.constants)
+        NETCTL_TRY(object_.set_constant(constant.name, constant.values));
+
+    std::vector<nc_set_use> uses;
+    for (const classifier::SetUse& use : compiled.set_uses) {
+        nc_set_use entry{};
+        entry.field = static_cast<__u8>(use.key);
+        entry.type = static_cast<__u8>(setup.sets.at(use.set).type);
+        uses.push_back(entry);
+    }
+    const std::pair<const char*, std::uint32_t> numbers[] = {
+        {"wanted", wanted_fields(setup.rules)},
+        {"default_verdict", setup.default_verdict},
+        {"unparsed_verdict", setup.unparsed_verdict},
+        {"simulate", setup.simulate},
+        {"n_set_uses", static_cast<std::uint32_t>(uses.size())},
+    };
+    for (const auto& [name, value] : numbers)
+        NETCTL_TRY(object_.set_constant(name, {&value, 1}));
+    NETCTL_TRY(object_.set_rodata("set_use", std::as_bytes(std::span(uses))));
+    NETCTL_TRY(object_.set_rodata("log_interval",
+                                  std::as_bytes(std::span(&setup.log_interval_ns, 1))));
+    NETCTL_TRY(object_.set_rodata("log_burst", std::as_bytes(std::span(&setup.log_burst_ns, 1))));
+    const auto rules = static_cast<std::uint32_t>(setup.rules.size());
+    NETCTL_TRY(object_.set_max_entries("actions", std::max(rules, 1U)));
+    NETCTL_TRY(object_.set_max_entries("events", setup.events_bytes));
+    NETCTL_TRY(object_.set_max_entries("limit_src", 1024));
+    NETCTL_TRY(object_.load());
+
+    for (std::uint32_t i = 0; i < uses.size(); i++)
+        NETCTL_TRY(fill_set(object_, setup.sets.at(compiled.set_uses[i].set), i));
+    const bpf::RawMap actions = NETCTL_TRY(object_.map("actions"));
+    const bpf::RawMap limits = NETCTL_TRY(object_.map("limits"));
+    for (std::uint32_t i = 0; i < rules; i++) {
+        const nc_action action = NETCTL_TRY(encode(setup.rules[i], i));
+        NETCTL_TRY(actions.update(&i, &action));
+        if (setup.rules[i].limit && !setup.rules[i].limit->per_source) {
+            const nc_limit_key key{i + 1, {}};
+            const nc_limit_state fresh{};
+            NETCTL_TRY(limits.update(&key, &fresh));
+        }
+    }
+    for (std::uint32_t chunk = 0; chunk * NC_COUNTER_CHUNK < rules; chunk++) {
+        chunks_.push_back(NETCTL_TRY(bpf::create_standalone("counter_chunk", NC_COUNTER_CHUNK)));
+        NETCTL_TRY(put(object_, "counters", chunk, chunks_.back()));
+    }
+    const std::uint32_t first = 0;
+    const std::uint32_t loopback[2] = {if_nametoindex("lo"), 0};
+    NETCTL_TRY(NETCTL_TRY(object_.map("devices")).update(&first, loopback));
+
+    result_map_ = NETCTL_TRY(object_.map("result"));
+    void* mapped = mmap(nullptr, page, PROT_READ, MAP_SHARED, result_map_.fd(), 0);
+    if (mapped == MAP_FAILED)
+        return Error::system(errno, "cannot map the program's result");
+    result_ = static_cast<const nc_result*>(mapped);
+    program_ = NETCTL_TRY(object_.program(program));
+    return {};
+}
+
+Result<std::uint32_t> ProgRun::run(std::span<const std::uint8_t> frame,
+                                   std::optional<std::uint32_t> linear) const {
+    xdp_md context{};
+    bpf_attr attributes{};
+    attributes.test.prog_fd = static_cast<__u32>(program_.fd());
+    attributes.test.data_in = reinterpret_cast<std::uintptr_t>(frame.data());
+    attributes.test.data_size_in = static_cast<__u32>(frame.size());
+    if (linear) {
+        context.data_end = *linear;
+        attributes.test.ctx_in = reinterpret_cast<std::uintptr_t>(&context);
+        attributes.test.ctx_size_in = sizeof context;
+    }
+    if (syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attributes, sizeof attributes) != 0)
+        return Error::system(errno, fmt::format("cannot run the program over a frame of {} bytes",
+                                                frame.size()));
+    return attributes.test.retval;
+}
+
+Result<std::uint32_t> ProgRun::time(std::span<const std::uint8_t> frame,
+                                    std::uint32_t repeat) const {
+    bpf_attr attributes{};
+    attributes.test.prog_fd = static_cast<__u32>(program_.fd());
+    attributes.test.data_in = reinterpret_cast<std::uintptr_t>(frame.data());
+    attributes.test.data_size_in = static_cast<__u32>(frame.size());
+    attributes.test.repeat = repeat;
+    if (syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attributes, sizeof attributes) != 0)
+        return Error::system(errno, "cannot time the program");
+    return attributes.test.duration;
+}
+
+Result<nc_stats> ProgRun::stats() const {
+    return sum_of_cpus<nc_stats>(NETCTL_TRY(object_.map("stats")), 0);
+}
+
+Result<nc_counter> ProgRun::counter(std::size_t position) const {
+    return sum_of_cpus<nc_counter>(chunks_[position / NC_COUNTER_CHUNK],
+                                   static_cast<std::uint32_t>(position % NC_COUNTER_CHUNK));
+}
+
+} // namespace netctl::testing

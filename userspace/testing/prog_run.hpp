@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// A packet filter loaded for tests: rules and sets in, frames through BPF_PROG_TEST_RUN, verdicts and
+// counters out. Nothing is attached or pinned.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bpf/object.hpp"
+#include "classifier/reference.hpp"
+#include "core/rule.hpp"
+#include "netctl/abi/rule.h"
+
+namespace netctl::testing {
+
+/// A set as tests know it: what its maps hold, and the plain answer whether it has something.
+struct TestSet {
+    nc_set_type type = NC_SET_HOST;
+    std::vector<std::pair<Prefix, nc_set_value>> addresses;
+    std::vector<std::pair<std::uint16_t, nc_set_value>> ports;
+
+    bool has(const Address& address) const;
+    bool has(std::uint16_t port) const;
+};
+
+using TestSets = std::map<std::string, TestSet>;
+
+/// The sets as the reference matcher asks for them. `sets` must outlive the result.
+classifier::SetOracle oracle(const TestSets& sets);
+
+struct ProgSetup {
+    std::vector<Rule> rules; ///< ids and counter slots are their positions plus one, and positions
+    TestSets sets;
+    nc_verdict default_verdict = NC_VERDICT_PASS;
+    nc_verdict unparsed_verdict = NC_VERDICT_DROP;
+    bool simulate = false;
+    std::uint64_t log_interval_ns = 0; ///< 0: no bound
+    std::uint64_t log_burst_ns = 0;
+    std::uint32_t events_bytes = 1 << 16;
+};
+
+class ProgRun {
+  public:
+    /// A redirect to `lo` finds its target; one to any other device does not.
+    template <class S>
+    static Result<ProgRun> load(const char* program, const ProgSetup& setup) {
+        auto skeleton = std::make_shared<bpf::Skeleton<S>>(NETCTL_TRY(bpf::Skeleton<S>::open()));
+        const bpf::Object object = skeleton->object();
+        return load(std::move(skeleton), object, program, setup);
+    }
+    ~ProgRun();
+    ProgRun(ProgRun&& other) noexcept;
+    ProgRun& operator=(ProgRun&&) = delete;
+
+    /// The program's return value. With `linear`, only that many bytes lie in the first buffer and
+    /// the rest in fragments; kernels before 6.18 refuse that (EINVAL), and fill a page first.
+    Result<std::uint32_t> run(std::span<const std::uint8_t> frame,
+                              std::optional<std::uint32_t> linear = {}) const;
+    /// Nanoseconds of one run, mean of `repeat`.
+    Result<std::uint32_t> time(std::span<const std::uint8_t> frame, std::uint32_t repeat) const;
+
+    /// What a simulating program found out in its last run.
+    const nc_result& result() const { return *result_; }
+    /// Sums over all CPUs.
+    Result<nc_stats> stats() const;
+    Result<nc_counter> counter(std::size_t position) const;
+    Result<bpf::RawMap> map(const std::string& name) const { return object_.map(name); }
+    const bpf::Program& program() const { return program_; }
+
+  private:
+    ProgRun(std::shared_ptr<void> owner, bpf::Object object)
+        : owner_(std::move(owner)), object_(object) {}
+    static Result<ProgRun> load(std::shared_ptr<void> owner, bpf::Object object,
+                                const char* program, const ProgSetup& setup);
+    Result<> prepare(const char* program, const ProgSetup& setup);
+
+    std::shared_ptr<void> owner_; // the skeleton, whose object is looked at
+    bpf::Object object_;
+    bpf::Program program_;
+    bpf::RawMap result_map_;
+    const nc_result* result_ = nullptr; // mapped
+    std::vector<bpf::RawMap> chunks_;
+};
+
+} // namespace netctl::testing
