@@ -117,7 +117,6 @@ void emit_ipv4(Output& out, const Pieces& pieces, std::size_t budget) {
     out.constant("nc_stride4", {strides.begin(), strides.end()});
     for (std::size_t i = 0; i < 2; ++i) {
         std::string name = i == 0 ? "nc_src4" : "nc_dst4";
-        out.constant(name + "_class", (i == 0 ? pieces.src : pieces.dst).root(Family::ipv4));
         if (!both[i].entries.empty())
             emit_multibit(out, name, both[i]);
     }
@@ -144,10 +143,8 @@ class Paths {
     std::array<std::uint32_t, NC_PATHS> levels_{};
 };
 
-void add_ipv6(Output& out, Paths& paths, const std::string& name, nc_path path,
-              const PrefixForest& forest) {
+void add_ipv6(Paths& paths, nc_path path, const PrefixForest& forest) {
     std::uint32_t root = forest.root(Family::ipv6);
-    out.constant(name + "_class", root);
     if (root == PrefixForest::any || forest[root].end == root + 1)
         return;
     std::vector<PathTries::Leaf> leaves;
@@ -191,7 +188,6 @@ class Inputs {
     void emit(const PacketClasses& classes, const Pieces& pieces) {
         for (const InputClasses& input : classes.inputs) {
             sums_[input.input] = input.sum + 1;
-            absent_[input.input] = input.absent * input.place;
             switch (input.input) {
             case NC_INPUT_SPORT:
             case NC_INPUT_DPORT:
@@ -204,9 +200,11 @@ class Inputs {
                 break;
             case NC_INPUT_ETHER_SRC:
                 paths_.add(NC_PATH_ETHER_SRC, interval_leaves(input, 48));
+                add_absent(input);
                 break;
             case NC_INPUT_ETHER_DST:
                 paths_.add(NC_PATH_ETHER_DST, interval_leaves(input, 48));
+                add_absent(input);
                 break;
             case NC_INPUT_SRC:
                 add_direct(input, pieces.src.size());
@@ -254,16 +252,24 @@ class Inputs {
                       input.classes[i] * input.place);
         return numbers;
     }
+    void add_absent(const InputClasses& input) {
+        absent_[input.input] = static_cast<std::uint32_t>(direct_.size());
+        direct_.push_back(input.absent * input.place);
+    }
     void add_direct(const InputClasses& input, std::size_t values) {
         bases_[input.input] = static_cast<std::uint32_t>(direct_.size());
         std::vector<std::uint32_t> numbers = spread(input, values);
         direct_.insert(direct_.end(), numbers.begin(), numbers.end());
+        add_absent(input);
     }
     void add_16bit(const InputClasses& input) {
         bases_[input.input] = static_cast<std::uint32_t>(index_.size());
         std::vector<std::uint32_t> numbers = spread(input, 65536);
         for (std::size_t i = 0; i < numbers.size(); i += 64)
             index_.push_back(blocks_.intern(std::span(numbers).subspan(i, 64)));
+        absent_[input.input] = static_cast<std::uint32_t>(index_.size());
+        index_.push_back(
+            blocks_.intern(std::vector<std::uint32_t>(64, input.absent * input.place)));
     }
 
     Output& out_;
@@ -327,8 +333,9 @@ class CrossingCompiler {
             out_.sized("nc_wild", classes.wild);
         emit_lists(classes, lists, first, second);
 
-        add_ipv6(out_, paths, "nc_src6", NC_PATH_SRC6, pieces_.src);
-        add_ipv6(out_, paths, "nc_dst6", NC_PATH_DST6, pieces_.dst);
+        add_ipv6(paths, NC_PATH_SRC6, pieces_.src);
+        add_ipv6(paths, NC_PATH_DST6, pieces_.dst);
+        emit_families();
         paths.emit(out_);
         std::size_t budget = memory_budget(rules_), taken = out_.compiled().memory();
         emit_ipv4(out_, pieces_, budget > taken ? budget - taken : 0);
@@ -340,6 +347,18 @@ class CrossingCompiler {
 
   private:
     using Update = CrossTrie::Update;
+
+    /// Classes of families without a trie, by nc_has: neither, IPv4, IPv6.
+    void emit_families() {
+        std::vector<std::uint32_t> classes{PrefixForest::any, PrefixForest::any};
+        for (Family family : {Family::ipv4, Family::ipv6}) {
+            classes.push_back(pieces_.src.root(family));
+            classes.push_back(pieces_.dst.root(family));
+        }
+        // Without any prefix, there is but one class.
+        if (pieces_.src.size() > 1 || pieces_.dst.size() > 1)
+            out_.table("nc_family", classes, 2);
+    }
 
     Error too_big(std::string_view part, std::size_t bytes) const {
         return Error::usage(

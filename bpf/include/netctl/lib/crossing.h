@@ -22,6 +22,14 @@
 #include <netctl/abi/rule.h>
 
 #define NC_FAULT (1ull << 40)
+#define NC_FAMILIES (NC_HAS_IPV4 | NC_HAS_IPV6)
+
+/*
+ * NC_FAULT and 0, which the verifier cannot know. It follows up what it knows: each way on which a
+ * number is a constant would be looked at apart from the others, and there are too many of them.
+ */
+volatile __u64 nc_fault SEC(".data.nc_fault") = NC_FAULT;
+volatile __u32 nc_zero SEC(".bss.nc_zero");
 
 /* Tables get their size when they are filled, before the program is loaded: NAME_n entries, of
  * 1 << NAME_w bytes where the width is not said here. */
@@ -35,6 +43,7 @@
 NC_TABLE_W(nc_src4); /* IPv4 address -> class */
 NC_TABLE_W(nc_dst4);
 NC_TABLE(nc_paths);   /* u64: path tries */
+NC_TABLE(nc_family);  /* u32: class of a family without a trie; source and destination of each */
 NC_TABLE(nc_direct);  /* u32: inputs with few values */
 NC_TABLE(nc_index);   /* u16: inputs of 16 bits, value >> 6 -> block */
 NC_TABLE(nc_block);   /* u32: block, value & 63 -> the input's number */
@@ -49,17 +58,16 @@ NC_TABLE_W(nc_lists); /* {profile, rule, rule, ...} */
 NC_TABLE_W(nc_blocks); /* profile, class >> bits -> block of nc_firsts */
 NC_TABLE_W(nc_firsts); /* position in the list; the highest number: none */
 
-/* Address classes. A family without a trie has one class. */
+/* Address classes. */
 const volatile __u32 nc_levels4, nc_stride4[NC_LEVELS4];
 const volatile __u32 nc_src4_base[NC_LEVELS4], nc_dst4_base[NC_LEVELS4];
-const volatile __u32 nc_src4_class, nc_dst4_class, nc_src6_class, nc_dst6_class;
 const volatile __u32 nc_path_root[NC_PATHS * 2]; /* low half, high half of the first entry */
 const volatile __u32 nc_path_levels[NC_PATHS];
 
 /* Packet class. */
 const volatile __u32 nc_input_sum[NC_INPUTS]; /* 0: not looked at; else 1 + the sum it goes into */
 const volatile __u32 nc_input_base[NC_INPUTS];
-const volatile __u32 nc_input_absent[NC_INPUTS];
+const volatile __u32 nc_input_absent[NC_INPUTS]; /* where the number of an absent field stands */
 const volatile __u32 nc_early_used[NC_SUMS], nc_early_base[NC_SUMS];
 
 /* Crossing. */
@@ -78,7 +86,7 @@ static __always_inline __u64 nc_entry(const void *table, __u64 n, __u32 width, _
 	nc_opaque(table); /* the compiler knows only the 8 bytes that the table is declared with */
 	nc_opaque(i);
 	if (unlikely(i >= n))
-		return NC_FAULT;
+		return nc_fault;
 	if (width == 0)
 		return ((const __u8 *)table)[i];
 	if (width == 1)
@@ -141,7 +149,7 @@ static __always_inline __u64 nc_walk_path(enum nc_path path, __u64 high, __u64 l
 		base += half >> NC_NODE_SHIFT(entry) & ~(~0ull << NC_NODE_COUNT(entry));
 		entry = NC_ENTRY(nc_paths, 3, base);
 	}
-	return entry & NC_NODE_LEAF ? (__u32)entry : NC_FAULT;
+	return entry & NC_NODE_LEAF ? (__u32)entry : nc_fault;
 }
 
 static __always_inline __u64 nc_half(const __be32 *words)
@@ -149,42 +157,51 @@ static __always_inline __u64 nc_half(const __be32 *words)
 	return (__u64)bpf_ntohl(words[0]) << 32 | bpf_ntohl(words[1]);
 }
 
-static __always_inline __u64 nc_source_class(const struct nc_packet *p)
+static __always_inline __u64 nc_source_class(const struct nc_packet *p, __u32 has)
 {
-	if (p->has & NC_HAS_IPV4)
-		return nc_src4_n ? nc_walk4(nc_src4, nc_src4_n, nc_src4_w, nc_src4_base, p->src[0]) :
-				   nc_src4_class;
-	if (p->has & NC_HAS_IPV6)
-		return nc_path_levels[NC_PATH_SRC6] ?
-			       nc_walk_path(NC_PATH_SRC6, nc_half(p->src), nc_half(p->src + 2)) :
-			       nc_src6_class;
-	return 0;
+	if (nc_src4_n && has & NC_HAS_IPV4)
+		return nc_walk4(nc_src4, nc_src4_n, nc_src4_w, nc_src4_base, p->src[0]);
+	if (nc_path_levels[NC_PATH_SRC6] && has & NC_HAS_IPV6)
+		return nc_walk_path(NC_PATH_SRC6, nc_half(p->src), nc_half(p->src + 2));
+	return nc_family_n ? NC_ENTRY(nc_family, 2, (has & NC_FAMILIES) * 2) : 0;
 }
 
-static __always_inline __u64 nc_destination_class(const struct nc_packet *p)
+static __always_inline __u64 nc_destination_class(const struct nc_packet *p, __u32 has)
 {
-	if (p->has & NC_HAS_IPV4)
-		return nc_dst4_n ? nc_walk4(nc_dst4, nc_dst4_n, nc_dst4_w, nc_dst4_base, p->dst[0]) :
-				   nc_dst4_class;
-	if (p->has & NC_HAS_IPV6)
-		return nc_path_levels[NC_PATH_DST6] ?
-			       nc_walk_path(NC_PATH_DST6, nc_half(p->dst), nc_half(p->dst + 2)) :
-			       nc_dst6_class;
-	return 0;
+	if (nc_dst4_n && has & NC_HAS_IPV4)
+		return nc_walk4(nc_dst4, nc_dst4_n, nc_dst4_w, nc_dst4_base, p->dst[0]);
+	if (nc_path_levels[NC_PATH_DST6] && has & NC_HAS_IPV6)
+		return nc_walk_path(NC_PATH_DST6, nc_half(p->dst), nc_half(p->dst + 2));
+	return nc_family_n ? NC_ENTRY(nc_family, 2, (has & NC_FAMILIES) * 2 + 1) : 0;
 }
 
 /* ---- packet class ---- */
 
-static __always_inline __u64 nc_direct_input(enum nc_input input, __u32 value)
+/*
+ * The number of an absent field comes from the table, too, not from a constant: what the verifier
+ * knows about the outcome is then the same with and without the field, and it need not look at all
+ * combinations.
+ */
+static __always_inline __u64 nc_direct_input(enum nc_input input, bool present, __u32 value)
 {
-	return NC_ENTRY(nc_direct, 2, nc_input_base[input] + value);
+	__u64 at = present ? nc_input_base[input] + value : nc_input_absent[input];
+
+	return NC_ENTRY(nc_direct, 2, at);
 }
 
-static __always_inline __u64 nc_16bit_input(enum nc_input input, __u32 value)
+static __always_inline __u64 nc_16bit_input(enum nc_input input, bool present, __u32 value)
 {
-	__u64 block = NC_ENTRY(nc_index, 1, nc_input_base[input] + (value >> 6));
+	__u64 at = present ? nc_input_base[input] + (value >> 6) : nc_input_absent[input];
+	__u64 block = NC_ENTRY(nc_index, 1, at);
 
 	return NC_ENTRY(nc_block, 2, (block << 6) + (value & 63));
+}
+
+static __always_inline __u64 nc_path_input(enum nc_input input, enum nc_path path, bool present,
+					   __u64 key)
+{
+	return present ? nc_walk_path(path, key, 0) :
+			 NC_ENTRY(nc_direct, 2, nc_input_absent[input]);
 }
 
 /* A MAC address as a number, most significant byte first. */
@@ -194,12 +211,11 @@ static __always_inline __u64 nc_mac(const __u8 *mac)
 	       mac[4] << 8 | mac[5];
 }
 
-/* Adds an input's number to its sum, if the rule set looks at it; `number` is not evaluated
- * otherwise. */
-#define NC_ADD(sums, input, present, number)                                                       \
+/* Adds an input's number to its sum, if the rule set looks at it. */
+#define NC_ADD(sums, input, number)                                                                \
 	do {                                                                                       \
 		if (nc_input_sum[input]) {                                                         \
-			__u64 add_ = (present) ? (number) : nc_input_absent[input];                \
+			__u64 add_ = (number);                                                     \
                                                                                                    \
 			if (nc_input_sum[input] == 1)                                              \
 				(sums)[0] += add_;                                                 \
@@ -212,32 +228,34 @@ static __always_inline __u64 nc_mac(const __u8 *mac)
 		}                                                                                  \
 	} while (0)
 #define NC_ADD_DIRECT(sums, input, present, value)                                                 \
-	NC_ADD(sums, input, present, nc_direct_input(input, value))
+	NC_ADD(sums, input, nc_direct_input(input, present, value))
 #define NC_ADD_16BIT(sums, input, present, value)                                                  \
-	NC_ADD(sums, input, present, nc_16bit_input(input, value))
+	NC_ADD(sums, input, nc_16bit_input(input, present, value))
+#define NC_ADD_PATH(sums, input, path, present, key)                                               \
+	NC_ADD(sums, input, nc_path_input(input, path, present, key))
 
-static __always_inline __u64 nc_packet_class(const struct nc_packet *p, __u64 set_bits, __u64 a,
-					     __u64 b)
+static __always_inline __u64 nc_packet_class(const struct nc_packet *p, __u32 has, __u64 set_bits,
+					     __u64 a, __u64 b)
 {
 	__u64 sums[NC_SUMS] = {};
 	int i;
 
-	NC_ADD_DIRECT(sums, NC_INPUT_FAMILY, true, p->has & (NC_HAS_IPV4 | NC_HAS_IPV6));
-	NC_ADD_DIRECT(sums, NC_INPUT_PROTO, p->has & NC_HAS_PROTO, p->proto);
-	NC_ADD_DIRECT(sums, NC_INPUT_FLAGS, p->has & NC_HAS_FLAGS, p->flags);
-	NC_ADD_DIRECT(sums, NC_INPUT_ICMP_TYPE, p->has & NC_HAS_ICMP, p->icmp_type);
-	NC_ADD_DIRECT(sums, NC_INPUT_ICMP_CODE, p->has & NC_HAS_ICMP, p->icmp_code);
-	NC_ADD_DIRECT(sums, NC_INPUT_FRAG, p->has & NC_HAS_PROTO, p->frag);
-	NC_ADD_DIRECT(sums, NC_INPUT_DSCP, p->has & NC_HAS_PROTO, p->dscp);
-	NC_ADD_16BIT(sums, NC_INPUT_SPORT, p->has & NC_HAS_PORTS, p->sport);
-	NC_ADD_16BIT(sums, NC_INPUT_DPORT, p->has & NC_HAS_PORTS, p->dport);
-	NC_ADD_16BIT(sums, NC_INPUT_VLAN, p->has & NC_HAS_VLAN, p->vlan);
-	NC_ADD_16BIT(sums, NC_INPUT_ETHER_TYPE, p->has & NC_HAS_ETHER, p->ether_type);
-	NC_ADD(sums, NC_INPUT_LEN, true, nc_walk_path(NC_PATH_LEN, (__u64)p->len << 32, 0));
-	NC_ADD(sums, NC_INPUT_ETHER_SRC, p->has & NC_HAS_ETHER,
-	       nc_walk_path(NC_PATH_ETHER_SRC, nc_mac(p->ether_src) << 16, 0));
-	NC_ADD(sums, NC_INPUT_ETHER_DST, p->has & NC_HAS_ETHER,
-	       nc_walk_path(NC_PATH_ETHER_DST, nc_mac(p->ether_dst) << 16, 0));
+	NC_ADD_DIRECT(sums, NC_INPUT_FAMILY, true, has & NC_FAMILIES);
+	NC_ADD_DIRECT(sums, NC_INPUT_PROTO, has & NC_HAS_PROTO, p->proto);
+	NC_ADD_DIRECT(sums, NC_INPUT_FLAGS, has & NC_HAS_FLAGS, p->flags);
+	NC_ADD_DIRECT(sums, NC_INPUT_ICMP_TYPE, has & NC_HAS_ICMP, p->icmp_type);
+	NC_ADD_DIRECT(sums, NC_INPUT_ICMP_CODE, has & NC_HAS_ICMP, p->icmp_code);
+	NC_ADD_DIRECT(sums, NC_INPUT_FRAG, has & NC_HAS_PROTO, p->frag);
+	NC_ADD_DIRECT(sums, NC_INPUT_DSCP, has & NC_HAS_PROTO, p->dscp);
+	NC_ADD_16BIT(sums, NC_INPUT_SPORT, has & NC_HAS_PORTS, p->sport);
+	NC_ADD_16BIT(sums, NC_INPUT_DPORT, has & NC_HAS_PORTS, p->dport);
+	NC_ADD_16BIT(sums, NC_INPUT_VLAN, has & NC_HAS_VLAN, p->vlan);
+	NC_ADD_16BIT(sums, NC_INPUT_ETHER_TYPE, has & NC_HAS_ETHER, p->ether_type);
+	NC_ADD_PATH(sums, NC_INPUT_LEN, NC_PATH_LEN, true, (__u64)p->len << 32);
+	NC_ADD_PATH(sums, NC_INPUT_ETHER_SRC, NC_PATH_ETHER_SRC, has & NC_HAS_ETHER,
+		    nc_mac(p->ether_src) << 16);
+	NC_ADD_PATH(sums, NC_INPUT_ETHER_DST, NC_PATH_ETHER_DST, has & NC_HAS_ETHER,
+		    nc_mac(p->ether_dst) << 16);
 	NC_ADD_DIRECT(sums, NC_INPUT_SRC, true, a);
 	NC_ADD_DIRECT(sums, NC_INPUT_DST, true, b);
 #pragma unroll
@@ -305,10 +323,14 @@ static __always_inline __u64 nc_first(__u64 list, __u64 class, __u32 width)
 /* Position of the first rule that matches, NC_NO_RULE, or a number from NC_FAULT on. */
 static __always_inline __u64 nc_cross_classify(const struct nc_packet *p, __u64 set_bits)
 {
-	__u64 a = nc_source_class(p), b = nc_destination_class(p);
-	__u64 c = nc_packet_class(p, set_bits, a, b);
-	__u64 first = NC_NO_RULE, rule;
+	__u64 a, b, c, first = NC_NO_RULE, rule;
+	/* The verifier knows which parts a packet has on each way through the parser, and would
+	 * look at the rest once for each. */
+	__u32 has = p->has ^ nc_zero;
 
+	a = nc_source_class(p, has);
+	b = nc_destination_class(p, has);
+	c = nc_packet_class(p, has, set_bits, a, b);
 	if (unlikely((a | b | c) >= NC_FAULT))
 		return NC_FAULT;
 	if (nc_wild_n) {

@@ -12,15 +12,15 @@
 /* ---- exactness: packets and set bits in, positions out ---- */
 
 struct nc_packet packets[NC_BENCH_PACKETS] SEC(".data.packets");
-__u64 packet_sets[NC_BENCH_PACKETS] SEC(".data.packet_sets");
+__u64 set_bits[NC_BENCH_PACKETS] SEC(".data.set_bits");
 __u32 positions[NC_BENCH_PACKETS] SEC(".data.positions");
-__u32 packet_count SEC(".data.control");
+__u32 packet_count SEC(".data.count");
 
 static long classify_one(__u32 i, void *unused)
 {
 	if (i >= NC_BENCH_PACKETS)
 		return 1;
-	positions[i] = nc_classify(&packets[i], packet_sets[i]);
+	positions[i] = nc_classify(&packets[i], set_bits[i]);
 	return 0;
 }
 
