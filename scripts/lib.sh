@@ -76,5 +76,7 @@ build_netctl() {
         fi
         say "building $build"
         quietly ninja -C "$build" || die 'the build failed'
+        # For editors; meson's own leaves out what clang compiles for BPF.
+        ninja -C "$build" -t compdb >"$repo/compile_commands.json"
     ) 9>"$build/.netctl-lock"
 }

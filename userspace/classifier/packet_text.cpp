@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "core/address.hpp"
+#include "core/json.hpp"
 
 namespace netctl::classifier {
 

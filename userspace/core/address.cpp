@@ -69,10 +69,9 @@ Result<Prefix> Prefix::parse(std::string_view text) {
     prefix.length = static_cast<std::uint8_t>(length);
     const Address network = masked(prefix.address, length);
     if (network != prefix.address)
-        return Error::usage(
-            fmt::format("'{}' has bits set behind its /{}", text, length),
-            fmt::format("the network is {}/{}, the address alone is {}", network.to_string(),
-                        length, prefix.address.to_string()));
+        return Error::usage(fmt::format("'{}' has bits set behind its /{}", text, length),
+                            fmt::format("the network is {}/{}, the address alone is {}",
+                                        network.to_string(), length, prefix.address.to_string()));
     return prefix;
 }
 

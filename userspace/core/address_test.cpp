@@ -68,9 +68,9 @@ TEST(Prefix, BitsBehindTheLengthAreAnErrorThatNamesWhatWasMeant) {
 }
 
 TEST(Prefix, RefusesWrongLengths) {
-    for (const char* text : {"10.0.0.0/", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/8x", "::/129",
-                             "10.0.0.0/ 8", "10.0.0.0/8/8", "/8", "10.0.0.0/99999999999",
-                             "10.0.0.0/255.0.0.0"})
+    for (const char* text :
+         {"10.0.0.0/", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/8x", "::/129", "10.0.0.0/ 8",
+          "10.0.0.0/8/8", "/8", "10.0.0.0/99999999999", "10.0.0.0/255.0.0.0"})
         EXPECT_FALSE(Prefix::parse(text)) << text;
 }
 

@@ -7,14 +7,14 @@
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 #include "core/result.hpp"
 
 namespace netctl {
 
 /// Members keep the order in which they were put in, so that output is stable.
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::ordered_json; // complete in core/json.hpp
 
 class Output {
   public:

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "core/json.hpp"
+
 namespace netctl {
 namespace {
 

@@ -13,16 +13,15 @@ const Match* Rule::find(Key key) const {
     return found == matches.end() ? nullptr : &*found;
 }
 
-std::string_view to_string(Key key) { return info(key).name; }
+std::string_view to_string(Key key) {
+    return info(key).name;
+}
 
 std::string_view to_string(Hook hook) {
     switch (hook) {
-    case Hook::xdp:
-        return "xdp";
-    case Hook::tc:
-        return "tc";
-    case Hook::policy:
-        return "policy";
+    case Hook::xdp: return "xdp";
+    case Hook::tc: return "tc";
+    case Hook::policy: return "policy";
     }
     return "?";
 }

@@ -20,8 +20,26 @@ enum class Hook : std::uint8_t { xdp = 1, tc = 2, policy = 4 };
 
 /// Every key of the language, in canonical (printing) order.
 enum class Key : std::uint8_t {
-    src, dst, sport, dport, proto, flags, icmp_type, icmp_code, vlan, frag,
-    dscp, len, ether_type, ether_src, ether_dst, mark, uid, gid, cgroup, exe,
+    src,
+    dst,
+    sport,
+    dport,
+    proto,
+    flags,
+    icmp_type,
+    icmp_code,
+    vlan,
+    frag,
+    dscp,
+    len,
+    ether_type,
+    ether_src,
+    ether_dst,
+    mark,
+    uid,
+    gid,
+    cgroup,
+    exe,
 };
 
 /// An inclusive range of numbers, host byte order. MAC addresses are 48-bit numbers,
@@ -44,17 +62,18 @@ struct Masked {
 ///   ranges or set     sport dport (set); every numeric key (ranges)
 ///   masked            flags mark
 ///   path              cgroup exe
-/// `vlan none` is the empty `ranges` with `absent`; `vlan any` is 0-4095; `frag any` is first, later.
+/// `vlan none` is the empty `ranges` with `absent`; `vlan any` is 0-4095; `frag any` is first and
+/// later.
 /// A negated match holds only where the packet has the field at all (for src and dst: an address of
 /// a family that the value names; of either family for a set).
 struct Match {
     Key key{};
     bool negated = false;
-    bool absent = false;            ///< `vlan none`: the packet has no tag
-    std::vector<Prefix> prefixes;   ///< any of them; sorted, none within another
-    std::vector<Range> ranges;      ///< any of them; sorted, disjoint, not adjacent
+    bool absent = false;          ///< `vlan none`: the packet has no tag
+    std::vector<Prefix> prefixes; ///< any of them; sorted, none within another
+    std::vector<Range> ranges;    ///< any of them; sorted, disjoint, not adjacent
     std::optional<Masked> masked;
-    std::string set;                ///< name without the `@`
+    std::string set; ///< name without the `@`
     std::string path;
     bool operator==(const Match&) const = default;
 };
@@ -64,35 +83,46 @@ enum Frag : std::uint8_t { frag_none = 0, frag_first = 1, frag_later = 2 };
 
 enum class ActionKind : std::uint8_t {
     // final
-    pass, drop, tx, redirect, next, allow, deny, audit,
+    pass,
+    drop,
+    tx,
+    redirect,
+    next,
+    allow,
+    deny,
+    audit,
     // not final: further actions may follow in the same rule (tc)
-    mark, priority, dscp, mirror, rate,
+    mark,
+    priority,
+    dscp,
+    mirror,
+    rate,
 };
 
 struct Action {
     ActionKind kind{};
-    std::string device;             ///< redirect, mirror: interface name
-    bool to_ingress = false;        ///< redirect: into the device's ingress instead of egress
+    std::string device;      ///< redirect, mirror: interface name
+    bool to_ingress = false; ///< redirect: into the device's ingress instead of egress
     /// mark value, priority (MAJOR << 16 | MINOR), DSCP, rate in bits per second
     std::uint64_t number = 0;
-    std::uint32_t mask = 0;         ///< mark: which bits are written
-    std::uint64_t burst = 0;        ///< rate: bytes; 0 if not given
+    std::uint32_t mask = 0;  ///< mark: which bits are written
+    std::uint64_t burst = 0; ///< rate: bytes; 0 if not given
     bool operator==(const Action&) const = default;
 };
 
 /// `limit N/UNIT [burst B] [per src]`: what a rule matches is policed. Packets within the rate get
 /// the rule's action, those above it are dropped (in policy: denied) and counted as over the limit.
 struct Limit {
-    std::uint64_t count = 0;        ///< packets (connections in policy) ...
-    std::uint64_t period_ns = 0;    ///< ... in this time
-    std::uint64_t burst = 0;        ///< how many may come at once; at least 1
+    std::uint64_t count = 0;     ///< packets (connections in policy) ...
+    std::uint64_t period_ns = 0; ///< ... in this time
+    std::uint64_t burst = 0;     ///< how many may come at once; at least 1
     bool per_source = false;
     bool operator==(const Limit&) const = default;
 };
 
 struct Rule {
-    std::uint32_t id = 0;           ///< stable name of the rule at its point; 0: not assigned yet
-    std::vector<Match> matches;     ///< at most one a key, in the order of Key
+    std::uint32_t id = 0;       ///< stable name of the rule at its point; 0: not assigned yet
+    std::vector<Match> matches; ///< at most one a key, in the order of Key
     /// At least one, at most one of a kind. The last is final, and it alone (the parser adds the
     /// `pass` that a rule of `mark 7` implies); the others are in the order of ActionKind.
     std::vector<Action> actions;
@@ -116,8 +146,8 @@ Result<Rule> parse_rule(std::string_view text, Hook hook);
 Result<std::vector<Rule>> parse_rules(std::string_view text, Hook hook, std::string_view source);
 
 /// The rule that the words of a command line spell. A shell has taken the quotes away from the
-/// argument of `comment`, `cgroup` and `exe`; here it gets them back where it needs them. A word may
-/// as well be a whole rule.
+/// argument of `comment`, `cgroup` and `exe`; here it gets them back where it needs them. A word
+/// may as well be a whole rule.
 std::string rule_text(const std::vector<std::string>& words);
 
 /// The canonical text; it parses to an equal rule. The id is not part of it.

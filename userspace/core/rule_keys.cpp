@@ -34,18 +34,24 @@ constexpr NamedRange protocols[] = {
 
 // IANA "Differentiated Services Field Codepoints": RFC 2474, 2597, 3246, 5865, 8622.
 constexpr NamedRange code_points[] = {
-    one("cs0", 0),   one("cs1", 8),   one("cs2", 16),  one("cs3", 24),        one("cs4", 32),
-    one("cs5", 40),  one("cs6", 48),  one("cs7", 56),  one("af11", 10),       one("af12", 12),
-    one("af13", 14), one("af21", 18), one("af22", 20), one("af23", 22),       one("af31", 26),
-    one("af32", 28), one("af33", 30), one("af41", 34), one("af42", 36),       one("af43", 38),
+    one("cs0", 0),   one("cs1", 8),   one("cs2", 16),  one("cs3", 24),      one("cs4", 32),
+    one("cs5", 40),  one("cs6", 48),  one("cs7", 56),  one("af11", 10),     one("af12", 12),
+    one("af13", 14), one("af21", 18), one("af22", 20), one("af23", 22),     one("af31", 26),
+    one("af32", 28), one("af33", 30), one("af41", 34), one("af42", 36),     one("af43", 38),
     one("le", 1),    one("ef", 46),   one("va", 44),   one("be", 0, false),
 };
 
 // IANA "IEEE 802 Numbers".
 constexpr NamedRange ether_types[] = {
-    one("ipv4", 0x0800), one("arp", 0x0806),             one("ipv6", 0x86dd),
-    one("mpls", 0x8847), one("pppoe-discovery", 0x8863), one("pppoe", 0x8864),
-    one("eapol", 0x888e), one("lldp", 0x88cc),           one("macsec", 0x88e5),
+    one("ipv4", 0x0800),
+    one("arp", 0x0806),
+    one("ipv6", 0x86dd),
+    one("mpls", 0x8847),
+    one("pppoe-discovery", 0x8863),
+    one("pppoe", 0x8864),
+    one("eapol", 0x888e),
+    one("lldp", 0x88cc),
+    one("macsec", 0x88e5),
     one("ptp", 0x88f7),
 };
 
@@ -64,10 +70,10 @@ constexpr NamedRange flag_names[] = {
 };
 
 constexpr NamedRange services[] = {
-    one("ftp", 21),    one("ssh", 22),    one("telnet", 23),     one("smtp", 25),
-    one("domain", 53), one("http", 80),   one("pop3", 110),      one("ntp", 123),
-    one("imap2", 143), one("snmp", 161),  one("bgp", 179),       one("ldap", 389),
-    one("https", 443), one("syslog", 514), one("submission", 587), one("imaps", 993),
+    one("ftp", 21),    one("ssh", 22),     one("telnet", 23),       one("smtp", 25),
+    one("domain", 53), one("http", 80),    one("pop3", 110),        one("ntp", 123),
+    one("imap2", 143), one("snmp", 161),   one("bgp", 179),         one("ldap", 389),
+    one("https", 443), one("syslog", 514), one("submission", 587),  one("imaps", 993),
     one("pop3s", 995), one("mysql", 3306), one("postgresql", 5432),
 };
 
@@ -105,41 +111,26 @@ constexpr IcmpType icmp_type_names[] = {
 };
 
 constexpr IcmpCode icmp_code_names[] = {
-    {"net-unreachable", protocol_icmp, 3, 0},
-    {"host-unreachable", protocol_icmp, 3, 1},
-    {"protocol-unreachable", protocol_icmp, 3, 2},
-    {"port-unreachable", protocol_icmp, 3, 3},
-    {"fragmentation-needed", protocol_icmp, 3, 4},
-    {"source-route-failed", protocol_icmp, 3, 5},
-    {"net-prohibited", protocol_icmp, 3, 9},
-    {"host-prohibited", protocol_icmp, 3, 10},
-    {"admin-prohibited", protocol_icmp, 3, 13},
-    {"net-redirect", protocol_icmp, 5, 0},
-    {"host-redirect", protocol_icmp, 5, 1},
-    {"ttl-exceeded", protocol_icmp, 11, 0},
-    {"reassembly-exceeded", protocol_icmp, 11, 1},
-    {"no-route", protocol_icmp6, 1, 0},
-    {"admin-prohibited", protocol_icmp6, 1, 1},
-    {"beyond-scope", protocol_icmp6, 1, 2},
-    {"address-unreachable", protocol_icmp6, 1, 3},
-    {"port-unreachable", protocol_icmp6, 1, 4},
-    {"policy-failed", protocol_icmp6, 1, 5},
-    {"route-rejected", protocol_icmp6, 1, 6},
-    {"hop-limit-exceeded", protocol_icmp6, 3, 0},
-    {"reassembly-exceeded", protocol_icmp6, 3, 1},
-    {"bad-header", protocol_icmp6, 4, 0},
-    {"unknown-next-header", protocol_icmp6, 4, 1},
+    {"net-unreachable", protocol_icmp, 3, 0},      {"host-unreachable", protocol_icmp, 3, 1},
+    {"protocol-unreachable", protocol_icmp, 3, 2}, {"port-unreachable", protocol_icmp, 3, 3},
+    {"fragmentation-needed", protocol_icmp, 3, 4}, {"source-route-failed", protocol_icmp, 3, 5},
+    {"net-prohibited", protocol_icmp, 3, 9},       {"host-prohibited", protocol_icmp, 3, 10},
+    {"admin-prohibited", protocol_icmp, 3, 13},    {"net-redirect", protocol_icmp, 5, 0},
+    {"host-redirect", protocol_icmp, 5, 1},        {"ttl-exceeded", protocol_icmp, 11, 0},
+    {"reassembly-exceeded", protocol_icmp, 11, 1}, {"no-route", protocol_icmp6, 1, 0},
+    {"admin-prohibited", protocol_icmp6, 1, 1},    {"beyond-scope", protocol_icmp6, 1, 2},
+    {"address-unreachable", protocol_icmp6, 1, 3}, {"port-unreachable", protocol_icmp6, 1, 4},
+    {"policy-failed", protocol_icmp6, 1, 5},       {"route-rejected", protocol_icmp6, 1, 6},
+    {"hop-limit-exceeded", protocol_icmp6, 3, 0},  {"reassembly-exceeded", protocol_icmp6, 3, 1},
+    {"bad-header", protocol_icmp6, 4, 0},          {"unknown-next-header", protocol_icmp6, 4, 1},
     {"unknown-option", protocol_icmp6, 4, 2},
 };
 
 constexpr std::uint64_t second = 1'000'000'000;
 constexpr NamedRange times[] = {
-    one("s", second),
-    one("second", second, false),
-    one("min", 60 * second),
-    one("minute", 60 * second, false),
-    one("hour", 3600 * second),
-    one("day", 86400 * second),
+    one("s", second),           one("second", second, false),
+    one("min", 60 * second),    one("minute", 60 * second, false),
+    one("hour", 3600 * second), one("day", 86400 * second),
 };
 constexpr NamedRange rates[] = {
     one("bit", 1),
@@ -150,15 +141,42 @@ constexpr NamedRange rates[] = {
 };
 constexpr NamedRange sizes[] = {one("", 1), one("k", 1 << 10), one("m", 1 << 20)};
 
+// clang-format off: one entry, one glance
 constexpr KeyInfo keys[] = {
-    {Key::src, "src", packets, ValueForm::addresses, 0, false, {},
-     "ADDRESS, ADDRESS/LENGTH, a list {A, B}, or @SET", "source address"},
-    {Key::dst, "dst", everywhere, ValueForm::addresses, 0, false, {},
-     "ADDRESS, ADDRESS/LENGTH, a list {A, B}, or @SET", "destination address"},
-    {Key::sport, "sport", everywhere, ValueForm::ports, 65535, false, {},
+    {Key::src,
+     "src",
+     packets,
+     ValueForm::addresses,
+     0,
+     false,
+     {},
+     "ADDRESS, ADDRESS/LENGTH, a list {A, B}, or @SET",
+     "source address"},
+    {Key::dst,
+     "dst",
+     everywhere,
+     ValueForm::addresses,
+     0,
+     false,
+     {},
+     "ADDRESS, ADDRESS/LENGTH, a list {A, B}, or @SET",
+     "destination address"},
+    {Key::sport,
+     "sport",
+     everywhere,
+     ValueForm::ports,
+     65535,
+     false,
+     {},
      "0-65535, a range A-B, a service name, a list {A, B}, or @SET",
      "source port of TCP, UDP or SCTP"},
-    {Key::dport, "dport", everywhere, ValueForm::ports, 65535, false, {},
+    {Key::dport,
+     "dport",
+     everywhere,
+     ValueForm::ports,
+     65535,
+     false,
+     {},
      "0-65535, a range A-B, a service name, a list {A, B}, or @SET",
      "destination port of TCP, UDP or SCTP"},
     {Key::proto, "proto", everywhere, ValueForm::numbers, 255, false, protocols,
@@ -168,10 +186,24 @@ constexpr KeyInfo keys[] = {
      "VALUE/MASK or VALUE, each of them fin,syn,rst,psh,ack,urg,ece,cwr joined by commas, none, "
      "all, or a number up to 0xff",
      "TCP flags: those in MASK are as in VALUE"},
-    {Key::icmp_type, "icmp-type", packets, ValueForm::icmp, 255, false, {},
-     "0-255, a range A-B, a type's name, or a list {A, B}", "type of ICMP or ICMPv6"},
-    {Key::icmp_code, "icmp-code", packets, ValueForm::icmp, 255, false, {},
-     "0-255, a range A-B, a code's name, or a list {A, B}", "code of ICMP or ICMPv6"},
+    {Key::icmp_type,
+     "icmp-type",
+     packets,
+     ValueForm::icmp,
+     255,
+     false,
+     {},
+     "0-255, a range A-B, a type's name, or a list {A, B}",
+     "type of ICMP or ICMPv6"},
+    {Key::icmp_code,
+     "icmp-code",
+     packets,
+     ValueForm::icmp,
+     255,
+     false,
+     {},
+     "0-255, a range A-B, a code's name, or a list {A, B}",
+     "code of ICMP or ICMPv6"},
     {Key::vlan, "vlan", packets, ValueForm::vlan, 4095, false, vlans,
      "0-4095, a range A-B, a list {A, B}, any, or none", "id of the outer VLAN tag"},
     {Key::frag, "frag", packets, ValueForm::names, frag_later, false, fragments,
@@ -179,33 +211,89 @@ constexpr KeyInfo keys[] = {
     {Key::dscp, "dscp", packets, ValueForm::numbers, 63, false, code_points,
      "0-63, a name (ef, af11-af43, cs0-cs7, le, va), a range A-B, or a list {A, B}",
      "DSCP of the IP header"},
-    {Key::len, "len", packets, ValueForm::numbers, 0xffffffff, false, {},
-     "bytes, a range A-B, or a list {A, B}", "length of the frame with all its headers"},
+    {Key::len,
+     "len",
+     packets,
+     ValueForm::numbers,
+     0xffffffff,
+     false,
+     {},
+     "bytes, a range A-B, or a list {A, B}",
+     "length of the frame with all its headers"},
     {Key::ether_type, "ether-type", packets, ValueForm::numbers, 0xffff, true, ether_types,
      "0-0xffff, a name (ipv4, ipv6, arp, mpls, pppoe, pppoe-discovery, eapol, lldp, macsec, ptp), "
      "a range A-B, or a list {A, B}",
      "EtherType behind the VLAN tags"},
-    {Key::ether_src, "ether-src", packets, ValueForm::macs, 0xffffffffffff, false, {},
-     "a MAC address like 02:00:00:00:00:01, a range A-B, or a list {A, B}", "source MAC address"},
-    {Key::ether_dst, "ether-dst", packets, ValueForm::macs, 0xffffffffffff, false, {},
+    {Key::ether_src,
+     "ether-src",
+     packets,
+     ValueForm::macs,
+     0xffffffffffff,
+     false,
+     {},
+     "a MAC address like 02:00:00:00:00:01, a range A-B, or a list {A, B}",
+     "source MAC address"},
+    {Key::ether_dst,
+     "ether-dst",
+     packets,
+     ValueForm::macs,
+     0xffffffffffff,
+     false,
+     {},
      "a MAC address like 02:00:00:00:00:01, a range A-B, or a list {A, B}",
      "destination MAC address"},
-    {Key::mark, "mark", tc, ValueForm::mark, 0xffffffff, true, {},
-     "NUMBER or NUMBER/MASK", "mark that the packet carries"},
-    {Key::uid, "uid", policy, ValueForm::users, 0xfffffffe, false, {},
-     "a user's name or number, a range A-B, or a list {A, B}", "user that connects"},
-    {Key::gid, "gid", policy, ValueForm::groups, 0xfffffffe, false, {},
-     "a group's name or number, a range A-B, or a list {A, B}", "group that connects"},
-    {Key::cgroup, "cgroup", policy, ValueForm::path, 0, false, {},
-     "an absolute path in the cgroup hierarchy", "cgroup of the process, or one above it"},
-    {Key::exe, "exe", policy, ValueForm::path, 0, false, {},
-     "an absolute path", "executable file that the process runs"},
+    {Key::mark,
+     "mark",
+     tc,
+     ValueForm::mark,
+     0xffffffff,
+     true,
+     {},
+     "NUMBER or NUMBER/MASK",
+     "mark that the packet carries"},
+    {Key::uid,
+     "uid",
+     policy,
+     ValueForm::users,
+     0xfffffffe,
+     false,
+     {},
+     "a user's name or number, a range A-B, or a list {A, B}",
+     "user that connects"},
+    {Key::gid,
+     "gid",
+     policy,
+     ValueForm::groups,
+     0xfffffffe,
+     false,
+     {},
+     "a group's name or number, a range A-B, or a list {A, B}",
+     "group that connects"},
+    {Key::cgroup,
+     "cgroup",
+     policy,
+     ValueForm::path,
+     0,
+     false,
+     {},
+     "an absolute path in the cgroup hierarchy",
+     "cgroup of the process, or one above it"},
+    {Key::exe,
+     "exe",
+     policy,
+     ValueForm::path,
+     0,
+     false,
+     {},
+     "an absolute path",
+     "executable file that the process runs"},
 };
 
 constexpr ActionInfo actions[] = {
     {ActionKind::pass, "pass", packets, true, "", "let the packet through"},
     {ActionKind::drop, "drop", packets, true, "", "drop the packet"},
-    {ActionKind::tx, "tx", xdp, true, "", "send the packet back out of the interface it came in by"},
+    {ActionKind::tx, "tx", xdp, true, "",
+     "send the packet back out of the interface it came in by"},
     {ActionKind::redirect, "redirect", packets, true, "IFACE",
      "send the packet out of another interface (in tc also: into it)", "[ingress|egress]"},
     {ActionKind::next, "next", tc, true, "", "leave the verdict to the next program"},
@@ -227,6 +315,8 @@ constexpr ModifierInfo modifiers[] = {
     {Modifier::log, "log", "", "write an event for what the rule matches"},
     {Modifier::comment, "comment", "\"TEXT\"", "a remark that is kept with the rule"},
 };
+
+// clang-format on
 
 static_assert(std::size(keys) == static_cast<std::size_t>(Key::exe) + 1);
 static_assert(std::size(actions) == static_cast<std::size_t>(ActionKind::rate) + 1);
@@ -250,15 +340,29 @@ template <class Info> const Info* find_by_name(std::span<const Info> infos, std:
 
 } // namespace
 
-std::span<const KeyInfo> rule_keys() { return keys; }
-std::span<const ActionInfo> rule_actions() { return actions; }
-std::span<const ModifierInfo> rule_modifiers() { return modifiers; }
+std::span<const KeyInfo> rule_keys() {
+    return keys;
+}
+std::span<const ActionInfo> rule_actions() {
+    return actions;
+}
+std::span<const ModifierInfo> rule_modifiers() {
+    return modifiers;
+}
 
-const KeyInfo& info(Key key) { return keys[static_cast<std::size_t>(key)]; }
-const ActionInfo& info(ActionKind kind) { return actions[static_cast<std::size_t>(kind)]; }
+const KeyInfo& info(Key key) {
+    return keys[static_cast<std::size_t>(key)];
+}
+const ActionInfo& info(ActionKind kind) {
+    return actions[static_cast<std::size_t>(kind)];
+}
 
-const KeyInfo* find_key(std::string_view name) { return find_by_name(rule_keys(), name); }
-const ActionInfo* find_action(std::string_view name) { return find_by_name(rule_actions(), name); }
+const KeyInfo* find_key(std::string_view name) {
+    return find_by_name(rule_keys(), name);
+}
+const ActionInfo* find_action(std::string_view name) {
+    return find_by_name(rule_actions(), name);
+}
 const ModifierInfo* find_modifier(std::string_view name) {
     return find_by_name(rule_modifiers(), name);
 }
@@ -320,12 +424,26 @@ std::vector<std::string> value_words(Key key) {
     return words;
 }
 
-std::span<const IcmpType> icmp_types() { return icmp_type_names; }
-std::span<const IcmpCode> icmp_codes() { return icmp_code_names; }
-std::span<const NamedRange> tcp_flags() { return flag_names; }
-std::span<const NamedRange> common_services() { return services; }
-std::span<const NamedRange> limit_units() { return times; }
-std::span<const NamedRange> rate_units() { return rates; }
-std::span<const NamedRange> size_units() { return sizes; }
+std::span<const IcmpType> icmp_types() {
+    return icmp_type_names;
+}
+std::span<const IcmpCode> icmp_codes() {
+    return icmp_code_names;
+}
+std::span<const NamedRange> tcp_flags() {
+    return flag_names;
+}
+std::span<const NamedRange> common_services() {
+    return services;
+}
+std::span<const NamedRange> limit_units() {
+    return times;
+}
+std::span<const NamedRange> rate_units() {
+    return rates;
+}
+std::span<const NamedRange> size_units() {
+    return sizes;
+}
 
 } // namespace netctl

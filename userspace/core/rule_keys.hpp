@@ -43,8 +43,8 @@ struct KeyInfo {
     std::string_view name;
     std::uint8_t hooks = 0; ///< of Hook
     ValueForm form{};
-    std::uint64_t max = 0;  ///< of a number
-    bool hex = false;       ///< numbers print as 0x…
+    std::uint64_t max = 0; ///< of a number
+    bool hex = false;      ///< numbers print as 0x…
     std::span<const NamedRange> names{};
     std::string_view value; ///< what is allowed, as shown to the user
     std::string_view help;  ///< one sentence without full stop

@@ -12,8 +12,9 @@ namespace {
 
 constexpr std::size_t shown_columns = 96;
 
-bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
-
+bool is_blank(char c) {
+    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
 
 /// Bytes of the UTF-8 sequence at `at`; 0 if there is no valid one (RFC 3629, table 3-7 of Unicode:
 /// no overlong forms, no surrogates, nothing above U+10FFFF).
@@ -34,8 +35,8 @@ std::size_t utf8_length(std::string_view text, std::size_t at) {
                    ? 3
                    : 0;
     if (first >= 0xf0 && first <= 0xf4)
-        return follows(1, first == 0xf0 ? 0x90 : 0x80, first == 0xf4 ? 0x8f : 0xbf) &&
-                       follows(2) && follows(3)
+        return follows(1, first == 0xf0 ? 0x90 : 0x80, first == 0xf4 ? 0x8f : 0xbf) && follows(2) &&
+                       follows(3)
                    ? 4
                    : 0;
     return 0;
@@ -119,8 +120,9 @@ class Lexer {
         const std::size_t begin = at_;
         while (at_ < text_.size() && !ends_word(text_[at_])) {
             if (text_[at_] == '"')
-                return rule_error(text_, {at_, at_ + 1}, "a quote within a word",
-                                  "allowed: a quoted text that is parted from other words by blanks");
+                return rule_error(
+                    text_, {at_, at_ + 1}, "a quote within a word",
+                    "allowed: a quoted text that is parted from other words by blanks");
             at_++;
         }
         add(TokenKind::word, std::string(text_.substr(begin, at_ - begin)), begin);
@@ -152,7 +154,8 @@ class Lexer {
     }
 
     void add(TokenKind kind, std::string content, std::size_t begin) {
-        const std::size_t end = kind == TokenKind::open || kind == TokenKind::close ? begin + 1 : at_;
+        const std::size_t end =
+            kind == TokenKind::open || kind == TokenKind::close ? begin + 1 : at_;
         tokens_.push_back({kind, std::move(content), {begin, end}});
     }
 
@@ -164,12 +167,36 @@ class Lexer {
 
 } // namespace
 
-Result<std::vector<Token>> lex_rule(std::string_view text) { return Lexer(text).run(); }
+std::string shortened(std::string_view text) {
+    constexpr std::size_t longest = 64;
+    if (text.size() <= longest)
+        return std::string(text);
+    std::size_t end = 0;
+    while (end < longest)
+        end += std::max<std::size_t>(utf8_length(text, end), 1);
+    return std::string(text.substr(0, end)) + "…";
+}
+
+Result<std::vector<Token>> lex_rule(std::string_view text) {
+    return Lexer(text).run();
+}
 
 Error rule_error(std::string_view text, Place place, const std::string& message,
                  const std::string& allowed, std::string hint) {
-    const std::vector<Column> columns = columns_of(text);
+    // A character has at most four bytes: what is further away is not shown.
+    constexpr std::size_t near = 4 * shown_columns;
+    const auto continues = [&](std::size_t at) {
+        return (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80;
+    };
+    std::size_t start = place.begin > near ? place.begin - near : 0;
+    while (start > 0 && start < place.begin && continues(start))
+        start++;
+    std::size_t stop = std::min(text.size(), place.begin + near);
+    while (stop > place.begin && stop < text.size() && continues(stop))
+        stop--;
+    const std::vector<Column> columns = columns_of(text.substr(start, stop - start));
     const auto column_at = [&](std::size_t byte) {
+        byte = std::max(byte, start) - start;
         const auto found =
             std::lower_bound(columns.begin(), columns.end(), byte,
                              [](const Column& column, std::size_t b) { return column.begin < b; });
@@ -185,11 +212,12 @@ Error rule_error(std::string_view text, Place place, const std::string& message,
         first = std::min(first, columns.size() - shown_columns);
         last = first + shown_columns;
     }
-    std::string line = first > 0 ? "…" : "";
-    std::string carets(first > 0 ? 1 : 0, ' ');
+    const bool cut = start > 0 || first > 0;
+    std::string line = cut ? "…" : "";
+    std::string carets(cut ? 1 : 0, ' ');
     for (std::size_t i = first; i < last; i++)
         line += columns[i].text;
-    if (last < columns.size())
+    if (last < columns.size() || stop < text.size())
         line += "…";
     carets.append(from - first, ' ');
     carets += '^';

@@ -41,6 +41,9 @@ struct Token {
 /// not UTF-8, on control characters other than blanks, and on a quote that is not closed.
 Result<std::vector<Token>> lex_rule(std::string_view text);
 
+/// The text, or its beginning and an ellipsis, so that it fits into a message. Takes UTF-8.
+std::string shortened(std::string_view text);
+
 /// An error of kind usage whose `what` is the message, the text, carets under the place, and, if
 /// not empty, what is allowed there, each on its own line. Long text is cut around the place.
 Error rule_error(std::string_view text, Place place, const std::string& message,

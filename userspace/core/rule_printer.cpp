@@ -57,16 +57,15 @@ std::string_view icmp_name(const Rule& rule, const KeyInfo& key, const Range& ra
     }
     const Match* type = rule.find(Key::icmp_type);
     for (const IcmpCode& code : icmp_codes())
-        if (code.prints && code.protocol == protocol && code.code == range.low &&
-            type != nullptr && !type->negated &&
-            type->ranges == std::vector<Range>{{code.type, code.type}})
+        if (code.prints && code.protocol == protocol && code.code == range.low && type != nullptr &&
+            !type->negated && type->ranges == std::vector<Range>{{code.type, code.type}})
             return code.name;
     return {};
 }
 
 std::string range_text(const Rule& rule, const KeyInfo& key, const Range& range) {
-    std::string_view name = key.form == ValueForm::icmp ? icmp_name(rule, key, range)
-                                                        : range_name(key, range);
+    std::string_view name =
+        key.form == ValueForm::icmp ? icmp_name(rule, key, range) : range_name(key, range);
     if (!name.empty())
         return std::string(name);
     const std::string low = number_text(key, range.low);
@@ -143,9 +142,7 @@ std::string action_text(const Action& action) {
         if (action.to_ingress)
             text += " ingress";
         break;
-    case ActionKind::mark:
-        text += " " + mark_text(action.number, action.mask);
-        break;
+    case ActionKind::mark: text += " " + mark_text(action.number, action.mask); break;
     case ActionKind::priority:
         text += action.number > 0xffff
                     ? fmt::format(" {:x}:{:x}", action.number >> 16, action.number & 0xffff)
@@ -159,8 +156,7 @@ std::string action_text(const Action& action) {
         if (action.burst != 0)
             text += " burst " + with_unit(action.burst, size_units());
         break;
-    default:
-        break;
+    default: break;
     }
     return text;
 }
@@ -194,8 +190,8 @@ std::string rule_text(const std::vector<std::string>& words) {
     for (std::size_t i = 0; i < words.size(); i++) {
         const std::string_view before = word(i - (i >= 2 && word(i - 1) == "not" ? 2 : 1));
         const bool whole = before == "comment" || before == "cgroup" || before == "exe";
-        const bool has_quotes = words[i].size() >= 2 && words[i].starts_with('"') &&
-                                words[i].ends_with('"');
+        const bool has_quotes =
+            words[i].size() >= 2 && words[i].starts_with('"') && words[i].ends_with('"');
         text += i == 0 ? "" : " ";
         text += whole && !has_quotes ? quoted(words[i]) : words[i];
     }
@@ -203,8 +199,18 @@ std::string rule_text(const std::vector<std::string>& words) {
 }
 
 std::string to_string(const Rule& rule) {
+    // People say `proto tcp dport 80`: the protocol stands before the ports.
+    std::vector<Match> matches = rule.matches;
+    const auto ports = std::find_if(matches.begin(), matches.end(), [](const Match& match) {
+        return match.key == Key::sport || match.key == Key::dport;
+    });
+    const auto proto = std::find_if(ports, matches.end(),
+                                    [](const Match& match) { return match.key == Key::proto; });
+    if (proto != matches.end())
+        std::rotate(ports, proto, proto + 1);
+
     std::vector<std::string> words;
-    for (const Match& match : rule.matches)
+    for (const Match& match : matches)
         words.push_back(fmt::format("{}{} {}", to_string(match.key), match.negated ? " not" : "",
                                     value_text(rule, match)));
     if (needs_then(rule))

@@ -32,8 +32,8 @@ std::string closest(std::string_view word, const std::vector<std::string>& candi
     for (const std::string& candidate : candidates) {
         // A difference in length alone costs as many edits; this also keeps the cost of absurdly
         // long words down.
-        const std::size_t difference = std::max(word.size(), candidate.size()) -
-                                       std::min(word.size(), candidate.size());
+        const std::size_t difference =
+            std::max(word.size(), candidate.size()) - std::min(word.size(), candidate.size());
         if (difference >= least)
             continue;
         const unsigned distance = edit_distance(word, candidate);

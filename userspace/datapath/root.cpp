@@ -45,6 +45,7 @@ Result<> Root::check_version() const {
 }
 
 Result<Root> Root::open(const std::string& path) {
+    NETCTL_TRY(bpf::check_capabilities()); // else a root that we may not see looks like none
     Root root(path);
     if (!root.exists())
         return root;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include "core/json.hpp"
 #include "datapath/rule_command.hpp"
 
 #include <algorithm>

@@ -262,6 +262,13 @@ Result<std::uint32_t> ProgRun::time(std::span<const std::uint8_t> frame,
     return attributes.test.duration;
 }
 
+Result<bpf::RawMap> ProgRun::set_map(const std::string& outer, std::uint32_t use) const {
+    std::uint32_t id = 0;
+    if (!NETCTL_TRY(NETCTL_TRY(object_.map(outer)).lookup(&use, &id)))
+        return Error::failed(fmt::format("{} holds no map for use {}", outer, use));
+    return bpf::RawMap::open_id(id);
+}
+
 Result<nc_stats> ProgRun::stats() const {
     return sum_of_cpus<nc_stats>(NETCTL_TRY(object_.map("stats")), 0);
 }

@@ -23,8 +23,8 @@ namespace netctl::testing {
 /// A set as tests know it: what its maps hold, and the plain answer whether it has something.
 struct TestSet {
     nc_set_type type = NC_SET_HOST;
-    std::vector<std::pair<Prefix, nc_set_value>> addresses;
-    std::vector<std::pair<std::uint16_t, nc_set_value>> ports;
+    std::vector<std::pair<Prefix, nc_set_value>> addresses{};
+    std::vector<std::pair<std::uint16_t, nc_set_value>> ports{};
 
     bool has(const Address& address) const;
     bool has(std::uint16_t port) const;
@@ -36,8 +36,8 @@ using TestSets = std::map<std::string, TestSet>;
 classifier::SetOracle oracle(const TestSets& sets);
 
 struct ProgSetup {
-    std::vector<Rule> rules; ///< ids and counter slots are their positions plus one, and positions
-    TestSets sets;
+    std::vector<Rule> rules{}; ///< ids and counter slots are their positions plus one, and positions
+    TestSets sets{};
     nc_verdict default_verdict = NC_VERDICT_PASS;
     nc_verdict unparsed_verdict = NC_VERDICT_DROP;
     bool simulate = false;
@@ -72,7 +72,8 @@ class ProgRun {
     Result<nc_stats> stats() const;
     Result<nc_counter> counter(std::size_t position) const;
     Result<bpf::RawMap> map(const std::string& name) const { return object_.map(name); }
-    const bpf::Program& program() const { return program_; }
+    /// The inner map of set use `use` in `outer`, as another tool would write it.
+    Result<bpf::RawMap> set_map(const std::string& outer, std::uint32_t use) const;
 
   private:
     ProgRun(std::shared_ptr<void> owner, bpf::Object object)

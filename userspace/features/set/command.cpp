@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "core/command.hpp"
+#include "core/json.hpp"
 #include "features/set/controller.hpp"
 
 namespace netctl::set {

@@ -9,6 +9,7 @@
 #include "classifier/packet.hpp"
 #include "classifier/packet_text.hpp"
 #include "core/command.hpp"
+#include "core/json.hpp"
 #include "datapath/rule_command.hpp"
 #include "features/xdp/controller.hpp"
 #include "sys/pcap.hpp"

@@ -148,6 +148,29 @@ Result<bpf::Link> attach_link(const sys::Interface& interface, const bpf::Progra
     return link;
 }
 
+/// A point is named after its interface; the same name in another namespace is another interface.
+Result<> check_netns(const PointState& state, const std::string& interface,
+                     const bpf::PinDir& dir) {
+    if (state.point.netns_inode == NETCTL_TRY(sys::current_netns_inode()))
+        return {};
+    return Error::failed(fmt::format("{} at {} is an interface of another network namespace",
+                                     interface, dir.path()),
+                         "name the namespace with --netns, or use another --root");
+}
+
+/// Pins a link in the place of one whose interface is gone. Killed between its two steps, it leaves
+/// `link~new`, which the next attach takes for what it is.
+Result<> replace_link(const bpf::PinDir& dir, const bpf::Link& link) {
+    NETCTL_TRY(link.pin(dir.path_of("link~new")));
+    return dir.rename("link~new", "link");
+}
+
+Result<> finish_replacement(const bpf::PinDir& dir) {
+    if (!dir.has("link~new"))
+        return {};
+    return dir.rename("link~new", "link");
+}
+
 /// The rules of one attached interface.
 class Editor : public datapath::RuleEditor {
   public:
@@ -168,6 +191,8 @@ class Editor : public datapath::RuleEditor {
         const auto live = NETCTL_TRY(datapath::open_point(dir, Hook::xdp));
         if (!live)
             return not_attached(interface_);
+        if (live->link_info.ifindex != 0)
+            NETCTL_TRY(check_netns(live->state, interface_, dir));
         PointState state = live->state;
         NETCTL_TRY(edit(state));
         state.point.generation++;
@@ -298,14 +323,10 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
         return Error::unsupported(fmt::format("{} is no Ethernet device", interface.name),
                                   "netctl tc works on devices without Ethernet headers");
     const bpf::PinDir dir = point_dir(root, interface.name);
+    NETCTL_TRY(finish_replacement(dir));
     const auto live = NETCTL_TRY(datapath::open_point(dir, Hook::xdp));
-    const std::uint64_t netns = NETCTL_TRY(sys::current_netns_inode());
     if (live && live->link_info.ifindex != 0) {
-        if (live->state.point.netns_inode != netns)
-            return Error::failed(
-                fmt::format("{} at {} is an interface of another network namespace",
-                            interface.name, dir.path()),
-                "name the namespace with --netns, or use another --root");
+        NETCTL_TRY(check_netns(live->state, interface.name, dir));
         return Error::failed(
             fmt::format("netctl's XDP filter is attached to {} already", interface.name),
             "`netctl xdp rule` changes its rules; detach it first to change its mode or default");
@@ -324,7 +345,7 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
         static_cast<nc_verdict>(point.unparsed_verdict));
     point.log_rate = request.log_rate.value_or(point.log_rate);
     point.ifindex = interface.index;
-    point.netns_inode = netns;
+    point.netns_inode = NETCTL_TRY(sys::current_netns_inode());
     point.generation++;
 
     const Loaded loaded =
@@ -340,9 +361,7 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     // The link's pin comes first: with it everything can be found, without it nothing is attached
     // once this process ends.
     NETCTL_TRY(dir.create());
-    if (live)
-        NETCTL_TRY(dir.unpin("link"));
-    NETCTL_TRY(link.pin(dir.path_of("link")));
+    NETCTL_TRY(live ? replace_link(dir, link) : link.pin(dir.path_of("link")));
     NETCTL_TRY(datapath::publish_pins(dir, program));
     NETCTL_TRY(root.next_generation());
     report.program_id = NETCTL_TRY(program.info()).id;
@@ -437,7 +456,7 @@ Result<> Controller::follow_log(const std::string& interface,
             return handle(event);
         }));
     while (NETCTL_TRY(buffer.poll(100)))
-        if (!idle())
+        if (!idle() || !dir.has("link"))
             break;
     return {};
 }

@@ -88,8 +88,8 @@ class Controller {
 
     Result<std::unique_ptr<datapath::RuleEditor>> edit(const std::string& interface) const;
 
-    /// Calls `handle` for each event until it returns false; between events `idle` is asked at
-    /// least ten times a second whether to go on. Only one reader at a time.
+    /// Calls `handle` for each event until it returns false, or the point is detached; between events
+    /// `idle` is asked at least ten times a second whether to go on. Only one reader at a time.
     Result<> follow_log(const std::string& interface,
                         const std::function<bool(const LogEvent&)>& handle,
                         const std::function<bool()>& idle) const;

@@ -4,7 +4,6 @@
 // limits, log, counters, frames of several buffers, redirect targets.
 #include <cstdlib>
 #include <cstring>
-#include <set>
 #include <thread>
 
 #include <fmt/format.h>
@@ -14,6 +13,7 @@
 #include "classifier/packet.hpp"
 #include "classifier/reference.hpp"
 #include "netctl/abi/classify.h" // of the skeleton's types
+#include "testing/examples.hpp"
 #include "testing/fuzz.hpp"
 #include "testing/packet.hpp"
 #include "testing/prog_run.hpp"
@@ -287,6 +287,438 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
     EXPECT_GT(reasons[NC_REASON_RULE], done / 5);
     EXPECT_GT(reasons[NC_REASON_DEFAULT], done / 20);
     EXPECT_GT(reasons[NC_REASON_UNPARSED], done / 20);
+}
+
+// ---- the examples that the reference is held to ----
+
+/// Loads, or fails the test with the kernel's words.
+ProgRun must_load(const ProgSetup& setup) {
+    auto run = load(setup);
+    if (!run) {
+        ADD_FAILURE() << run.error().what << "\n" << to_text(setup);
+        std::abort();
+    }
+    return std::move(run).value();
+}
+
+std::vector<Rule> rules(std::initializer_list<std::string> texts) {
+    std::vector<Rule> parsed;
+    for (const std::string& text : texts) {
+        auto rule = parse_rule(text, Hook::xdp);
+        EXPECT_TRUE(rule) << rule.error().what;
+        if (rule)
+            parsed.push_back(*rule);
+    }
+    return parsed;
+}
+
+std::uint32_t must_run(const ProgRun& run, const Bytes& frame) {
+    const auto action = run.run(frame);
+    EXPECT_TRUE(action) << action.error().what;
+    return action ? *action : 0;
+}
+
+nc_stats must_stats(const ProgRun& run) {
+    const auto stats = run.stats();
+    EXPECT_TRUE(stats) << stats.error().what;
+    return stats ? *stats : nc_stats{};
+}
+
+nc_counter must_counter(const ProgRun& run, std::size_t position) {
+    const auto counter = run.counter(position);
+    EXPECT_TRUE(counter) << counter.error().what;
+    return counter ? *counter : nc_counter{};
+}
+
+TEST(XdpExamples, Match) {
+    for (const Example& example : examples()) {
+        Bytes frame = example.packet.bytes();
+        frame.resize(frame.size() + example.padding);
+        const ProgRun run = must_load({.rules = rules({std::string(example.match) + " drop"})});
+        EXPECT_EQ(must_run(run, frame), example.matches ? xdp_drop : xdp_pass)
+            << example.why << ": " << example.match << "\n"
+            << example.packet.to_string();
+    }
+}
+
+TEST(XdpExamples, UnparsedFramesGetTheirVerdictAndAreCounted) {
+    const auto catch_all = rules({"tx"});
+    const ProgRun dropping =
+        must_load({.rules = catch_all, .unparsed_verdict = NC_VERDICT_DROP});
+    const ProgRun passing = must_load({.rules = catch_all, .unparsed_verdict = NC_VERDICT_PASS});
+    nc_stats expected{};
+    for (const Fault& fault : faults()) {
+        EXPECT_EQ(must_run(dropping, fault.frame), xdp_drop) << fault.what;
+        EXPECT_EQ(must_run(passing, fault.frame), xdp_pass) << fault.what;
+        expected.unparsed[fault.reason]++;
+    }
+    const nc_stats stats = must_stats(dropping);
+    for (int reason = 0; reason < NC_UNPARSED_REASONS; reason++)
+        EXPECT_EQ(stats.unparsed[reason], expected.unparsed[reason]) << "reason " << reason;
+    EXPECT_EQ(stats.verdicts[NC_VERDICT_DROP], faults().size());
+    EXPECT_EQ(must_counter(dropping, 0).packets, 0U) << "no rule is asked";
+}
+
+TEST(Xdp, EachActionHasItsReturnCodeAndCounters) {
+    const ProgRun run = must_load({.rules = rules({"dport 1 pass", "dport 2 drop", "dport 3 tx",
+                                                   "dport 4 redirect lo"}),
+                                   .default_verdict = NC_VERDICT_DROP});
+    const auto send = [&](std::uint16_t port, std::size_t size) {
+        return must_run(run, (Ether{} / Ipv4{} / Udp{.dport = port} / Payload{size}).bytes());
+    };
+    EXPECT_EQ(send(1, 100), xdp_pass);
+    EXPECT_EQ(send(2, 200), xdp_drop);
+    EXPECT_EQ(send(3, 300), xdp_tx);
+    EXPECT_EQ(send(4, 400), xdp_redirect);
+    EXPECT_EQ(send(4, 400), xdp_redirect);
+    EXPECT_EQ(send(5, 500), xdp_drop);
+    const std::uint64_t headers = 14 + 20 + 8;
+    for (std::size_t i = 0; i < 4; i++) {
+        const nc_counter counter = must_counter(run, i);
+        const std::uint64_t packets = i == 3 ? 2 : 1;
+        EXPECT_EQ(counter.packets, packets);
+        EXPECT_EQ(counter.bytes, packets * (headers + 100 * (i + 1)));
+    }
+    const nc_stats stats = must_stats(run);
+    EXPECT_EQ(stats.packets, 6U);
+    EXPECT_EQ(stats.bytes, 6 * headers + 1900);
+    EXPECT_EQ(stats.verdicts[NC_VERDICT_PASS], 1U);
+    EXPECT_EQ(stats.verdicts[NC_VERDICT_DROP], 2U);
+    EXPECT_EQ(stats.verdicts[NC_VERDICT_TX], 1U);
+    EXPECT_EQ(stats.verdicts[NC_VERDICT_REDIRECT], 2U);
+    EXPECT_EQ(stats.default_packets, 1U);
+    EXPECT_EQ(stats.default_bytes, headers + 500);
+}
+
+TEST(Xdp, CountersOfManyRulesLieInSeveralChunks) {
+    ProgSetup setup;
+    for (int i = 0; i < 3000; i++)
+        setup.rules.push_back(rules({fmt::format("dport {} drop", i)}).front());
+    const ProgRun run = must_load(setup);
+    for (const std::uint16_t port : {0, 1023, 1024, 2047, 2048, 2999}) {
+        EXPECT_EQ(must_run(run, (Ether{} / Ipv6{} / Tcp{.dport = port}).bytes()), xdp_drop);
+        EXPECT_EQ(must_counter(run, port).packets, 1U) << port;
+    }
+}
+
+TEST(Xdp, ARedirectWhoseTargetIsGoneDropsAndIsCounted) {
+    const ProgRun run = must_load({.rules = rules({"redirect nowhere0 log"})});
+    EXPECT_EQ(must_run(run, (Ether{} / Ipv4{} / Tcp{}).bytes()), xdp_drop);
+    const nc_stats stats = must_stats(run);
+    EXPECT_EQ(stats.redirect_failed, 1U);
+    EXPECT_EQ(stats.verdicts[NC_VERDICT_DROP], 1U);
+    EXPECT_EQ(stats.verdicts[NC_VERDICT_REDIRECT], 0U);
+}
+
+// ---- sets ----
+
+TEST(XdpSets, ElementsThatDoNotCount) {
+    constexpr nc_set_value member{}, absent{0, NC_SET_ABSENT}, past{1, 0}, future{0xffffffff, 0};
+    TestSet cidr{.type = NC_SET_CIDR};
+    cidr.addresses = {{net("10.0.0.0/8"), member},        {net("10.1.0.0/16"), absent},
+                      {net("10.2.0.0/16"), past},         {net("10.2.3.0/24"), past},
+                      {net("172.16.0.0/12"), past},       {net("192.0.2.0/24"), future},
+                      {net("10.1.1.0/24"), {1, NC_SET_ABSENT}},
+                      {net("2001:db8::/32"), member},     {net("2001:db8:1::/48"), past},
+                      {net("2001:db8:2::/48"), absent}};
+    TestSet host{.type = NC_SET_HOST};
+    host.addresses = {{net("10.0.0.1"), member}, {net("10.0.0.2"), absent}, {net("10.0.0.3"), past}};
+    ProgSetup setup;
+    setup.sets = {{"cidr", cidr}, {"host", host}};
+    setup.rules = rules({"src @cidr drop", "dst @host tx"});
+    const ProgRun run = must_load(setup);
+
+    struct Row {
+        const char* address;
+        bool member;
+        const char* why;
+    };
+    for (const Row& row : {
+             Row{"10.9.9.9", true, "a prefix covers it"},
+             Row{"10.1.2.3", false, "a longer prefix takes it out"},
+             Row{"10.2.9.9", true, "what expired does not hide the wider prefix"},
+             Row{"10.2.3.4", true, "... nor do two that expired"},
+             Row{"10.1.1.1", false, "behind an expired tombstone is one that counts"},
+             Row{"172.16.0.1", false, "expired"},
+             Row{"192.0.2.1", true, "not expired yet"},
+             Row{"203.0.113.1", false, "nothing covers it"},
+             Row{"2001:db8::1", true, "IPv6"},
+             Row{"2001:db8:1::1", true, "IPv6, expired under a wider one"},
+             Row{"2001:db8:2::1", false, "IPv6, taken out"},
+         }) {
+        const Address address = ip(row.address);
+        const Bytes frame = address.family == Family::ipv4
+                                ? (Ether{} / Ipv4{.src = address} / Tcp{}).bytes()
+                                : (Ether{} / Ipv6{.src = address} / Tcp{}).bytes();
+        EXPECT_EQ(must_run(run, frame), row.member ? xdp_drop : xdp_pass)
+            << row.address << ": " << row.why;
+        EXPECT_EQ(cidr.has(address), row.member) << row.address << ": " << row.why;
+    }
+    for (const auto& [address, is_member] :
+         {std::pair{"10.0.0.1", true}, {"10.0.0.2", false}, {"10.0.0.3", false}})
+        EXPECT_EQ(must_run(run, (Ether{} / Ipv4{.src = ip("203.0.113.1"), .dst = ip(address)}).bytes()),
+                  is_member ? xdp_tx : xdp_pass)
+            << address;
+}
+
+TEST(XdpSets, AWriteTakesEffectAtOnce) {
+    ProgSetup setup;
+    setup.sets["bad"] = {.type = NC_SET_HOST};
+    setup.rules = rules({"src @bad drop"});
+    const ProgRun run = must_load(setup);
+    const Bytes frame = (Ether{} / Ipv4{.src = ip("192.0.2.9")} / Tcp{}).bytes();
+    EXPECT_EQ(must_run(run, frame), xdp_pass);
+
+    const auto map = run.set_map("set_host4", 0);
+    ASSERT_TRUE(map) << map.error().what;
+    nc_set_host4 key{};
+    std::memcpy(&key.address, ip("192.0.2.9").bytes.data(), 4);
+    const nc_set_value value{};
+    ASSERT_TRUE(map->update(&key, &value));
+    EXPECT_EQ(must_run(run, frame), xdp_drop);
+    ASSERT_TRUE(map->erase(&key));
+    EXPECT_EQ(must_run(run, frame), xdp_pass);
+}
+
+TEST(XdpSets, AllUsesThatAPointMayHave) {
+    ProgSetup setup;
+    for (int i = 0; i < NC_MAX_SET_USES; i++) {
+        TestSet set{.type = NC_SET_PORT};
+        set.ports.emplace_back(static_cast<std::uint16_t>(1000 + i), nc_set_value{});
+        const std::string name = fmt::format("s{}", i);
+        setup.sets[name] = set;
+        setup.rules.push_back(rules({fmt::format("dport @{} drop", name)}).front());
+    }
+    setup.simulate = true;
+    const ProgRun run = must_load(setup);
+    for (std::uint32_t i = 0; i < NC_MAX_SET_USES; i++) {
+        const auto port = static_cast<std::uint16_t>(1000 + i);
+        must_run(run, (Ether{} / Ipv4{} / Udp{.dport = port}).bytes());
+        EXPECT_EQ(run.result().position, i);
+        EXPECT_EQ(run.result().set_bits, 1ULL << i);
+    }
+}
+
+// ---- limits: the rates are so low that none of the time that tests take gives a packet back ----
+
+TEST(XdpLimit, OfARuleIsExact) {
+    const ProgRun run = must_load({.rules = rules({"proto udp pass limit 1/hour burst 5"})});
+    const Bytes frame = (Ether{} / Ipv4{} / Udp{} / Payload{58}).bytes();
+    for (int i = 0; i < 12; i++)
+        EXPECT_EQ(must_run(run, frame), i < 5 ? xdp_pass : xdp_drop) << i;
+    EXPECT_EQ(must_run(run, (Ether{} / Ipv4{} / Tcp{}).bytes()), xdp_pass) << "not its packet";
+
+    const nc_counter counter = must_counter(run, 0);
+    EXPECT_EQ(counter.packets, 5U);
+    EXPECT_EQ(counter.bytes, 500U);
+    EXPECT_EQ(counter.over_packets, 7U);
+    EXPECT_EQ(counter.over_bytes, 700U);
+    const nc_stats stats = must_stats(run);
+    EXPECT_EQ(stats.over_limit, 7U);
+    EXPECT_EQ(stats.limit_failed, 0U);
+    EXPECT_EQ(stats.verdicts[NC_VERDICT_DROP], 7U);
+}
+
+TEST(XdpLimit, ComesBackWithTime) {
+    const ProgRun run = must_load({.rules = rules({"pass limit 1/hour burst 5"})});
+    const Bytes frame = (Ether{} / Ipv4{} / Udp{}).bytes();
+    for (int i = 0; i < 6; i++)
+        must_run(run, frame);
+    // Three hours pass: the state is the time at which the next packet would be due.
+    const auto map = run.map("limits");
+    ASSERT_TRUE(map) << map.error().what;
+    const nc_limit_key key{1, {}};
+    nc_limit_state state{};
+    const auto found = map->lookup(&key, &state);
+    ASSERT_TRUE(found && *found);
+    state.arrival_ns -= 3 * 3600'000'000'000;
+    ASSERT_TRUE(map->update(&key, &state));
+    for (int i = 0; i < 6; i++)
+        EXPECT_EQ(must_run(run, frame), i < 3 ? xdp_pass : xdp_drop) << i;
+}
+
+TEST(XdpLimit, PerSource) {
+    const ProgRun run = must_load({.rules = rules({"tx limit 1/hour burst 2 per src"})});
+    const auto send = [&](const Packet& packet) { return must_run(run, packet.bytes()); };
+    for (int i = 0; i < 4; i++) {
+        const std::uint32_t expected = i < 2 ? xdp_tx : xdp_drop;
+        EXPECT_EQ(send(Ether{} / Ipv4{.src = ip("192.0.2.1")}), expected) << i;
+        EXPECT_EQ(send(Ether{} / Ipv4{.src = ip("192.0.2.2")} / Tcp{}), expected) << i;
+        EXPECT_EQ(send(Ether{} / Ipv6{.src = ip("2001:db8::1")} / Tcp{}), expected) << i;
+        EXPECT_EQ(send(Ether{} / Ipv6{.src = ip("2001:db8::2")} / Udp{}), expected) << i;
+        EXPECT_EQ(send(Ether{} / Payload{30}), expected) << "those without source share one";
+    }
+    EXPECT_EQ(must_counter(run, 0).packets, 10U);
+    EXPECT_EQ(must_counter(run, 0).over_packets, 10U);
+}
+
+TEST(XdpLimit, IsExactWithAllCpus) {
+    constexpr std::uint64_t burst = 20'000, each = 40'000;
+    const ProgRun run =
+        must_load({.rules = rules({fmt::format("pass limit 1/hour burst {}", burst)})});
+    const Bytes frame = (Ether{} / Ipv4{} / Udp{}).bytes();
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 4; i++)
+        threads.emplace_back([&] { EXPECT_TRUE(run.time(frame, each)); });
+    for (std::thread& thread : threads)
+        thread.join();
+    const nc_counter counter = must_counter(run, 0);
+    const std::uint64_t failed = must_stats(run).limit_failed;
+    EXPECT_EQ(counter.packets + counter.over_packets, 4 * each);
+    EXPECT_EQ(counter.packets, burst);
+    EXPECT_EQ(failed, 0U);
+}
+
+TEST(XdpLimit, WithoutRoomForItsStateARuleLetsNothingPass) {
+    const ProgRun run = must_load({.rules = rules({"pass limit 1/hour burst 5"})});
+    const auto map = run.map("limits");
+    ASSERT_TRUE(map) << map.error().what;
+    const nc_limit_key key{1, {}};
+    ASSERT_TRUE(map->erase(&key));
+    EXPECT_EQ(must_run(run, (Ether{} / Ipv4{} / Udp{}).bytes()), xdp_drop);
+    EXPECT_EQ(must_stats(run).limit_failed, 1U);
+    EXPECT_EQ(must_counter(run, 0).over_packets, 1U);
+}
+
+// ---- log ----
+
+std::vector<nc_event> events_of(const ProgRun& run) {
+    std::vector<nc_event> events;
+    auto map = run.map("events");
+    EXPECT_TRUE(map) << map.error().what;
+    auto buffer = bpf::RingBuffer::open(std::move(map).value(), [&](auto record) {
+        nc_event event{};
+        EXPECT_EQ(record.size(), sizeof event);
+        std::memcpy(&event, record.data(), sizeof event);
+        events.push_back(event);
+        return true;
+    });
+    EXPECT_TRUE(buffer) << buffer.error().what;
+    EXPECT_TRUE(buffer->consume());
+    return events;
+}
+
+TEST(XdpLog, EventsTellRuleVerdictReasonAndHeaders) {
+    const ProgRun run = must_load({.rules = rules({"dport 1 pass", "dport 2 drop log",
+                                                   "dport 3 pass limit 1/hour burst 1 log",
+                                                   "dport 4 redirect nowhere0 log"})});
+    const auto frame = [](std::uint16_t port, std::size_t size) {
+        return (Ether{} / Ipv4{} / Udp{.dport = port} / Payload{size}).bytes();
+    };
+    const std::vector<Bytes> frames{frame(2, 10), frame(3, 500), frame(3, 86), frame(4, 5000)};
+    must_run(run, frame(1, 10));
+    for (const Bytes& each : frames)
+        must_run(run, each);
+
+    const std::vector<nc_event> events = events_of(run);
+    ASSERT_EQ(events.size(), frames.size());
+    struct Row {
+        std::uint32_t rule_id;
+        std::uint8_t verdict, reason;
+    };
+    const Row rows[] = {{2, NC_VERDICT_DROP, NC_REASON_RULE},
+                        {3, NC_VERDICT_PASS, NC_REASON_RULE},
+                        {3, NC_VERDICT_DROP, NC_REASON_LIMIT},
+                        {4, NC_VERDICT_DROP, NC_REASON_FAILED}};
+    for (std::size_t i = 0; i < events.size(); i++) {
+        const nc_event& event = events[i];
+        EXPECT_EQ(event.rule_id, rows[i].rule_id) << i;
+        EXPECT_EQ(event.verdict, rows[i].verdict) << i;
+        EXPECT_EQ(event.reason, rows[i].reason) << i;
+        EXPECT_EQ(event.len, frames[i].size()) << i;
+        EXPECT_EQ(event.captured, std::min<std::size_t>(frames[i].size(), NC_EVENT_HEADERS)) << i;
+        EXPECT_EQ(std::memcmp(event.headers, frames[i].data(), event.captured), 0) << i;
+        EXPECT_GE(event.time_ns, i ? events[i - 1].time_ns : 1);
+    }
+    EXPECT_EQ(must_stats(run).log_written, 4U);
+}
+
+TEST(XdpLog, IsBoundedInRateAndCountsTheRest) {
+    constexpr std::uint64_t hour = 3600'000'000'000;
+    const ProgRun run = must_load(
+        {.rules = rules({"drop log"}), .log_interval_ns = hour, .log_burst_ns = 2 * hour});
+    for (int i = 0; i < 10; i++)
+        must_run(run, (Ether{} / Ipv4{}).bytes());
+    EXPECT_EQ(events_of(run).size(), 3U);
+    const nc_stats stats = must_stats(run);
+    EXPECT_EQ(stats.log_written, 3U);
+    EXPECT_EQ(stats.log_suppressed, 7U);
+    EXPECT_EQ(stats.log_lost, 0U);
+}
+
+TEST(XdpLog, CountsWhatNoReaderMadeRoomFor) {
+    const ProgRun run = must_load({.rules = rules({"drop log"}), .events_bytes = 4096});
+    for (int i = 0; i < 100; i++)
+        EXPECT_EQ(must_run(run, (Ether{} / Ipv4{}).bytes()), xdp_drop) << "lost or not";
+    const nc_stats stats = must_stats(run);
+    EXPECT_GT(stats.log_lost, 0U);
+    EXPECT_EQ(stats.log_written + stats.log_lost, 100U);
+    EXPECT_EQ(events_of(run).size(), stats.log_written);
+}
+
+// ---- frames of several buffers ----
+
+TEST(XdpFrags, HeadersBehindTheFirstBufferAreRead) {
+    // Three extension headers of 2048 bytes put the transport header into the second page.
+    const Packet packet = Ether{} / Ipv6{} / Extension{.units = 255} / Extension{.units = 255} /
+                          Extension{.units = 255} / Tcp{.dport = 4711, .flags = syn | ack} /
+                          Payload{3000};
+    const Bytes frame = packet.bytes();
+    const ProgRun run = must_load(
+        {.rules = rules({fmt::format("dport 4711 flags syn/syn proto tcp len {} tx",
+                                     frame.size())})});
+    EXPECT_EQ(must_run(run, frame), xdp_tx);
+    EXPECT_EQ(must_counter(run, 0).bytes, frame.size());
+}
+
+TEST(XdpFrags, AFrameMayBeSplitAnywhere) {
+    const Packet four = Ether{} / Vlan{7} / Vlan{8} / Ipv4{.option_words = 3} / Tcp{.flags = ack};
+    const Packet six = Ether{} / Vlan{7} / Ipv6{} / Extension{.kind = 0} / Fragment6{} /
+                       Icmp{.type = 128, .proto = 58};
+    ProgSetup setup{.rules = rules({"proto tcp tx", "proto icmp6 drop"}), .simulate = true};
+    const ProgRun run = must_load(setup);
+    if (!can_split(run))
+        GTEST_SKIP() << "this kernel's test run puts as much as fits into the first buffer";
+    for (const Packet& packet : {four, six}) {
+        const Bytes frame = packet.bytes();
+        const nc_result expected = expected_result(setup, frame);
+        for (std::uint32_t linear = 14; linear <= frame.size(); linear++) {
+            const auto action = run.run(frame, linear);
+            ASSERT_TRUE(action) << action.error().what;
+            EXPECT_TRUE(same(run.result(), expected))
+                << "split at " << linear << "\nkernel:    " << to_text(run.result())
+                << "\nreference: " << to_text(expected);
+        }
+    }
+}
+
+// ---- tables that lead nowhere ----
+
+TEST(XdpEngine, ADefectInTheTablesIsUnparsedAndCounted) {
+    ProgSetup setup{.rules = rules({"dport 80 pass"}), .unparsed_verdict = NC_VERDICT_DROP};
+    const ProgRun run = must_load(setup);
+    const std::uint32_t zero = 0;
+    const auto table = run.map(".bss.linear");
+    ASSERT_TRUE(table) << table.error().what;
+    nc_linear test{};
+    const auto found = table->lookup(&zero, &test);
+    ASSERT_TRUE(found && *found);
+    const Bytes frame = (Ether{} / Ipv4{} / Tcp{}).bytes();
+    ASSERT_EQ(must_run(run, frame), xdp_pass);
+
+    nc_linear beyond_actions = test;
+    beyond_actions.position = 7;
+    ASSERT_TRUE(table->update(&zero, &beyond_actions));
+    EXPECT_EQ(must_run(run, frame), xdp_drop);
+    nc_linear beyond_table = test;
+    beyond_table.next = 1000;
+    ASSERT_TRUE(table->update(&zero, &beyond_table));
+    EXPECT_EQ(must_run(run, (Ether{} / Ipv4{} / Tcp{.dport = 81}).bytes()), xdp_drop);
+    nc_linear endless = test;
+    endless.next = 0;
+    ASSERT_TRUE(table->update(&zero, &endless));
+    EXPECT_EQ(must_run(run, (Ether{} / Ipv4{} / Tcp{.dport = 81}).bytes()), xdp_drop);
+    EXPECT_EQ(must_stats(run).unparsed[NC_UNPARSED_ENGINE], 3U);
 }
 
 } // namespace

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Third pass of the parser: what no packet can match.
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "core/rule_parser.hpp"
+
+namespace netctl {
+
+namespace {
+
+bool contains(const std::vector<Range>& ranges, std::uint64_t number) {
+    return std::any_of(ranges.begin(), ranges.end(), [number](const Range& range) {
+        return range.low <= number && number <= range.high;
+    });
+}
+
+class Checker {
+  public:
+    Checker(const RuleSource& source, std::span<const Clause> clauses, const Rule& rule)
+        : source_(source), clauses_(clauses), rule_(rule) {}
+
+    Result<> run() const {
+        const auto has = [this](Key key) { return rule_.find(key) != nullptr; };
+        const Families families = possible_families(rule_);
+        if (has(Key::ether_type) && !families.ipv4 && !families.ipv6) {
+            for (const Key key : {Key::src, Key::dst, Key::sport, Key::dport, Key::proto,
+                                  Key::flags, Key::icmp_type, Key::icmp_code, Key::frag, Key::dscp})
+                if (has(key))
+                    return never(key, fmt::format("{} leaves no IP packet that has '{}'",
+                                                  value_text(Key::ether_type), to_string(key)));
+        }
+        if (!families.ipv4 && !families.ipv6 && has(Key::src) && has(Key::dst))
+            return never(Key::dst, "src and dst are of different IP versions");
+        NETCTL_TRY(check_upper_layer());
+        return check_fragments();
+    }
+
+  private:
+    Error never(Key key, const std::string& because) const {
+        const Clause* clause = find_clause(clauses_, key);
+        return source_.error_at(clause != nullptr ? clause->place : Place{0, source_.text.size()},
+                                "this rule can never match: " + because);
+    }
+    std::string value_text(Key key) const {
+        const Clause* clause = find_clause(clauses_, key);
+        if (clause == nullptr)
+            return {};
+        std::string_view text = source_.slice(clause->place);
+        constexpr std::size_t longest = 40;
+        return text.size() <= longest ? fmt::format("'{}'", text)
+                                      : fmt::format("this '{}'", clause->key->name);
+    }
+
+    Result<> check_upper_layer() const {
+        std::optional<Key> ports, icmp;
+        for (const Key key : {Key::sport, Key::dport})
+            if (rule_.find(key) != nullptr)
+                ports = ports.value_or(key);
+        for (const Key key : {Key::icmp_type, Key::icmp_code})
+            if (rule_.find(key) != nullptr)
+                icmp = icmp.value_or(key);
+        const bool flags = rule_.find(Key::flags) != nullptr;
+
+        if (ports && !leaves(rule_, protocol_tcp) && !leaves(rule_, protocol_udp) &&
+            !leaves(rule_, protocol_sctp))
+            return never(*ports, fmt::format("only tcp, udp and sctp have ports, and {} leaves "
+                                             "none of them",
+                                             value_text(Key::proto)));
+        if (flags && !leaves(rule_, protocol_tcp))
+            return never(Key::flags, fmt::format("only tcp has flags, and {} leaves it out",
+                                                 value_text(Key::proto)));
+        if (icmp && ports)
+            return never(*icmp, fmt::format("no packet has both '{}' and '{}'", to_string(*ports),
+                                            to_string(*icmp)));
+        if (icmp && flags)
+            return never(*icmp,
+                         fmt::format("no packet has both 'flags' and '{}'", to_string(*icmp)));
+        if (!icmp)
+            return {};
+        if (!leaves(rule_, protocol_icmp) && !leaves(rule_, protocol_icmp6))
+            return never(*icmp, fmt::format("only icmp and icmp6 have '{}', and {} leaves none of "
+                                            "them",
+                                            to_string(*icmp), value_text(Key::proto)));
+        const IcmpKinds kinds = possible_icmp(rule_);
+        if (!kinds.icmp && !kinds.icmp6)
+            return never(Key::proto,
+                         "icmp is of IPv4 and icmp6 of IPv6, and the addresses are not");
+        return {};
+    }
+
+    Result<> check_fragments() const {
+        const Match* frag = rule_.find(Key::frag);
+        if (frag == nullptr || holds(*frag, frag_none) || holds(*frag, frag_first))
+            return {};
+        for (const Key key : {Key::sport, Key::dport, Key::flags, Key::icmp_type, Key::icmp_code})
+            if (rule_.find(key) != nullptr)
+                return never(key, fmt::format("a later fragment has no '{}'", to_string(key)));
+        return {};
+    }
+
+    const RuleSource& source_;
+    std::span<const Clause> clauses_;
+    const Rule& rule_;
+};
+
+} // namespace
+
+bool holds(const Match& match, std::uint64_t number) {
+    return contains(match.ranges, number) != match.negated;
+}
+
+bool leaves(const Rule& rule, std::uint8_t protocol) {
+    const Match* proto = rule.find(Key::proto);
+    return proto == nullptr || holds(*proto, protocol);
+}
+
+Families possible_families(const Rule& rule) {
+    Families families;
+    for (const Key key : {Key::src, Key::dst}) {
+        const Match* match = rule.find(key);
+        if (match == nullptr || !match->set.empty())
+            continue;
+        const auto names = [&](Family family) {
+            return std::any_of(match->prefixes.begin(), match->prefixes.end(),
+                               [&](const Prefix& p) { return p.address.family == family; });
+        };
+        families.ipv4 &= names(Family::ipv4);
+        families.ipv6 &= names(Family::ipv6);
+    }
+    if (const Match* type = rule.find(Key::ether_type)) {
+        families.ipv4 &= holds(*type, 0x0800);
+        families.ipv6 &= holds(*type, 0x86dd);
+    }
+    return families;
+}
+
+IcmpKinds possible_icmp(const Rule& rule) {
+    const Families families = possible_families(rule);
+    return {leaves(rule, protocol_icmp) && families.ipv4,
+            leaves(rule, protocol_icmp6) && families.ipv6};
+}
+
+Result<> check_fields(const RuleSource& source, std::span<const Clause> clauses, const Rule& rule) {
+    return Checker(source, clauses, rule).run();
+}
+
+} // namespace netctl
