@@ -2,11 +2,13 @@
 #include "bpf/specialize.hpp"
 
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <variant>
 #include <vector>
 
 #include <bpf/bpf.h>
@@ -52,15 +54,31 @@ std::vector<bool> jump_targets(std::span<const bpf_insn> insns) {
     return targets;
 }
 
-/// A register that points into a constant map.
+/// A pointer into a constant map.
 struct Pointer {
     std::span<const std::byte> content;
     std::int64_t offset;
 };
-using Registers = std::array<std::optional<Pointer>, 16>;
+/// What a register holds, if that is known.
+using Value = std::variant<std::monostate, Pointer, std::uint64_t>;
 
-/// The immediate move that does the work of a load from `pointer`, if there is one.
-std::optional<bpf_insn> as_move(const bpf_insn& load, const Pointer& pointer) {
+bpf_insn nothing() {
+    bpf_insn insn{};
+    insn.code = BPF_JMP | BPF_JA; // to the next instruction
+    return insn;
+}
+
+/// `reg = value`, 32 bits wide, which clears the upper half.
+bpf_insn move(unsigned reg, std::uint32_t value) {
+    bpf_insn insn{};
+    insn.code = BPF_ALU | BPF_MOV | BPF_K;
+    insn.dst_reg = static_cast<__u8>(reg & 0xf);
+    insn.imm = static_cast<__s32>(value);
+    return insn;
+}
+
+/// What a load from a constant map yields.
+std::optional<std::uint64_t> loaded(const bpf_insn& load, const Pointer& pointer) {
     std::size_t size;
     switch (BPF_SIZE(load.code)) {
     case BPF_B: size = 1; break;
@@ -71,78 +89,160 @@ std::optional<bpf_insn> as_move(const bpf_insn& load, const Pointer& pointer) {
     std::int64_t at = pointer.offset + load.off;
     if (at < 0 || static_cast<std::size_t>(at) + size > pointer.content.size())
         return {};
-    const std::byte* from = pointer.content.data() + at;
+    // The program has the byte order of the machine that it is loaded on.
     std::uint64_t value = 0;
-    if (size == 1) {
-        value = std::to_integer<std::uint8_t>(*from);
-    } else if (size == 2) {
-        std::uint16_t half;
-        std::memcpy(&half, from, sizeof half);
-        value = half;
-    } else if (size == 4) {
-        std::uint32_t word;
-        std::memcpy(&word, from, sizeof word);
-        value = word;
-    } else {
-        std::memcpy(&value, from, sizeof value);
-    }
-    if (value > 0xffffffff)
-        return {};
-    bpf_insn move{};
-    move.code = BPF_ALU | BPF_MOV | BPF_K; // 32 bits wide: clears the upper half
-    move.dst_reg = load.dst_reg;
-    move.imm = static_cast<__s32>(value);
-    return move;
+    auto* low = reinterpret_cast<std::byte*>(&value);
+    if constexpr (std::endian::native == std::endian::big)
+        low += sizeof value - size;
+    std::memcpy(low, pointer.content.data() + at, size);
+    return value;
 }
 
-void fold_loads(std::span<bpf_insn> insns, const std::vector<bool>& targets,
-                const ConstantMap& constants) {
-    Registers known;
-    for (std::size_t i = 0; i < insns.size(); ++i) {
-        bpf_insn& insn = insns[i];
-        if (targets[i])
-            known.fill({});
-        if (is_wide_load(insn)) {
-            known[insn.dst_reg].reset();
-            if (insn.src_reg == BPF_PSEUDO_MAP_VALUE)
-                if (auto content = constants(insn.imm))
-                    known[insn.dst_reg] = Pointer{*content, insns[i + 1].imm};
-            ++i;
-            continue;
+/// `a op b` for the operations that the folding knows; 64 bits wide.
+std::optional<std::uint64_t> compute(unsigned op, std::uint64_t a, std::uint64_t b) {
+    switch (op) {
+    case BPF_ADD: return a + b;
+    case BPF_SUB: return a - b;
+    case BPF_MUL: return a * b;
+    case BPF_AND: return a & b;
+    case BPF_OR: return a | b;
+    case BPF_XOR: return a ^ b;
+    default: return {};
+    }
+}
+
+/// Follows constants from load to use, within straight code.
+class Folding {
+  public:
+    Folding(std::span<bpf_insn> insns, const std::vector<bool>& targets,
+            const ConstantMap& constants)
+        : insns_(insns), targets_(targets), constants_(constants) {}
+
+    void run() {
+        for (std::size_t i = 0; i < insns_.size(); ++i) {
+            if (targets_[i])
+                known_.fill({});
+            bpf_insn& insn = insns_[i];
+            if (is_wide_load(insn)) {
+                known_[insn.dst_reg] = {};
+                std::optional<std::span<const std::byte>> content;
+                if (insn.src_reg == BPF_PSEUDO_MAP_VALUE)
+                    content = constants_(insn.imm);
+                if (content)
+                    known_[insn.dst_reg] = Pointer{*content, insns_[i + 1].imm};
+                ++i;
+                continue;
+            }
+            fold(insn);
         }
+    }
+
+  private:
+    void fold(bpf_insn& insn) {
         switch (BPF_CLASS(insn.code)) {
         case BPF_LDX:
-            if (BPF_MODE(insn.code) == BPF_MEM && known[insn.src_reg])
-                if (auto move = as_move(insn, *known[insn.src_reg]))
-                    insn = *move;
-            known[insn.dst_reg].reset();
+            fold_load(insn);
             break;
+        case BPF_ALU:
         case BPF_ALU64:
-            if (insn.code == (BPF_ALU64 | BPF_MOV | BPF_X) && insn.off == 0)
-                known[insn.dst_reg] = known[insn.src_reg];
-            else if (insn.code == (BPF_ALU64 | BPF_ADD | BPF_K) && known[insn.dst_reg])
-                known[insn.dst_reg]->offset += insn.imm;
-            else
-                known[insn.dst_reg].reset();
+            fold_arithmetic(insn);
             break;
         case BPF_STX:
             if (BPF_MODE(insn.code) != BPF_MEM) // atomics may write back
-                known.fill({});
+                known_.fill({});
             break;
         case BPF_ST:
             break;
         case BPF_JMP:
         case BPF_JMP32:
+            // Branches are left to the verifier: it refuses programs with unreachable code, and
+            // takes out itself what it finds to be never taken.
             if (is_call(insn))
                 for (unsigned reg = 0; reg <= 5; ++reg)
-                    known[reg].reset();
+                    known_[reg] = {};
             break;
-        default: // BPF_ALU, BPF_LD
-            known.fill({});
+        default:
+            known_.fill({});
             break;
         }
     }
-}
+
+    void fold_load(bpf_insn& insn) {
+        auto* pointer = std::get_if<Pointer>(&known_[insn.src_reg]);
+        std::optional<std::uint64_t> value;
+        if (pointer && BPF_MODE(insn.code) == BPF_MEM)
+            value = loaded(insn, *pointer);
+        known_[insn.dst_reg] = {};
+        if (!value || *value > 0xffffffff)
+            return;
+        insn = move(insn.dst_reg, static_cast<std::uint32_t>(*value));
+        known_[insn.dst_reg] = *value;
+    }
+
+    /// The second operand of an instruction, as far as it is known: sign-extended as the kernel does.
+    std::optional<std::uint64_t> operand(const bpf_insn& insn) const {
+        if (BPF_SRC(insn.code) == BPF_K)
+            return static_cast<std::uint64_t>(std::int64_t{insn.imm});
+        if (auto* value = std::get_if<std::uint64_t>(&known_[insn.src_reg]))
+            return *value;
+        return {};
+    }
+
+    void fold_arithmetic(bpf_insn& insn) {
+        unsigned op = BPF_OP(insn.code);
+        bool narrow = BPF_CLASS(insn.code) == BPF_ALU;
+        Value& target = known_[insn.dst_reg];
+        if (op == BPF_END || op == BPF_NEG || insn.off != 0) { // also sign-extending moves
+            target = {};
+            return;
+        }
+        if (op == BPF_MOV && !narrow && BPF_SRC(insn.code) == BPF_X) {
+            target = known_[insn.src_reg];
+            return;
+        }
+        std::optional<std::uint64_t> right = operand(insn);
+        if (op == BPF_MOV) {
+            target = {};
+            if (right)
+                target = narrow ? *right & 0xffffffff : *right;
+            return;
+        }
+        if (auto* pointer = std::get_if<Pointer>(&target)) {
+            if (op == BPF_ADD && !narrow && BPF_SRC(insn.code) == BPF_K)
+                pointer->offset += insn.imm;
+            else
+                target = {};
+            return;
+        }
+        std::optional<std::uint64_t> result;
+        if (auto* left = std::get_if<std::uint64_t>(&target); left && right)
+            result = compute(op, *left, *right);
+        if (result && narrow)
+            result = *result & 0xffffffff;
+        target = {};
+        if (result && *result <= 0xffffffff) {
+            insn = move(insn.dst_reg, static_cast<std::uint32_t>(*result));
+            target = *result;
+        } else if (right && BPF_SRC(insn.code) == BPF_X && *right <= 0x7fffffff &&
+                   shift_is_valid(op, narrow, *right)) {
+            insn.code = static_cast<__u8>(insn.code & ~BPF_X);
+            insn.src_reg = 0;
+            insn.imm = static_cast<__s32>(*right);
+        }
+    }
+
+    /// The kernel refuses immediate shifts beyond the width, and divisions by an immediate zero.
+    static bool shift_is_valid(unsigned op, bool narrow, std::uint64_t by) {
+        if (op == BPF_LSH || op == BPF_RSH || op == BPF_ARSH)
+            return by < (narrow ? 32 : 64);
+        return op != BPF_DIV && op != BPF_MOD;
+    }
+
+    std::span<bpf_insn> insns_;
+    const std::vector<bool>& targets_;
+    const ConstantMap& constants_;
+    std::array<Value, 16> known_;
+};
 
 bool reads(const bpf_insn& insn, unsigned reg) {
     switch (BPF_CLASS(insn.code)) {
@@ -174,6 +274,8 @@ bool is_unused(std::span<const bpf_insn> insns, const std::vector<bool>& targets
                 return false;
             continue;
         }
+        if (insn.code == (BPF_JMP | BPF_JA) && insn.off == 0)
+            continue;
         if (reads(insn, reg))
             return false;
         if (insn.dst_reg == reg)
@@ -182,17 +284,19 @@ bool is_unused(std::span<const bpf_insn> insns, const std::vector<bool>& targets
     return false;
 }
 
+/// Takes out what only loaded a register with a constant that nothing uses any more.
 void drop_unused(std::span<bpf_insn> insns, const std::vector<bool>& targets,
                  const ConstantMap& constants) {
-    bpf_insn nothing{};
-    nothing.code = BPF_JMP | BPF_JA; // to the next instruction
-    for (std::size_t i = 0; i + 1 < insns.size(); ++i) {
-        if (!is_wide_load(insns[i]))
-            continue;
-        if (insns[i].src_reg == BPF_PSEUDO_MAP_VALUE && constants(insns[i].imm) &&
-            is_unused(insns, targets, i + 2, insns[i].dst_reg))
-            insns[i] = insns[i + 1] = nothing;
-        ++i;
+    // From the end, since a move that goes may be the last use of another one.
+    for (std::size_t i = insns.size(); i-- > 0;) {
+        bpf_insn& insn = insns[i];
+        if (insn.code == (BPF_ALU | BPF_MOV | BPF_K)) {
+            if (is_unused(insns, targets, i + 1, insn.dst_reg))
+                insn = nothing();
+        } else if (is_wide_load(insn) && insn.src_reg == BPF_PSEUDO_MAP_VALUE &&
+                   constants(insn.imm) && is_unused(insns, targets, i + 2, insn.dst_reg)) {
+            insn = insns[i + 1] = nothing();
+        }
     }
 }
 
@@ -234,7 +338,7 @@ int on_load(bpf_program* program, bpf_prog_load_opts* options, long flags) {
 
 void specialize(std::span<bpf_insn> instructions, const ConstantMap& constants) {
     const std::vector<bool> targets = jump_targets(instructions);
-    fold_loads(instructions, targets, constants);
+    Folding(instructions, targets, constants).run();
     drop_unused(instructions, targets, constants);
 }
 
