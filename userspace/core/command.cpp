@@ -30,9 +30,9 @@ const std::vector<Option>& global_options() {
     return options;
 }
 
-std::string Arguments::get(const std::string& option, std::string fallback) const {
+std::string Arguments::get(const std::string& option, const std::string& fallback) const {
     const auto found = options_.find(option);
-    return found == options_.end() ? std::move(fallback) : found->second;
+    return found == options_.end() ? fallback : found->second;
 }
 
 Result<std::uint64_t> Arguments::number(const std::string& option, std::uint64_t fallback,

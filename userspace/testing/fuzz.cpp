@@ -44,8 +44,11 @@ std::uint64_t Fuzz::below(std::uint64_t bound) {
 
 Address Fuzz::address(Family family) {
     // Few networks and few hosts, so that packets and rules meet; the last bytes reach the edges.
-    Address address = family == Family::ipv4 ? ip(pick({"192.0.2.0", "198.51.100.0", "10.0.0.0"}))
-                                             : ip(pick({"2001:db8::", "2001:db8:1::", "fe80::"}));
+    // One network of each family starts with the other's bytes.
+    Address address =
+        family == Family::ipv4
+            ? ip(pick({"192.0.2.0", "198.51.100.0", "10.0.0.0", "32.1.13.184"}))
+            : ip(pick({"2001:db8::", "2001:db8:1::", "fe80::", "c000:200::", "c000:201::"}));
     const unsigned last = address.bits() / 8 - 1;
     address.bytes[last] = static_cast<std::uint8_t>(pick({0, 1, 2, 127, 128, 254, 255}));
     if (percent(20))
@@ -165,6 +168,7 @@ Packet Fuzz::packet() {
         tag.id = static_cast<std::uint16_t>(percent(90) ? pick({0, 1, 7, 100, 4095})
                                                         : below(4096));
         tag.priority = static_cast<std::uint8_t>(below(8));
+        tag.drop_eligible = percent(50);
         tag.tag_type = pick<std::uint16_t>({0x8100, 0x88a8});
         packet /= tag;
     }

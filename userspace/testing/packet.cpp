@@ -61,7 +61,7 @@ struct Writer {
     }
     Bytes operator()(const Vlan& vlan) const {
         Bytes out;
-        put16(out, vlan.priority << 13 | vlan.id);
+        put16(out, vlan.priority << 13 | (vlan.drop_eligible ? 1 << 12 : 0) | vlan.id);
         put16(out, vlan.type.value_or(next.ether_type));
         return out;
     }

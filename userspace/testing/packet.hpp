@@ -36,6 +36,7 @@ struct Ether {
 struct Vlan {
     std::uint16_t id = 1;
     std::uint8_t priority = 0;
+    bool drop_eligible = false;
     std::uint16_t tag_type = 0x8100; ///< 0x88a8 for a service tag
     std::optional<std::uint16_t> type{};
 };
@@ -115,11 +116,11 @@ class Packet {
     Packet() = default;
     template <IsLayer L> Packet(L layer) { layers_.emplace_back(std::move(layer)); }
 
-    Packet& operator/=(Layer layer) {
-        layers_.push_back(std::move(layer));
+    Packet& operator/=(const Layer& layer) {
+        layers_.push_back(layer);
         return *this;
     }
-    friend Packet operator/(Packet packet, Layer layer) { return packet /= std::move(layer); }
+    friend Packet operator/(Packet packet, const Layer& layer) { return packet /= layer; }
 
     const std::vector<Layer>& layers() const { return layers_; }
     std::vector<Layer>& layers() { return layers_; }
