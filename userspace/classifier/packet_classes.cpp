@@ -65,7 +65,10 @@ struct Classes {
 
 class Builder {
   public:
-    explicit Builder(const Pieces& pieces) : pieces_(pieces), shapes_(pieces.shapes.size()) {
+    explicit Builder(const Pieces& pieces)
+        : pieces_(pieces), shapes_(pieces.shapes.size()), always_(shapes_) {
+        for (std::uint32_t shape = 0; shape < shapes_; ++shape)
+            always_.set(shape);
         first_.assign(shapes_, no_rule);
         wild_.assign(shapes_, no_rule);
         inputs_of_.assign(shapes_, 0);
@@ -233,10 +236,12 @@ class Builder {
             id = renumbered[id];
         input.absent = renumbered[input.absent];
         input.count = classes.sets.size();
-        if (input.count > 1) { // otherwise it decides nothing
-            out_.inputs.push_back(std::move(input));
-            by_input_.push_back(std::move(classes));
+        if (input.count == 1) { // the same for all packets: nothing to look at, but maybe never true
+            always_ &= BitSet(classes.sets[0]);
+            return {};
         }
+        out_.inputs.push_back(std::move(input));
+        by_input_.push_back(std::move(classes));
         return {};
     }
 
@@ -268,10 +273,7 @@ class Builder {
     Result<Classes> product(const std::vector<std::size_t>& members, std::size_t largest,
                             std::vector<std::uint32_t>& table) {
         Classes classes{{}, 0};
-        BitSet all(shapes_);
-        for (std::uint32_t shape = 0; shape < shapes_; ++shape)
-            all.set(shape);
-        table = {intern(classes, all)};
+        table = {intern(classes, always_)};
         for (std::size_t member : members) {
             InputClasses& input = out_.inputs[member];
             const Classes& factor = by_input_[member];
@@ -361,6 +363,7 @@ class Builder {
     std::vector<std::uint32_t> wild_;      ///< by shape: its first rule without addresses
     std::vector<std::uint32_t> inputs_of_; ///< by shape: bit mask
     std::vector<Classes> by_input_;        ///< parallel to out_.inputs
+    BitSet always_;                        ///< shapes that inputs with one class leave possible
     PacketClasses out_;
 };
 
