@@ -524,6 +524,7 @@ def test_log_rate(netctl, link):
 # ---- commits ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "family"), zip(MODES, FAMILIES, strict=True))
 def test_replace_under_traffic_misjudges_nothing(netctl, link, blaster, mode, family):
     """A flood of two flows; two rule lists that mean the same for them, and hold little in common.
@@ -560,6 +561,7 @@ def test_replace_under_traffic_misjudges_nothing(netctl, link, blaster, mode, fa
     assert sum(status["unparsed"].values()) == 0
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(netctl, link):
     """The old rules or the new ones, whole, and nothing stray (I1, I2)."""
     client, server = link
@@ -605,6 +607,7 @@ def point(netctl, interface):
     return directory
 
 
+@pytest.mark.slow
 def test_attach_killed_at_any_moment(netctl, link):
     client, server = link
     filter = Filter(netctl, server, attach=False)
@@ -632,6 +635,7 @@ def test_attach_killed_at_any_moment(netctl, link):
     assert IN_VM or min(outcomes) > 0, "the kills all came too early or too late"
 
 
+@pytest.mark.slow
 def test_many_at_once(netctl, link):
     _, server = link
     filter = Filter(netctl, server)
