@@ -118,6 +118,7 @@ def xdp_of(interface):
 # ---- actions ----
 
 
+@pytest.mark.kernel
 def test_drop_and_pass_are_counted_exactly(netctl, link, mode):
     client, server = link
     filter = Filter(netctl, server, "--mode", mode, "--default", "drop")
@@ -190,6 +191,7 @@ def test_tx_sends_the_frame_back(netctl, link, mode):
     assert filter.status()["verdicts"]["tx"] == 8
 
 
+@pytest.mark.kernel
 def test_redirect_makes_a_bridge(lab, netctl, link, mode):
     client, middle = link
     middle1, far = lab.veth(middle.netns, lab.namespace("far"), name_a="eth1", checksums=False)
@@ -232,6 +234,7 @@ def test_redirect_needs_an_interface(netctl, link):
     assert filter.rules() == []
 
 
+@pytest.mark.kernel
 def test_limit_passes_the_burst_and_no_more(netctl, link, mode):
     client, server = link
     filter = Filter(netctl, server, "--mode", mode)
@@ -332,6 +335,7 @@ def test_vlan_tags_in_frames(netctl, link, mode):
     assert status["unparsed"]["bound"] == 1
 
 
+@pytest.mark.kernel
 def test_vlan_interfaces(netctl, link, mode):
     """Two tags from real VLAN devices. With the offload on, they would never be in the frame."""
     client, server = link
@@ -456,6 +460,7 @@ def test_unparsed_can_pass(netctl, link, mode):
 # ---- log ----
 
 
+@pytest.mark.kernel
 def test_log(netctl, link, mode, tmp_path):
     client, server = link
     filter = Filter(netctl, server, "--mode", mode)
@@ -524,7 +529,6 @@ def test_log_rate(netctl, link):
 # ---- commits ----
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "family"), zip(MODES, FAMILIES, strict=True))
 def test_replace_under_traffic_misjudges_nothing(netctl, link, blaster, mode, family):
     """A flood of two flows; two rule lists that mean the same for them, and hold little in common.
@@ -561,7 +565,6 @@ def test_replace_under_traffic_misjudges_nothing(netctl, link, blaster, mode, fa
     assert sum(status["unparsed"].values()) == 0
 
 
-@pytest.mark.slow
 def test_killed_at_any_moment(netctl, link):
     """The old rules or the new ones, whole, and nothing stray (I1, I2)."""
     client, server = link
@@ -607,7 +610,6 @@ def point(netctl, interface):
     return directory
 
 
-@pytest.mark.slow
 def test_attach_killed_at_any_moment(netctl, link):
     client, server = link
     filter = Filter(netctl, server, attach=False)
@@ -635,7 +637,6 @@ def test_attach_killed_at_any_moment(netctl, link):
     assert IN_VM or min(outcomes) > 0, "the kills all came too early or too late"
 
 
-@pytest.mark.slow
 def test_many_at_once(netctl, link):
     _, server = link
     filter = Filter(netctl, server)
@@ -650,6 +651,7 @@ def test_many_at_once(netctl, link):
 # ---- interfaces ----
 
 
+@pytest.mark.kernel
 def test_interface_that_vanishes_and_returns(lab, netctl, link):
     client, server = link
     filter = Filter(netctl, server, "--default", "drop")
@@ -734,6 +736,7 @@ def test_several_interfaces(lab, netctl, link):
     assert one.status()["state"] == three.status()["state"] == "attached"
 
 
+@pytest.mark.kernel
 def test_jumbo_frames(netctl, lab):
     """Native mode with any MTU, and rules on headers in front of several buffers."""
     client, server = lab.pair(mtu=9000)
@@ -901,6 +904,7 @@ def test_interface_held_by_a_foreign_link(netctl, link, foreign):
     filter("attach")
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("kind", ("dummy", "bridge"))
 def test_driver_without_native_mode(netctl, lab, kind):
     netns = lab.namespace()
@@ -957,6 +961,7 @@ def test_wrong_words(netctl, link):
 # ---- simulation ----
 
 
+@pytest.mark.kernel
 def test_simulation_says_what_the_filter_does(netctl, link, mode, tmp_path):
     client, server = link
     filter = Filter(netctl, server, "--mode", mode, "--default", "drop")

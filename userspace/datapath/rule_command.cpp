@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include "core/json.hpp"
 #include "datapath/rule_command.hpp"
 
 #include <algorithm>
@@ -11,6 +10,8 @@
 
 #include <fmt/format.h>
 
+#include "classifier/classbench.hpp"
+#include "core/json.hpp"
 #include "datapath/edit.hpp"
 
 namespace netctl::datapath {
@@ -107,7 +108,9 @@ Result<int> replace(const Arguments& arguments, const Context& context, Hook hoo
         const std::string path = arguments["FILE"];
         const std::string text = NETCTL_TRY(read_all(path));
         const std::string source = path.empty() || path == "-" ? "standard input" : path;
-        rules = NETCTL_TRY(parse_rules(text, hook, source));
+        rules = NETCTL_TRY(arguments.get("format") == "classbench"
+                               ? classifier::parse_classbench(text, source, ActionKind::drop)
+                               : parse_rules(text, hook, source));
     }
     const auto editor = NETCTL_TRY(open(arguments, context));
     const std::size_t count = rules.size();
@@ -198,8 +201,11 @@ Command rule_command(Hook hook, const std::vector<Positional>& place, const Open
         {.name = "replace",
          .summary = "replace all rules by those of a file or of standard input, atomically",
          .description = "The file has one rule a line; '#' starts a comment. A rule that was in "
-                        "force before keeps its id and its counters.",
+                        "force before keeps its id and its counters. ClassBench filter sets have no actions: "
+                        "each of their rules drops.",
          .positionals = with({{"FILE", Count::optional}}),
+         .options = {{"format", "netctl|classbench", "language of the file (default: netctl)",
+                      {"netctl", "classbench"}}},
          .run = [=](const Arguments& arguments, Context& context) {
              return replace(arguments, context, hook, open, false);
          }},
