@@ -181,7 +181,7 @@ TEST(ClassBench, ReadsRules) {
         "file", ActionKind::drop);
     ASSERT_TRUE(rules) << rules.error().what;
     ASSERT_EQ(rules->size(), 2u);
-    EXPECT_EQ(to_string((*rules)[0]), "src 192.0.2.0/24 dst 0.0.0.0/0 dport 80-90 proto tcp drop");
+    EXPECT_EQ(to_string((*rules)[0]), "src 192.0.2.0/24 dst 0.0.0.0/0 proto tcp dport 80-90 drop");
     EXPECT_EQ(to_string((*rules)[1]), "src 10.0.0.0/8 dst 10.0.0.1 sport 53 drop");
 }
 
