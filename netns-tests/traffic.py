@@ -123,8 +123,9 @@ class Filter:
         self.attached = self("attach", *options) if attach else None
 
     def __call__(self, verb, *words, **options):
-        """Its JSON document for `netctl xdp VERB IFACE WORDS`."""
-        return self.netctl.json("xdp", *verb.split(), self.name, *words, netns=self.netns, **options)
+        """Its JSON document for `netctl xdp VERB IFACE WORDS`, if it prints one."""
+        done = self.netctl("--json", "xdp", *verb.split(), self.name, *words, netns=self.netns, **options)
+        return json.loads(done.stdout or "null")
 
     def fails(self, verb, *words, **options):
         return self.netctl.fails("xdp", *verb.split(), self.name, *words, netns=self.netns, **options)

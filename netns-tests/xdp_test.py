@@ -69,7 +69,7 @@ def foreign_object(tmp_path_factory):
     source.write_text(
         """
         __attribute__((section("xdp"), used)) int foreign(void *ctx) { return 2; }
-        char license[] __attribute__((section("license"), used)) = "GPL";
+        char _license[] __attribute__((section("license"), used)) = "GPL";
         """
     )
     run("clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", built)
@@ -524,6 +524,7 @@ def test_log_rate(netctl, link):
 # ---- commits ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "family"), zip(MODES, FAMILIES, strict=True))
 def test_replace_under_traffic_misjudges_nothing(netctl, link, blaster, mode, family):
     """A flood of two flows; two rule lists that mean the same for them, and hold little in common.
@@ -560,6 +561,7 @@ def test_replace_under_traffic_misjudges_nothing(netctl, link, blaster, mode, fa
     assert sum(status["unparsed"].values()) == 0
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(netctl, link):
     """The old rules or the new ones, whole, and nothing stray (I1, I2)."""
     client, server = link
@@ -605,6 +607,7 @@ def point(netctl, interface):
     return directory
 
 
+@pytest.mark.slow
 def test_attach_killed_at_any_moment(netctl, link):
     client, server = link
     filter = Filter(netctl, server, attach=False)
@@ -632,6 +635,7 @@ def test_attach_killed_at_any_moment(netctl, link):
     assert IN_VM or min(outcomes) > 0, "the kills all came too early or too late"
 
 
+@pytest.mark.slow
 def test_many_at_once(netctl, link):
     _, server = link
     filter = Filter(netctl, server)
@@ -660,8 +664,8 @@ def test_interface_that_vanishes_and_returns(lab, netctl, link):
     assert "gone" in netctl("xdp", "status", server.name, netns=server.netns).stdout
     assert f"there is no interface '{server.name}'" in filter.fails("attach")
     # Rules in a link that has no interface cannot be changed: said so, and nothing is.
-    assert "is gone" in filter.fails("rule add", "dport 1 drop")
-    assert filter.rules() == ["dport 7 proto udp pass"]
+    assert "eth0 is gone" in filter.fails("rule add", "dport 1 drop")
+    assert filter.rules() == ["proto udp dport 7 pass"]
 
     client, server = lab.veth(client.netns, server.netns, checksums=False)
     filter.interface = server
@@ -718,7 +722,7 @@ def test_several_interfaces(lab, netctl, link):
         status = filter.await_packets(2)
         assert status["interface"] == name
         assert [rule["packets"] for rule in status["rules"]] == [1]
-    assert three.status()["packets"] == 0
+    assert three.rules() == []
     everything = netctl.json("xdp", "status")
     assert sorted((status["netns"], status["interface"]) for status in everything) == sorted(
         (filter.netns.name, filter.name) for filter in (one, two, three)
@@ -900,7 +904,9 @@ def test_interface_held_by_a_foreign_link(netctl, link, foreign):
 @pytest.mark.parametrize("kind", ("dummy", "bridge"))
 def test_driver_without_native_mode(netctl, lab, kind):
     netns = lab.namespace()
-    netns.ip_batch(f"link add dev0 type {kind}", "link set dev0 up")
+    if netns.run("ip", "link", "add", "dev0", "type", kind, check=False).returncode:
+        pytest.skip(f"this kernel has no {kind} devices")
+    netns.ip("link", "set", "dev0", "up")
     message = netctl.fails("xdp", "attach", "dev0", "--mode", "native", status=3, netns=netns)
     assert "dev0 has no native mode for this program" in message
     assert "--mode generic works on any interface" in message
@@ -920,7 +926,7 @@ def test_wrong_words(netctl, link):
     netctl("set", "create", "hosts", "--type", "host")
     for status, words, answer in (
         (2, ("attch", "eth0"), "did you mean 'attach'"),
-        (2, ("attach", "eth0", "--mode", "fast"), "auto, native, generic"),
+        (2, ("attach", "eth0", "--mode", "fast"), "auto or native or generic"),
         (2, ("attach", "eth0", "--default", "reject"), "drop"),
         (2, ("attach", "eth0", "--mod", "native"), "--mod"),
         (2, ("attach",), "IFACE"),

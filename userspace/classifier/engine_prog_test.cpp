@@ -63,7 +63,7 @@ std::vector<nc_packet> packets_near(RuleFuzz& fuzz, const std::vector<Rule>& rul
     return packets;
 }
 
-/// NETCTL_FUZZ_SEED and NETCTL_FUZZ_SETS make other or longer runs.
+/// NETCTL_FUZZ_SEED and NETCTL_FUZZ_SETS make other or longer runs, NETCTL_FUZZ_CASES shorter ones.
 std::uint64_t environment(const char* name, std::uint64_t otherwise) {
     const char* text = std::getenv(name);
     return text ? std::strtoull(text, nullptr, 0) : otherwise;
@@ -71,7 +71,8 @@ std::uint64_t environment(const char* name, std::uint64_t otherwise) {
 
 TEST(EngineProg, RandomRuleSetsMatchLikeTheReference) {
     const std::uint64_t first = environment("NETCTL_FUZZ_SEED", 1);
-    const std::uint64_t sets = environment("NETCTL_FUZZ_SETS", 270);
+    const std::uint64_t sets = environment(
+        "NETCTL_FUZZ_SETS", environment("NETCTL_FUZZ_CASES", 270 * 4096) / 4096 + 1);
     std::size_t pairs = 0, linear = 0;
     for (std::uint64_t seed = first; seed < first + sets; ++seed) {
         RuleFuzz fuzz(seed);

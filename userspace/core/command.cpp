@@ -244,6 +244,21 @@ Result<ParsedCommand> parse_command(const Command& root, const std::vector<std::
     return std::move(parser).take();
 }
 
+namespace {
+
+/// A named namespace has one spelling, since points are called after it: what stands behind
+/// /run/netns/ is its name.
+std::string netns_spelling(const std::string& given) {
+    for (const std::string_view prefix : {"/run/netns/", "/var/run/netns/"}) {
+        const std::string name = given.substr(std::min(prefix.size(), given.size()));
+        if (given.starts_with(prefix) && !name.empty() && name.find('/') == std::string::npos)
+            return name;
+    }
+    return given;
+}
+
+} // namespace
+
 int run_command(const Command& root, const std::vector<std::string>& words) {
     const auto parsed = parse_command(root, words);
     if (!parsed) {
@@ -264,7 +279,7 @@ int run_command(const Command& root, const std::vector<std::string>& words) {
     const char* root_from_environment = std::getenv("NETCTL_ROOT");
     Context context{arguments.get("root", root_from_environment ? root_from_environment
                                                                 : "/sys/fs/bpf/netctl"),
-                    arguments.get("netns"), arguments.has("verbose"), out};
+                    netns_spelling(arguments.get("netns")), arguments.has("verbose"), out};
     const auto status = command->run(arguments, context);
     if (!status) {
         print_error(status.error());
