@@ -21,10 +21,11 @@ namespace netctl::classifier {
 
 namespace {
 
-/// Address bits of each level. The first choice that fits the budget is taken: wide levels make for
-/// few lookups, narrow ones for small tables.
-constexpr std::array<unsigned, 3> wide_strides{16, 8, 8};
-constexpr std::array<unsigned, 5> narrow_strides{16, 4, 4, 4, 4};
+/// Address bits of each level of IPv4 tries: few levels, but many entries. Rule sets for which both
+/// tries would take more than `largest_multibit` bytes get path tries, which have a level or two more
+/// and take a fifth of that: beyond the second-level cache, misses cost more than levels.
+constexpr std::array<unsigned, NC_LEVELS4> strides{16, 8, 8};
+constexpr std::size_t largest_multibit = 1u << 20;
 
 /// A piece is crossed by the side on which it covers less; up to so many classes of the destination
 /// count as little, which keeps most rules in one of the two tries.
@@ -95,33 +96,6 @@ void emit_multibit(Output& out, const std::string& name, const MultibitTrie& tri
     out.constant(name + "_base", trie.base);
 }
 
-/// Both IPv4 tries with the same strides; a side without IPv4 prefixes has one class.
-void emit_ipv4(Output& out, const Pieces& pieces, std::size_t budget) {
-    auto tries = [&](std::span<const unsigned> strides) {
-        std::array<MultibitTrie, 2> both;
-        for (std::size_t i = 0; i < 2; ++i) {
-            const PrefixForest& forest = i == 0 ? pieces.src : pieces.dst;
-            std::uint32_t root = forest.root(Family::ipv4);
-            if (root != PrefixForest::any && forest[root].end > root + 1)
-                both[i] = multibit_trie(forest, strides);
-        }
-        return both;
-    };
-    std::span<const unsigned> strides = wide_strides;
-    std::array<MultibitTrie, 2> both = tries(strides);
-    if (both[0].bytes() + both[1].bytes() > budget) {
-        strides = narrow_strides;
-        both = tries(strides);
-    }
-    out.constant("nc_levels4", static_cast<std::uint32_t>(strides.size()));
-    out.constant("nc_stride4", {strides.begin(), strides.end()});
-    for (std::size_t i = 0; i < 2; ++i) {
-        std::string name = i == 0 ? "nc_src4" : "nc_dst4";
-        if (!both[i].entries.empty())
-            emit_multibit(out, name, both[i]);
-    }
-}
-
 class Paths {
   public:
     void add(nc_path path, std::span<const PathTries::Leaf> leaves) {
@@ -143,14 +117,34 @@ class Paths {
     std::array<std::uint32_t, NC_PATHS> levels_{};
 };
 
-void add_ipv6(Paths& paths, nc_path path, const PrefixForest& forest) {
-    std::uint32_t root = forest.root(Family::ipv6);
+/// A side's addresses of one family as a path trie, if there is more than one class of them.
+void add_family(Paths& paths, nc_path path, const PrefixForest& forest, Family family) {
+    std::uint32_t root = forest.root(family);
     if (root == PrefixForest::any || forest[root].end == root + 1)
         return;
     std::vector<PathTries::Leaf> leaves;
     for (std::uint32_t node = root; node < forest[root].end; ++node)
         leaves.push_back({forest[node].key, forest[node].prefix.length, node});
     paths.add(path, leaves);
+}
+
+void add_ipv4(Output& out, Paths& paths, const Pieces& pieces) {
+    std::array<MultibitTrie, 2> both;
+    for (std::size_t i = 0; i < 2; ++i) {
+        const PrefixForest& forest = i == 0 ? pieces.src : pieces.dst;
+        std::uint32_t root = forest.root(Family::ipv4);
+        if (root != PrefixForest::any && forest[root].end > root + 1)
+            both[i] = multibit_trie(forest, strides);
+    }
+    if (both[0].bytes() + both[1].bytes() > largest_multibit) {
+        add_family(paths, NC_PATH_SRC4, pieces.src, Family::ipv4);
+        add_family(paths, NC_PATH_DST4, pieces.dst, Family::ipv4);
+        return;
+    }
+    out.constant("nc_stride4", {strides.begin(), strides.end()});
+    for (std::size_t i = 0; i < 2; ++i)
+        if (!both[i].entries.empty())
+            emit_multibit(out, i == 0 ? "nc_src4" : "nc_dst4", both[i]);
 }
 
 // ---- inputs of the packet class ----
@@ -333,14 +327,12 @@ class CrossingCompiler {
             out_.sized("nc_wild", classes.wild);
         emit_lists(classes, lists, first, second);
 
-        add_ipv6(paths, NC_PATH_SRC6, pieces_.src);
-        add_ipv6(paths, NC_PATH_DST6, pieces_.dst);
+        add_ipv4(out_, paths, pieces_);
+        add_family(paths, NC_PATH_SRC6, pieces_.src, Family::ipv6);
+        add_family(paths, NC_PATH_DST6, pieces_.dst, Family::ipv6);
         emit_families();
         paths.emit(out_);
-        std::size_t budget = memory_budget(rules_), taken = out_.compiled().memory();
-        emit_ipv4(out_, pieces_, budget > taken ? budget - taken : 0);
-        taken = out_.compiled().memory();
-        if (taken > budget)
+        if (std::size_t taken = out_.compiled().memory(); taken > memory_budget(rules_))
             return too_big("addresses and lists of rules", taken);
         return out_.take();
     }

@@ -66,9 +66,9 @@ struct Classes {
 class Builder {
   public:
     explicit Builder(const Pieces& pieces)
-        : pieces_(pieces), shapes_(pieces.shapes.size()), always_(shapes_) {
+        : pieces_(pieces), shapes_(pieces.shapes.size()), satisfiable_(shapes_) {
         for (std::uint32_t shape = 0; shape < shapes_; ++shape)
-            always_.set(shape);
+            satisfiable_.set(shape);
         first_.assign(shapes_, no_rule);
         wild_.assign(shapes_, no_rule);
         inputs_of_.assign(shapes_, 0);
@@ -236,8 +236,9 @@ class Builder {
             id = renumbered[id];
         input.absent = renumbered[input.absent];
         input.count = classes.sets.size();
-        if (input.count == 1) { // the same for all packets: nothing to look at, but maybe never true
-            always_ &= BitSet(classes.sets[0]);
+        if (input.count == 1) { // the same for all packets: nothing to look up
+            satisfiable_ &= BitSet(classes.sets[0]);
+            decided_ |= classes.inputs;
             return {};
         }
         out_.inputs.push_back(std::move(input));
@@ -272,8 +273,8 @@ class Builder {
     /// Multiplies the inputs `members`: the digits' index -> number in the result.
     Result<Classes> product(const std::vector<std::size_t>& members, std::size_t largest,
                             std::vector<std::uint32_t>& table) {
-        Classes classes{{}, 0};
-        table = {intern(classes, always_)};
+        Classes classes{{}, decided_};
+        table = {intern(classes, satisfiable_)};
         for (std::size_t member : members) {
             InputClasses& input = out_.inputs[member];
             const Classes& factor = by_input_[member];
@@ -359,11 +360,12 @@ class Builder {
 
     const Pieces& pieces_;
     std::uint32_t shapes_;
+    BitSet satisfiable_;        ///< shapes that inputs with a single class leave possible
+    std::uint32_t decided_ = 0; ///< those inputs, as a bit mask
     std::vector<std::uint32_t> first_;     ///< by shape: its first rule
     std::vector<std::uint32_t> wild_;      ///< by shape: its first rule without addresses
     std::vector<std::uint32_t> inputs_of_; ///< by shape: bit mask
     std::vector<Classes> by_input_;        ///< parallel to out_.inputs
-    BitSet always_;                        ///< shapes that inputs with one class leave possible
     PacketClasses out_;
 };
 

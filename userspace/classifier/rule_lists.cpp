@@ -91,7 +91,7 @@ ListTables RuleLists::tables(std::span<const std::uint32_t> used) const {
     // rules: what takes the least memory is taken.
     std::size_t least = ~std::size_t{0};
     unsigned middle = static_cast<unsigned>(std::bit_width(classes_.count)) / 2;
-    for (unsigned bits = std::max(2u, middle - 3); bits <= middle; ++bits) {
+    for (unsigned bits = std::max(2u, middle - 1); bits <= middle; ++bits) {
         std::vector<std::uint32_t> roots;
         SequencePool<std::uint32_t> blocks;
         std::size_t block = std::size_t{1} << bits;

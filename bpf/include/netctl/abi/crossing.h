@@ -41,12 +41,14 @@ enum nc_input {
 
 /* Path tries, all in the table nc_paths. */
 enum nc_path {
-	NC_PATH_SRC6 = 0,
-	NC_PATH_DST6 = 1,
-	NC_PATH_LEN = 2,
-	NC_PATH_ETHER_SRC = 3,
-	NC_PATH_ETHER_DST = 4,
-	NC_PATHS = 5,
+	NC_PATH_SRC4 = 0, /* where the multibit trie would be big */
+	NC_PATH_DST4 = 1,
+	NC_PATH_SRC6 = 2,
+	NC_PATH_DST6 = 3,
+	NC_PATH_LEN = 4,
+	NC_PATH_ETHER_SRC = 5,
+	NC_PATH_ETHER_DST = 6,
+	NC_PATHS = 7,
 };
 
 /*
@@ -65,7 +67,7 @@ enum nc_path {
 #define NC_NODE_CHECK 5
 
 /* How deep tries may be. */
-#define NC_LEVELS4 5
+#define NC_LEVELS4 3
 #define NC_LEVELS_PATH 16
 #define NC_LEVELS_CROSS 4
 

@@ -59,7 +59,7 @@ NC_TABLE_W(nc_blocks); /* profile, class >> bits -> block of nc_firsts */
 NC_TABLE_W(nc_firsts); /* position in the list; the highest number: none */
 
 /* Address classes. */
-const volatile __u32 nc_levels4, nc_stride4[NC_LEVELS4];
+const volatile __u32 nc_stride4[NC_LEVELS4]; /* 0: no such level */
 const volatile __u32 nc_src4_base[NC_LEVELS4], nc_dst4_base[NC_LEVELS4];
 const volatile __u32 nc_path_root[NC_PATHS * 2]; /* low half, high half of the first entry */
 const volatile __u32 nc_path_levels[NC_PATHS];
@@ -112,7 +112,7 @@ static __always_inline __u64 nc_walk4(const void *table, __u32 n, __u32 width,
 
 #pragma unroll
 	for (level = 1; level < NC_LEVELS4; level++) {
-		if (level >= nc_levels4 || entry & leaf)
+		if (!nc_stride4[level] || entry & leaf)
 			break;
 		left <<= stride;
 		stride = nc_stride4[level];
@@ -122,8 +122,9 @@ static __always_inline __u64 nc_walk4(const void *table, __u32 n, __u32 width,
 	return entry & ~leaf;
 }
 
-/* Trie whose nodes say which bits they look at; skipped bits are compared. */
-static __always_inline __u64 nc_walk_path(enum nc_path path, __u64 high, __u64 low)
+/* Trie whose nodes say which bits they look at; skipped bits are compared. `low` is looked at if
+ * keys are `wide`, longer than 64 bits. */
+static __always_inline __u64 nc_walk_path(enum nc_path path, bool wide, __u64 high, __u64 low)
 {
 	__u64 entry = (__u64)nc_path_root[path * 2 + 1] << 32 | nc_path_root[path * 2];
 	__u32 level;
@@ -138,14 +139,15 @@ static __always_inline __u64 nc_walk_path(enum nc_path path, __u64 high, __u64 l
 			__u64 differs = (high ^ NC_ENTRY(nc_paths, 3, base - 5)) &
 					NC_ENTRY(nc_paths, 3, base - 4);
 
-			differs |= (low ^ NC_ENTRY(nc_paths, 3, base - 3)) &
-				   NC_ENTRY(nc_paths, 3, base - 2);
+			if (wide)
+				differs |= (low ^ NC_ENTRY(nc_paths, 3, base - 3)) &
+					   NC_ENTRY(nc_paths, 3, base - 2);
 			if (differs) {
 				entry = NC_ENTRY(nc_paths, 3, base - 1);
 				break;
 			}
 		}
-		half = entry & NC_NODE_LOW ? low : high;
+		half = wide && entry & NC_NODE_LOW ? low : high;
 		base += half >> NC_NODE_SHIFT(entry) & ~(~0ull << NC_NODE_COUNT(entry));
 		entry = NC_ENTRY(nc_paths, 3, base);
 	}
@@ -161,8 +163,10 @@ static __always_inline __u64 nc_source_class(const struct nc_packet *p, __u32 ha
 {
 	if (nc_src4_n && has & NC_HAS_IPV4)
 		return nc_walk4(nc_src4, nc_src4_n, nc_src4_w, nc_src4_base, p->src[0]);
+	if (nc_path_levels[NC_PATH_SRC4] && has & NC_HAS_IPV4)
+		return nc_walk_path(NC_PATH_SRC4, false, (__u64)bpf_ntohl(p->src[0]) << 32, 0);
 	if (nc_path_levels[NC_PATH_SRC6] && has & NC_HAS_IPV6)
-		return nc_walk_path(NC_PATH_SRC6, nc_half(p->src), nc_half(p->src + 2));
+		return nc_walk_path(NC_PATH_SRC6, true, nc_half(p->src), nc_half(p->src + 2));
 	return nc_family_n ? NC_ENTRY(nc_family, 2, (has & NC_FAMILIES) * 2) : 0;
 }
 
@@ -170,8 +174,10 @@ static __always_inline __u64 nc_destination_class(const struct nc_packet *p, __u
 {
 	if (nc_dst4_n && has & NC_HAS_IPV4)
 		return nc_walk4(nc_dst4, nc_dst4_n, nc_dst4_w, nc_dst4_base, p->dst[0]);
+	if (nc_path_levels[NC_PATH_DST4] && has & NC_HAS_IPV4)
+		return nc_walk_path(NC_PATH_DST4, false, (__u64)bpf_ntohl(p->dst[0]) << 32, 0);
 	if (nc_path_levels[NC_PATH_DST6] && has & NC_HAS_IPV6)
-		return nc_walk_path(NC_PATH_DST6, nc_half(p->dst), nc_half(p->dst + 2));
+		return nc_walk_path(NC_PATH_DST6, true, nc_half(p->dst), nc_half(p->dst + 2));
 	return nc_family_n ? NC_ENTRY(nc_family, 2, (has & NC_FAMILIES) * 2 + 1) : 0;
 }
 
@@ -200,7 +206,7 @@ static __always_inline __u64 nc_16bit_input(enum nc_input input, bool present, _
 static __always_inline __u64 nc_path_input(enum nc_input input, enum nc_path path, bool present,
 					   __u64 key)
 {
-	return present ? nc_walk_path(path, key, 0) :
+	return present ? nc_walk_path(path, false, key, 0) :
 			 NC_ENTRY(nc_direct, 2, nc_input_absent[input]);
 }
 
