@@ -134,7 +134,7 @@ bool same(const nc_result& kernel, const nc_result& reference) {
             std::memcmp(&kernel.packet, &reference.packet, sizeof kernel.packet) == 0);
 }
 
-/// Whether this kernel lets a test say how much of a frame is in the first buffer (6.18).
+/// Whether this kernel lets a test say how much of a frame is in the first buffer.
 bool can_split(const ProgRun& run) {
     const Bytes frame = (Ether{} / Payload{100}).bytes();
     return run.run(frame, 14).has_value();
@@ -280,10 +280,15 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
         if (!HasFailure())
             comparison.check_counters();
     }
-    RecordProperty("pairs", std::to_string(done));
-    fmt::print("{} pairs; by rule {}, default {}, unparsed {}\n", done, reasons[NC_REASON_RULE],
-               reasons[NC_REASON_DEFAULT], reasons[NC_REASON_UNPARSED]);
-    // A generator that hits nothing would find nothing.
+    for (const auto& [name, count] :
+         {std::pair{"pairs", done}, {"by_rule", reasons[NC_REASON_RULE]},
+          {"by_default", reasons[NC_REASON_DEFAULT]}, {"unparsed", reasons[NC_REASON_UNPARSED]}}) {
+        RecordProperty(name, std::to_string(count));
+        fmt::print("{} {}\n", name, count);
+    }
+    // A generator that hits nothing would find nothing; in few rounds chance may have it so.
+    if (done < 50'000)
+        return;
     EXPECT_GT(reasons[NC_REASON_RULE], done / 5);
     EXPECT_GT(reasons[NC_REASON_DEFAULT], done / 20);
     EXPECT_GT(reasons[NC_REASON_UNPARSED], done / 20);
