@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "bpf/map.hpp"
+#include "bpf/specialize.hpp"
 #include "core/fd.hpp"
 #include "core/result.hpp"
 
@@ -110,6 +111,7 @@ class Object {
 template <class S> class Skeleton {
   public:
     static Result<Skeleton> open() {
+        specialize_on_load();
         S* skeleton = S::open(nullptr);
         if (!skeleton)
             return Error::system(errno, "cannot open a BPF object", libbpf_complaint());

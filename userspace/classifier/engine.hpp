@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/rule.hpp"
+#include "netctl/abi/rule.h"
 
 namespace netctl::classifier {
 
@@ -49,8 +50,13 @@ struct Compiled {
     }
 };
 
-/// Compiles rules, first match wins; what the kernel returns is the position in `rules`.
-/// Fails with ErrorKind::usage and the reason when the rules go beyond what the engine holds.
+/// Rules of one point at most: as many as there can be counters.
+constexpr std::size_t max_rules = NC_COUNTER_CHUNK * NC_COUNTER_CHUNKS;
+
+/// Compiles rules, first match wins; what the kernel returns is the position in `rules`. Takes the
+/// crossing engine, whose cost does not grow with the rules, or for rules whose tables would go
+/// beyond its budget the linear one; then Compiled::engine is "linear: " and the reason.
+/// Fails with ErrorKind::usage and the reason when the rules go beyond what both hold.
 Result<Compiled> compile(std::span<const Rule> rules);
 
 } // namespace netctl::classifier

@@ -30,9 +30,9 @@ const std::vector<Option>& global_options() {
     return options;
 }
 
-std::string Arguments::get(const std::string& option, std::string fallback) const {
+std::string Arguments::get(const std::string& option, const std::string& fallback) const {
     const auto found = options_.find(option);
-    return found == options_.end() ? std::move(fallback) : found->second;
+    return found == options_.end() ? fallback : found->second;
 }
 
 Result<std::uint64_t> Arguments::number(const std::string& option, std::uint64_t fallback,
@@ -244,6 +244,21 @@ Result<ParsedCommand> parse_command(const Command& root, const std::vector<std::
     return std::move(parser).take();
 }
 
+namespace {
+
+/// A named namespace has one spelling, since points are called after it: what stands behind
+/// /run/netns/ is its name.
+std::string netns_spelling(const std::string& given) {
+    for (const std::string_view prefix : {"/run/netns/", "/var/run/netns/"}) {
+        const std::string name = given.substr(std::min(prefix.size(), given.size()));
+        if (given.starts_with(prefix) && !name.empty() && name.find('/') == std::string::npos)
+            return name;
+    }
+    return given;
+}
+
+} // namespace
+
 int run_command(const Command& root, const std::vector<std::string>& words) {
     const auto parsed = parse_command(root, words);
     if (!parsed) {
@@ -264,7 +279,7 @@ int run_command(const Command& root, const std::vector<std::string>& words) {
     const char* root_from_environment = std::getenv("NETCTL_ROOT");
     Context context{arguments.get("root", root_from_environment ? root_from_environment
                                                                 : "/sys/fs/bpf/netctl"),
-                    arguments.get("netns"), arguments.has("verbose"), out};
+                    netns_spelling(arguments.get("netns")), arguments.has("verbose"), out};
     const auto status = command->run(arguments, context);
     if (!status) {
         print_error(status.error());

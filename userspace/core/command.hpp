@@ -33,7 +33,7 @@ class Arguments {
   public:
     bool has(const std::string& option) const { return options_.contains(option); }
     /// The option's value, or `fallback` if it was not given.
-    std::string get(const std::string& option, std::string fallback = {}) const;
+    std::string get(const std::string& option, const std::string& fallback = {}) const;
     /// The option's value as a number in [low, high]; `fallback` if not given. The error names the
     /// option and the range.
     Result<std::uint64_t> number(const std::string& option, std::uint64_t fallback,

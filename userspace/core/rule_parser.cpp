@@ -541,7 +541,7 @@ class Parser {
         const std::size_t resume = next_;
         next_ = clause.first;
         const Token word{TokenKind::word, std::string(clause.key->name), clause.place};
-        const Result<> read = read_action(*find_action(clause.key->name), word);
+        Result<> read = read_action(*find_action(clause.key->name), word);
         next_ = resume;
         return read;
     }

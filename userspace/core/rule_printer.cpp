@@ -200,19 +200,21 @@ std::string rule_text(const std::vector<std::string>& words) {
 
 std::string to_string(const Rule& rule) {
     // People say `proto tcp dport 80`: the protocol stands before the ports.
-    std::vector<Match> matches = rule.matches;
-    const auto ports = std::find_if(matches.begin(), matches.end(), [](const Match& match) {
-        return match.key == Key::sport || match.key == Key::dport;
+    std::vector<const Match*> matches;
+    for (const Match& match : rule.matches)
+        matches.push_back(&match);
+    const auto ports = std::find_if(matches.begin(), matches.end(), [](const Match* match) {
+        return match->key == Key::sport || match->key == Key::dport;
     });
     const auto proto = std::find_if(ports, matches.end(),
-                                    [](const Match& match) { return match.key == Key::proto; });
+                                    [](const Match* match) { return match->key == Key::proto; });
     if (proto != matches.end())
         std::rotate(ports, proto, proto + 1);
 
     std::vector<std::string> words;
-    for (const Match& match : matches)
-        words.push_back(fmt::format("{}{} {}", to_string(match.key), match.negated ? " not" : "",
-                                    value_text(rule, match)));
+    for (const Match* match : matches)
+        words.push_back(fmt::format("{}{} {}", to_string(match->key), match->negated ? " not" : "",
+                                    value_text(rule, *match)));
     if (needs_then(rule))
         words.emplace_back("then");
     for (const Action& action : rule.actions)

@@ -17,29 +17,6 @@ namespace netctl::datapath {
 
 namespace {
 
-/// The words of a rule as one text. The shell took the quotes off a comment: they are put back.
-std::string join_words(const std::vector<std::string>& words) {
-    std::string text;
-    bool comment_follows = false;
-    for (const std::string& word : words) {
-        if (!text.empty())
-            text += ' ';
-        if (comment_follows && !word.starts_with('"')) {
-            text += '"';
-            for (const char c : word) {
-                if (c == '"' || c == '\\')
-                    text += '\\';
-                text += c;
-            }
-            text += '"';
-        } else {
-            text += word;
-        }
-        comment_follows = word == "comment";
-    }
-    return text;
-}
-
 Result<std::uint32_t> parse_id(const std::string& text) {
     std::uint32_t id = 0;
     const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), id);
@@ -70,7 +47,7 @@ Json report_json(const CommitReport& report) {
 Result<Rule> rule_from(const Arguments& arguments, Hook hook) {
     if (arguments.rest().empty())
         return Error::usage("the rule is missing", "for example: src 192.0.2.0/24 drop");
-    return parse_rule(join_words(arguments.rest()), hook);
+    return parse_rule(rule_text(arguments.rest()), hook);
 }
 
 Result<int> add(const Arguments& arguments, const Context& context, Hook hook,

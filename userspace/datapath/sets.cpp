@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <ctime>
@@ -81,9 +82,20 @@ bpf::PinDir sets_dir(const Root& root) {
     return root.dir().sub("sets");
 }
 
-bool counts(const nc_set_value& value) {
-    return (value.flags & NC_SET_ABSENT) == 0 &&
-           (value.expires == 0 || value.expires > boottime_seconds());
+bool expired(const nc_set_value& value) {
+    return value.expires != 0 && value.expires <= boottime_seconds();
+}
+
+bool means_full(const Error& error) {
+    return error.code == E2BIG || error.code == ENOSPC;
+}
+
+/// `present` must be sorted.
+const SetEntry* find_entry(const std::vector<SetEntry>& present, const SetElement& element) {
+    const auto place = std::lower_bound(
+        present.begin(), present.end(), element,
+        [](const SetEntry& entry, const SetElement& wanted) { return entry.element < wanted; });
+    return place != present.end() && place->element == element ? &*place : nullptr;
 }
 
 /// Calls `visit(key)` for each key; the key may be erased by the visit only after the walk.
@@ -253,18 +265,16 @@ const bpf::RawMap& Set::map_for(const SetElement& element) const {
     return addresses(std::get<Prefix>(element).address.family);
 }
 
-Result<> Set::add(const SetElement& element, nc_set_value value) const {
-    const ElementKey key = key_of(type_, element);
-    auto status = map_for(element).update(key.bytes.data(), &value);
-    if (!status && (status.error().code == E2BIG || status.error().code == ENOSPC))
-        return Error::failed(fmt::format("set '{}' is full: it holds {} elements of each family",
-                                         name_, max_entries_),
-                             "make a larger one with `netctl set create --size N`");
-    return status;
+Error Set::full() const {
+    Error error = Error::failed(fmt::format("set '{}' is full: it holds {} elements of each family",
+                                            name_, max_entries_),
+                                "make a larger one with `netctl set create --size N`");
+    error.code = ENOSPC;
+    return error;
 }
 
-Result<> Set::add(const std::vector<SetElement>& elements) const {
-    // One batch a map: keys side by side, all values zero.
+Result<> Set::write(const std::vector<SetElement>& elements, nc_set_value value) const {
+    // One batch a map, keys side by side.
     for (const bpf::RawMap* map : {&v4_, &v6_, &ports_}) {
         std::vector<std::uint8_t> keys;
         std::size_t key_size = 0;
@@ -280,17 +290,82 @@ Result<> Set::add(const std::vector<SetElement>& elements) const {
         }
         if (count == 0)
             continue;
-        const std::vector<nc_set_value> values(count);
+        const std::vector<nc_set_value> values(count, value);
         auto status =
             map->update_batch(keys.data(), values.data(), count, key_size, sizeof(nc_set_value));
-        if (!status && (status.error().code == E2BIG || status.error().code == ENOSPC))
-            return Error::failed(
-                fmt::format("set '{}' is full: it holds {} elements of each family", name_,
-                            max_entries_),
-                "make a larger one with `netctl set create --size N`");
+        if (!status && means_full(status.error()))
+            return full();
         NETCTL_TRY(std::move(status));
     }
     return {};
+}
+
+bool Set::fit(const std::vector<SetElement>& elements,
+              const std::vector<SetEntry>& besides) const {
+    for (const bpf::RawMap* map : {&v4_, &v6_, &ports_}) {
+        const auto ours = [&](const SetElement& element) { return &map_for(element) == map; };
+        std::size_t count = static_cast<std::size_t>(
+            std::count_if(elements.begin(), elements.end(), ours));
+        for (const SetEntry& entry : besides)
+            if (ours(entry.element) &&
+                !std::binary_search(elements.begin(), elements.end(), entry.element))
+                count++;
+        if (count > max_entries_)
+            return false;
+    }
+    return true;
+}
+
+Result<> Set::forget_expired() const {
+    for (const SetEntry& entry : NETCTL_TRY(entries()))
+        if (expired(entry.value))
+            NETCTL_TRY(remove(entry.element));
+    return {};
+}
+
+Result<> Set::add(std::vector<SetElement> elements, nc_set_value value) const {
+    std::sort(elements.begin(), elements.end());
+    elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
+    const auto attempt = [&]() -> Result<> {
+        // A single write does all or nothing; of several it must be known before that they fit.
+        if (elements.size() > 1 && !fit(elements, NETCTL_TRY(entries())))
+            return full();
+        return write(elements, value);
+    };
+    auto status = attempt();
+    if (status || !means_full(status.error()))
+        return status;
+    NETCTL_TRY(forget_expired()); // nobody else takes out what ran out of time
+    return attempt();
+}
+
+Result<> Set::assign(std::vector<SetElement> elements) const {
+    std::sort(elements.begin(), elements.end());
+    elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
+    if (!fit(elements, {}))
+        return full();
+    const std::vector<SetEntry> present = NETCTL_TRY(entries());
+    // What is there as it should be is left alone: full tries refuse it before kernel 6.13.
+    std::vector<SetElement> fresh;
+    for (const SetElement& element : elements) {
+        const SetEntry* entry = find_entry(present, element);
+        if (!entry || entry->value.expires != 0 || entry->value.flags != 0)
+            fresh.push_back(element);
+    }
+    const auto remove_others = [&]() -> Result<> {
+        for (const SetEntry& entry : present)
+            if (!std::binary_search(elements.begin(), elements.end(), entry.element))
+                NETCTL_TRY(remove(entry.element));
+        return {};
+    };
+    // New ones first, so that nothing is missing for a moment that a narrower or wider prefix takes
+    // over; unless there is no room for both.
+    if (fit(elements, present)) {
+        NETCTL_TRY(write(fresh, {}));
+        return remove_others();
+    }
+    NETCTL_TRY(remove_others());
+    return write(fresh, {});
 }
 
 Result<bool> Set::remove(const SetElement& element) const {
@@ -299,11 +374,20 @@ Result<bool> Set::remove(const SetElement& element) const {
 }
 
 Result<bool> Set::contains(const SetElement& element) const {
-    const ElementKey key = key_of(type_, element);
-    nc_set_value value{};
-    if (!NETCTL_TRY(map_for(element).lookup(key.bytes.data(), &value)))
-        return false;
-    return counts(value);
+    // As the datapath does it (lib/sets.h): the longest prefix that has not expired decides.
+    SetElement asked = element;
+    for (;;) {
+        const ElementKey key = key_of(type_, asked);
+        nc_set_value value{};
+        if (!NETCTL_TRY(map_for(asked).lookup(key.bytes.data(), &value)))
+            return false;
+        if (!expired(value))
+            return (value.flags & NC_SET_ABSENT) == 0;
+        auto* prefix = std::get_if<Prefix>(&asked);
+        if (type_ != SetType::cidr || prefix->length == 0)
+            return false;
+        prefix->length--;
+    }
 }
 
 Result<std::vector<SetEntry>> Set::entries() const {
@@ -325,13 +409,6 @@ Result<std::vector<SetEntry>> Set::entries() const {
     std::sort(entries.begin(), entries.end(),
               [](const SetEntry& a, const SetEntry& b) { return a.element < b.element; });
     return entries;
-}
-
-Result<> Set::clear() const {
-    const std::vector<SetEntry> all = NETCTL_TRY(entries());
-    for (const SetEntry& entry : all)
-        NETCTL_TRY(remove(entry.element));
-    return {};
 }
 
 } // namespace netctl::datapath

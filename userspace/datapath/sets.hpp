@@ -62,10 +62,11 @@ class Set {
     }
     const bpf::RawMap& ports() const { return ports_; }
 
-    /// One map write; takes effect at once.
-    Result<> add(const SetElement& element, nc_set_value value = {}) const;
-    /// Adds many at once; their values are plain membership.
-    Result<> add(const std::vector<SetElement>& elements) const;
+    /// Takes effect at once. All are added, or none if the set has no room for them; elements that
+    /// expired make room.
+    Result<> add(std::vector<SetElement> elements, nc_set_value value = {}) const;
+    /// Makes these its only elements, as plain members; the set is left alone if they do not fit.
+    Result<> assign(std::vector<SetElement> elements) const;
     /// False if it was not in the set.
     Result<bool> remove(const SetElement& element) const;
     /// Whether a packet with this address or port would be found in it: the longest prefix decides
@@ -73,10 +74,14 @@ class Set {
     Result<bool> contains(const SetElement& element) const;
     /// All that is in its maps, sorted, with expired elements and tombstones.
     Result<std::vector<SetEntry>> entries() const;
-    Result<> clear() const;
 
   private:
     Set() = default;
+    Error full() const;
+    Result<> write(const std::vector<SetElement>& elements, nc_set_value value) const;
+    /// Whether there is room for sorted elements, and for the entries that are none of them.
+    bool fit(const std::vector<SetElement>& elements, const std::vector<SetEntry>& besides) const;
+    Result<> forget_expired() const;
     const bpf::RawMap& map_for(const SetElement& element) const;
 
     std::string name_;

@@ -27,9 +27,12 @@ Result<NetnsGuard> NetnsGuard::enter(const std::string& name) {
     Fd previous(::open(own_namespace, O_RDONLY | O_CLOEXEC));
     if (!previous)
         return Error::system(errno, fmt::format("cannot open {}", own_namespace));
-    if (setns(target.get(), CLONE_NEWNET) != 0)
-        return Error::system(errno, fmt::format("cannot enter network namespace '{}'", name),
-                             errno == EINVAL ? "the path is no network namespace" : "run as root");
+    if (setns(target.get(), CLONE_NEWNET) != 0) {
+        const int code = errno;
+        return Error::system(code, fmt::format("cannot enter network namespace '{}'", name),
+                             code == EINVAL ? "the path is no network namespace"
+                                            : "that takes CAP_SYS_ADMIN: run as root");
+    }
     return NetnsGuard(std::move(previous));
 }
 

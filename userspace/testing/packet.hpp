@@ -116,11 +116,11 @@ class Packet {
     Packet() = default;
     template <IsLayer L> Packet(L layer) { layers_.emplace_back(std::move(layer)); }
 
-    Packet& operator/=(Layer layer) {
-        layers_.push_back(std::move(layer));
+    Packet& operator/=(const Layer& layer) {
+        layers_.push_back(layer);
         return *this;
     }
-    friend Packet operator/(Packet packet, Layer layer) { return packet /= std::move(layer); }
+    friend Packet operator/(Packet packet, const Layer& layer) { return packet /= layer; }
 
     const std::vector<Layer>& layers() const { return layers_; }
     std::vector<Layer>& layers() { return layers_; }

@@ -47,9 +47,9 @@ Result<std::size_t> Controller::add(const std::string& name, const std::vector<s
     nc_set_value value{};
     if (ttl_seconds > 0)
         value.expires = datapath::boottime_seconds() + ttl_seconds;
-    for (const SetElement& element : elements)
-        NETCTL_TRY(set.add(element, value));
-    return elements.size();
+    const std::size_t count = elements.size();
+    NETCTL_TRY(set.add(std::move(elements), value));
+    return count;
 }
 
 Result<std::vector<std::string>> Controller::remove(const std::string& name,
@@ -96,16 +96,11 @@ Result<ImportReport> Controller::import(const std::string& name, const std::stri
     std::vector<std::string> notes;
     const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
     const Set set = NETCTL_TRY(Set::open(root, name));
-    const std::vector<SetElement> elements =
+    std::vector<SetElement> elements =
         NETCTL_TRY(datapath::parse_elements(set.type(), text, source));
-    NETCTL_TRY(set.add(elements)); // first, so that no element that stays is missing for a moment
-    if (replace) {
-        const auto present = NETCTL_TRY(set.entries());
-        for (const datapath::SetEntry& entry : present)
-            if (!std::binary_search(elements.begin(), elements.end(), entry.element))
-                NETCTL_TRY(set.remove(entry.element));
-    }
-    return ImportReport{elements.size()};
+    const std::size_t count = elements.size();
+    NETCTL_TRY(replace ? set.assign(std::move(elements)) : set.add(std::move(elements)));
+    return ImportReport{count};
 }
 
 } // namespace netctl::set

@@ -191,8 +191,15 @@ class Editor : public datapath::RuleEditor {
         const auto live = NETCTL_TRY(datapath::open_point(dir, Hook::xdp));
         if (!live)
             return not_attached(interface_);
-        if (live->link_info.ifindex != 0)
-            NETCTL_TRY(check_netns(live->state, interface_, dir));
+        // The kernel takes no program into a link whose interface is gone.
+        if (live->link_info.ifindex == 0)
+            return Error::failed(
+                fmt::format("{} is gone, or was: its rules cannot be changed until it is attached "
+                            "again",
+                            interface_),
+                fmt::format("`netctl xdp attach {}` once it is back; `detach` forgets its rules",
+                            interface_));
+        NETCTL_TRY(check_netns(live->state, interface_, dir));
         PointState state = live->state;
         NETCTL_TRY(edit(state));
         state.point.generation++;
@@ -202,10 +209,6 @@ class Editor : public datapath::RuleEditor {
         NETCTL_TRY(datapath::forget_limits(loaded.generation.program, state));
         NETCTL_TRY(datapath::publish_pins(dir, loaded.generation.program));
         NETCTL_TRY(root.next_generation());
-        if (live->link_info.ifindex == 0)
-            report.notes.push_back(fmt::format("{} is gone: these rules take effect when it is "
-                                               "back and attached again",
-                                               interface_));
         report.generation = state.point.generation;
         report.engine = loaded.generation.engine;
         report.memory = loaded.generation.memory;

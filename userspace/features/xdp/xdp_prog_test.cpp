@@ -134,7 +134,7 @@ bool same(const nc_result& kernel, const nc_result& reference) {
             std::memcmp(&kernel.packet, &reference.packet, sizeof kernel.packet) == 0);
 }
 
-/// Whether this kernel lets a test say how much of a frame is in the first buffer.
+/// Whether this kernel lets a test say how much of a frame is in the first buffer (6.18).
 bool can_split(const ProgRun& run) {
     const Bytes frame = (Ether{} / Payload{100}).bytes();
     return run.run(frame, 14).has_value();
@@ -280,14 +280,11 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
         if (!HasFailure())
             comparison.check_counters();
     }
-    for (const auto& [name, count] :
-         {std::pair{"pairs", done}, {"by_rule", reasons[NC_REASON_RULE]},
-          {"by_default", reasons[NC_REASON_DEFAULT]}, {"unparsed", reasons[NC_REASON_UNPARSED]}}) {
-        RecordProperty(name, std::to_string(count));
-        fmt::print("{} {}\n", name, count);
-    }
-    // A generator that hits nothing would find nothing; in few rounds chance may have it so.
-    if (done < 50'000)
+    RecordProperty("pairs", std::to_string(done));
+    fmt::print("{} pairs; by rule {}, default {}, unparsed {}\n", done, reasons[NC_REASON_RULE],
+               reasons[NC_REASON_DEFAULT], reasons[NC_REASON_UNPARSED]);
+    // A generator that hits nothing would find nothing. A few rule sets alone may be one-sided.
+    if (done < 20000)
         return;
     EXPECT_GT(reasons[NC_REASON_RULE], done / 5);
     EXPECT_GT(reasons[NC_REASON_DEFAULT], done / 20);
@@ -702,28 +699,23 @@ TEST(XdpFrags, AFrameMayBeSplitAnywhere) {
 TEST(XdpEngine, ADefectInTheTablesIsUnparsedAndCounted) {
     ProgSetup setup{.rules = rules({"dport 80 pass"}), .unparsed_verdict = NC_VERDICT_DROP};
     const ProgRun run = must_load(setup);
-    const std::uint32_t zero = 0;
-    const auto table = run.map(".bss.linear");
-    ASSERT_TRUE(table) << table.error().what;
-    nc_linear test{};
-    const auto found = table->lookup(&zero, &test);
-    ASSERT_TRUE(found && *found);
     const Bytes frame = (Ether{} / Ipv4{} / Tcp{}).bytes();
     ASSERT_EQ(must_run(run, frame), xdp_pass);
 
-    nc_linear beyond_actions = test;
-    beyond_actions.position = 7;
-    ASSERT_TRUE(table->update(&zero, &beyond_actions));
+    const auto spoil = [&](const char* name, std::uint8_t byte) {
+        const std::uint32_t zero = 0;
+        const auto table = run.map(name);
+        ASSERT_TRUE(table) << table.error().what;
+        const auto info = bpf::map_info(table->fd());
+        ASSERT_TRUE(info) << info.error().what;
+        const std::vector<std::uint8_t> content(info->value_size, byte);
+        ASSERT_TRUE(table->update(&zero, content.data()));
+    };
+    spoil(".bss.nc_wild", 7); // a rule beyond the actions
     EXPECT_EQ(must_run(run, frame), xdp_drop);
-    nc_linear beyond_table = test;
-    beyond_table.next = 1000;
-    ASSERT_TRUE(table->update(&zero, &beyond_table));
-    EXPECT_EQ(must_run(run, (Ether{} / Ipv4{} / Tcp{.dport = 81}).bytes()), xdp_drop);
-    nc_linear endless = test;
-    endless.next = 0;
-    ASSERT_TRUE(table->update(&zero, &endless));
-    EXPECT_EQ(must_run(run, (Ether{} / Ipv4{} / Tcp{.dport = 81}).bytes()), xdp_drop);
-    EXPECT_EQ(must_stats(run).unparsed[NC_UNPARSED_ENGINE], 3U);
+    spoil(".bss.nc_index", 0xff); // an index beyond the next table
+    EXPECT_EQ(must_run(run, frame), xdp_drop);
+    EXPECT_EQ(must_stats(run).unparsed[NC_UNPARSED_ENGINE], 2U);
 }
 
 } // namespace

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The position of the first rule that a packet matches. Tables and constants come from
- * netctl::classifier::compile(): each table is an array in a section `.bss.NAME`, declared with room
- * for the largest rule set and cut to its size before the program is loaded; sizes and shapes are
- * constants, so that the verifier removes what a rule set does not need.
+ * netctl::classifier::compile(): each table is an array in a section `.bss.NAME`, which gets its size
+ * before the program is loaded; sizes and shapes are constants, so that the verifier removes what a
+ * rule set does not need.
  */
 #ifndef NETCTL_LIB_CLASSIFY_H
 #define NETCTL_LIB_CLASSIFY_H
@@ -11,15 +11,15 @@
 #include <netctl/lib/bpf.h>
 
 #include <netctl/abi/classify.h>
+#include <netctl/lib/crossing.h>
 
 /* nc_classify() returns a position, NC_NO_RULE, or this: a table that leads nowhere. */
 #define NC_CLASSIFY_ERROR 0xfffffffeu
 
-#define NC_TABLE(type, name, max) type name[max] SEC(".bss." #name)
-
 /* ---- linear: any rule set, at a cost that grows with it ---- */
 
-NC_TABLE(struct nc_linear, linear, NC_LINEAR_MAX);
+/* Declared with one element; nc_opaque() keeps the compiler from relying on that. */
+struct nc_linear linear[1] SEC(".bss.linear");
 const volatile __u32 n_linear;
 
 struct nc_linear_walk {
@@ -28,12 +28,6 @@ struct nc_linear_walk {
 	__u32 at; /* index of the next test */
 	__u32 result;
 };
-
-static __always_inline __u64 nc_mac(const __u8 *mac)
-{
-	return (__u64)mac[0] << 40 | (__u64)mac[1] << 32 | (__u64)mac[2] << 24 | mac[3] << 16 |
-	       mac[4] << 8 | mac[5];
-}
 
 static __always_inline __u64 nc_number(const struct nc_packet *p, __u32 field)
 {
@@ -104,16 +98,17 @@ static __always_inline bool nc_linear_holds(const struct nc_linear *test,
 static long nc_linear_step(__u32 turn, struct nc_linear_walk *walk)
 {
 	const struct nc_packet *p = walk->packet;
-	const struct nc_linear *test;
+	const struct nc_linear *test = linear;
 	__u64 at = walk->at;
 	bool holds, negated;
 
 	nc_opaque(at);
+	nc_opaque(test);
 	if (at >= n_linear) {
 		walk->result = at == n_linear ? NC_NO_RULE : NC_CLASSIFY_ERROR;
 		return 1;
 	}
-	test = &linear[at];
+	test += at;
 	if (test->present && !(p->has & test->present)) {
 		walk->at = test->next;
 		return 0;
@@ -149,12 +144,17 @@ static __always_inline __u32 nc_linear_match(const struct nc_packet *packet, __u
 	return walk.result;
 }
 
+/* ---- either ---- */
+
 /* The first rule that matches: its position, NC_NO_RULE, or NC_CLASSIFY_ERROR. */
 static __always_inline __u32 nc_classify(const struct nc_packet *packet, __u64 set_bits)
 {
+	__u64 position;
+
 	if (n_linear)
 		return nc_linear_match(packet, set_bits);
-	return NC_NO_RULE;
+	position = nc_cross_classify(packet, set_bits);
+	return likely(position < NC_FAULT) ? position : NC_CLASSIFY_ERROR;
 }
 
 #endif

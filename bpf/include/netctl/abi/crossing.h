@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the crossing engine's compiler (userspace/classifier/crossing.cpp) and its lookup
+ * (lib/crossing.h) agree on. Private to one build of netctl: tables are made anew with each
+ * program. docs/classifier.md explains the structure.
+ */
+#ifndef NETCTL_ABI_CROSSING_H
+#define NETCTL_ABI_CROSSING_H
+
+#include "types.h"
+
+/*
+ * What a packet's class is made of besides its addresses. Each input maps a value, or its absence,
+ * to a number that is already multiplied by the input's place value; adding up those of one sum
+ * gives an index into the sum's product table.
+ */
+enum nc_input {
+	NC_INPUT_FAMILY = 0, /* 0 neither, 1 IPv4, 2 IPv6 */
+	NC_INPUT_PROTO = 1,
+	NC_INPUT_FLAGS = 2,
+	NC_INPUT_ICMP_TYPE = 3,
+	NC_INPUT_ICMP_CODE = 4,
+	NC_INPUT_FRAG = 5,
+	NC_INPUT_DSCP = 6,
+	NC_INPUT_SPORT = 7,
+	NC_INPUT_DPORT = 8,
+	NC_INPUT_VLAN = 9,
+	NC_INPUT_ETHER_TYPE = 10,
+	NC_INPUT_LEN = 11,
+	NC_INPUT_ETHER_SRC = 12,
+	NC_INPUT_ETHER_DST = 13,
+	NC_INPUT_SRC = 14,  /* which long or negated lists hold the source: by its address class */
+	NC_INPUT_DST = 15,
+	NC_INPUT_MARK = 16, /* four inputs: its bytes, the least significant one first */
+	NC_INPUT_SETS = 20, /* eight inputs: the bytes of set_bits, the least significant one first */
+	NC_INPUTS = 28,
+};
+
+/* Sum 0 is the index of the last product; the others are products before it. */
+#define NC_SUMS 4
+
+/* Path tries, all in the table nc_paths. */
+enum nc_path {
+	NC_PATH_SRC6 = 0,
+	NC_PATH_DST6 = 1,
+	NC_PATH_LEN = 2,
+	NC_PATH_ETHER_SRC = 3,
+	NC_PATH_ETHER_DST = 4,
+	NC_PATHS = 5,
+};
+
+/*
+ * Entry of a path trie: a leaf with its value in the low half, or a node. A node looks at
+ * NC_NODE_COUNT bits of the key's high or low half, NC_NODE_SHIFT bits above its end, and has
+ * its entries from index NC_NODE_BASE on. If it skips bits in which keys may differ, its
+ * NC_NODE_CHECK words stand in front of the entries: the value and the mask of the key's high half,
+ * the value and the mask of its low half, and the leaf that other keys get.
+ */
+#define NC_NODE_LEAF (1ull << 63)
+#define NC_NODE_SKIPS (1ull << 62)
+#define NC_NODE_LOW (1ull << 61)
+#define NC_NODE_BASE(entry) ((__u32)(entry))
+#define NC_NODE_SHIFT(entry) ((entry) >> 32 & 63)
+#define NC_NODE_COUNT(entry) ((entry) >> 40 & 31)
+#define NC_NODE_CHECK 5
+
+/* How deep tries may be. */
+#define NC_LEVELS4 5
+#define NC_LEVELS_PATH 16
+#define NC_LEVELS_CROSS 4
+
+#endif

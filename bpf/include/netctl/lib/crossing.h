@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The crossing engine: first match among many rules at a cost that does not depend on how many.
+ *
+ *   addresses -> address classes a (source) and b (destination), by tries
+ *   everything else that rules look at -> packet class c, by tables and their products
+ *   cross1[row1[a]] walked by the digits of b, and cross2[row2[b]] by those of a -> a rule list each
+ *   firsts[list's profile][c] -> the position in the list of the first rule that matches
+ *   wild[c] -> first match among the rules that look at no address
+ *
+ * and the lowest rule of the three. There is no loop. Shapes of tables are constants of the
+ * program, so the verifier removes what a rule set does not use. An index beyond a table can only
+ * come from a defect of the compiler; it yields NC_FAULT, which is beyond every table itself.
+ */
+#ifndef NETCTL_LIB_CROSSING_H
+#define NETCTL_LIB_CROSSING_H
+
+#include <netctl/lib/bpf.h>
+
+#include <netctl/abi/crossing.h>
+#include <netctl/abi/packet.h>
+#include <netctl/abi/rule.h>
+
+#define NC_FAULT (1ull << 40)
+#define NC_FAMILIES (NC_HAS_IPV4 | NC_HAS_IPV6)
+
+/*
+ * NC_FAULT and 0, which the verifier cannot know. It follows up what it knows: each way on which a
+ * number is a constant would be looked at apart from the others, and there are too many of them.
+ */
+volatile __u64 nc_fault SEC(".data.nc_fault") = NC_FAULT;
+volatile __u32 nc_zero SEC(".bss.nc_zero");
+
+/* Tables get their size when they are filled, before the program is loaded: NAME_n entries, of
+ * 1 << NAME_w bytes where the width is not said here. */
+#define NC_TABLE(name)                                                                             \
+	__u8 name[8] SEC(".bss." #name);                                                           \
+	const volatile __u32 name##_n
+#define NC_TABLE_W(name)                                                                           \
+	NC_TABLE(name);                                                                            \
+	const volatile __u32 name##_w
+
+NC_TABLE_W(nc_src4); /* IPv4 address -> class */
+NC_TABLE_W(nc_dst4);
+NC_TABLE(nc_paths);   /* u64: path tries */
+NC_TABLE(nc_family);  /* u32: class of a family without a trie; source and destination of each */
+NC_TABLE(nc_direct);  /* u32: inputs with few values */
+NC_TABLE(nc_index);   /* u16: inputs of 16 bits, value >> 6 -> block */
+NC_TABLE(nc_block);   /* u32: block, value & 63 -> the input's number */
+NC_TABLE(nc_early);   /* u32: products before the last one */
+NC_TABLE_W(nc_product); /* last product -> packet class */
+NC_TABLE_W(nc_wild);  /* packet class -> rule; the highest number: none */
+NC_TABLE_W(nc_row1);
+NC_TABLE_W(nc_row2);
+NC_TABLE_W(nc_cross1);
+NC_TABLE_W(nc_cross2);
+NC_TABLE_W(nc_lists); /* {profile, rule, rule, ...} */
+NC_TABLE_W(nc_blocks); /* profile, class >> bits -> block of nc_firsts */
+NC_TABLE_W(nc_firsts); /* position in the list; the highest number: none */
+
+/* Address classes. */
+const volatile __u32 nc_levels4, nc_stride4[NC_LEVELS4];
+const volatile __u32 nc_src4_base[NC_LEVELS4], nc_dst4_base[NC_LEVELS4];
+const volatile __u32 nc_path_root[NC_PATHS * 2]; /* low half, high half of the first entry */
+const volatile __u32 nc_path_levels[NC_PATHS];
+
+/* Packet class. */
+const volatile __u32 nc_input_sum[NC_INPUTS]; /* 0: not looked at; else 1 + the sum it goes into */
+const volatile __u32 nc_input_base[NC_INPUTS];
+const volatile __u32 nc_input_absent[NC_INPUTS]; /* where the number of an absent field stands */
+const volatile __u32 nc_early_used[NC_SUMS], nc_early_base[NC_SUMS];
+
+/* Crossing. */
+const volatile __u32 nc_cross1_levels, nc_cross2_levels;
+const volatile __u32 nc_cross1_bits[NC_LEVELS_CROSS], nc_cross2_bits[NC_LEVELS_CROSS];
+const volatile __u32 nc_cross1_shift[NC_LEVELS_CROSS], nc_cross2_shift[NC_LEVELS_CROSS];
+const volatile __u32 nc_cross1_base[NC_LEVELS_CROSS], nc_cross2_base[NC_LEVELS_CROSS];
+
+/* Last stage. */
+const volatile __u32 nc_classes;    /* 1: lists are not needed, crossings yield rules */
+const volatile __u32 nc_block_bits; /* 0: nc_firsts is a plain matrix, without nc_blocks */
+
+/* Entry `i` of a table of `n` entries, 1 << `width` bytes each. */
+static __always_inline __u64 nc_entry(const void *table, __u64 n, __u32 width, __u64 i)
+{
+	nc_opaque(table); /* the compiler knows only the 8 bytes that the table is declared with */
+	nc_opaque(i);
+	if (unlikely(i >= n))
+		return nc_fault;
+	if (width == 0)
+		return ((const __u8 *)table)[i];
+	if (width == 1)
+		return ((const __u16 *)table)[i];
+	if (width == 2)
+		return ((const __u32 *)table)[i];
+	return ((const __u64 *)table)[i];
+}
+
+#define NC_ENTRY(name, width, i) nc_entry(name, name##_n, width, i)
+#define NC_ENTRY_W(name, i) nc_entry(name, name##_n, name##_w, i)
+
+/* ---- address classes ---- */
+
+/* Multibit trie with the same strides on all paths. The top bit of an entry marks a class. */
+static __always_inline __u64 nc_walk4(const void *table, __u32 n, __u32 width,
+				      const volatile __u32 *base, __be32 address)
+{
+	__u32 left = bpf_ntohl(address), stride = nc_stride4[0];
+	__u64 leaf = width == 1 ? 1ull << 15 : 1ull << 31;
+	__u64 entry = nc_entry(table, n, width, left >> (32 - stride));
+	__u32 level;
+
+#pragma unroll
+	for (level = 1; level < NC_LEVELS4; level++) {
+		if (level >= nc_levels4 || entry & leaf)
+			break;
+		left <<= stride;
+		stride = nc_stride4[level];
+		entry = nc_entry(table, n, width,
+				 base[level] + (entry << stride) + (left >> (32 - stride)));
+	}
+	return entry & ~leaf;
+}
+
+/* Trie whose nodes say which bits they look at; skipped bits are compared. */
+static __always_inline __u64 nc_walk_path(enum nc_path path, __u64 high, __u64 low)
+{
+	__u64 entry = (__u64)nc_path_root[path * 2 + 1] << 32 | nc_path_root[path * 2];
+	__u32 level;
+
+#pragma unroll
+	for (level = 0; level < NC_LEVELS_PATH; level++) {
+		__u64 base = NC_NODE_BASE(entry), half;
+
+		if (level >= nc_path_levels[path] || entry & NC_NODE_LEAF)
+			break;
+		if (entry & NC_NODE_SKIPS) {
+			__u64 differs = (high ^ NC_ENTRY(nc_paths, 3, base - 5)) &
+					NC_ENTRY(nc_paths, 3, base - 4);
+
+			differs |= (low ^ NC_ENTRY(nc_paths, 3, base - 3)) &
+				   NC_ENTRY(nc_paths, 3, base - 2);
+			if (differs) {
+				entry = NC_ENTRY(nc_paths, 3, base - 1);
+				break;
+			}
+		}
+		half = entry & NC_NODE_LOW ? low : high;
+		base += half >> NC_NODE_SHIFT(entry) & ~(~0ull << NC_NODE_COUNT(entry));
+		entry = NC_ENTRY(nc_paths, 3, base);
+	}
+	return entry & NC_NODE_LEAF ? (__u32)entry : nc_fault;
+}
+
+static __always_inline __u64 nc_half(const __be32 *words)
+{
+	return (__u64)bpf_ntohl(words[0]) << 32 | bpf_ntohl(words[1]);
+}
+
+static __always_inline __u64 nc_source_class(const struct nc_packet *p, __u32 has)
+{
+	if (nc_src4_n && has & NC_HAS_IPV4)
+		return nc_walk4(nc_src4, nc_src4_n, nc_src4_w, nc_src4_base, p->src[0]);
+	if (nc_path_levels[NC_PATH_SRC6] && has & NC_HAS_IPV6)
+		return nc_walk_path(NC_PATH_SRC6, nc_half(p->src), nc_half(p->src + 2));
+	return nc_family_n ? NC_ENTRY(nc_family, 2, (has & NC_FAMILIES) * 2) : 0;
+}
+
+static __always_inline __u64 nc_destination_class(const struct nc_packet *p, __u32 has)
+{
+	if (nc_dst4_n && has & NC_HAS_IPV4)
+		return nc_walk4(nc_dst4, nc_dst4_n, nc_dst4_w, nc_dst4_base, p->dst[0]);
+	if (nc_path_levels[NC_PATH_DST6] && has & NC_HAS_IPV6)
+		return nc_walk_path(NC_PATH_DST6, nc_half(p->dst), nc_half(p->dst + 2));
+	return nc_family_n ? NC_ENTRY(nc_family, 2, (has & NC_FAMILIES) * 2 + 1) : 0;
+}
+
+/* ---- packet class ---- */
+
+/*
+ * The number of an absent field comes from the table, too, not from a constant: what the verifier
+ * knows about the outcome is then the same with and without the field, and it need not look at all
+ * combinations.
+ */
+static __always_inline __u64 nc_direct_input(enum nc_input input, bool present, __u32 value)
+{
+	__u64 at = present ? nc_input_base[input] + value : nc_input_absent[input];
+
+	return NC_ENTRY(nc_direct, 2, at);
+}
+
+static __always_inline __u64 nc_16bit_input(enum nc_input input, bool present, __u32 value)
+{
+	__u64 at = present ? nc_input_base[input] + (value >> 6) : nc_input_absent[input];
+	__u64 block = NC_ENTRY(nc_index, 1, at);
+
+	return NC_ENTRY(nc_block, 2, (block << 6) + (value & 63));
+}
+
+static __always_inline __u64 nc_path_input(enum nc_input input, enum nc_path path, bool present,
+					   __u64 key)
+{
+	return present ? nc_walk_path(path, key, 0) :
+			 NC_ENTRY(nc_direct, 2, nc_input_absent[input]);
+}
+
+/* A MAC address as a number, most significant byte first. */
+static __always_inline __u64 nc_mac(const __u8 *mac)
+{
+	return (__u64)mac[0] << 40 | (__u64)mac[1] << 32 | (__u64)mac[2] << 24 | mac[3] << 16 |
+	       mac[4] << 8 | mac[5];
+}
+
+/* Adds an input's number to its sum, if the rule set looks at it. */
+#define NC_ADD(sums, input, number)                                                                \
+	do {                                                                                       \
+		if (nc_input_sum[input]) {                                                         \
+			__u64 add_ = (number);                                                     \
+                                                                                                   \
+			if (nc_input_sum[input] == 1)                                              \
+				(sums)[0] += add_;                                                 \
+			else if (nc_input_sum[input] == 2)                                         \
+				(sums)[1] += add_;                                                 \
+			else if (nc_input_sum[input] == 3)                                         \
+				(sums)[2] += add_;                                                 \
+			else                                                                       \
+				(sums)[3] += add_;                                                 \
+		}                                                                                  \
+	} while (0)
+#define NC_ADD_DIRECT(sums, input, present, value)                                                 \
+	NC_ADD(sums, input, nc_direct_input(input, present, value))
+#define NC_ADD_16BIT(sums, input, present, value)                                                  \
+	NC_ADD(sums, input, nc_16bit_input(input, present, value))
+#define NC_ADD_PATH(sums, input, path, present, key)                                               \
+	NC_ADD(sums, input, nc_path_input(input, path, present, key))
+
+static __always_inline __u64 nc_packet_class(const struct nc_packet *p, __u32 has, __u64 set_bits,
+					     __u64 a, __u64 b)
+{
+	__u64 sums[NC_SUMS] = {};
+	int i;
+
+	NC_ADD_DIRECT(sums, NC_INPUT_FAMILY, true, has & NC_FAMILIES);
+	NC_ADD_DIRECT(sums, NC_INPUT_PROTO, has & NC_HAS_PROTO, p->proto);
+	NC_ADD_DIRECT(sums, NC_INPUT_FLAGS, has & NC_HAS_FLAGS, p->flags);
+	NC_ADD_DIRECT(sums, NC_INPUT_ICMP_TYPE, has & NC_HAS_ICMP, p->icmp_type);
+	NC_ADD_DIRECT(sums, NC_INPUT_ICMP_CODE, has & NC_HAS_ICMP, p->icmp_code);
+	NC_ADD_DIRECT(sums, NC_INPUT_FRAG, has & NC_HAS_PROTO, p->frag);
+	NC_ADD_DIRECT(sums, NC_INPUT_DSCP, has & NC_HAS_PROTO, p->dscp);
+	NC_ADD_16BIT(sums, NC_INPUT_SPORT, has & NC_HAS_PORTS, p->sport);
+	NC_ADD_16BIT(sums, NC_INPUT_DPORT, has & NC_HAS_PORTS, p->dport);
+	NC_ADD_16BIT(sums, NC_INPUT_VLAN, has & NC_HAS_VLAN, p->vlan);
+	NC_ADD_16BIT(sums, NC_INPUT_ETHER_TYPE, has & NC_HAS_ETHER, p->ether_type);
+	NC_ADD_PATH(sums, NC_INPUT_LEN, NC_PATH_LEN, true, (__u64)p->len << 32);
+	NC_ADD_PATH(sums, NC_INPUT_ETHER_SRC, NC_PATH_ETHER_SRC, has & NC_HAS_ETHER,
+		    nc_mac(p->ether_src) << 16);
+	NC_ADD_PATH(sums, NC_INPUT_ETHER_DST, NC_PATH_ETHER_DST, has & NC_HAS_ETHER,
+		    nc_mac(p->ether_dst) << 16);
+	NC_ADD_DIRECT(sums, NC_INPUT_SRC, true, a);
+	NC_ADD_DIRECT(sums, NC_INPUT_DST, true, b);
+#pragma unroll
+	for (i = 0; i < 4; i++)
+		NC_ADD_DIRECT(sums, NC_INPUT_MARK + i, true, p->mark >> (8 * i) & 0xff);
+#pragma unroll
+	for (i = 0; i < 8; i++)
+		NC_ADD_DIRECT(sums, NC_INPUT_SETS + i, true, set_bits >> (8 * i) & 0xff);
+#pragma unroll
+	for (i = 1; i < NC_SUMS; i++)
+		if (nc_early_used[i])
+			sums[0] += NC_ENTRY(nc_early, 2, nc_early_base[i] + sums[i]);
+	return nc_product_n ? NC_ENTRY_W(nc_product, sums[0]) : sums[0];
+}
+
+/* ---- crossing ---- */
+
+static __always_inline __u64 nc_walk_cross(const void *table, __u32 n, __u32 width, __u32 levels,
+					   const volatile __u32 *bits, const volatile __u32 *shift,
+					   const volatile __u32 *base, __u64 node, __u64 class)
+{
+	__u32 level;
+
+#pragma clang loop unroll(full)
+	for (level = 0; level < NC_LEVELS_CROSS; level++)
+		if (level < levels)
+			node = nc_entry(table, n, width,
+					base[level] + (node << bits[level]) +
+						(class >> shift[level] & ((1u << bits[level]) - 1)));
+	return node;
+}
+
+#define NC_CROSS(name, node, class)                                                                \
+	nc_walk_cross(name, name##_n, name##_w, name##_levels, name##_bits, name##_shift,          \
+		      name##_base, node, class)
+
+/* The number that stands for "none" in a table: all bits of an entry set. */
+static __always_inline bool nc_is_none(__u64 value, __u32 width)
+{
+	return value == (width == 0 ? 0xffu : width == 1 ? 0xffffu : 0xffffffffu);
+}
+
+/* First rule of a list that matches packets of a class. */
+static __always_inline __u64 nc_first(__u64 list, __u64 class, __u32 width)
+{
+	__u64 profile, position;
+
+	if (nc_classes == 1)
+		return nc_is_none(list, width) ? NC_NO_RULE : list;
+	profile = NC_ENTRY_W(nc_lists, list);
+	if (nc_block_bits) {
+		__u64 block = NC_ENTRY_W(nc_blocks, profile * ((nc_classes >> nc_block_bits) + 1) +
+							    (class >> nc_block_bits));
+
+		position = NC_ENTRY_W(nc_firsts, (block << nc_block_bits) +
+							 (class & ((1u << nc_block_bits) - 1)));
+	} else {
+		position = NC_ENTRY_W(nc_firsts, profile * nc_classes + class);
+	}
+	if (nc_is_none(position, nc_firsts_w))
+		return NC_NO_RULE;
+	return NC_ENTRY_W(nc_lists, list + 1 + position);
+}
+
+/* Position of the first rule that matches, NC_NO_RULE, or a number from NC_FAULT on. */
+static __always_inline __u64 nc_cross_classify(const struct nc_packet *p, __u64 set_bits)
+{
+	__u64 a, b, c, first = NC_NO_RULE, rule;
+	/* The verifier knows which parts a packet has on each way through the parser, and would
+	 * look at the rest once for each. */
+	__u32 has = p->has ^ nc_zero;
+
+	a = nc_source_class(p, has);
+	b = nc_destination_class(p, has);
+	c = nc_packet_class(p, has, set_bits, a, b);
+	if (unlikely((a | b | c) >= NC_FAULT))
+		return NC_FAULT;
+	if (nc_wild_n) {
+		rule = NC_ENTRY_W(nc_wild, c);
+		if (unlikely(rule >= NC_FAULT))
+			return rule;
+		if (!nc_is_none(rule, nc_wild_w))
+			first = rule;
+	}
+	if (nc_row1_n) {
+		rule = nc_first(NC_CROSS(nc_cross1, NC_ENTRY_W(nc_row1, a), b), c,
+				nc_cross1_levels ? nc_cross1_w : nc_row1_w);
+		if (unlikely(rule >= NC_FAULT))
+			return rule;
+		if (rule < first)
+			first = rule;
+	}
+	if (nc_row2_n) {
+		rule = nc_first(NC_CROSS(nc_cross2, NC_ENTRY_W(nc_row2, b), a), c,
+				nc_cross2_levels ? nc_cross2_w : nc_row2_w);
+		if (unlikely(rule >= NC_FAULT))
+			return rule;
+		if (rule < first)
+			first = rule;
+	}
+	return first;
+}
+
+#endif

@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`netctl set`, and edits of the pinned maps by another tool, under traffic."""
+
+import ipaddress
+import socket
+import struct
+import threading
+
+import pytest
+from lab import IN_VM, bpftool, run, until
+from traffic import IP, UDP, Ether, Filter, IPv6, Wire
+
+FAMILIES = (4, 6)
+
+
+@pytest.fixture
+def link(lab):
+    return lab.pair(checksums=False)
+
+
+def make(netctl, name, kind, *elements, size=None):
+    options = ("--size", size) if size else ()
+    netctl("set", "create", name, "--type", kind, *options)
+    if elements:
+        netctl("set", "add", name, *elements)
+
+
+def elements(netctl, name):
+    return [entry["element"] for entry in netctl.json("set", "list", name)]
+
+
+def bpftool_key(kind, element):
+    """Which map of the set an element is in, and its key, as docs/pinned-maps.md has them."""
+    if kind == "port":
+        return "ports", struct.pack("!H", element)
+    network = ipaddress.ip_network(element)
+    length = struct.pack("=I", network.prefixlen) if kind == "cidr" else b""
+    return f"v{network.version}", length + network.network_address.packed
+
+
+def edit(netctl, name, verb, kind, element, value=bytes(8)):
+    """One write into the pinned map, by a tool that knows nothing of netctl."""
+    map_name, key = bpftool_key(kind, element)
+    words = ("value", "hex", *value.hex(" ").split()) if verb == "update" else ()
+    run("bpftool", "map", verb, "pinned", netctl.root / "sets" / name / map_name,
+        "key", "hex", *key.hex(" ").split(), *words)  # fmt: skip
+
+
+class Stream:
+    """Numbered datagrams, one after the other without a pause, and which of them arrived."""
+
+    def __init__(self, client, server, family, dport):
+        kind = {4: socket.AF_INET, 6: socket.AF_INET6}[family]
+        self._receiver = server.netns.socket(kind, socket.SOCK_DGRAM)
+        self._receiver.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)  # SO_RCVBUFFORCE
+        self._receiver.bind((server.ip(family), dport))
+        self._receiver.settimeout(0.1)
+        self._sender = client.netns.socket(kind, socket.SOCK_DGRAM)
+        self._sender.connect((server.ip(family), dport))
+        self.sent = 0
+        self.arrived = []
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=work) for work in (self._send, self._receive)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        self._sender.close()
+        self._receiver.close()
+
+    def _send(self):
+        while not self._stopping.is_set():
+            self._sender.send(struct.pack("=Q", self.sent))
+            self.sent += 1
+
+    def _receive(self):
+        while not self._stopping.is_set():
+            try:
+                self.arrived.append(struct.unpack("=Q", self._receiver.recv(100))[0])
+            except TimeoutError:
+                continue
+
+    def hundred(self):
+        """Awaits the sending of a hundred; those under way at the call are not among them."""
+        first = self.sent + 1
+        until(lambda: self.sent > first + 100)
+        return range(first, first + 100)
+
+    def arrived_of(self, numbers):
+        return [number for number in self.arrived if number in numbers]
+
+    def await_all(self, numbers):
+        until(lambda: self.arrived and self.arrived[-1] >= numbers[-1])
+        assert self.arrived_of(numbers) == list(numbers)
+
+
+CASES = [
+    ("host", 4, "src @s drop", lambda client: client.ip4),
+    ("host", 6, "src @s drop", lambda client: client.ip6),
+    ("cidr", 4, "src @s drop", lambda client: str(ipaddress.ip_network(f"{client.ip4}/25", strict=False))),
+    ("cidr", 6, "dst @s drop", lambda client: "2001:db8:1::/64"),
+    ("port", 4, "proto udp dport @s drop", lambda client: 4000),
+    ("port", 6, "proto udp dport @s drop", lambda client: 4000),
+]
+
+
+@pytest.mark.parametrize(("kind", "family", "rule", "element_of"), CASES,
+                         ids=[f"{kind}-{family}" for kind, family, _, _ in CASES])  # fmt: skip
+def test_bpftool_edits_under_traffic(netctl, link, kind, family, rule, element_of):
+    client, server = link
+    element = element_of(client)
+    make(netctl, "s", kind)
+    filter = Filter(netctl, server)
+    number = filter.add(rule)
+    with Stream(client, server, family, 4000) as stream:
+        for _ in range(1 if IN_VM else 5):
+            stream.await_all(stream.hundred())
+            edit(netctl, "s", "update", kind, element)
+            forbidden = stream.hundred()
+            assert netctl("set", "test", "s", str(element).split("/")[0]).stdout == "yes\n"
+            edit(netctl, "s", "delete", kind, element)
+            stream.await_all(stream.hundred())
+            assert stream.arrived_of(forbidden) == []
+        sent = stream.sent
+    assert elements(netctl, "s") == []
+    status = filter.status()
+    assert 100 < filter.packets()[number] < sent
+    assert status["packets"] >= sent
+
+
+def deliver(wire, client, server, sources, expected, dport=9):
+    packets = []
+    for source in sources:
+        layer = IPv6 if ":" in source else IP
+        destination = server.ip6 if ":" in source else server.ip4
+        packets.append(Ether(src=client.mac, dst=server.mac) / layer(src=source, dst=destination)
+                       / UDP(dport=dport))  # fmt: skip
+    assert wire.deliver(packets, expected)[0] == expected
+
+
+def test_longest_prefix_tombstones_and_negation(netctl, link):
+    """One set of prefixes of both families, in a rule and in its negation."""
+    client, server = link
+    make(netctl, "nets", "cidr", "192.0.2.0/24", "192.0.2.64/26", "2001:db8:1::/48", "198.51.100.7")
+    filter = Filter(netctl, server, "--default", "drop")
+    filter.add("src @nets proto udp dport 1 pass", "src not @nets proto udp dport 2 pass")
+    sources = ["192.0.2.1", "192.0.2.65", "198.51.100.7", "198.51.100.8", "2001:db8:1::9", "2001:db8:2::9"]
+    member = [True, True, True, False, True, False]
+    with Wire(client, server) as wire:
+        deliver(wire, client, server, sources, member, dport=1)
+        deliver(wire, client, server, sources, [not here for here in member], dport=2)
+        # A tombstone takes a part out of a wider prefix: `flags` of nc_set_value is NC_SET_ABSENT.
+        edit(netctl, "nets", "update", "cidr", "192.0.2.64/26", bytes(4) + struct.pack("=I", 1))
+        member[1] = False
+        deliver(wire, client, server, sources, member, dport=1)
+        deliver(wire, client, server, sources, [not here for here in member], dport=2)
+    for source, here in zip(sources, member, strict=True):
+        assert netctl("set", "test", "nets", source, check=False).returncode == (0 if here else 1)
+
+
+def test_elements_with_a_time_to_live(netctl, link):
+    client, server = link
+    make(netctl, "hosts", "host", "192.0.2.51")
+    make(netctl, "nets", "cidr")
+    filter = Filter(netctl, server)
+    filter.add("src @hosts drop", "src @nets drop")
+    netctl("set", "add", "hosts", "--ttl", "3600", "192.0.2.52", "192.0.2.53")
+    netctl("set", "add", "nets", "--ttl", "3600", "2001:db8:1::/112", "192.0.2.54")
+    listed = {entry["element"]: entry.get("expires_in") for entry in netctl.json("set", "list", "hosts")}
+    assert listed["192.0.2.51"] is None
+    assert 3000 < listed["192.0.2.52"] <= 3600
+    sources = ["192.0.2.51", "192.0.2.52", "192.0.2.53", "192.0.2.54", "2001:db8:1::53"]
+    with Wire(client, server) as wire:
+        deliver(wire, client, server, sources, [False] * 5)
+        netctl("set", "add", "hosts", "--ttl", "1", "192.0.2.53")
+        netctl("set", "add", "nets", "--ttl", "1", "192.0.2.54", "2001:db8:1::/112")
+        for name, element in (("hosts", "192.0.2.53"), ("nets", "192.0.2.54"), ("nets", "2001:db8:1::53")):
+            until(lambda: netctl("set", "test", name, element, check=False).stdout == "no\n")  # noqa: B023
+        deliver(wire, client, server, sources, [False, False, True, True, True])
+        netctl("set", "add", "hosts", "192.0.2.53")  # again, and for good
+        deliver(wire, client, server, sources, [False, False, False, True, True])
+    listed = {entry["element"]: entry.get("expires_in") for entry in netctl.json("set", "list", "hosts")}
+    assert listed["192.0.2.53"] is None
+
+
+def test_expired_prefix_hides_no_wider_one(netctl, link):
+    client, server = link
+    make(netctl, "nets", "cidr", "192.0.2.0/24")
+    # A second of CLOCK_BOOTTIME long ago, at which this one ran out.
+    edit(netctl, "nets", "update", "cidr", "192.0.2.128/25", struct.pack("=II", 1, 0))
+    edit(netctl, "nets", "update", "cidr", "198.51.100.0/24", struct.pack("=II", 1, 0))
+    filter = Filter(netctl, server)
+    filter.add("src @nets drop")
+    with Wire(client, server) as wire:
+        deliver(wire, client, server, ["192.0.2.1", "192.0.2.129", "198.51.100.1"], [False, False, True])
+    assert netctl("set", "test", "nets", "192.0.2.129", check=False).stdout == "yes\n"
+    assert netctl("set", "test", "nets", "198.51.100.1", check=False).stdout == "no\n"
+
+
+def test_import(netctl, link, tmp_path):
+    client, server = link
+    make(netctl, "nets", "cidr", "203.0.113.0/24")
+    filter = Filter(netctl, server)
+    filter.add("src @nets drop")
+    listing = tmp_path / "nets.txt"
+    listing.write_text("# a blocklist\n192.0.2.0/25 # one\n\n2001:db8:1::/64\r\n192.0.2.0/25\n")
+    assert netctl("set", "import", "nets", listing).stdout == "2 elements\n"
+    assert elements(netctl, "nets") == ["192.0.2.0/25", "203.0.113.0/24", "2001:db8:1::/64"]
+    sources = ["192.0.2.1", "203.0.113.1", "2001:db8:1::7"]
+    with Wire(client, server) as wire:
+        deliver(wire, client, server, sources, [False, False, False])
+        netctl("set", "import", "nets", "--replace", input="2001:db8:1::/64\n192.0.2.1\n")
+        assert elements(netctl, "nets") == ["192.0.2.1", "2001:db8:1::/64"]
+        deliver(wire, client, server, sources, [False, True, False])
+        # What cannot be read changes nothing, and says where it is.
+        listing.write_text("198.51.100.0/24\n\n192.0.2.1/24\n")
+        message = netctl.fails("set", "import", "nets", listing, "--replace", status=2)
+        assert f"{listing}:3: '192.0.2.1/24' has bits set behind its /24" in message
+        assert elements(netctl, "nets") == ["192.0.2.1", "2001:db8:1::/64"]
+        netctl("set", "import", "nets", "--replace", input="")
+        deliver(wire, client, server, sources, [True, True, True])
+
+
+def test_import_of_many(netctl):
+    make(netctl, "many", "host")
+    count = 2000 if IN_VM else 100_000
+    lines = "".join(f"{ipaddress.ip_address(0x0A000000 + i)}\n" for i in range(count))
+    assert netctl.json("set", "import", "many", input=lines) == {"elements": count}
+    (status,) = netctl.json("set", "list")
+    assert status["elements"] == count
+    assert netctl("set", "test", "many", str(ipaddress.ip_address(0x0A000000 + count - 1))).stdout == "yes\n"
+    netctl("set", "import", "many", "--replace", input="10.0.0.1\n")
+    assert elements(netctl, "many") == ["10.0.0.1"]
+
+
+@pytest.mark.parametrize("kind", ("host", "cidr"))
+def test_full_set(netctl, kind):
+    """Full means full, also half way through a list: then nothing of it is added."""
+    make(netctl, "small", kind, "192.0.2.1", "192.0.2.2", size=4)
+    present = ["192.0.2.1", "192.0.2.2"]
+    for words, options in (
+        (("add", "small", "192.0.2.3", "192.0.2.4", "192.0.2.5"), {}),
+        (("import", "small"), {"input": "192.0.2.3\n192.0.2.4\n192.0.2.5\n"}),
+        (("import", "small", "--replace"), {"input": "".join(f"192.0.2.{i}\n" for i in range(3, 8))}),
+    ):
+        message = netctl.fails("set", *words, **options)
+        assert "set 'small' is full: it holds 4 elements of each family" in message, words
+        assert "--size" in message
+        assert elements(netctl, "small") == present, words
+    # Each family has its room; what is there already needs none; a replacement may fill it all.
+    netctl("set", "add", "small", "192.0.2.2", "192.0.2.3", "192.0.2.4", "2001:db8::1")
+    netctl("set", "import", "small", "--replace", input="".join(f"192.0.2.{i}\n" for i in range(4, 8)))
+    assert elements(netctl, "small") == [f"192.0.2.{i}" for i in range(4, 8)]
+
+
+@pytest.mark.parametrize("kind", ("host", "cidr"))
+def test_expired_elements_make_room(netctl, kind):
+    make(netctl, "small", kind, "192.0.2.1", size=3)
+    for element in ("192.0.2.2", "192.0.2.3"):
+        edit(netctl, "small", "update", kind, element, struct.pack("=II", 1, 0))
+    assert elements(netctl, "small") == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    netctl("set", "add", "small", "192.0.2.4")
+    assert elements(netctl, "small") == ["192.0.2.1", "192.0.2.4"]
+    edit(netctl, "small", "update", kind, "192.0.2.5", struct.pack("=II", 1, 0))
+    netctl("set", "add", "small", "192.0.2.4", "192.0.2.6")
+    assert elements(netctl, "small") == ["192.0.2.1", "192.0.2.4", "192.0.2.6"]
+
+
+def test_life_of_a_set(netctl, link):
+    client, server = link
+    make(netctl, "s", "host", client.ip4)
+    assert "there is a set 's' already" in netctl.fails("set", "create", "s", "--type", "port")
+    filter = Filter(netctl, server)
+    first = filter.add("src @s drop")
+    second = filter.add("dst @s dport 7 pass")
+    message = netctl.fails("set", "destroy", "s")
+    assert "set 's' is in use by" in message
+    for rule in (first, second):
+        assert f"rule {rule}" in message
+    assert netctl.json("set", "list")[0]["users"] != []
+    with Wire(client, server) as wire:
+        deliver(wire, client, server, [client.ip4, client.ip6], [False, True])
+        filter("rule delete", str(first))
+        assert "in use" in netctl.fails("set", "destroy", "s")
+        filter("rule delete", str(second))
+        netctl("set", "destroy", "s")
+        assert "there is no set 's'" in netctl.fails("set", "list", "s")
+        assert netctl.json("set", "list") == []
+        # The name is free again; rules of the old one do not come back.
+        make(netctl, "s", "port", "9")
+        deliver(wire, client, server, [client.ip4], [True])
+        filter.add("proto udp dport @s drop")
+        deliver(wire, client, server, [client.ip4], [False])
+    filter("detach")
+    netctl("set", "destroy", "s")
+    assert not netctl.root.exists()
+
+
+def test_two_interfaces_share_a_set(lab, netctl, link):
+    client, server = link
+    far, server1 = lab.veth(lab.namespace("far"), server.netns, name_b="eth1", checksums=False)
+    make(netctl, "s", "host")
+    filters = [Filter(netctl, server), Filter(netctl, server1, "--mode", "generic")]
+    filters[0].add("src @s drop")
+    filters[1].add("dst 192.0.2.0/24 pass", "src not @s pass", "drop")
+    with Wire(client, server) as one, Wire(far, server1) as two:
+        for verb, arrive in (("add", False), ("delete", True)):
+            netctl("set", verb, "s", "203.0.113.9", "2001:db8::9")
+            for wire, ends in ((one, (client, server)), (two, (far, server1))):
+                deliver(wire, *ends, ["203.0.113.9", "2001:db8::9", "203.0.113.8"], [arrive, arrive, True])
+    users = netctl.json("set", "list")[0]["users"]
+    assert len(users) == 2
+    filters[0]("detach")
+    assert "in use" in netctl.fails("set", "destroy", "s")
+    filters[1]("detach")
+    netctl("set", "destroy", "s")
+
+
+def test_wrong_words(netctl):
+    for kind in ("host", "cidr", "port"):
+        make(netctl, kind, kind)
+    for status, words, answer in (
+        (2, ("create", "a.b", "--type", "host"), "is no name for a set"),
+        (2, ("create", "x"), "--type is missing"),
+        (2, ("create", "x", "--type", "hosts"), "host or cidr or port"),
+        (2, ("create", "x", "--type", "host", "--size", "0"), "--size"),
+        (2, ("add", "host", "192.0.2.0/24"), "holds addresses"),
+        (2, ("add", "host", "192.0.2.256"), "'192.0.2.256'"),
+        (2, ("add", "cidr", "192.0.2.1/24"), "bits set behind its /24"),
+        (2, ("add", "port", "65536"), "'65536' is no port"),
+        (2, ("add", "port", "80", "htpt"), "'htpt' is no port"),
+        (2, ("add", "port", "--ttl", "0", "80"), "--ttl"),
+        (2, ("add", "port"), "missing"),
+        (2, ("ad", "port", "80"), "did you mean 'add'"),
+        (1, ("add", "nobody", "192.0.2.1"), "there is no set 'nobody'"),
+        (1, ("delete", "port", "80"), "not in set 'port': 80"),
+        (1, ("destroy", "nobody"), "there is no set 'nobody'"),
+        (1, ("import", "port", "/nowhere"), "/nowhere"),
+    ):
+        assert answer in netctl.fails("set", *words, status=status), words
+    for kind in ("host", "cidr", "port"):
+        assert elements(netctl, kind) == []
+
+
+def test_pinned_maps_describe_themselves(netctl):
+    """bpftool prints the fields' names, since every map has BTF."""
+    make(netctl, "s", "cidr", "192.0.2.0/24")
+    (entry,) = bpftool("map", "dump", "pinned", netctl.root / "sets/s/v4")
+    assert entry["formatted"]["key"]["length"] == 24
+    assert entry["formatted"]["value"] == {"expires": 0, "flags": 0}

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "bpf/specialize.hpp"
+
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <variant>
+#include <vector>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "core/log.hpp"
+
+namespace netctl::bpf {
+
+namespace {
+
+bool is_wide_load(const bpf_insn& insn) { return insn.code == (BPF_LD | BPF_IMM | BPF_DW); }
+
+bool is_jump_class(const bpf_insn& insn) {
+    return BPF_CLASS(insn.code) == BPF_JMP || BPF_CLASS(insn.code) == BPF_JMP32;
+}
+
+bool is_call(const bpf_insn& insn) { return insn.code == (BPF_JMP | BPF_CALL); }
+
+/// Where control may come from elsewhere: nothing is known about registers there.
+std::vector<bool> jump_targets(std::span<const bpf_insn> insns) {
+    std::vector<bool> targets(insns.size() + 1);
+    auto mark = [&](std::size_t from, std::int64_t distance) {
+        std::int64_t to = static_cast<std::int64_t>(from) + 1 + distance;
+        if (to >= 0 && to < static_cast<std::int64_t>(targets.size()))
+            targets[static_cast<std::size_t>(to)] = true;
+    };
+    for (std::size_t i = 0; i < insns.size(); ++i) {
+        const bpf_insn& insn = insns[i];
+        if (is_wide_load(insn)) {
+            if (insn.src_reg == BPF_PSEUDO_FUNC)
+                mark(i, insn.imm);
+            ++i;
+        } else if (is_call(insn)) {
+            if (insn.src_reg == BPF_PSEUDO_CALL)
+                mark(i, insn.imm);
+        } else if (insn.code == (BPF_JMP32 | BPF_JA)) {
+            mark(i, insn.imm);
+        } else if (is_jump_class(insn) && BPF_OP(insn.code) != BPF_EXIT) {
+            mark(i, insn.off);
+        }
+    }
+    return targets;
+}
+
+/// A pointer into a constant map.
+struct Pointer {
+    std::span<const std::byte> content;
+    std::int64_t offset;
+};
+/// What a register holds, if that is known.
+using Value = std::variant<std::monostate, Pointer, std::uint64_t>;
+
+bpf_insn nothing() {
+    bpf_insn insn{};
+    insn.code = BPF_JMP | BPF_JA; // to the next instruction
+    return insn;
+}
+
+/// `reg = value`, 32 bits wide, which clears the upper half.
+bpf_insn move(unsigned reg, std::uint32_t value) {
+    bpf_insn insn{};
+    insn.code = BPF_ALU | BPF_MOV | BPF_K;
+    insn.dst_reg = static_cast<__u8>(reg & 0xf);
+    insn.imm = static_cast<__s32>(value);
+    return insn;
+}
+
+/// What a load from a constant map yields.
+std::optional<std::uint64_t> loaded(const bpf_insn& load, const Pointer& pointer) {
+    std::size_t size;
+    switch (BPF_SIZE(load.code)) {
+    case BPF_B: size = 1; break;
+    case BPF_H: size = 2; break;
+    case BPF_W: size = 4; break;
+    default: size = 8; break;
+    }
+    std::int64_t at = pointer.offset + load.off;
+    if (at < 0 || static_cast<std::size_t>(at) + size > pointer.content.size())
+        return {};
+    // The program has the byte order of the machine that it is loaded on.
+    std::uint64_t value = 0;
+    auto* low = reinterpret_cast<std::byte*>(&value);
+    if constexpr (std::endian::native == std::endian::big)
+        low += sizeof value - size;
+    std::memcpy(low, pointer.content.data() + at, size);
+    return value;
+}
+
+/// `a op b` for the operations that the folding knows; 64 bits wide.
+std::optional<std::uint64_t> compute(unsigned op, std::uint64_t a, std::uint64_t b) {
+    switch (op) {
+    case BPF_ADD: return a + b;
+    case BPF_SUB: return a - b;
+    case BPF_MUL: return a * b;
+    case BPF_AND: return a & b;
+    case BPF_OR: return a | b;
+    case BPF_XOR: return a ^ b;
+    default: return {};
+    }
+}
+
+/// Follows constants from load to use, within straight code.
+class Folding {
+  public:
+    Folding(std::span<bpf_insn> insns, const std::vector<bool>& targets,
+            const ConstantMap& constants)
+        : insns_(insns), targets_(targets), constants_(constants) {}
+
+    void run() {
+        for (std::size_t i = 0; i < insns_.size(); ++i) {
+            if (targets_[i])
+                known_.fill({});
+            bpf_insn& insn = insns_[i];
+            if (is_wide_load(insn)) {
+                known_[insn.dst_reg] = {};
+                std::optional<std::span<const std::byte>> content;
+                if (insn.src_reg == BPF_PSEUDO_MAP_VALUE)
+                    content = constants_(insn.imm);
+                if (content)
+                    known_[insn.dst_reg] = Pointer{*content, insns_[i + 1].imm};
+                ++i;
+                continue;
+            }
+            fold(insn);
+        }
+    }
+
+  private:
+    void fold(bpf_insn& insn) {
+        switch (BPF_CLASS(insn.code)) {
+        case BPF_LDX:
+            fold_load(insn);
+            break;
+        case BPF_ALU:
+        case BPF_ALU64:
+            fold_arithmetic(insn);
+            break;
+        case BPF_STX:
+            if (BPF_MODE(insn.code) != BPF_MEM) // atomics may write back
+                known_.fill({});
+            break;
+        case BPF_ST:
+            break;
+        case BPF_JMP:
+        case BPF_JMP32:
+            // Branches are left to the verifier: it refuses programs with unreachable code, and
+            // takes out itself what it finds to be never taken.
+            if (is_call(insn))
+                for (unsigned reg = 0; reg <= 5; ++reg)
+                    known_[reg] = {};
+            break;
+        default:
+            known_.fill({});
+            break;
+        }
+    }
+
+    void fold_load(bpf_insn& insn) {
+        auto* pointer = std::get_if<Pointer>(&known_[insn.src_reg]);
+        std::optional<std::uint64_t> value;
+        if (pointer && BPF_MODE(insn.code) == BPF_MEM)
+            value = loaded(insn, *pointer);
+        known_[insn.dst_reg] = {};
+        if (!value || *value > 0xffffffff)
+            return;
+        insn = move(insn.dst_reg, static_cast<std::uint32_t>(*value));
+        known_[insn.dst_reg] = *value;
+    }
+
+    /// The second operand of an instruction, as far as it is known: sign-extended as the kernel does.
+    std::optional<std::uint64_t> operand(const bpf_insn& insn) const {
+        if (BPF_SRC(insn.code) == BPF_K)
+            return static_cast<std::uint64_t>(std::int64_t{insn.imm});
+        if (auto* value = std::get_if<std::uint64_t>(&known_[insn.src_reg]))
+            return *value;
+        return {};
+    }
+
+    void fold_arithmetic(bpf_insn& insn) {
+        unsigned op = BPF_OP(insn.code);
+        bool narrow = BPF_CLASS(insn.code) == BPF_ALU;
+        Value& target = known_[insn.dst_reg];
+        if (op == BPF_END || op == BPF_NEG || insn.off != 0) { // also sign-extending moves
+            target = {};
+            return;
+        }
+        if (op == BPF_MOV && !narrow && BPF_SRC(insn.code) == BPF_X) {
+            target = known_[insn.src_reg];
+            return;
+        }
+        std::optional<std::uint64_t> right = operand(insn);
+        if (op == BPF_MOV) {
+            target = {};
+            if (right)
+                target = narrow ? *right & 0xffffffff : *right;
+            return;
+        }
+        if (auto* pointer = std::get_if<Pointer>(&target)) {
+            if (op == BPF_ADD && !narrow && BPF_SRC(insn.code) == BPF_K)
+                pointer->offset += insn.imm;
+            else
+                target = {};
+            return;
+        }
+        std::optional<std::uint64_t> result;
+        if (auto* left = std::get_if<std::uint64_t>(&target); left && right)
+            result = compute(op, *left, *right);
+        if (result && narrow)
+            result = *result & 0xffffffff;
+        target = {};
+        if (result && *result <= 0xffffffff) {
+            insn = move(insn.dst_reg, static_cast<std::uint32_t>(*result));
+            target = *result;
+        } else if (right && BPF_SRC(insn.code) == BPF_X && *right <= 0x7fffffff &&
+                   shift_is_valid(op, narrow, *right)) {
+            insn.code = static_cast<__u8>(insn.code & ~BPF_X);
+            insn.src_reg = 0;
+            insn.imm = static_cast<__s32>(*right);
+        }
+    }
+
+    /// The kernel refuses immediate shifts beyond the width, and divisions by an immediate zero.
+    static bool shift_is_valid(unsigned op, bool narrow, std::uint64_t by) {
+        if (op == BPF_LSH || op == BPF_RSH || op == BPF_ARSH)
+            return by < (narrow ? 32 : 64);
+        return op != BPF_DIV && op != BPF_MOD;
+    }
+
+    std::span<bpf_insn> insns_;
+    const std::vector<bool>& targets_;
+    const ConstantMap& constants_;
+    std::array<Value, 16> known_;
+};
+
+bool reads(const bpf_insn& insn, unsigned reg) {
+    switch (BPF_CLASS(insn.code)) {
+    case BPF_LDX:
+        return insn.src_reg == reg;
+    case BPF_ALU:
+    case BPF_ALU64:
+        return (BPF_SRC(insn.code) == BPF_X && insn.src_reg == reg) ||
+               (BPF_OP(insn.code) != BPF_MOV && insn.dst_reg == reg);
+    default:
+        return true; // stores, jumps, calls: not followed further
+    }
+}
+
+/// Whether the register is overwritten before anything reads it, as far as the straight way shows.
+bool is_unused(std::span<const bpf_insn> insns, const std::vector<bool>& targets, std::size_t i,
+               unsigned reg) {
+    for (; i < insns.size() && !targets[i]; ++i) {
+        const bpf_insn& insn = insns[i];
+        if (is_wide_load(insn)) {
+            if (insn.dst_reg == reg)
+                return true;
+            ++i;
+            continue;
+        }
+        unsigned kind = BPF_CLASS(insn.code);
+        if (kind == BPF_ST || (kind == BPF_STX && BPF_MODE(insn.code) == BPF_MEM)) {
+            if (insn.dst_reg == reg || (kind == BPF_STX && insn.src_reg == reg))
+                return false;
+            continue;
+        }
+        if (insn.code == (BPF_JMP | BPF_JA) && insn.off == 0)
+            continue;
+        if (reads(insn, reg))
+            return false;
+        if (insn.dst_reg == reg)
+            return true;
+    }
+    return false;
+}
+
+/// Takes out what only loaded a register with a constant that nothing uses any more.
+void drop_unused(std::span<bpf_insn> insns, const std::vector<bool>& targets,
+                 const ConstantMap& constants) {
+    // From the end, since a move that goes may be the last use of another one.
+    for (std::size_t i = insns.size(); i-- > 0;) {
+        bpf_insn& insn = insns[i];
+        if (insn.code == (BPF_ALU | BPF_MOV | BPF_K)) {
+            if (is_unused(insns, targets, i + 1, insn.dst_reg))
+                insn = nothing();
+        } else if (is_wide_load(insn) && insn.src_reg == BPF_PSEUDO_MAP_VALUE &&
+                   constants(insn.imm) && is_unused(insns, targets, i + 2, insn.dst_reg)) {
+            insn = insns[i + 1] = nothing();
+        }
+    }
+}
+
+/// Reads maps that neither the program nor anybody else can write any more.
+class FrozenMaps {
+  public:
+    std::optional<std::span<const std::byte>> operator()(int fd) {
+        auto [at, fresh] = contents_.try_emplace(fd);
+        std::optional<std::vector<std::byte>>& content = at->second;
+        bpf_map_info info{};
+        __u32 size = sizeof info, zero = 0;
+        if (fresh && bpf_map_get_info_by_fd(fd, &info, &size) == 0 &&
+            info.type == BPF_MAP_TYPE_ARRAY && info.max_entries == 1 &&
+            info.map_flags & BPF_F_RDONLY_PROG) {
+            content.emplace(info.value_size);
+            if (bpf_map_lookup_elem(fd, &zero, content->data()) != 0)
+                content.reset();
+        }
+        if (!content)
+            return {};
+        return *content;
+    }
+
+  private:
+    std::map<int, std::optional<std::vector<std::byte>>> contents_;
+};
+
+/// libbpf calls this when maps exist and the program's references to them are resolved.
+int on_load(bpf_program* program, bpf_prog_load_opts* options, long flags) {
+    options->prog_flags |= static_cast<__u32>(flags);
+    std::size_t count = bpf_program__insn_cnt(program);
+    std::vector<bpf_insn> insns(bpf_program__insns(program),
+                                bpf_program__insns(program) + count);
+    specialize(insns, FrozenMaps{});
+    return bpf_program__set_insns(program, insns.data(), count);
+}
+
+} // namespace
+
+void specialize(std::span<bpf_insn> instructions, const ConstantMap& constants) {
+    const std::vector<bool> targets = jump_targets(instructions);
+    Folding(instructions, targets, constants).run();
+    drop_unused(instructions, targets, constants);
+}
+
+void specialize_on_load() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+        struct Kind {
+            const char* section;
+            bpf_prog_type type;
+            bpf_attach_type attach;
+            __u32 flags;
+        };
+        for (const Kind& kind : {
+                 Kind{"xdp", BPF_PROG_TYPE_XDP, BPF_XDP, 0},
+                 Kind{"xdp.frags", BPF_PROG_TYPE_XDP, BPF_XDP, BPF_F_XDP_HAS_FRAGS},
+                 Kind{"tcx/ingress", BPF_PROG_TYPE_SCHED_CLS, BPF_TCX_INGRESS, 0},
+                 Kind{"tcx/egress", BPF_PROG_TYPE_SCHED_CLS, BPF_TCX_EGRESS, 0},
+                 Kind{"tc", BPF_PROG_TYPE_SCHED_CLS, bpf_attach_type{}, 0},
+             }) {
+            LIBBPF_OPTS(libbpf_prog_handler_opts, options, .cookie = kind.flags,
+                        .prog_prepare_load_fn = on_load);
+            // Without it programs are slower, and no less right.
+            if (int status = libbpf_register_prog_handler(kind.section, kind.type, kind.attach,
+                                                          &options);
+                status < 0)
+                debug(std::string("programs of ") + kind.section + " are loaded as they are: " +
+                      std::strerror(-status));
+        }
+    });
+}
+
+} // namespace netctl::bpf

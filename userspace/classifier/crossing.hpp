@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// The crossing engine (bpf/include/netctl/lib/crossing.h): cost per packet follows the fields that
+// the rules look at, not the number of rules. docs/classifier.md has the structure and the figures.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "classifier/engine.hpp"
+
+namespace netctl::classifier {
+
+/// What the tables of a rule set may take: a fixed part, since small sets have tables that do not
+/// shrink with the rules, and a part for each rule.
+constexpr std::size_t memory_budget(std::size_t rules) {
+    return (std::size_t{2} << 20) + rules * 1536;
+}
+
+/// `set_uses` are those of the rules, in the order of their bits. Fails with ErrorKind::usage if the
+/// tables would go beyond the budget; the error says which part of the rules is to blame.
+Result<Compiled> compile_crossing(std::span<const Rule> rules, std::span<const SetUse> set_uses);
+
+} // namespace netctl::classifier

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// The kernel's classifier against the reference matcher: random rule sets are compiled, loaded, and
+// asked about thousands of packets in one run of the program.
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "classifier/classbench.hpp"
+#include "classifier/engine.hpp"
+#include "classifier/linear.hpp"
+#include "classifier/reference.hpp"
+#include "testing/classifier_run.hpp"
+#include "testing/rule_fuzz.hpp"
+
+namespace netctl::classifier {
+namespace {
+
+using testing::ClassifierRun;
+using testing::RuleFuzz;
+using testing::RuleStyle;
+
+/// Compares one rule set on `count` packets; returns how many pairs were compared.
+std::size_t compare(const std::vector<Rule>& rules, const Compiled& compiled,
+                    std::span<const nc_packet> packets, const std::string& what) {
+    Result<ClassifierRun> run = ClassifierRun::load(compiled);
+    if (!run) {
+        ADD_FAILURE() << what << ": " << run.error().what;
+        return 0;
+    }
+    std::vector<std::uint64_t> set_bits;
+    for (const nc_packet& packet : packets)
+        set_bits.push_back(RuleFuzz::set_bits(compiled.set_uses, packet));
+    Result<std::vector<std::uint32_t>> positions = run->classify(packets, set_bits);
+    if (!positions) {
+        ADD_FAILURE() << what << ": " << positions.error().what;
+        return 0;
+    }
+    const SetOracle sets = RuleFuzz::sets();
+    for (std::size_t i = 0; i < packets.size(); ++i) {
+        std::optional<std::size_t> expected = first_match(rules, packets[i], sets);
+        std::uint32_t wanted = expected ? static_cast<std::uint32_t>(*expected) : NC_NO_RULE;
+        if ((*positions)[i] == wanted)
+            continue;
+        ADD_FAILURE() << fmt::format("{}: packet {}: rule {} instead of {}", what, i,
+                                     static_cast<std::int32_t>((*positions)[i]),
+                                     static_cast<std::int32_t>(wanted));
+        return i;
+    }
+    return packets.size();
+}
+
+std::vector<nc_packet> packets_near(RuleFuzz& fuzz, const std::vector<Rule>& rules,
+                                    std::size_t count) {
+    std::vector<nc_packet> packets;
+    for (std::size_t i = 0; i < count; ++i)
+        packets.push_back(fuzz.packet(rules));
+    return packets;
+}
+
+/// NETCTL_FUZZ_SEED and NETCTL_FUZZ_SETS make other or longer runs, NETCTL_FUZZ_CASES shorter ones.
+std::uint64_t environment(const char* name, std::uint64_t otherwise) {
+    const char* text = std::getenv(name);
+    return text ? std::strtoull(text, nullptr, 0) : otherwise;
+}
+
+TEST(EngineProg, RandomRuleSetsMatchLikeTheReference) {
+    const std::uint64_t first = environment("NETCTL_FUZZ_SEED", 1);
+    const std::uint64_t sets = environment(
+        "NETCTL_FUZZ_SETS", environment("NETCTL_FUZZ_CASES", 270 * 4096) / 4096 + 1);
+    std::size_t pairs = 0, linear = 0;
+    for (std::uint64_t seed = first; seed < first + sets; ++seed) {
+        RuleFuzz fuzz(seed);
+        auto style = static_cast<RuleStyle>(seed % testing::rule_styles);
+        constexpr std::array<std::size_t, 6> sizes{1, 3, 10, 40, 120, 300};
+        std::vector<Rule> rules = fuzz.rules(style, sizes[seed / testing::rule_styles % sizes.size()]);
+        Result<Compiled> compiled = compile(rules);
+        ASSERT_TRUE(compiled) << compiled.error().what;
+        linear += compiled->engine != "crossing";
+        pairs += compare(rules, *compiled, packets_near(fuzz, rules, 4096),
+                         fmt::format("seed {}, {}, {} rules, {}", seed, to_string(style),
+                                     rules.size(), compiled->engine));
+        if (HasFailure())
+            return;
+    }
+    fmt::print("{} pairs of rule set and packet; {} of {} sets linear\n", pairs, linear, sets);
+}
+
+TEST(EngineProg, LinearFormMatchesLikeTheReference) {
+    for (std::uint64_t seed = 1; seed <= 2 * testing::rule_styles; ++seed) {
+        RuleFuzz fuzz(seed * 7919);
+        auto style = static_cast<RuleStyle>(seed % testing::rule_styles);
+        std::vector<Rule> rules = fuzz.rules(style, 60);
+        Result<Compiled> compiled = compile(rules);
+        ASSERT_TRUE(compiled);
+        const std::vector<SetUse> uses = compiled->set_uses;
+        compiled = compile_linear(rules, uses);
+        ASSERT_TRUE(compiled);
+        compare(rules, *compiled, packets_near(fuzz, rules, 2048),
+                fmt::format("seed {}, {}", seed, to_string(style)));
+        if (HasFailure())
+            return;
+    }
+}
+
+} // namespace
+} // namespace netctl::classifier

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "classifier/pieces.hpp"
+
+#include <algorithm>
+#include <optional>
+
+#include "netctl/abi/packet.h"
+
+namespace netctl::classifier {
+
+namespace {
+
+using Conditions = std::map<std::uint32_t, ValueSet>;
+
+/// Values of [0, highest] outside of `ranges`.
+std::vector<Range> complement(const std::vector<Range>& ranges, std::uint64_t highest) {
+    std::vector<Range> outside;
+    std::uint64_t next = 0;
+    for (const Range& range : ranges) {
+        if (range.low > next)
+            outside.push_back({next, range.low - 1});
+        if (range.high >= highest)
+            return outside;
+        next = range.high + 1;
+    }
+    outside.push_back({next, highest});
+    return outside;
+}
+
+std::vector<Range> intersection(const std::vector<Range>& a, const std::vector<Range>& b) {
+    std::vector<Range> common;
+    for (const Range& x : a)
+        for (const Range& y : b)
+            if (std::max(x.low, y.low) <= std::min(x.high, y.high))
+                common.push_back({std::max(x.low, y.low), std::min(x.high, y.high)});
+    std::ranges::sort(common);
+    return common;
+}
+
+/// Bytes for which (byte & mask) == value, or those for which it is not.
+ValueSet masked_byte(std::uint8_t value, std::uint8_t mask, bool negated) {
+    ValueSet set;
+    for (std::uint64_t byte = 0; byte < 256; ++byte) {
+        if (((byte & mask) == value) == negated)
+            continue;
+        if (!set.ranges.empty() && set.ranges.back().high + 1 == byte)
+            set.ranges.back().high = byte;
+        else
+            set.ranges.push_back({byte, byte});
+    }
+    return set;
+}
+
+std::uint32_t value_input(Key key) {
+    switch (key) {
+    case Key::sport: return NC_INPUT_SPORT;
+    case Key::dport: return NC_INPUT_DPORT;
+    case Key::proto: return NC_INPUT_PROTO;
+    case Key::flags: return NC_INPUT_FLAGS;
+    case Key::icmp_type: return NC_INPUT_ICMP_TYPE;
+    case Key::icmp_code: return NC_INPUT_ICMP_CODE;
+    case Key::vlan: return NC_INPUT_VLAN;
+    case Key::frag: return NC_INPUT_FRAG;
+    case Key::dscp: return NC_INPUT_DSCP;
+    case Key::len: return NC_INPUT_LEN;
+    case Key::ether_type: return NC_INPUT_ETHER_TYPE;
+    case Key::ether_src: return NC_INPUT_ETHER_SRC;
+    case Key::ether_dst: return NC_INPUT_ETHER_DST;
+    default: return NC_INPUT_MARK;
+    }
+}
+
+std::uint64_t family_value(Family family) { return family == Family::ipv4 ? 1 : 2; }
+
+/// One side of a rule: prefixes to cross, each with the condition on the family that it stands for
+/// (0: none), or none at all: any address, or no address.
+struct Side {
+    std::vector<Prefix> prefixes;
+    bool any = true;
+};
+
+class TakeApart {
+  public:
+    TakeApart(std::span<const Rule> rules, std::span<const SetUse> set_uses)
+        : rules_(rules), set_uses_(set_uses) {}
+
+    Pieces run() {
+        for (std::uint32_t i = 0; i < rules_.size(); ++i)
+            take(i);
+        out_.src.build();
+        out_.dst.build();
+        for (const Box& box : boxes_)
+            out_.pieces.push_back({box.rule, box.src ? out_.src.find(*box.src) : PrefixForest::any,
+                                   box.dst ? out_.dst.find(*box.dst) : PrefixForest::any,
+                                   box.shape});
+        return std::move(out_);
+    }
+
+  private:
+    struct Box {
+        std::uint32_t rule;
+        std::optional<Prefix> src, dst;
+        std::uint32_t shape;
+    };
+
+    /// Adds a condition to those on its input; false if nothing satisfies both.
+    static bool require(Conditions& conditions, std::uint32_t input, ValueSet set) {
+        auto [at, fresh] = conditions.try_emplace(input, set);
+        if (!fresh)
+            at->second = {intersection(at->second.ranges, set.ranges),
+                          at->second.absent && set.absent};
+        return at->second.absent || !at->second.ranges.empty();
+    }
+
+    void take(std::uint32_t position) {
+        const Rule& rule = rules_[position];
+        Side src, dst;
+        // A negated mark of several bytes is a union, hence alternatives.
+        std::vector<Conditions> alternatives(1);
+        lists_.clear();
+        for (const Match& match : rule.matches) {
+            bool address = match.key == Key::src || match.key == Key::dst;
+            Side& side = match.key == Key::src ? src : dst;
+            if (!match.set.empty())
+                set_match(match, alternatives);
+            else if (address && !match.negated && match.prefixes.size() <= max_crossed_prefixes)
+                side = {match.prefixes, false};
+            else if (address)
+                list_match(match);
+            else if (match.masked)
+                masked_match(match, alternatives);
+            else
+                range_match(match, alternatives);
+        }
+        for (Conditions& conditions : alternatives)
+            place(position, src, dst, conditions);
+    }
+
+    void set_match(const Match& match, std::vector<Conditions>& alternatives) const {
+        auto use = std::ranges::find(set_uses_, SetUse{match.key, match.set});
+        auto bit = static_cast<std::uint32_t>(use - set_uses_.begin());
+        auto mask = static_cast<std::uint8_t>(1u << bit % 8);
+        std::erase_if(alternatives, [&](Conditions& conditions) {
+            bool possible = require(conditions, NC_INPUT_SETS + bit / 8,
+                                    masked_byte(match.negated ? 0 : mask, mask, false));
+            // The bit of a field that is not there is zero.
+            if (match.negated)
+                possible = possible &&
+                           (match.key == Key::src || match.key == Key::dst
+                                ? require(conditions, NC_INPUT_FAMILY, {{{1, 2}}, false})
+                                : require(conditions, value_input(match.key), {{{0, 65535}}, false}));
+            return !possible;
+        });
+    }
+
+    void list_match(const Match& match) {
+        std::vector<PrefixList>& lists = match.key == Key::src ? out_.src_lists : out_.dst_lists;
+        auto& numbers = match.key == Key::src ? src_numbers_ : dst_numbers_;
+        PrefixForest& forest = match.key == Key::src ? out_.src : out_.dst;
+        PrefixList list{match.prefixes, match.negated};
+        auto [at, fresh] = numbers.try_emplace(list, static_cast<std::uint32_t>(lists.size()));
+        if (fresh) {
+            for (const Prefix& prefix : list.prefixes)
+                forest.add(prefix);
+            lists.push_back(std::move(list));
+        }
+        std::uint32_t input = match.key == Key::src ? NC_INPUT_SRC : NC_INPUT_DST;
+        lists_.push_back(input << 24 | at->second);
+    }
+
+    static void range_match(const Match& match, std::vector<Conditions>& alternatives) {
+        std::uint32_t input = value_input(match.key);
+        // `vlan none` is an absent field; negated, it is one that is there.
+        ValueSet set{match.ranges, match.absent};
+        if (match.negated)
+            set = {complement(match.ranges, highest_value(input)), false};
+        std::erase_if(alternatives, [&](Conditions& conditions) {
+            return !require(conditions, input, set);
+        });
+    }
+
+    static void masked_match(const Match& match, std::vector<Conditions>& alternatives) {
+        std::vector<std::pair<std::uint32_t, std::pair<std::uint8_t, std::uint8_t>>> bytes;
+        unsigned count = match.key == Key::mark ? 4 : 1;
+        for (unsigned i = 0; i < count; ++i) {
+            auto value = static_cast<std::uint8_t>(match.masked->value >> 8 * i);
+            auto mask = static_cast<std::uint8_t>(match.masked->mask >> 8 * i);
+            // A byte that is not looked at is no condition, unless it is the only one: flags need
+            // a TCP header even where their mask is 0.
+            if (mask || value || (count == 1 && !match.negated) || (i == 0 && match.negated))
+                bytes.push_back({value_input(match.key) + i, {value, mask}});
+        }
+        std::vector<Conditions> result;
+        for (const Conditions& before : alternatives) {
+            if (!match.negated) {
+                Conditions conditions = before;
+                bool possible = true;
+                for (const auto& [input, byte] : bytes)
+                    possible = possible && require(conditions, input,
+                                                   masked_byte(byte.first, byte.second, false));
+                if (possible)
+                    result.push_back(std::move(conditions));
+                continue;
+            }
+            for (const auto& [input, byte] : bytes) {
+                Conditions conditions = before;
+                if (require(conditions, input, masked_byte(byte.first, byte.second, true)))
+                    result.push_back(std::move(conditions));
+            }
+        }
+        alternatives = std::move(result);
+    }
+
+    /// Makes the boxes of one alternative.
+    void place(std::uint32_t position, const Side& src, const Side& dst,
+               const Conditions& conditions) {
+        auto whole = [](const Prefix& prefix) { return prefix.length == 0; };
+        auto box = [&](std::optional<Prefix> s, std::optional<Prefix> d) {
+            if (s && d && s->address.family != d->address.family)
+                return;
+            // All addresses of a family are a condition on the family, if it is not implied by
+            // the other side: it keeps the rule out of the crossing, or in one row of it.
+            std::optional<Family> family;
+            if (s && whole(*s) && (!d || whole(*d)))
+                family = s->address.family;
+            else if (d && whole(*d) && !s)
+                family = d->address.family;
+            if (s && whole(*s))
+                s.reset();
+            if (d && whole(*d))
+                d.reset();
+            Conditions all = conditions;
+            if (family && !require(all, NC_INPUT_FAMILY,
+                                   {{{family_value(*family), family_value(*family)}}, false}))
+                return;
+            if (s)
+                out_.src.add(*s);
+            if (d)
+                out_.dst.add(*d);
+            boxes_.push_back({position, s, d, shape(all)});
+        };
+        auto sources = [&](std::optional<Prefix> d) {
+            if (src.any)
+                box(std::nullopt, d);
+            for (const Prefix& s : src.prefixes)
+                box(s, d);
+        };
+        if (dst.any)
+            sources(std::nullopt);
+        for (const Prefix& d : dst.prefixes)
+            sources(d);
+    }
+
+    std::uint32_t shape(const Conditions& conditions) {
+        std::vector<std::uint32_t> shape = lists_;
+        for (const auto& [input, set] : conditions) {
+            auto& numbers = value_numbers_[input];
+            auto [at, fresh] =
+                numbers.try_emplace(set, static_cast<std::uint32_t>(out_.values[input].size()));
+            if (fresh)
+                out_.values[input].push_back(set);
+            shape.push_back(input << 24 | at->second);
+        }
+        std::ranges::sort(shape);
+        return out_.shapes.intern(shape);
+    }
+
+    std::span<const Rule> rules_;
+    std::span<const SetUse> set_uses_;
+    Pieces out_;
+    std::vector<Box> boxes_;
+    std::vector<std::uint32_t> lists_; ///< conditions of the present rule on prefix lists
+    std::array<std::map<ValueSet, std::uint32_t>, NC_INPUTS> value_numbers_;
+    std::map<PrefixList, std::uint32_t> src_numbers_, dst_numbers_;
+};
+
+} // namespace
+
+std::uint64_t highest_value(std::uint32_t input) {
+    switch (input) {
+    case NC_INPUT_FAMILY: return 2;
+    case NC_INPUT_SPORT:
+    case NC_INPUT_DPORT:
+    case NC_INPUT_VLAN:
+    case NC_INPUT_ETHER_TYPE: return 0xffff;
+    case NC_INPUT_LEN: return 0xffffffff;
+    case NC_INPUT_ETHER_SRC:
+    case NC_INPUT_ETHER_DST: return 0xffffffffffff;
+    default: return 0xff;
+    }
+}
+
+Pieces take_apart(std::span<const Rule> rules, std::span<const SetUse> set_uses) {
+    return TakeApart(rules, set_uses).run();
+}
+
+} // namespace netctl::classifier

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Containers of the rule compiler: hash-consed sequences and fixed-size bit sets.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace netctl::classifier {
+
+/// Gives equal sequences the same number, counted from 0 in order of first appearance. Everything
+/// that the compiler shares goes through one: trie nodes, rule lists, classes. Comparison is exact;
+/// the hash only says where to look.
+template <class T> class SequencePool {
+  public:
+    /// A span into the pool is valid until the next `intern()`.
+    std::span<const T> operator[](std::uint32_t id) const {
+        return {items_.data() + starts_[id], starts_[id + 1] - starts_[id]};
+    }
+    std::uint32_t size() const { return static_cast<std::uint32_t>(starts_.size() - 1); }
+    /// Length of all sequences together.
+    std::size_t items() const { return items_.size(); }
+
+    /// `sequence` must not lie in the pool itself.
+    std::uint32_t intern(std::span<const T> sequence) {
+        if ((size() + 1) * 2 > slots_.size())
+            grow();
+        const std::uint32_t hash = hash_of(sequence);
+        std::size_t slot = hash & (slots_.size() - 1);
+        for (; slots_[slot] != free_slot; slot = (slot + 1) & (slots_.size() - 1))
+            if (hashes_[slots_[slot]] == hash &&
+                std::ranges::equal((*this)[slots_[slot]], sequence))
+                return slots_[slot];
+        slots_[slot] = size();
+        hashes_.push_back(hash);
+        items_.insert(items_.end(), sequence.begin(), sequence.end());
+        starts_.push_back(items_.size());
+        return slots_[slot];
+    }
+
+  private:
+    static constexpr std::uint32_t free_slot = ~0u;
+
+    static std::uint32_t hash_of(std::span<const T> sequence) {
+        std::uint64_t h = sequence.size();
+        for (T x : sequence) {
+            h = (h ^ x) * 0x9e3779b97f4a7c15ull;
+            h ^= h >> 32;
+        }
+        return static_cast<std::uint32_t>(h);
+    }
+    void grow() {
+        slots_.assign(std::max<std::size_t>(64, slots_.size() * 2), free_slot);
+        for (std::uint32_t id = 0; id < size(); ++id) {
+            std::size_t slot = hashes_[id] & (slots_.size() - 1);
+            while (slots_[slot] != free_slot)
+                slot = (slot + 1) & (slots_.size() - 1);
+            slots_[slot] = id;
+        }
+    }
+
+    std::vector<T> items_;
+    std::vector<std::size_t> starts_{0};
+    std::vector<std::uint32_t> hashes_;
+    std::vector<std::uint32_t> slots_; ///< open addressing, a power of two of them
+};
+
+/// A set of small numbers below a bound that the user keeps in mind: sets that meet in an
+/// operation have the same bound.
+class BitSet {
+  public:
+    BitSet() = default;
+    explicit BitSet(std::size_t bound) : words_((bound + 63) / 64) {}
+    explicit BitSet(std::span<const std::uint64_t> words) : words_(words.begin(), words.end()) {}
+
+    void set(std::size_t i) { words_[i / 64] |= 1ull << i % 64; }
+    void flip(std::size_t i) { words_[i / 64] ^= 1ull << i % 64; }
+    bool test(std::size_t i) const { return words_[i / 64] >> i % 64 & 1; }
+    std::span<const std::uint64_t> words() const { return words_; }
+
+    bool empty() const {
+        return std::ranges::all_of(words_, [](std::uint64_t word) { return word == 0; });
+    }
+    bool within(const BitSet& other) const {
+        for (std::size_t i = 0; i < words_.size(); ++i)
+            if (words_[i] & ~other.words_[i])
+                return false;
+        return true;
+    }
+    BitSet& operator|=(const BitSet& other) {
+        for (std::size_t i = 0; i < words_.size(); ++i)
+            words_[i] |= other.words_[i];
+        return *this;
+    }
+    BitSet& operator&=(const BitSet& other) {
+        for (std::size_t i = 0; i < words_.size(); ++i)
+            words_[i] &= other.words_[i];
+        return *this;
+    }
+    /// Calls `visit(i)` for the members in ascending order.
+    template <class Visit> void each(Visit visit) const {
+        each_in(words_, visit);
+    }
+    template <class Visit> static void each_in(std::span<const std::uint64_t> words, Visit visit) {
+        for (std::size_t i = 0; i < words.size(); ++i)
+            for (std::uint64_t word = words[i]; word; word &= word - 1)
+                visit(static_cast<std::uint32_t>(i * 64 + std::countr_zero(word)));
+    }
+
+  private:
+    std::vector<std::uint64_t> words_;
+};
+
+} // namespace netctl::classifier

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "testing/classifier_run.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <string>
+
+#include <linux/bpf.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "bpf/object.hpp"
+#include "netctl/abi/classify.h"
+
+#include "classifier_bench.skel.h" // needs the types above
+
+namespace netctl::testing {
+
+namespace {
+
+/// The array of one data section of a loaded program, in memory that the program shares.
+template <class T> class SharedArray {
+  public:
+    SharedArray() = default;
+    SharedArray(SharedArray&& other) noexcept
+        : memory_(std::exchange(other.memory_, MAP_FAILED)), bytes_(other.bytes_) {}
+    SharedArray& operator=(SharedArray&& other) noexcept {
+        std::swap(memory_, other.memory_);
+        std::swap(bytes_, other.bytes_);
+        return *this;
+    }
+    ~SharedArray() {
+        if (memory_ != MAP_FAILED)
+            munmap(memory_, bytes_);
+    }
+    static Result<SharedArray> open(const bpf::Object& object, const std::string& section,
+                                    std::size_t count) {
+        bpf::RawMap map = NETCTL_TRY(object.map(section));
+        SharedArray array;
+        array.bytes_ = count * sizeof(T);
+        array.memory_ =
+            mmap(nullptr, array.bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, map.fd(), 0);
+        if (array.memory_ == MAP_FAILED)
+            return Error::system(errno, "cannot map " + section);
+        return array;
+    }
+    T* data() const { return static_cast<T*>(memory_); }
+
+  private:
+    void* memory_ = MAP_FAILED;
+    std::size_t bytes_ = 0;
+};
+
+Result<std::uint32_t> run(const bpf::Program& program, std::span<const std::uint8_t> frame,
+                          std::uint32_t repeat) {
+    bpf_attr attributes{};
+    attributes.test.prog_fd = static_cast<__u32>(program.fd());
+    attributes.test.data_in = reinterpret_cast<std::uintptr_t>(frame.data());
+    attributes.test.data_size_in = static_cast<__u32>(frame.size());
+    attributes.test.repeat = repeat;
+    if (syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attributes, sizeof attributes) != 0)
+        return Error::system(errno, "cannot run the classifier's test program");
+    return attributes.test.duration;
+}
+
+} // namespace
+
+struct ClassifierRun::State {
+    bpf::Skeleton<classifier_bench> skeleton;
+    bpf::Program classify_packets{}, bench_parse{}, bench_classify{};
+    SharedArray<nc_packet> packets{};
+    SharedArray<std::uint64_t> set_bits{};
+    SharedArray<std::uint32_t> positions{}, count{};
+    SharedArray<nc_bench_header> headers{};
+    SharedArray<nc_bench_walk> walk{};
+};
+
+ClassifierRun::ClassifierRun(std::unique_ptr<State> state) : state_(std::move(state)) {}
+ClassifierRun::ClassifierRun(ClassifierRun&& other) noexcept = default;
+ClassifierRun::~ClassifierRun() = default;
+
+Result<ClassifierRun> ClassifierRun::load(const classifier::Compiled& compiled) {
+    bpf::capture_libbpf_messages();
+    State state{.skeleton = NETCTL_TRY(bpf::Skeleton<classifier_bench>::open())};
+    const bpf::Object object = state.skeleton.object();
+    for (const classifier::Table& table : compiled.tables)
+        NETCTL_TRY(object.set_table(table.name, table.bytes));
+    for (const classifier::Constant& constant : compiled.constants)
+        NETCTL_TRY(object.set_constant(constant.name, constant.values));
+    NETCTL_TRY(object.load());
+    state.classify_packets = NETCTL_TRY(object.program("classify_packets"));
+    state.bench_parse = NETCTL_TRY(object.program("bench_parse"));
+    state.bench_classify = NETCTL_TRY(object.program("bench_classify"));
+    state.packets =
+        NETCTL_TRY(SharedArray<nc_packet>::open(object, ".data.packets", NC_BENCH_PACKETS));
+    state.set_bits =
+        NETCTL_TRY(SharedArray<std::uint64_t>::open(object, ".data.set_bits", NC_BENCH_PACKETS));
+    state.positions =
+        NETCTL_TRY(SharedArray<std::uint32_t>::open(object, ".data.positions", NC_BENCH_PACKETS));
+    state.count = NETCTL_TRY(SharedArray<std::uint32_t>::open(object, ".data.count", 1));
+    state.headers =
+        NETCTL_TRY(SharedArray<nc_bench_header>::open(object, ".data.headers", NC_BENCH_HEADERS));
+    state.walk = NETCTL_TRY(SharedArray<nc_bench_walk>::open(object, ".data.walk", 1));
+    return ClassifierRun(std::make_unique<State>(std::move(state)));
+}
+
+Result<std::vector<std::uint32_t>>
+ClassifierRun::classify(std::span<const nc_packet> packets,
+                        std::span<const std::uint64_t> set_bits) const {
+    std::vector<std::uint32_t> positions;
+    const std::array<std::uint8_t, 64> frame{};
+    for (std::size_t start = 0; start < packets.size(); start += NC_BENCH_PACKETS) {
+        std::size_t count = std::min<std::size_t>(NC_BENCH_PACKETS, packets.size() - start);
+        std::ranges::copy(packets.subspan(start, count), state_->packets.data());
+        std::ranges::copy(set_bits.subspan(start, count), state_->set_bits.data());
+        std::fill_n(state_->positions.data(), count, ~1u); // if the program does not get there
+        *state_->count.data() = static_cast<std::uint32_t>(count);
+        NETCTL_TRY(run(state_->classify_packets, frame, 1));
+        positions.insert(positions.end(), state_->positions.data(),
+                         state_->positions.data() + count);
+    }
+    return positions;
+}
+
+void ClassifierRun::set_headers(std::span<const nc_bench_header> headers) const {
+    std::ranges::copy(headers, state_->headers.data());
+    *state_->walk.data() = {0, static_cast<std::uint32_t>(headers.size())};
+}
+
+Result<std::uint32_t> ClassifierRun::cost(Stage stage, std::span<const std::uint8_t> frame,
+                                          std::uint32_t repeat) const {
+    return run(stage == Stage::parse ? state_->bench_parse : state_->bench_classify, frame, repeat);
+}
+
+} // namespace netctl::testing

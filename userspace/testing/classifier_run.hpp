@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// The kernel's classifier with the tables of a rule set, run on packets of one's own: for the prog
+// suite and for scripts/bench.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "classifier/engine.hpp"
+#include "netctl/abi/bench.h"
+#include "netctl/abi/packet.h"
+
+namespace netctl::testing {
+
+class ClassifierRun {
+  public:
+    /// Loads the program with a rule set's tables.
+    static Result<ClassifierRun> load(const classifier::Compiled& compiled);
+    ClassifierRun(ClassifierRun&& other) noexcept;
+    ClassifierRun& operator=(ClassifierRun&&) = delete;
+    ~ClassifierRun();
+
+    /// Position of the first rule that matches (NC_NO_RULE, NC_CLASSIFY_ERROR) for each packet;
+    /// `set_bits` are theirs.
+    Result<std::vector<std::uint32_t>> classify(std::span<const nc_packet> packets,
+                                                std::span<const std::uint64_t> set_bits) const;
+
+    enum class Stage : std::uint8_t { parse, classify };
+    /// Headers for `cost()`, at most NC_BENCH_HEADERS: in what they differ from the frame's.
+    void set_headers(std::span<const nc_bench_header> headers) const;
+    /// Nanoseconds a packet, of parsing or of parsing and classifying `repeat` packets.
+    Result<std::uint32_t> cost(Stage stage, std::span<const std::uint8_t> frame,
+                               std::uint32_t repeat) const;
+
+  private:
+    struct State;
+    explicit ClassifierRun(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+};
+
+} // namespace netctl::testing
