@@ -60,7 +60,7 @@ class ProgRun {
     ProgRun& operator=(ProgRun&&) = delete;
 
     /// The program's return value. With `linear`, only that many bytes lie in the first buffer and
-    /// the rest in fragments; kernels before 6.18 refuse that (EINVAL), and fill a page first.
+    /// the rest in fragments; kernels that cannot do that refuse (EINVAL).
     Result<std::uint32_t> run(std::span<const std::uint8_t> frame,
                               std::optional<std::uint32_t> linear = {}) const;
     /// Nanoseconds of one run, mean of `repeat`.
