@@ -68,7 +68,7 @@ class RawMap {
 /// map of another ABI is refused; a key with hidden padding does not compile.
 template <class K, class V>
     requires std::is_trivially_copyable_v<K> && std::is_trivially_copyable_v<V> &&
-             std::has_unique_object_representations_v<K>
+        std::has_unique_object_representations_v<K>
 class Map {
   public:
     Map() = default;
@@ -77,12 +77,11 @@ class Map {
     static Result<Map> wrap(RawMap raw) {
         const MapInfo info = NETCTL_TRY(map_info(raw.fd()));
         if (info.key_size != sizeof(K) || info.value_size != sizeof(V))
-            return Error::failed("map " + raw.name() + " has keys of " +
-                                     std::to_string(info.key_size) + " and values of " +
-                                     std::to_string(info.value_size) + " bytes, not " +
-                                     std::to_string(sizeof(K)) + " and " +
-                                     std::to_string(sizeof(V)),
-                                 "it was made by another version of netctl");
+            return Error::failed(
+                "map " + raw.name() + " has keys of " + std::to_string(info.key_size) +
+                    " and values of " + std::to_string(info.value_size) + " bytes, not " +
+                    std::to_string(sizeof(K)) + " and " + std::to_string(sizeof(V)),
+                "it was made by another version of netctl");
         return Map(std::move(raw));
     }
 

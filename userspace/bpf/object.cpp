@@ -98,9 +98,9 @@ Result<RawMap> Program::map(const std::string& name) const {
         if (NETCTL_TRY(map_info(map.fd())).name == name)
             return map;
     }
-    return Error::failed(fmt::format("program {} (id {}) has no map '{}'", program.name, program.id,
-                                     name),
-                         "it was made by another version of netctl");
+    return Error::failed(
+        fmt::format("program {} (id {}) has no map '{}'", program.name, program.id, name),
+        "it was made by another version of netctl");
 }
 
 Result<> Program::bind(const RawMap& map) const {
@@ -191,8 +191,8 @@ Result<> Object::set_table(const std::string& name, std::span<const std::byte> b
     std::size_t available = 0;
     void* memory = bpf_map__initial_value(map, &available);
     if (!memory || available < bytes.size())
-        return Error::failed(fmt::format("table '{}' has no memory for {} bytes", name,
-                                         bytes.size()));
+        return Error::failed(
+            fmt::format("table '{}' has no memory for {} bytes", name, bytes.size()));
     std::memcpy(memory, bytes.data(), bytes.size());
     return {};
 }
@@ -257,9 +257,9 @@ Result<> Object::load() const {
     const std::string words = libbpf_complaint();
     debug(words);
     if (-status == EPERM || -status == EACCES)
-        return Error::system(-status, fmt::format("the kernel refused the program: {}",
-                                                  last_lines(words, 3)),
-                             "loading BPF programs takes root, or CAP_BPF and CAP_NET_ADMIN");
+        return Error::system(
+            -status, fmt::format("the kernel refused the program: {}", last_lines(words, 3)),
+            "loading BPF programs takes root, or CAP_BPF and CAP_NET_ADMIN");
     return Error::system(-status,
                          fmt::format("the kernel refused the program: {}", last_lines(words, 6)));
 }

@@ -40,9 +40,11 @@ Result<Fd> lock(const std::string& directory, int operation) {
 std::string encode_pin_name(std::string_view name) {
     std::string text;
     for (const char c : name) {
-        const bool plain = c > ' ' && c < 0x7f && c != '.' && c != '%' && c != '/' && c != '~' && c != ':';
-        text += plain ? std::string(1, c)
-                      : fmt::format("%{:02x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
+        const bool plain =
+            c > ' ' && c < 0x7f && c != '.' && c != '%' && c != '/' && c != '~' && c != ':';
+        text += plain
+                    ? std::string(1, c)
+                    : fmt::format("%{:02x}", static_cast<unsigned>(static_cast<unsigned char>(c)));
     }
     return text;
 }
@@ -88,8 +90,8 @@ Result<std::string> ensure_bpffs(const std::string& path) {
     }
     if (mount("bpf", target.c_str(), "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME,
               "mode=0700") != 0)
-        return Error::system(errno, fmt::format("no bpffs is mounted at {}, and mounting failed",
-                                                target),
+        return Error::system(errno,
+                             fmt::format("no bpffs is mounted at {}, and mounting failed", target),
                              errno == EPERM ? "run as root" : "");
     return target;
 }

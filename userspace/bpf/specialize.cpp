@@ -20,13 +20,17 @@ namespace netctl::bpf {
 
 namespace {
 
-bool is_wide_load(const bpf_insn& insn) { return insn.code == (BPF_LD | BPF_IMM | BPF_DW); }
+bool is_wide_load(const bpf_insn& insn) {
+    return insn.code == (BPF_LD | BPF_IMM | BPF_DW);
+}
 
 bool is_jump_class(const bpf_insn& insn) {
     return BPF_CLASS(insn.code) == BPF_JMP || BPF_CLASS(insn.code) == BPF_JMP32;
 }
 
-bool is_call(const bpf_insn& insn) { return insn.code == (BPF_JMP | BPF_CALL); }
+bool is_call(const bpf_insn& insn) {
+    return insn.code == (BPF_JMP | BPF_CALL);
+}
 
 /// Where control may come from elsewhere: nothing is known about registers there.
 std::vector<bool> jump_targets(std::span<const bpf_insn> insns) {
@@ -140,19 +144,14 @@ class Folding {
   private:
     void fold(bpf_insn& insn) {
         switch (BPF_CLASS(insn.code)) {
-        case BPF_LDX:
-            fold_load(insn);
-            break;
+        case BPF_LDX: fold_load(insn); break;
         case BPF_ALU:
-        case BPF_ALU64:
-            fold_arithmetic(insn);
-            break;
+        case BPF_ALU64: fold_arithmetic(insn); break;
         case BPF_STX:
             if (BPF_MODE(insn.code) != BPF_MEM) // atomics may write back
                 known_.fill({});
             break;
-        case BPF_ST:
-            break;
+        case BPF_ST: break;
         case BPF_JMP:
         case BPF_JMP32:
             // Branches are left to the verifier: it refuses programs with unreachable code, and
@@ -161,9 +160,7 @@ class Folding {
                 for (unsigned reg = 0; reg <= 5; ++reg)
                     known_[reg] = {};
             break;
-        default:
-            known_.fill({});
-            break;
+        default: known_.fill({}); break;
         }
     }
 
@@ -246,14 +243,12 @@ class Folding {
 
 bool reads(const bpf_insn& insn, unsigned reg) {
     switch (BPF_CLASS(insn.code)) {
-    case BPF_LDX:
-        return insn.src_reg == reg;
+    case BPF_LDX: return insn.src_reg == reg;
     case BPF_ALU:
     case BPF_ALU64:
         return (BPF_SRC(insn.code) == BPF_X && insn.src_reg == reg) ||
                (BPF_OP(insn.code) != BPF_MOV && insn.dst_reg == reg);
-    default:
-        return true; // stores, jumps, calls: not followed further
+    default: return true; // stores, jumps, calls: not followed further
     }
 }
 
@@ -328,8 +323,7 @@ class FrozenMaps {
 int on_load(bpf_program* program, bpf_prog_load_opts* options, long flags) {
     options->prog_flags |= static_cast<__u32>(flags);
     std::size_t count = bpf_program__insn_cnt(program);
-    std::vector<bpf_insn> insns(bpf_program__insns(program),
-                                bpf_program__insns(program) + count);
+    std::vector<bpf_insn> insns(bpf_program__insns(program), bpf_program__insns(program) + count);
     specialize(insns, FrozenMaps{});
     return bpf_program__set_insns(program, insns.data(), count);
 }
@@ -361,11 +355,11 @@ void specialize_on_load() {
             LIBBPF_OPTS(libbpf_prog_handler_opts, options, .cookie = kind.flags,
                         .prog_prepare_load_fn = on_load);
             // Without it programs are slower, and no less right.
-            if (int status = libbpf_register_prog_handler(kind.section, kind.type, kind.attach,
-                                                          &options);
+            if (int status =
+                    libbpf_register_prog_handler(kind.section, kind.type, kind.attach, &options);
                 status < 0)
-                debug(std::string("programs of ") + kind.section + " are loaded as they are: " +
-                      std::strerror(-status));
+                debug(std::string("programs of ") + kind.section +
+                      " are loaded as they are: " + std::strerror(-status));
         }
     });
 }

@@ -84,8 +84,8 @@ Result<TestRun> test_run(const Program& program, std::span<const std::uint8_t> f
                 .data_size_in = static_cast<__u32>(frame.size()),
                 .repeat = static_cast<int>(repeat));
     if (bpf_prog_test_run_opts(program.fd(), &options) != 0)
-        return Error::system(errno, fmt::format("cannot run the program over a frame of {} bytes",
-                                                frame.size()));
+        return Error::system(
+            errno, fmt::format("cannot run the program over a frame of {} bytes", frame.size()));
     return TestRun{options.retval, options.duration};
 }
 

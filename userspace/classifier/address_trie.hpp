@@ -14,9 +14,9 @@ namespace netctl::classifier {
 
 /// IPv4: every node of a level looks at the same bits. Equal nodes are stored once.
 struct MultibitTrie {
-    std::vector<std::uint32_t> entries;       ///< top bit of `width`: a class; else a node's index
-    std::vector<std::uint32_t> base;          ///< of each level: index of its first entry
-    unsigned width = 1;                       ///< log2 of an entry's bytes: 1 or 2
+    std::vector<std::uint32_t> entries; ///< top bit of `width`: a class; else a node's index
+    std::vector<std::uint32_t> base;    ///< of each level: index of its first entry
+    unsigned width = 1;                 ///< log2 of an entry's bytes: 1 or 2
     std::size_t bytes() const { return entries.size() << width; }
 };
 

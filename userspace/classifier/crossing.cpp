@@ -32,7 +32,9 @@ constexpr std::size_t largest_multibit = 1u << 20;
 constexpr std::uint32_t few_classes = 16;
 
 /// Words that lists and tries may take while they are made, for each byte of the budget.
-constexpr std::size_t working_memory(std::size_t rules) { return memory_budget(rules); }
+constexpr std::size_t working_memory(std::size_t rules) {
+    return memory_budget(rules);
+}
 
 /// Collects tables and constants. Tables of numbers get the narrowest entries that hold them.
 class Output {
@@ -44,8 +46,8 @@ class Output {
         constant(std::move(name), std::vector<std::uint32_t>{value});
     }
     /// A table with entries of 1 << width bytes; `name_n` is how many there are.
-    template <class T> void table(const std::string& name, const std::vector<T>& entries,
-                                  unsigned width) {
+    template <class T>
+    void table(const std::string& name, const std::vector<T>& entries, unsigned width) {
         Table table{name, std::vector<std::byte>(entries.size() << width)};
         for (std::size_t i = 0; i < entries.size(); ++i)
             store(table.bytes.data() + (i << width), entries[i], width);
@@ -160,15 +162,15 @@ std::vector<PathTries::Leaf> interval_leaves(const InputClasses& input, unsigned
         if (input.classes[i] == usual)
             continue;
         std::uint64_t low = input.starts[i];
-        std::uint64_t end = i + 1 < input.starts.size() ? input.starts[i + 1]
-                                                        : std::uint64_t{1} << bits;
+        std::uint64_t end =
+            i + 1 < input.starts.size() ? input.starts[i + 1] : std::uint64_t{1} << bits;
         while (low < end) {
             unsigned free = low == 0 ? bits : static_cast<unsigned>(std::countr_zero(low));
             free = std::min(free, bits);
             while ((std::uint64_t{1} << free) > end - low)
                 --free;
-            leaves.push_back({{low << (64 - bits), 0}, bits - free,
-                              input.classes[i] * input.place});
+            leaves.push_back(
+                {{low << (64 - bits), 0}, bits - free, input.classes[i] * input.place});
             low += std::uint64_t{1} << free;
         }
     }
@@ -186,12 +188,8 @@ class Inputs {
             case NC_INPUT_SPORT:
             case NC_INPUT_DPORT:
             case NC_INPUT_VLAN:
-            case NC_INPUT_ETHER_TYPE:
-                add_16bit(input);
-                break;
-            case NC_INPUT_LEN:
-                paths_.add(NC_PATH_LEN, interval_leaves(input, 32));
-                break;
+            case NC_INPUT_ETHER_TYPE: add_16bit(input); break;
+            case NC_INPUT_LEN: paths_.add(NC_PATH_LEN, interval_leaves(input, 32)); break;
             case NC_INPUT_ETHER_SRC:
                 paths_.add(NC_PATH_ETHER_SRC, interval_leaves(input, 48));
                 add_absent(input);
@@ -200,18 +198,10 @@ class Inputs {
                 paths_.add(NC_PATH_ETHER_DST, interval_leaves(input, 48));
                 add_absent(input);
                 break;
-            case NC_INPUT_SRC:
-                add_direct(input, pieces.src.size());
-                break;
-            case NC_INPUT_DST:
-                add_direct(input, pieces.dst.size());
-                break;
-            case NC_INPUT_FAMILY:
-                add_direct(input, 3);
-                break;
-            default:
-                add_direct(input, 256);
-                break;
+            case NC_INPUT_SRC: add_direct(input, pieces.src.size()); break;
+            case NC_INPUT_DST: add_direct(input, pieces.dst.size()); break;
+            case NC_INPUT_FAMILY: add_direct(input, 3); break;
+            default: add_direct(input, 256); break;
             }
         }
         out_.constant("nc_input_sum", {sums_.begin(), sums_.end()});
@@ -354,8 +344,9 @@ class CrossingCompiler {
 
     Error too_big(std::string_view part, std::size_t bytes) const {
         return Error::usage(
-            fmt::format("{} of the rules take {} KiB of tables or more, beyond the budget of {} KiB",
-                        part, bytes >> 10, memory_budget(rules_) >> 10),
+            fmt::format(
+                "{} of the rules take {} KiB of tables or more, beyond the budget of {} KiB", part,
+                bytes >> 10, memory_budget(rules_) >> 10),
             "put prefixes and ports that are treated alike into sets");
     }
 
@@ -380,7 +371,8 @@ class CrossingCompiler {
                 [&](std::uint32_t c) { alive |= classes.wild[c] > piece.rule; });
             if (!alive)
                 continue;
-            std::uint32_t src_end = pieces_.src[piece.src].end, dst_end = pieces_.dst[piece.dst].end;
+            std::uint32_t src_end = pieces_.src[piece.src].end,
+                          dst_end = pieces_.dst[piece.dst].end;
             std::uint32_t sources = src_end - piece.src, destinations = dst_end - piece.dst;
             if (destinations > few_classes && destinations > sources) {
                 by_dst[piece.dst].push_back({piece.src, src_end, i});

@@ -29,9 +29,8 @@ std::uint32_t walk(const PathTries& tries, PathTries::Root root, const TrieKey& 
     std::uint64_t entry = root.entry;
     for (unsigned level = 0; level < root.levels && !(entry & NC_NODE_LEAF); ++level) {
         std::size_t base = NC_NODE_BASE(entry);
-        if (entry & NC_NODE_SKIPS &&
-            (((key.high ^ entries[base - 5]) & entries[base - 4]) |
-             ((key.low ^ entries[base - 3]) & entries[base - 2]))) {
+        if (entry & NC_NODE_SKIPS && (((key.high ^ entries[base - 5]) & entries[base - 4]) |
+                                      ((key.low ^ entries[base - 3]) & entries[base - 2]))) {
             entry = entries[base - 1];
             break;
         }
@@ -61,9 +60,11 @@ TEST(PathTrie, FindsTheLongestPrefix) {
         if (seed % 10 == 0) // every length on one path: the deepest trie there is
             for (unsigned length = 1; length <= 128; ++length)
                 leaves.push_back({{length < 64 ? ~(~0ull >> length) : ~0ull,
-                                   length <= 64 ? 0 : length == 128 ? ~0ull
-                                                                    : ~(~0ull >> (length - 64))},
-                                  length, 1000 + length});
+                                   length <= 64    ? 0
+                                   : length == 128 ? ~0ull
+                                                   : ~(~0ull >> (length - 64))},
+                                  length,
+                                  1000 + length});
         auto order = [](const PathTries::Leaf& a, const PathTries::Leaf& b) {
             return std::tie(a.key, a.length) < std::tie(b.key, b.length);
         };
@@ -93,7 +94,8 @@ TEST(PathTrie, FindsTheLongestPrefix) {
 
 TEST(PrefixForest, NumbersSubtreesAsIntervals) {
     PrefixForest forest;
-    for (const char* text : {"10.1.0.0/16", "10.0.0.0/8", "10.1.2.3", "192.0.2.0/24", "2001:db8::/32"})
+    for (const char* text :
+         {"10.1.0.0/16", "10.0.0.0/8", "10.1.2.3", "192.0.2.0/24", "2001:db8::/32"})
         forest.add(*Prefix::parse(text));
     forest.build();
     ASSERT_EQ(forest.size(), 8u); // with any, 0.0.0.0/0 and ::/0
@@ -154,7 +156,8 @@ TEST(Crossing, WhatExplodesIsLinearAndSaysWhy) {
     // Pairs of sets that every packet may be in: 2^40 combinations that matter.
     std::vector<Rule> rules;
     for (int i = 0; i < 40; ++i)
-        rules.push_back(rule("src @s" + std::to_string(i) + " dst 10.0.0." + std::to_string(i) + " drop"));
+        rules.push_back(
+            rule("src @s" + std::to_string(i) + " dst 10.0.0." + std::to_string(i) + " drop"));
     Result<Compiled> compiled = compile(rules);
     ASSERT_TRUE(compiled);
     EXPECT_TRUE(compiled->engine.starts_with("linear: ")) << compiled->engine;

@@ -71,14 +71,15 @@ std::uint64_t environment(const char* name, std::uint64_t otherwise) {
 
 TEST(EngineProg, RandomRuleSetsMatchLikeTheReference) {
     const std::uint64_t first = environment("NETCTL_FUZZ_SEED", 1);
-    const std::uint64_t sets = environment(
-        "NETCTL_FUZZ_SETS", environment("NETCTL_FUZZ_CASES", 270 * 4096) / 4096 + 1);
+    const std::uint64_t sets =
+        environment("NETCTL_FUZZ_SETS", environment("NETCTL_FUZZ_CASES", 270 * 4096) / 4096 + 1);
     std::size_t pairs = 0, linear = 0;
     for (std::uint64_t seed = first; seed < first + sets; ++seed) {
         RuleFuzz fuzz(seed);
         auto style = static_cast<RuleStyle>(seed % testing::rule_styles);
         constexpr std::array<std::size_t, 6> sizes{1, 3, 10, 40, 120, 300};
-        std::vector<Rule> rules = fuzz.rules(style, sizes[seed / testing::rule_styles % sizes.size()]);
+        std::vector<Rule> rules =
+            fuzz.rules(style, sizes[seed / testing::rule_styles % sizes.size()]);
         Result<Compiled> compiled = compile(rules);
         ASSERT_TRUE(compiled) << compiled.error().what;
         linear += compiled->engine != "crossing";

@@ -38,28 +38,20 @@ static_assert(int{frag_none} == NC_FRAG_NONE && int{frag_first} == NC_FRAG_FIRST
 std::uint32_t part_of(Key key) {
     switch (key) {
     case Key::src:
-    case Key::dst:
-        return NC_HAS_IPV4 | NC_HAS_IPV6;
+    case Key::dst: return NC_HAS_IPV4 | NC_HAS_IPV6;
     case Key::sport:
-    case Key::dport:
-        return NC_HAS_PORTS;
+    case Key::dport: return NC_HAS_PORTS;
     case Key::proto:
     case Key::frag:
-    case Key::dscp:
-        return NC_HAS_PROTO;
-    case Key::flags:
-        return NC_HAS_FLAGS;
+    case Key::dscp: return NC_HAS_PROTO;
+    case Key::flags: return NC_HAS_FLAGS;
     case Key::icmp_type:
-    case Key::icmp_code:
-        return NC_HAS_ICMP;
-    case Key::vlan:
-        return NC_HAS_VLAN;
+    case Key::icmp_code: return NC_HAS_ICMP;
+    case Key::vlan: return NC_HAS_VLAN;
     case Key::ether_type:
     case Key::ether_src:
-    case Key::ether_dst:
-        return NC_HAS_ETHER;
-    default:
-        return 0;
+    case Key::ether_dst: return NC_HAS_ETHER;
+    default: return 0;
     }
 }
 

@@ -39,7 +39,9 @@ constexpr unsigned udplite = 136;
 constexpr unsigned hip = 139;
 constexpr unsigned shim6 = 140;
 
-unsigned number16(Bytes bytes, std::size_t at) { return bytes[at] * 256U + bytes[at + 1]; }
+unsigned number16(Bytes bytes, std::size_t at) {
+    return bytes[at] * 256U + bytes[at + 1];
+}
 
 Parsed unparsed(Parsed result, nc_unparsed reason) {
     result.parsed = false;
@@ -119,10 +121,8 @@ bool is_extension_header(unsigned next) {
     case destination_options:
     case mobility:
     case hip:
-    case shim6:
-        return true;
-    default:
-        return false;
+    case shim6: return true;
+    default: return false;
     }
 }
 
@@ -180,7 +180,9 @@ Parsed read_ipv6(Parsed result, Bytes bytes) {
     return parsed(result);
 }
 
-bool is_vlan(unsigned type) { return type == type_8021q || type == type_8021ad; }
+bool is_vlan(unsigned type) {
+    return type == type_8021q || type == type_8021ad;
+}
 
 } // namespace
 

@@ -360,10 +360,10 @@ class Builder {
 
     const Pieces& pieces_;
     std::uint32_t shapes_;
-    BitSet satisfiable_;        ///< shapes that inputs with a single class leave possible
-    std::uint32_t decided_ = 0; ///< those inputs, as a bit mask
-    std::vector<std::uint32_t> first_;     ///< by shape: its first rule
-    std::vector<std::uint32_t> wild_;      ///< by shape: its first rule without addresses
+    BitSet satisfiable_;               ///< shapes that inputs with a single class leave possible
+    std::uint32_t decided_ = 0;        ///< those inputs, as a bit mask
+    std::vector<std::uint32_t> first_; ///< by shape: its first rule
+    std::vector<std::uint32_t> wild_;  ///< by shape: its first rule without addresses
     std::vector<std::uint32_t> inputs_of_; ///< by shape: bit mask
     std::vector<Classes> by_input_;        ///< parallel to out_.inputs
     PacketClasses out_;
@@ -371,6 +371,8 @@ class Builder {
 
 } // namespace
 
-Result<PacketClasses> packet_classes(const Pieces& pieces) { return Builder(pieces).run(); }
+Result<PacketClasses> packet_classes(const Pieces& pieces) {
+    return Builder(pieces).run();
+}
 
 } // namespace netctl::classifier

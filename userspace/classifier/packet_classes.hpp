@@ -21,7 +21,7 @@ struct InputClasses {
     std::vector<std::uint32_t> classes;
     std::uint32_t absent = 0; ///< class of packets without the field
     std::uint32_t count = 0;
-    std::uint32_t sum = 0;   ///< which index it is a digit of: 0 the last product, else an early one
+    std::uint32_t sum = 0; ///< which index it is a digit of: 0 the last product, else an early one
     std::uint32_t place = 1; ///< the digit's value
 };
 

@@ -70,7 +70,9 @@ std::uint32_t value_input(Key key) {
     }
 }
 
-std::uint64_t family_value(Family family) { return family == Family::ipv4 ? 1 : 2; }
+std::uint64_t family_value(Family family) {
+    return family == Family::ipv4 ? 1 : 2;
+}
 
 /// One side of a rule: prefixes to cross, each with the condition on the family that it stands for
 /// (0: none), or none at all: any address, or no address.
@@ -145,10 +147,11 @@ class TakeApart {
                                     masked_byte(match.negated ? 0 : mask, mask, false));
             // The bit of a field that is not there is zero.
             if (match.negated)
-                possible = possible &&
-                           (match.key == Key::src || match.key == Key::dst
-                                ? require(conditions, NC_INPUT_FAMILY, {{{1, 2}}, false})
-                                : require(conditions, value_input(match.key), {{{0, 65535}}, false}));
+                possible =
+                    possible &&
+                    (match.key == Key::src || match.key == Key::dst
+                         ? require(conditions, NC_INPUT_FAMILY, {{{1, 2}}, false})
+                         : require(conditions, value_input(match.key), {{{0, 65535}}, false}));
             return !possible;
         });
     }
@@ -174,9 +177,8 @@ class TakeApart {
         ValueSet set{match.ranges, match.absent};
         if (match.negated)
             set = {complement(match.ranges, highest_value(input)), false};
-        std::erase_if(alternatives, [&](Conditions& conditions) {
-            return !require(conditions, input, set);
-        });
+        std::erase_if(alternatives,
+                      [&](Conditions& conditions) { return !require(conditions, input, set); });
     }
 
     static void masked_match(const Match& match, std::vector<Conditions>& alternatives) {

@@ -10,14 +10,14 @@ bool TrieKey::agrees(const TrieKey& other, unsigned length) const {
         return true;
     if (length <= 64)
         return (high ^ other.high) >> (64 - length) == 0;
-    return high == other.high && (length >= 128 ? low == other.low
-                                                : (low ^ other.low) >> (128 - length) == 0);
+    return high == other.high &&
+           (length >= 128 ? low == other.low : (low ^ other.low) >> (128 - length) == 0);
 }
 
 std::uint32_t TrieKey::bits(unsigned from, unsigned count) const {
     if (count == 0)
         return 0;
-    std::uint64_t left = from >= 64 ? low << (from - 64)
+    std::uint64_t left = from >= 64  ? low << (from - 64)
                          : from == 0 ? high
                                      : high << from | low >> (64 - from);
     return static_cast<std::uint32_t>(left >> (64 - count));
@@ -62,8 +62,9 @@ void PrefixForest::build() {
 }
 
 std::uint32_t PrefixForest::find(const Prefix& prefix) const {
-    auto found = std::lower_bound(nodes_.begin() + 1, nodes_.end(), prefix,
-                                  [](const Node& node, const Prefix& p) { return node.prefix < p; });
+    auto found =
+        std::lower_bound(nodes_.begin() + 1, nodes_.end(), prefix,
+                         [](const Node& node, const Prefix& p) { return node.prefix < p; });
     return static_cast<std::uint32_t>(found - nodes_.begin());
 }
 

@@ -8,7 +8,9 @@ namespace netctl::classifier {
 
 namespace {
 
-bool has(const nc_packet& packet, unsigned part) { return (packet.has & part) != 0; }
+bool has(const nc_packet& packet, unsigned part) {
+    return (packet.has & part) != 0;
+}
 
 std::optional<Address> address(const nc_packet& packet, Key key) {
     const __be32* words = key == Key::src ? packet.src : packet.dst;
@@ -39,36 +41,21 @@ std::optional<std::uint64_t> number(const nc_packet& packet, Key key) {
         return has(packet, part) ? std::optional(value) : std::nullopt;
     };
     switch (key) {
-    case Key::sport:
-        return if_has(NC_HAS_PORTS, packet.sport);
-    case Key::dport:
-        return if_has(NC_HAS_PORTS, packet.dport);
-    case Key::proto:
-        return if_has(NC_HAS_PROTO, packet.proto);
-    case Key::flags:
-        return if_has(NC_HAS_FLAGS, packet.flags);
-    case Key::icmp_type:
-        return if_has(NC_HAS_ICMP, packet.icmp_type);
-    case Key::icmp_code:
-        return if_has(NC_HAS_ICMP, packet.icmp_code);
-    case Key::vlan:
-        return if_has(NC_HAS_VLAN, packet.vlan);
-    case Key::frag:
-        return if_has(NC_HAS_PROTO, packet.frag);
-    case Key::dscp:
-        return if_has(NC_HAS_PROTO, packet.dscp);
-    case Key::len:
-        return packet.len;
-    case Key::ether_type:
-        return if_has(NC_HAS_ETHER, packet.ether_type);
-    case Key::ether_src:
-        return if_has(NC_HAS_ETHER, mac(packet.ether_src));
-    case Key::ether_dst:
-        return if_has(NC_HAS_ETHER, mac(packet.ether_dst));
-    case Key::mark:
-        return packet.mark;
-    default:
-        return {}; // addresses are no numbers; packets have no owner
+    case Key::sport: return if_has(NC_HAS_PORTS, packet.sport);
+    case Key::dport: return if_has(NC_HAS_PORTS, packet.dport);
+    case Key::proto: return if_has(NC_HAS_PROTO, packet.proto);
+    case Key::flags: return if_has(NC_HAS_FLAGS, packet.flags);
+    case Key::icmp_type: return if_has(NC_HAS_ICMP, packet.icmp_type);
+    case Key::icmp_code: return if_has(NC_HAS_ICMP, packet.icmp_code);
+    case Key::vlan: return if_has(NC_HAS_VLAN, packet.vlan);
+    case Key::frag: return if_has(NC_HAS_PROTO, packet.frag);
+    case Key::dscp: return if_has(NC_HAS_PROTO, packet.dscp);
+    case Key::len: return packet.len;
+    case Key::ether_type: return if_has(NC_HAS_ETHER, packet.ether_type);
+    case Key::ether_src: return if_has(NC_HAS_ETHER, mac(packet.ether_src));
+    case Key::ether_dst: return if_has(NC_HAS_ETHER, mac(packet.ether_dst));
+    case Key::mark: return packet.mark;
+    default: return {}; // addresses are no numbers; packets have no owner
     }
 }
 
@@ -80,12 +67,10 @@ bool address_matches(const Match& match, const nc_packet& packet, const SetOracl
         return sets.has_address(match.set, *found) != match.negated;
 
     const bool family_is_named =
-        std::any_of(match.prefixes.begin(), match.prefixes.end(), [&](const Prefix& prefix) {
-            return prefix.address.family == found->family;
-        });
-    const bool covered =
         std::any_of(match.prefixes.begin(), match.prefixes.end(),
-                    [&](const Prefix& prefix) { return prefix.contains(*found); });
+                    [&](const Prefix& prefix) { return prefix.address.family == found->family; });
+    const bool covered = std::any_of(match.prefixes.begin(), match.prefixes.end(),
+                                     [&](const Prefix& prefix) { return prefix.contains(*found); });
     return family_is_named && covered != match.negated;
 }
 

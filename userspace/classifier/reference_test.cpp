@@ -72,8 +72,7 @@ TEST(Reference, ReadsIpWithoutLinkHeader) {
     const Bytes four = (Ipv4{} / Tcp{}).bytes(), six = (Ipv6{} / Udp{}).bytes();
     const Parsed parsed4 = parse_ip(four), parsed6 = parse_ip(six);
     ASSERT_TRUE(parsed4.parsed && parsed6.parsed);
-    EXPECT_EQ(parsed4.packet.has,
-              __u32{NC_HAS_IPV4 | NC_HAS_PROTO | NC_HAS_PORTS | NC_HAS_FLAGS});
+    EXPECT_EQ(parsed4.packet.has, __u32{NC_HAS_IPV4 | NC_HAS_PROTO | NC_HAS_PORTS | NC_HAS_FLAGS});
     EXPECT_EQ(parsed6.packet.has, __u32{NC_HAS_IPV6 | NC_HAS_PROTO | NC_HAS_PORTS});
     EXPECT_FALSE(matches(rule("ether-type 0x800"), parsed4.packet, no_sets));
     EXPECT_EQ(parse_ip({}).reason, NC_UNPARSED_CUT);

@@ -102,9 +102,7 @@ class BitSet {
         return *this;
     }
     /// Calls `visit(i)` for the members in ascending order.
-    template <class Visit> void each(Visit visit) const {
-        each_in(words_, visit);
-    }
+    template <class Visit> void each(Visit visit) const { each_in(words_, visit); }
     template <class Visit> static void each_in(std::span<const std::uint64_t> words, Visit visit) {
         for (std::size_t i = 0; i < words.size(); ++i)
             for (std::uint64_t word = words[i]; word; word &= word - 1)

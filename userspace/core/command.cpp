@@ -18,8 +18,11 @@ namespace po = boost::program_options;
 
 const std::vector<Option>& global_options() {
     static const std::vector<Option> options{
-        {"root", "DIR", "bpffs directory that holds the pins (default: $NETCTL_ROOT, or "
-                        "/sys/fs/bpf/netctl)", {}},
+        {"root",
+         "DIR",
+         "bpffs directory that holds the pins (default: $NETCTL_ROOT, or "
+         "/sys/fs/bpf/netctl)",
+         {}},
         {"netns", "NAME|PATH", "work on the network of this namespace", {}},
         {"json", "", "print JSON", {}},
         {"verbose", "", "tell on standard error what is done (-v)", {}},
@@ -44,8 +47,8 @@ Result<std::uint64_t> Arguments::number(const std::string& option, std::uint64_t
     const std::string& text = found->second;
     const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
     if (status != std::errc{} || end != text.data() + text.size() || value < low || value > high)
-        return Error::usage(fmt::format("--{} takes a number from {} to {}, not '{}'", option, low,
-                                        high, text));
+        return Error::usage(
+            fmt::format("--{} takes a number from {} to {}, not '{}'", option, low, high, text));
     return value;
 }
 
@@ -65,9 +68,8 @@ class CommandParser {
         if (arguments_.has("help") || arguments_.has("version"))
             return {};
         if (!command_->run)
-            return Error::usage(
-                fmt::format("'{}' needs a command after it", path_),
-                fmt::format("one of: {}", fmt::join(child_names(), ", ")));
+            return Error::usage(fmt::format("'{}' needs a command after it", path_),
+                                fmt::format("one of: {}", fmt::join(child_names(), ", ")));
         return place_words();
     }
 
@@ -94,14 +96,13 @@ class CommandParser {
                 rest.push_back(word);
                 continue;
             }
-            const auto child = std::find_if(
-                command_->children.begin(), command_->children.end(),
-                [&](const Command& candidate) { return candidate.name == word; });
+            const auto child =
+                std::find_if(command_->children.begin(), command_->children.end(),
+                             [&](const Command& candidate) { return candidate.name == word; });
             if (child == command_->children.end())
-                return Error::usage(
-                    fmt::format("'{}' has no command '{}'{}", path_, word,
-                                did_you_mean(word, child_names())),
-                    fmt::format("one of: {}", fmt::join(child_names(), ", ")));
+                return Error::usage(fmt::format("'{}' has no command '{}'{}", path_, word,
+                                                did_you_mean(word, child_names())),
+                                    fmt::format("one of: {}", fmt::join(child_names(), ", ")));
             command_ = &*child;
             path_ += " " + word;
         }
@@ -226,12 +227,9 @@ namespace {
 
 int exit_status(ErrorKind kind) {
     switch (kind) {
-    case ErrorKind::failed:
-        return 1;
-    case ErrorKind::usage:
-        return 2;
-    case ErrorKind::unsupported:
-        return 3;
+    case ErrorKind::failed: return 1;
+    case ErrorKind::usage: return 2;
+    case ErrorKind::unsupported: return 3;
     }
     return 1;
 }
@@ -277,9 +275,9 @@ int run_command(const Command& root, const std::vector<std::string>& words) {
     set_verbose(arguments.has("verbose"));
     Output out(arguments.has("json"), arguments.has("quiet"));
     const char* root_from_environment = std::getenv("NETCTL_ROOT");
-    Context context{arguments.get("root", root_from_environment ? root_from_environment
-                                                                : "/sys/fs/bpf/netctl"),
-                    netns_spelling(arguments.get("netns")), arguments.has("verbose"), out};
+    Context context{
+        arguments.get("root", root_from_environment ? root_from_environment : "/sys/fs/bpf/netctl"),
+        netns_spelling(arguments.get("netns")), arguments.has("verbose"), out};
     const auto status = command->run(arguments, context);
     if (!status) {
         print_error(status.error());

@@ -65,7 +65,7 @@ using Handler = std::function<Result<int>(const Arguments&, Context&)>;
 
 struct Command {
     std::string name;
-    std::string summary;     ///< one line
+    std::string summary;       ///< one line
     std::string description{}; ///< paragraphs, may be empty
     std::vector<Positional> positionals{};
     std::vector<Option> options{};

@@ -20,12 +20,9 @@ std::string positional_text(const Positional& positional) {
     if (!positional.choices.empty())
         name = fmt::format("{}", fmt::join(positional.choices, "|"));
     switch (positional.count) {
-    case Positional::Count::one:
-        return name;
-    case Positional::Count::optional:
-        return fmt::format("[{}]", name);
-    case Positional::Count::rest:
-        return fmt::format("{}...", name);
+    case Positional::Count::one: return name;
+    case Positional::Count::optional: return fmt::format("[{}]", name);
+    case Positional::Count::rest: return fmt::format("{}...", name);
     }
     return name;
 }
@@ -124,8 +121,8 @@ std::string man_page(const std::string& source, const Command& command, const st
     std::string commands, synopses;
     for_each_leaf(command, path, [&](const Command& leaf, const std::string& leaf_path) {
         synopses += fmt::format(".B {}\n.br\n", roff(synopsis(leaf, leaf_path)));
-        commands += fmt::format(".TP\n.B {}\n{}.\n", roff(synopsis(leaf, leaf_path)),
-                                roff(leaf.summary));
+        commands +=
+            fmt::format(".TP\n.B {}\n{}.\n", roff(synopsis(leaf, leaf_path)), roff(leaf.summary));
         if (!leaf.description.empty())
             commands += roff(leaf.description) + "\n";
         for (const Option& option : leaf.options)

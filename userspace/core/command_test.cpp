@@ -16,23 +16,24 @@ Command table() {
     const Handler run = [](const Arguments&, Context&) { return Result<int>(0); };
     return {.name = "netctl",
             .summary = "test",
-            .children = {{.name = "xdp",
-                          .summary = "packets",
-                          .children = {{.name = "attach",
-                                        .summary = "attach it",
-                                        .positionals = {{"IFACE"}},
-                                        .options = {{"mode", "auto|native", "where", {"auto", "native"}},
-                                                    {"rate", "N", "how many", {}},
-                                                    {"replace", "", "take it", {}}},
-                                        .run = run},
-                                       {.name = "rule",
-                                        .summary = "rules",
-                                        .positionals = {{"IFACE"}, {"RULE", Count::rest}},
-                                        .run = run},
-                                       {.name = "status",
-                                        .summary = "show",
-                                        .positionals = {{"IFACE", Count::optional}},
-                                        .run = run}}}}};
+            .children = {
+                {.name = "xdp",
+                 .summary = "packets",
+                 .children = {{.name = "attach",
+                               .summary = "attach it",
+                               .positionals = {{"IFACE"}},
+                               .options = {{"mode", "auto|native", "where", {"auto", "native"}},
+                                           {"rate", "N", "how many", {}},
+                                           {"replace", "", "take it", {}}},
+                               .run = run},
+                              {.name = "rule",
+                               .summary = "rules",
+                               .positionals = {{"IFACE"}, {"RULE", Count::rest}},
+                               .run = run},
+                              {.name = "status",
+                               .summary = "show",
+                               .positionals = {{"IFACE", Count::optional}},
+                               .run = run}}}}};
 }
 
 std::string error_of(const std::vector<std::string>& words) {
@@ -90,7 +91,8 @@ TEST(Command, WordsAreExact) {
 TEST(Command, NumbersAreCheckedAgainstTheirRange) {
     const Command root = table();
     for (const char* bad : {"0", "11", "-1", "3x", "", "99999999999999999999999"}) {
-        const auto parsed = parse_command(root, {"xdp", "attach", "a", std::string("--rate=") + bad});
+        const auto parsed =
+            parse_command(root, {"xdp", "attach", "a", std::string("--rate=") + bad});
         if (!parsed)
             continue; // "--rate=" alone is no value
         const auto number = parsed->arguments.number("rate", 5, 1, 10);

@@ -51,8 +51,7 @@ Result<> check_count(std::size_t count) {
 
 } // namespace
 
-Result<std::uint32_t> add_rule(PointState& state, Rule rule,
-                               std::optional<std::uint32_t> before) {
+Result<std::uint32_t> add_rule(PointState& state, Rule rule, std::optional<std::uint32_t> before) {
     NETCTL_TRY(check_count(state.rules.size() + 1));
     auto place = state.rules.end();
     if (before) {

@@ -29,8 +29,7 @@ TEST(Edit, IdsAreNeverUsedTwice) {
     EXPECT_EQ(add_rule(state, rule("src 192.0.2.2 drop")).value_or(0), 2U);
     ASSERT_TRUE(delete_rule(state, 2));
     EXPECT_EQ(add_rule(state, rule("src 192.0.2.3 drop"), 1).value_or(0), 3U);
-    EXPECT_EQ(listing(state),
-              (Rows{{3, "src 192.0.2.3 drop"}, {1, "src 192.0.2.1 drop"}}));
+    EXPECT_EQ(listing(state), (Rows{{3, "src 192.0.2.3 drop"}, {1, "src 192.0.2.1 drop"}}));
 }
 
 TEST(Edit, AnUnknownIdChangesNothingAndNamesTheOthers) {

@@ -39,16 +39,11 @@ std::uint32_t wanted_fields(const std::vector<InstalledRule>& rules) {
 
 nc_verdict verdict_of(ActionKind kind) {
     switch (kind) {
-    case ActionKind::drop:
-        return NC_VERDICT_DROP;
-    case ActionKind::tx:
-        return NC_VERDICT_TX;
-    case ActionKind::redirect:
-        return NC_VERDICT_REDIRECT;
-    case ActionKind::next:
-        return NC_VERDICT_NEXT;
-    default:
-        return NC_VERDICT_PASS;
+    case ActionKind::drop: return NC_VERDICT_DROP;
+    case ActionKind::tx: return NC_VERDICT_TX;
+    case ActionKind::redirect: return NC_VERDICT_REDIRECT;
+    case ActionKind::next: return NC_VERDICT_NEXT;
+    default: return NC_VERDICT_PASS;
     }
 }
 
@@ -88,8 +83,7 @@ Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDev
             if (action.to_ingress)
                 encoded.flags |= NC_ACTION_TO_INGRESS;
             [[fallthrough]];
-        default:
-            encoded.verdict = verdict_of(action.kind);
+        default: encoded.verdict = verdict_of(action.kind);
         }
     }
     if (rule.log)
@@ -189,12 +183,12 @@ Result<OpenedSets> open_sets(const Root& root, const std::vector<classifier::Set
         Set set = NETCTL_TRY(Set::open(root, use.set));
         const bool on_port = use.key == Key::sport || use.key == Key::dport;
         if (on_port != (set.type() == SetType::port))
-            return Error::usage(
-                fmt::format("set '{}' holds {}, and a rule asks it about {}", use.set,
-                            set.type() == SetType::port ? "ports" : "addresses",
-                            to_string(use.key)),
-                on_port ? "sport and dport take sets of type port"
-                        : "src and dst take sets of type host or cidr");
+            return Error::usage(fmt::format("set '{}' holds {}, and a rule asks it about {}",
+                                            use.set,
+                                            set.type() == SetType::port ? "ports" : "addresses",
+                                            to_string(use.key)),
+                                on_port ? "sport and dport take sets of type port"
+                                        : "src and dst take sets of type host or cidr");
         nc_set_use entry{};
         entry.field = static_cast<__u8>(use.key);
         entry.type = static_cast<__u8>(set.type());

@@ -22,11 +22,11 @@ namespace netctl::datapath {
 using ResolveDevice = std::function<Result<std::uint32_t>(const std::string& device)>;
 
 struct GenerationRequest {
-    std::string program;          ///< its name in the object
-    PointState* state = nullptr;  ///< slots of new rules are filled in
+    std::string program;                 ///< its name in the object
+    PointState* state = nullptr;         ///< slots of new rules are filled in
     const LivePoint* previous = nullptr; ///< whose counters, limits and log go on; null: first
     ResolveDevice resolve_device;
-    bool simulate = false;        ///< for BPF_PROG_TEST_RUN: own counters, nothing shared but sets
+    bool simulate = false; ///< for BPF_PROG_TEST_RUN: own counters, nothing shared but sets
 };
 
 struct Generation {

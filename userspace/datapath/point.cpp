@@ -112,8 +112,7 @@ Result<std::vector<std::string>> users_of_set(const Root& root, const std::strin
                 for (const Match& match : installed.rule.matches)
                     if (match.set == set)
                         users.push_back(fmt::format(
-                            "{} rule {}",
-                            bpf::decode_pin_name(dir.path().substr(prefix.size())),
+                            "{} rule {}", bpf::decode_pin_name(dir.path().substr(prefix.size())),
                             installed.rule.id));
         }
     return users;

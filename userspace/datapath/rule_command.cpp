@@ -2,8 +2,8 @@
 #include "datapath/rule_command.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <cerrno>
+#include <charconv>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -114,8 +114,8 @@ Result<int> replace(const Arguments& arguments, const Context& context, Hook hoo
     }
     const auto editor = NETCTL_TRY(open(arguments, context));
     const std::size_t count = rules.size();
-    const CommitReport report = NETCTL_TRY(editor->commit(
-        [&](PointState& state) { return replace_rules(state, std::move(rules)); }));
+    const CommitReport report = NETCTL_TRY(
+        editor->commit([&](PointState& state) { return replace_rules(state, std::move(rules)); }));
     context.out.notes(report.notes);
     Json json = report_json(report);
     json["rules"] = count;
@@ -170,45 +170,42 @@ Command rule_command(Hook hook, const std::vector<Positional>& place, const Open
         {.name = "add",
          .summary = "add a rule at the end and print its id",
          .positionals = with({{"RULE", Count::rest}}),
-         .run = [=](const Arguments& arguments, Context& context) {
-             return add(arguments, context, hook, open, false);
-         }},
+         .run = [=](const Arguments& arguments,
+                    Context& context) { return add(arguments, context, hook, open, false); }},
         {.name = "insert",
          .summary = "insert a rule at the front, or before another one, and print its id",
          .positionals = with({{"RULE", Count::rest}}),
          .options = {{"before", "ID", "put it before the rule with this id", {}}},
-         .run = [=](const Arguments& arguments, Context& context) {
-             return add(arguments, context, hook, open, true);
-         }},
+         .run = [=](const Arguments& arguments,
+                    Context& context) { return add(arguments, context, hook, open, true); }},
         {.name = "delete",
          .summary = "delete rules by their ids, all at once or none",
          .positionals = with({{"ID", Count::rest}}),
-         .run = [=](const Arguments& arguments, Context& context) {
-             return remove(arguments, context, open);
-         }},
+         .run = [=](const Arguments& arguments,
+                    Context& context) { return remove(arguments, context, open); }},
         {.name = "list",
          .summary = "list the rules with their ids and counters",
          .positionals = place,
-         .run = [=](const Arguments& arguments, Context& context) {
-             return list(arguments, context, open);
-         }},
+         .run = [=](const Arguments& arguments,
+                    Context& context) { return list(arguments, context, open); }},
         {.name = "flush",
          .summary = "delete all rules, so that the default verdict applies to everything",
          .positionals = place,
-         .run = [=](const Arguments& arguments, Context& context) {
-             return replace(arguments, context, hook, open, true);
-         }},
+         .run = [=](const Arguments& arguments,
+                    Context& context) { return replace(arguments, context, hook, open, true); }},
         {.name = "replace",
          .summary = "replace all rules by those of a file or of standard input, atomically",
-         .description = "The file has one rule a line; '#' starts a comment. A rule that was in "
-                        "force before keeps its id and its counters. ClassBench filter sets have no actions: "
-                        "each of their rules drops.",
+         .description =
+             "The file has one rule a line; '#' starts a comment. A rule that was in "
+             "force before keeps its id and its counters. ClassBench filter sets have no actions: "
+             "each of their rules drops.",
          .positionals = with({{"FILE", Count::optional}}),
-         .options = {{"format", "netctl|classbench", "language of the file (default: netctl)",
+         .options = {{"format",
+                      "netctl|classbench",
+                      "language of the file (default: netctl)",
                       {"netctl", "classbench"}}},
-         .run = [=](const Arguments& arguments, Context& context) {
-             return replace(arguments, context, hook, open, false);
-         }},
+         .run = [=](const Arguments& arguments,
+                    Context& context) { return replace(arguments, context, hook, open, false); }},
     };
     return command;
 }

@@ -120,12 +120,9 @@ std::uint32_t boottime_seconds() {
 
 std::string to_string(SetType type) {
     switch (type) {
-    case SetType::host:
-        return "host";
-    case SetType::cidr:
-        return "cidr";
-    case SetType::port:
-        return "port";
+    case SetType::host: return "host";
+    case SetType::cidr: return "cidr";
+    case SetType::port: return "port";
     }
     return "unknown";
 }
@@ -266,9 +263,9 @@ const bpf::RawMap& Set::map_for(const SetElement& element) const {
 }
 
 Error Set::full() const {
-    Error error = Error::failed(fmt::format("set '{}' is full: it holds {} elements of each family",
-                                            name_, max_entries_),
-                                "make a larger one with `netctl set create --size N`");
+    Error error = Error::failed(
+        fmt::format("set '{}' is full: it holds {} elements of each family", name_, max_entries_),
+        "make a larger one with `netctl set create --size N`");
     error.code = ENOSPC;
     return error;
 }
@@ -300,12 +297,11 @@ Result<> Set::write(const std::vector<SetElement>& elements, nc_set_value value)
     return {};
 }
 
-bool Set::fit(const std::vector<SetElement>& elements,
-              const std::vector<SetEntry>& besides) const {
+bool Set::fit(const std::vector<SetElement>& elements, const std::vector<SetEntry>& besides) const {
     for (const bpf::RawMap* map : {&v4_, &v6_, &ports_}) {
         const auto ours = [&](const SetElement& element) { return &map_for(element) == map; };
-        std::size_t count = static_cast<std::size_t>(
-            std::count_if(elements.begin(), elements.end(), ours));
+        std::size_t count =
+            static_cast<std::size_t>(std::count_if(elements.begin(), elements.end(), ours));
         for (const SetEntry& entry : besides)
             if (ours(entry.element) &&
                 !std::binary_search(elements.begin(), elements.end(), entry.element))

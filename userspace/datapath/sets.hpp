@@ -57,9 +57,7 @@ class Set {
     SetType type() const { return type_; }
     std::uint32_t max_entries() const { return max_entries_; }
     /// host and cidr sets: the map of a family. Port sets: `ports()`.
-    const bpf::RawMap& addresses(Family family) const {
-        return family == Family::ipv4 ? v4_ : v6_;
-    }
+    const bpf::RawMap& addresses(Family family) const { return family == Family::ipv4 ? v4_ : v6_; }
     const bpf::RawMap& ports() const { return ports_; }
 
     /// Takes effect at once. All are added, or none if the set has no room for them; elements that

@@ -31,8 +31,7 @@ Result<std::vector<Interface>> list_interfaces() {
         return Error::system(ENOMEM, "cannot make a netlink socket");
     int status = nl_connect(socket.get(), NETLINK_ROUTE);
     if (status < 0)
-        return Error::failed(
-            fmt::format("cannot connect to rtnetlink: {}", nl_geterror(status)));
+        return Error::failed(fmt::format("cannot connect to rtnetlink: {}", nl_geterror(status)));
     nl_cache* links = nullptr;
     status = rtnl_link_alloc_cache(socket.get(), AF_UNSPEC, &links);
     if (status < 0)

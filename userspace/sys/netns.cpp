@@ -17,8 +17,7 @@ constexpr const char* own_namespace = "/proc/thread-self/ns/net";
 Result<NetnsGuard> NetnsGuard::enter(const std::string& name) {
     if (name.empty())
         return NetnsGuard(Fd());
-    const std::string path =
-        name.find('/') == std::string::npos ? "/run/netns/" + name : name;
+    const std::string path = name.find('/') == std::string::npos ? "/run/netns/" + name : name;
     const Fd target(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (!target)
         return Error::system(errno, fmt::format("cannot open network namespace '{}'", name),

@@ -20,8 +20,8 @@ void PcapReader::Close::operator()(pcap* handle) const {
 Result<PcapReader> PcapReader::open(const std::string& path) {
     char message[PCAP_ERRBUF_SIZE] = "";
     PcapReader reader;
-    reader.handle_.reset(pcap_open_offline_with_tstamp_precision(
-        path.c_str(), PCAP_TSTAMP_PRECISION_NANO, message));
+    reader.handle_.reset(
+        pcap_open_offline_with_tstamp_precision(path.c_str(), PCAP_TSTAMP_PRECISION_NANO, message));
     reader.path_ = path;
     if (!reader.handle_)
         return Error::failed(fmt::format("cannot read capture {}: {}", path, message));
@@ -30,16 +30,12 @@ Result<PcapReader> PcapReader::open(const std::string& path) {
 
 LinkType PcapReader::link_type() const {
     switch (pcap_datalink(handle_.get())) {
-    case DLT_EN10MB:
-        return LinkType::ethernet;
+    case DLT_EN10MB: return LinkType::ethernet;
     case DLT_RAW:
     case DLT_IPV4:
-    case DLT_IPV6:
-        return LinkType::raw_ip;
-    case DLT_LINUX_SLL:
-        return LinkType::linux_sll;
-    default:
-        return LinkType::other;
+    case DLT_IPV6: return LinkType::raw_ip;
+    case DLT_LINUX_SLL: return LinkType::linux_sll;
+    default: return LinkType::other;
     }
 }
 
@@ -78,8 +74,8 @@ Result<PcapWriter> PcapWriter::create(const std::string& path, LinkType link_typ
     PcapWriter writer;
     writer.path_ = path;
     const int type = link_type == LinkType::raw_ip ? DLT_RAW : DLT_EN10MB;
-    writer.handle_.reset(pcap_open_dead_with_tstamp_precision(type, snapshot_length,
-                                                              PCAP_TSTAMP_PRECISION_NANO));
+    writer.handle_.reset(
+        pcap_open_dead_with_tstamp_precision(type, snapshot_length, PCAP_TSTAMP_PRECISION_NANO));
     if (!writer.handle_)
         return Error::system(ENOMEM, "cannot make a capture file");
     writer.dumper_.reset(pcap_dump_open(writer.handle_.get(), path.c_str()));

@@ -18,8 +18,8 @@ struct pcap_dumper;
 namespace netctl::sys {
 
 struct CapturedFrame {
-    std::uint64_t time_ns = 0; ///< since the epoch
-    std::uint32_t length = 0;  ///< on the wire
+    std::uint64_t time_ns = 0;       ///< since the epoch
+    std::uint32_t length = 0;        ///< on the wire
     std::vector<std::uint8_t> bytes; ///< what was captured of it
 };
 

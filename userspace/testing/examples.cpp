@@ -14,8 +14,12 @@ Bytes cut(const Packet& packet, std::size_t length) {
     return bytes;
 }
 
-Packet tcp4() { return Ether{} / Ipv4{} / Tcp{}; }
-Packet tcp6() { return Ether{} / Ipv6{} / Tcp{}; }
+Packet tcp4() {
+    return Ether{} / Ipv4{} / Tcp{};
+}
+Packet tcp6() {
+    return Ether{} / Ipv6{} / Tcp{};
+}
 
 /// An IPv6 packet with `count` destination options headers in front of TCP.
 Packet chained(int count) {
@@ -142,8 +146,7 @@ std::vector<Example> make_examples() {
 
         // ---- ICMP belongs to its family ----
         {"ICMP in IPv4", "icmp-type 8 icmp-code 0", Ether{} / Ipv4{} / Icmp{}, yes},
-        {"ICMPv6 in IPv6", "icmp-type 128", Ether{} / Ipv6{} / Icmp{.type = 128, .proto = 58},
-         yes},
+        {"ICMPv6 in IPv6", "icmp-type 128", Ether{} / Ipv6{} / Icmp{.type = 128, .proto = 58}, yes},
         {"ICMP in IPv6 has no type", "icmp-type 8", Ether{} / Ipv6{} / Icmp{}, no},
         {"ICMPv6 in IPv4 has no type", "icmp-type 128",
          Ether{} / Ipv4{} / Icmp{.type = 128, .proto = 58}, no},
@@ -172,7 +175,8 @@ std::vector<Example> make_examples() {
         {"... mapped addresses included", "src 192.0.2.1",
          Ether{} / Ipv6{.src = ip("::ffff:192.0.2.1")} / Tcp{}, no},
         {"... nor an address that starts with the same bytes", "src 32.1.13.184", tcp6(), no},
-        {"... not in a list with IPv6 either", "src { 32.1.13.184, 2001:db8:ffff::/48 }", tcp6(), no},
+        {"... not in a list with IPv6 either", "src { 32.1.13.184, 2001:db8:ffff::/48 }", tcp6(),
+         no},
         {"an IPv6 rule never matches IPv4", "src ::/0", tcp4(), no},
         {"a list of both families", "src { 10.0.0.0/8, 2001:db8::/32 }", tcp6(), yes},
         {"not X matches within its family", "src not 10.0.0.0/8", tcp4(), yes},
@@ -221,8 +225,7 @@ std::vector<Fault> make_faults() {
         {"total length below the header's", (Ether{} / Ipv4{.total_length = 19} / Tcp{}).bytes(),
          NC_UNPARSED_IPV4},
         {"total length below that of a header with options",
-         (Ether{} / Ipv4{.option_words = 2, .total_length = 27} / Tcp{}).bytes(),
-         NC_UNPARSED_IPV4},
+         (Ether{} / Ipv4{.option_words = 2, .total_length = 27} / Tcp{}).bytes(), NC_UNPARSED_IPV4},
         {"total length of 0", (Ether{} / Ipv4{.total_length = 0} / Tcp{}).bytes(),
          NC_UNPARSED_IPV4},
         {"total length beyond the frame", (Ether{} / Ipv4{.total_length = 41} / Tcp{}).bytes(),
@@ -234,8 +237,7 @@ std::vector<Fault> make_faults() {
         {"an extension header that is cut",
          (Ether{} / Ipv6{.payload_length = 7} / Extension{}).bytes(), NC_UNPARSED_CHAIN},
         {"an extension header longer than the packet",
-         (Ether{} / Ipv6{} / Extension{.next = 6, .length = 3} / Tcp{}).bytes(),
-         NC_UNPARSED_CHAIN},
+         (Ether{} / Ipv6{} / Extension{.next = 6, .length = 3} / Tcp{}).bytes(), NC_UNPARSED_CHAIN},
         {"a fragment header that is cut",
          (Ether{} / Ipv6{.payload_length = 7} / Fragment6{} / Tcp{}).bytes(), NC_UNPARSED_CHAIN},
         {"an authentication header longer than the packet",
@@ -243,13 +245,14 @@ std::vector<Fault> make_faults() {
          NC_UNPARSED_CHAIN},
         {"an extension header in a packet without payload",
          (Ether{} / Ipv6{.payload_length = 0} / Extension{} / Tcp{}).bytes(), NC_UNPARSED_CHAIN},
-        {"a jumbogram", (Ether{} / Ipv6{.payload_length = 0} / Extension{.kind = 0} / Tcp{}).bytes(),
+        {"a jumbogram",
+         (Ether{} / Ipv6{.payload_length = 0} / Extension{.kind = 0} / Tcp{}).bytes(),
          NC_UNPARSED_CHAIN},
         {"hop-by-hop options that are not first",
          (Ether{} / Ipv6{} / Extension{} / Extension{.kind = 0} / Tcp{}).bytes(),
          NC_UNPARSED_CHAIN},
-        {"a chain that ends in nothing",
-         (Ether{} / Ipv6{} / Extension{.next = 60}).bytes(), NC_UNPARSED_CHAIN},
+        {"a chain that ends in nothing", (Ether{} / Ipv6{} / Extension{.next = 60}).bytes(),
+         NC_UNPARSED_CHAIN},
         {"a first fragment whose chain goes on in the next one",
          (Ether{} / Ipv6{} / Fragment6{.more = true, .next = 60}).bytes(), NC_UNPARSED_CHAIN},
     };

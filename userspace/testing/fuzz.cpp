@@ -94,9 +94,7 @@ void Fuzz::add_transport(Packet& packet, bool in_ipv6) {
     case 8: // a transport header that ends early
         packet /= Payload{below(22), static_cast<std::uint8_t>(below(256)), proto()};
         return;
-    default:
-        packet /= Payload{below(60), static_cast<std::uint8_t>(below(256)), proto()};
-        return;
+    default: packet /= Payload{below(60), static_cast<std::uint8_t>(below(256)), proto()}; return;
     }
     if (percent(50))
         packet /= Payload{below(percent(5) ? 6000 : 40)};
@@ -128,8 +126,7 @@ void Fuzz::add_ipv6(Packet& packet) {
     if (percent(3))
         header.version = static_cast<std::uint8_t>(below(16));
     if (percent(8))
-        header.payload_length =
-            static_cast<std::uint16_t>(percent(80) ? below(100) : below(65536));
+        header.payload_length = static_cast<std::uint16_t>(percent(80) ? below(100) : below(65536));
     packet /= header;
 
     const std::uint64_t extensions = percent(50) ? 0 : below(percent(80) ? 4 : 11);
@@ -158,15 +155,12 @@ void Fuzz::add_ipv6(Packet& packet) {
 }
 
 Packet Fuzz::packet() {
-    const auto mac = [&] {
-        return (percent(80) ? 0x020000000000U : 0xfeff00000000U) + below(4);
-    };
+    const auto mac = [&] { return (percent(80) ? 0x020000000000U : 0xfeff00000000U) + below(4); };
     Packet packet = Ether{.src = mac(), .dst = mac()};
     const std::uint64_t tags = percent(55) ? 0 : percent(90) ? 1 + below(2) : 3;
     for (std::uint64_t i = 0; i < tags; i++) {
         Vlan tag;
-        tag.id = static_cast<std::uint16_t>(percent(90) ? pick({0, 1, 7, 100, 4095})
-                                                        : below(4096));
+        tag.id = static_cast<std::uint16_t>(percent(90) ? pick({0, 1, 7, 100, 4095}) : below(4096));
         tag.priority = static_cast<std::uint8_t>(below(8));
         tag.drop_eligible = percent(50);
         tag.tag_type = pick<std::uint16_t>({0x8100, 0x88a8});
@@ -208,8 +202,8 @@ Frame Fuzz::frame() {
         const std::size_t changes = 1 + below(3);
         for (std::size_t i = 0; i < changes; i++) {
             const std::size_t at = below(std::min<std::size_t>(bytes.size(), 110));
-            bytes[at] = static_cast<std::uint8_t>(
-                percent(50) ? bytes[at] ^ 1U << below(8) : below(256));
+            bytes[at] =
+                static_cast<std::uint8_t>(percent(50) ? bytes[at] ^ 1U << below(8) : below(256));
             frame.story += fmt::format(", byte {} := {:#04x}", at, bytes[at]);
         }
     }
@@ -319,8 +313,7 @@ Match Fuzz::match(Key key, std::span<const nc_packet> seen, const TestSets& sets
     const nc_packet& packet = seen[below(seen.size())];
     switch (key) {
     case Key::src:
-    case Key::dst:
-        return address_match(key, seen, sets);
+    case Key::dst: return address_match(key, seen, sets);
     case Key::sport:
     case Key::dport: {
         if (percent(15))
@@ -334,8 +327,7 @@ Match Fuzz::match(Key key, std::span<const nc_packet> seen, const TestSets& sets
                 }
         return number_match(key, key == Key::sport ? packet.sport : packet.dport, 65535);
     }
-    case Key::proto:
-        return number_match(key, packet.proto, 255);
+    case Key::proto: return number_match(key, packet.proto, 255);
     case Key::flags: {
         Match match;
         match.key = key;
@@ -345,10 +337,8 @@ Match Fuzz::match(Key key, std::span<const nc_packet> seen, const TestSets& sets
         match.masked = Masked{value & mask, mask};
         return match;
     }
-    case Key::icmp_type:
-        return number_match(key, packet.icmp_type, 255);
-    case Key::icmp_code:
-        return number_match(key, packet.icmp_code, 255);
+    case Key::icmp_type: return number_match(key, packet.icmp_type, 255);
+    case Key::icmp_code: return number_match(key, packet.icmp_code, 255);
     case Key::vlan: {
         if (percent(70))
             return number_match(key, packet.vlan, 4095);
@@ -367,16 +357,11 @@ Match Fuzz::match(Key key, std::span<const nc_packet> seen, const TestSets& sets
             match.ranges = {{frag_first, frag_later}};
         return match;
     }
-    case Key::dscp:
-        return number_match(key, packet.dscp, 63);
-    case Key::len:
-        return number_match(key, packet.len, 9000);
-    case Key::ether_type:
-        return number_match(key, packet.ether_type, 65535);
-    case Key::ether_src:
-        return number_match(key, mac_of(packet.ether_src), 0xffffffffffff);
-    default:
-        return number_match(Key::ether_dst, mac_of(packet.ether_dst), 0xffffffffffff);
+    case Key::dscp: return number_match(key, packet.dscp, 63);
+    case Key::len: return number_match(key, packet.len, 9000);
+    case Key::ether_type: return number_match(key, packet.ether_type, 65535);
+    case Key::ether_src: return number_match(key, mac_of(packet.ether_src), 0xffffffffffff);
+    default: return number_match(Key::ether_dst, mac_of(packet.ether_dst), 0xffffffffffff);
     }
 }
 

@@ -68,8 +68,8 @@ struct Writer {
     Bytes operator()(const Ipv4& ip) const {
         Bytes out;
         const std::size_t header = 20 + 4U * ip.option_words;
-        out.push_back(static_cast<std::uint8_t>(
-            ip.version.value_or(4) << 4 | (ip.header_words.value_or(header / 4) & 15)));
+        out.push_back(static_cast<std::uint8_t>(ip.version.value_or(4) << 4 |
+                                                (ip.header_words.value_or(header / 4) & 15)));
         out.push_back(static_cast<std::uint8_t>(ip.dscp << 2));
         put16(out, ip.total_length.value_or(static_cast<std::uint16_t>(header + behind)));
         put16(out, 0); // identification
@@ -167,36 +167,64 @@ struct Printer {
                            mac & 255);
     }
     std::string operator()(const Ether& e) const {
-        return Text("Ether").add("src", mac(e.src)).add("dst", mac(e.dst)).add_if("type", e.type)
+        return Text("Ether")
+            .add("src", mac(e.src))
+            .add("dst", mac(e.dst))
+            .add_if("type", e.type)
             .str();
     }
     std::string operator()(const Vlan& v) const {
-        return Text("Vlan").add("id", v.id).add("tag_type", fmt::format("{:#x}", v.tag_type))
-            .add_if("type", v.type).str();
+        return Text("Vlan")
+            .add("id", v.id)
+            .add("tag_type", fmt::format("{:#x}", v.tag_type))
+            .add_if("type", v.type)
+            .str();
     }
     std::string operator()(const Ipv4& i) const {
-        return Text("Ipv4").add("src", i.src.to_string()).add("dst", i.dst.to_string())
-            .add("dscp", i.dscp).add("option_words", i.option_words)
-            .add("more_fragments", i.more_fragments).add("fragment_offset", i.fragment_offset)
-            .add_if("proto", i.proto).add_if("version", i.version)
-            .add_if("header_words", i.header_words).add_if("total_length", i.total_length).str();
+        return Text("Ipv4")
+            .add("src", i.src.to_string())
+            .add("dst", i.dst.to_string())
+            .add("dscp", i.dscp)
+            .add("option_words", i.option_words)
+            .add("more_fragments", i.more_fragments)
+            .add("fragment_offset", i.fragment_offset)
+            .add_if("proto", i.proto)
+            .add_if("version", i.version)
+            .add_if("header_words", i.header_words)
+            .add_if("total_length", i.total_length)
+            .str();
     }
     std::string operator()(const Ipv6& i) const {
-        return Text("Ipv6").add("src", i.src.to_string()).add("dst", i.dst.to_string())
-            .add("dscp", i.dscp).add_if("next", i.next).add_if("version", i.version)
-            .add_if("payload_length", i.payload_length).str();
+        return Text("Ipv6")
+            .add("src", i.src.to_string())
+            .add("dst", i.dst.to_string())
+            .add("dscp", i.dscp)
+            .add_if("next", i.next)
+            .add_if("version", i.version)
+            .add_if("payload_length", i.payload_length)
+            .str();
     }
     std::string operator()(const Extension& e) const {
-        return Text("Extension").add("kind", e.kind).add("units", e.units).add_if("next", e.next)
-            .add_if("length", e.length).str();
+        return Text("Extension")
+            .add("kind", e.kind)
+            .add("units", e.units)
+            .add_if("next", e.next)
+            .add_if("length", e.length)
+            .str();
     }
     std::string operator()(const Fragment6& f) const {
-        return Text("Fragment6").add("offset", f.offset).add("more", f.more).add_if("next", f.next)
+        return Text("Fragment6")
+            .add("offset", f.offset)
+            .add("more", f.more)
+            .add_if("next", f.next)
             .str();
     }
     std::string operator()(const Tcp& t) const {
-        return Text("Tcp").add("sport", t.sport).add("dport", t.dport)
-            .add("flags", fmt::format("{:#x}", t.flags)).str();
+        return Text("Tcp")
+            .add("sport", t.sport)
+            .add("dport", t.dport)
+            .add("flags", fmt::format("{:#x}", t.flags))
+            .str();
     }
     std::string operator()(const Udp& u) const {
         return Text("Udp").add("sport", u.sport).add("dport", u.dport).add("proto", u.proto).str();
@@ -219,8 +247,12 @@ template <class T> T known_good(Result<T> parsed) {
 
 } // namespace
 
-Address ip(std::string_view text) { return known_good(Address::parse(text)); }
-Prefix net(std::string_view text) { return known_good(Prefix::parse(text)); }
+Address ip(std::string_view text) {
+    return known_good(Address::parse(text));
+}
+Prefix net(std::string_view text) {
+    return known_good(Prefix::parse(text));
+}
 
 Bytes Packet::bytes() const {
     Bytes packet;

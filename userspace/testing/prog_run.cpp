@@ -30,7 +30,9 @@ bool expired(const nc_set_value& value) {
     return value.expires != 0 && static_cast<std::uint64_t>(now.tv_sec) >= value.expires;
 }
 
-bool counts(const nc_set_value& value) { return !(value.flags & NC_SET_ABSENT) && !expired(value); }
+bool counts(const nc_set_value& value) {
+    return !(value.flags & NC_SET_ABSENT) && !expired(value);
+}
 
 Result<nc_action> encode(const Rule& rule, std::uint32_t position) {
     nc_action action{};
@@ -39,23 +41,15 @@ Result<nc_action> encode(const Rule& rule, std::uint32_t position) {
     action.verdict = NC_VERDICT_NEXT;
     for (const Action& each : rule.actions) {
         switch (each.kind) {
-        case ActionKind::pass:
-            action.verdict = NC_VERDICT_PASS;
-            break;
-        case ActionKind::drop:
-            action.verdict = NC_VERDICT_DROP;
-            break;
-        case ActionKind::tx:
-            action.verdict = NC_VERDICT_TX;
-            break;
+        case ActionKind::pass: action.verdict = NC_VERDICT_PASS; break;
+        case ActionKind::drop: action.verdict = NC_VERDICT_DROP; break;
+        case ActionKind::tx: action.verdict = NC_VERDICT_TX; break;
         case ActionKind::redirect:
             action.verdict = NC_VERDICT_REDIRECT;
             action.target = each.device == "lo" ? 0 : 1;
             break;
-        case ActionKind::next:
-            break;
-        default:
-            return Error::failed("the tests' loader does not know this action");
+        case ActionKind::next: break;
+        default: return Error::failed("the tests' loader does not know this action");
         }
     }
     if (rule.log)
@@ -158,12 +152,15 @@ ProgRun::~ProgRun() {
 }
 
 ProgRun::ProgRun(ProgRun&& other) noexcept
-    : owner_(std::move(other.owner_)), object_(other.object_), program_(std::move(other.program_)),
-      result_map_(std::move(other.result_map_)), result_(std::exchange(other.result_, nullptr)),
+    : owner_(std::move(other.owner_)),
+      object_(other.object_),
+      program_(std::move(other.program_)),
+      result_map_(std::move(other.result_map_)),
+      result_(std::exchange(other.result_, nullptr)),
       chunks_(std::move(other.chunks_)) {}
 
-Result<ProgRun> ProgRun::load(std::shared_ptr<void> owner, bpf::Object object,
-                              const char* program, const ProgSetup& setup) {
+Result<ProgRun> ProgRun::load(std::shared_ptr<void> owner, bpf::Object object, const char* program,
+                              const ProgSetup& setup) {
     ProgRun run(std::move(owner), object);
     NETCTL_TRY(run.prepare(program, setup));
     return run;
@@ -193,8 +190,8 @@ Result<> ProgRun::prepare(const char* program, const ProgSetup& setup) {
     for (const auto& [name, value] : numbers)
         NETCTL_TRY(object_.set_constant(name, {&value, 1}));
     NETCTL_TRY(object_.set_rodata("set_use", std::as_bytes(std::span(uses))));
-    NETCTL_TRY(object_.set_rodata("log_interval",
-                                  std::as_bytes(std::span(&setup.log_interval_ns, 1))));
+    NETCTL_TRY(
+        object_.set_rodata("log_interval", std::as_bytes(std::span(&setup.log_interval_ns, 1))));
     NETCTL_TRY(object_.set_rodata("log_burst", std::as_bytes(std::span(&setup.log_burst_ns, 1))));
     const auto rules = static_cast<std::uint32_t>(setup.rules.size());
     NETCTL_TRY(object_.set_max_entries("actions", std::max(rules, 1U)));
@@ -245,8 +242,8 @@ Result<std::uint32_t> ProgRun::run(std::span<const std::uint8_t> frame,
         attributes.test.ctx_size_in = sizeof context;
     }
     if (syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attributes, sizeof attributes) != 0)
-        return Error::system(errno, fmt::format("cannot run the program over a frame of {} bytes",
-                                                frame.size()));
+        return Error::system(
+            errno, fmt::format("cannot run the program over a frame of {} bytes", frame.size()));
     return attributes.test.retval;
 }
 

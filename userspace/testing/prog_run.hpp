@@ -36,7 +36,8 @@ using TestSets = std::map<std::string, TestSet>;
 classifier::SetOracle oracle(const TestSets& sets);
 
 struct ProgSetup {
-    std::vector<Rule> rules{}; ///< ids and counter slots are their positions plus one, and positions
+    std::vector<Rule>
+        rules{}; ///< ids and counter slots are their positions plus one, and positions
     TestSets sets{};
     nc_verdict default_verdict = NC_VERDICT_PASS;
     nc_verdict unparsed_verdict = NC_VERDICT_DROP;
@@ -49,8 +50,7 @@ struct ProgSetup {
 class ProgRun {
   public:
     /// A redirect to `lo` finds its target; one to any other device does not.
-    template <class S>
-    static Result<ProgRun> load(const char* program, const ProgSetup& setup) {
+    template <class S> static Result<ProgRun> load(const char* program, const ProgSetup& setup) {
         auto skeleton = std::make_shared<bpf::Skeleton<S>>(NETCTL_TRY(bpf::Skeleton<S>::open()));
         const bpf::Object object = skeleton->object();
         return load(std::move(skeleton), object, program, setup);

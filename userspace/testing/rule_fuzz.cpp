@@ -30,22 +30,15 @@ std::uint64_t highest(Key key) {
     switch (key) {
     case Key::sport:
     case Key::dport:
-    case Key::ether_type:
-        return 0xffff;
-    case Key::vlan:
-        return 0xfff;
-    case Key::frag:
-        return 2;
-    case Key::dscp:
-        return 63;
+    case Key::ether_type: return 0xffff;
+    case Key::vlan: return 0xfff;
+    case Key::frag: return 2;
+    case Key::dscp: return 63;
     case Key::len:
-    case Key::mark:
-        return 0xffffffff;
+    case Key::mark: return 0xffffffff;
     case Key::ether_src:
-    case Key::ether_dst:
-        return 0xffffffffffff;
-    default:
-        return 0xff;
+    case Key::ether_dst: return 0xffffffffffff;
+    default: return 0xff;
     }
 }
 
@@ -71,9 +64,9 @@ const Match* match_of(const Rule& rule, Key key) {
 } // namespace
 
 const char* to_string(RuleStyle style) {
-    constexpr std::array<const char*, rule_styles> names{
-        "mixed", "everything", "addresses", "five-tuple", "ports",
-        "wildcards", "duplicates", "sets", "headers"};
+    constexpr std::array<const char*, rule_styles> names{"mixed",      "everything", "addresses",
+                                                         "five-tuple", "ports",      "wildcards",
+                                                         "duplicates", "sets",       "headers"};
     return names[static_cast<std::size_t>(style)];
 }
 
@@ -82,13 +75,11 @@ std::uint64_t RuleFuzz::value(Key key) {
     std::uint64_t top = highest(key);
     switch (below(4)) {
     case 0: // ends, and the sides of where tables are cut
-        return std::array<std::uint64_t, 8>{0, 1, top, top - 1, 63, 64, 127, 128}[below(8)] % (top + 1);
-    case 1:
-        return below(12) * 37 % (top + 1);
-    case 2:
-        return (1500 + below(40)) % (top + 1);
-    default:
-        return one_in(3) ? random_() % (top + 1) : scramble(below(10)) % (top + 1);
+        return std::array<std::uint64_t, 8>{0, 1, top, top - 1, 63, 64, 127, 128}[below(8)] %
+               (top + 1);
+    case 1: return below(12) * 37 % (top + 1);
+    case 2: return (1500 + below(40)) % (top + 1);
+    default: return one_in(3) ? random_() % (top + 1) : scramble(below(10)) % (top + 1);
     }
 }
 
@@ -120,7 +111,9 @@ Match RuleFuzz::match(Key key, RuleStyle style) {
     Match match;
     match.key = key;
     bool for_sets = key == Key::src || key == Key::dst || key == Key::sport || key == Key::dport;
-    if (for_sets && one_in(style == RuleStyle::sets ? 2 : style == RuleStyle::five_tuple ? 40 : 10)) {
+    if (for_sets && one_in(style == RuleStyle::sets         ? 2
+                           : style == RuleStyle::five_tuple ? 40
+                                                            : 10)) {
         match.set = "s" + std::to_string(below(style == RuleStyle::sets ? 10 : 3));
         match.negated = one_in(3);
         return match;
@@ -136,11 +129,13 @@ Match RuleFuzz::match(Key key, RuleStyle style) {
     }
     if (key == Key::flags || key == Key::mark) {
         Masked masked;
-        masked.mask = static_cast<std::uint32_t>(
-            one_in(2) ? scramble(below(5)) & scramble(below(5) + 9) : 1u << below(key == Key::mark ? 32 : 8));
+        masked.mask =
+            static_cast<std::uint32_t>(one_in(2) ? scramble(below(5)) & scramble(below(5) + 9)
+                                                 : 1u << below(key == Key::mark ? 32 : 8));
         if (key == Key::flags)
             masked.mask &= 0xff;
-        masked.value = one_in(2) ? masked.mask : static_cast<std::uint32_t>(value(key)) & masked.mask;
+        masked.value =
+            one_in(2) ? masked.mask : static_cast<std::uint32_t>(value(key)) & masked.mask;
         match.masked = masked;
         return match;
     }
@@ -161,9 +156,9 @@ Match RuleFuzz::match(Key key, RuleStyle style) {
 }
 
 std::vector<Rule> RuleFuzz::rules(RuleStyle style, std::size_t count) {
-    constexpr std::array all{Key::src,       Key::dst,        Key::sport,     Key::dport,
-                             Key::proto,     Key::flags,      Key::icmp_type, Key::icmp_code,
-                             Key::vlan,      Key::frag,       Key::dscp,      Key::len,
+    constexpr std::array all{Key::src,        Key::dst,       Key::sport,     Key::dport,
+                             Key::proto,      Key::flags,     Key::icmp_type, Key::icmp_code,
+                             Key::vlan,       Key::frag,      Key::dscp,      Key::len,
                              Key::ether_type, Key::ether_src, Key::ether_dst, Key::mark};
     auto odds = [&](Key key) -> std::uint64_t { // one in how many rules has the key; 0: none
         bool address = key == Key::src || key == Key::dst;
@@ -174,7 +169,8 @@ std::vector<Rule> RuleFuzz::rules(RuleStyle style, std::size_t count) {
         case RuleStyle::addresses: return address ? 1 : 0;
         case RuleStyle::five_tuple: return address ? 1 : port || key == Key::proto ? 2 : 0;
         case RuleStyle::ports: return port ? 1 : address ? 10 : 0;
-        case RuleStyle::wildcards: return address || key == Key::dport ? 2 : key == Key::proto ? 4 : 0;
+        case RuleStyle::wildcards:
+            return address || key == Key::dport ? 2 : key == Key::proto ? 4 : 0;
         case RuleStyle::duplicates: return address || key == Key::dport ? 2 : 20;
         case RuleStyle::sets: return address || port ? 2 : 0;
         case RuleStyle::headers: return address ? 6 : port ? 0 : 3;
@@ -199,8 +195,8 @@ std::vector<Rule> RuleFuzz::rules(RuleStyle style, std::size_t count) {
             if (std::uint64_t n = odds(key); n && one_in(n))
                 rule.matches.push_back(match(key, style));
         // Rules that match nearly everything hide what follows: keep them for the end.
-        if (rule.matches.size() < 2 && style != RuleStyle::wildcards && style != RuleStyle::addresses &&
-            rules.size() < count - 3 && !one_in(50))
+        if (rule.matches.size() < 2 && style != RuleStyle::wildcards &&
+            style != RuleStyle::addresses && rules.size() < count - 3 && !one_in(50))
             continue;
         rules.push_back(std::move(rule));
     }
@@ -238,10 +234,11 @@ nc_packet RuleFuzz::packet(const std::vector<Rule>& rules) {
     };
     bool ipv6 = one_in(3);
     for (Key key : {Key::src, Key::dst})
-        if (const Match* match = match_of(main, key); match && !match->prefixes.empty() && !one_in(10))
+        if (const Match* match = match_of(main, key);
+            match && !match->prefixes.empty() && !one_in(10))
             ipv6 = match->prefixes[below(match->prefixes.size())].address.family == Family::ipv6;
 
-    auto address = [&](Key key, __be32 (&words)[4]) {
+    auto address = [&](Key key, __be32(&words)[4]) {
         std::array<std::uint8_t, 16> bytes{};
         const Match* match = match_of(one_in(6) ? other : main, key);
         Prefix at = prefix(ipv6, RuleStyle::addresses);
@@ -271,7 +268,7 @@ nc_packet RuleFuzz::packet(const std::vector<Rule>& rules) {
         std::memcpy(words, bytes.data(), ipv6 ? 16 : 4);
     };
 
-    auto bytes_of = [](std::uint64_t mac, __u8 (&out)[6]) {
+    auto bytes_of = [](std::uint64_t mac, __u8(&out)[6]) {
         for (unsigned i = 0; i < 6; ++i)
             out[i] = static_cast<__u8>(mac >> (40 - 8 * i));
     };
@@ -315,10 +312,10 @@ nc_packet RuleFuzz::packet(const std::vector<Rule>& rules) {
 }
 
 classifier::SetOracle RuleFuzz::sets() {
-    return {.has_address = [](const std::string& set, const Address& address) {
-                return member(set, element_of(address));
-            },
-            .has_port = [](const std::string& set, std::uint16_t port) { return member(set, port); }};
+    return {
+        .has_address = [](const std::string& set,
+                          const Address& address) { return member(set, element_of(address)); },
+        .has_port = [](const std::string& set, std::uint16_t port) { return member(set, port); }};
 }
 
 std::uint64_t RuleFuzz::set_bits(const std::vector<classifier::SetUse>& uses,

@@ -40,7 +40,8 @@ class RuleFuzz {
     nc_packet packet(const std::vector<Rule>& rules);
     /// Names in rules are `s0` to `s19`; what is in them is a function of the name.
     static classifier::SetOracle sets();
-    static std::uint64_t set_bits(const std::vector<classifier::SetUse>& uses, const nc_packet& packet);
+    static std::uint64_t set_bits(const std::vector<classifier::SetUse>& uses,
+                                  const nc_packet& packet);
 
   private:
     std::uint64_t below(std::uint64_t bound) { return random_() % bound; }

@@ -26,9 +26,10 @@ Result<int> create(const Arguments& arguments, Context& context) {
     const std::uint64_t size =
         NETCTL_TRY(arguments.number("size", default_size, 1, std::uint64_t{1} << 26));
     Controller controller(context.root);
-    context.out.notes(NETCTL_TRY(
-        controller.create(arguments["NAME"], type, static_cast<std::uint32_t>(size))));
-    context.out.done(fmt::format("set '{}' made, type {}", arguments["NAME"], datapath::to_string(type)));
+    context.out.notes(
+        NETCTL_TRY(controller.create(arguments["NAME"], type, static_cast<std::uint32_t>(size))));
+    context.out.done(
+        fmt::format("set '{}' made, type {}", arguments["NAME"], datapath::to_string(type)));
     return 0;
 }
 
@@ -53,8 +54,8 @@ Result<int> remove(const Arguments& arguments, Context& context) {
         NETCTL_TRY(Controller(context.root).remove(arguments["NAME"], arguments.rest()));
     if (missing.empty())
         return 0;
-    return Error::failed(fmt::format("not in set '{}': {}", arguments["NAME"],
-                                     fmt::join(missing, ", ")));
+    return Error::failed(
+        fmt::format("not in set '{}': {}", arguments["NAME"], fmt::join(missing, ", ")));
 }
 
 Json entry_json(const SetEntry& entry) {
@@ -126,9 +127,8 @@ Result<int> import(const Arguments& arguments, Context& context) {
             return Error::system(errno, fmt::format("cannot read {}", path));
         text.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
     }
-    const ImportReport report =
-        NETCTL_TRY(Controller(context.root)
-                       .import(arguments["NAME"], text, source, arguments.has("replace")));
+    const ImportReport report = NETCTL_TRY(
+        Controller(context.root).import(arguments["NAME"], text, source, arguments.has("replace")));
     context.out.document({{"elements", report.elements}},
                          fmt::format("{} elements\n", report.elements));
     return 0;
@@ -144,7 +144,9 @@ const Command& command() {
             {.name = "create",
              .summary = "make an empty set",
              .positionals = {{"NAME"}},
-             .options = {{"type", "host|cidr|port", "what it holds; IPv4 and IPv6 in one",
+             .options = {{"type",
+                          "host|cidr|port",
+                          "what it holds; IPv4 and IPv6 in one",
                           {"host", "cidr", "port"}},
                          {"size", "N", "elements of each family at most (default: 1048576)", {}}},
              .run = create},

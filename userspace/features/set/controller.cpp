@@ -14,8 +14,7 @@ using datapath::Root;
 using datapath::Set;
 using datapath::SetElement;
 
-Result<std::vector<std::string>> Controller::create(const std::string& name,
-                                                    datapath::SetType type,
+Result<std::vector<std::string>> Controller::create(const std::string& name, datapath::SetType type,
                                                     std::uint32_t max_entries) {
     std::vector<std::string> notes;
     const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
@@ -29,8 +28,7 @@ Result<> Controller::destroy(const std::string& name) {
     const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
     const std::vector<std::string> users = NETCTL_TRY(datapath::users_of_set(root, name));
     if (!users.empty())
-        return Error::failed(fmt::format("set '{}' is in use by {}", name,
-                                         fmt::join(users, ", ")),
+        return Error::failed(fmt::format("set '{}' is in use by {}", name, fmt::join(users, ", ")),
                              "delete these rules first");
     NETCTL_TRY(Set::destroy(root, name));
     NETCTL_TRY(root.next_generation());

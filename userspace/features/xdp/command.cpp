@@ -90,10 +90,11 @@ Json status_json(const Status& status) {
             {"unparsed", unparsed},
             {"redirect_failed", stats.redirect_failed},
             {"limit_failed", stats.limit_failed},
-            {"log", {{"rate", status.settings.log_rate},
-                     {"written", stats.log_written},
-                     {"lost", stats.log_lost},
-                     {"suppressed", stats.log_suppressed}}},
+            {"log",
+             {{"rate", status.settings.log_rate},
+              {"written", stats.log_written},
+              {"lost", stats.log_lost},
+              {"suppressed", stats.log_suppressed}}},
             {"rules", rules}};
 }
 
@@ -102,8 +103,7 @@ std::string status_text(const Status& status) {
     std::string text = fmt::format(
         "{}{}: {} mode, default {}, unparsed {}, program {}, generation {}\n", status.interface,
         status.netns.empty() ? "" : fmt::format(" (netns {})", status.netns),
-        to_string(status.mode),
-        to_string(static_cast<nc_verdict>(status.settings.default_verdict)),
+        to_string(status.mode), to_string(static_cast<nc_verdict>(status.settings.default_verdict)),
         to_string(static_cast<nc_verdict>(status.settings.unparsed_verdict)), status.program_id,
         status.settings.generation);
     if (status.presence == Presence::vanished)
@@ -185,8 +185,7 @@ Result<int> log(const Arguments& arguments, Context& context) {
     std::optional<sys::PcapWriter> writer;
     if (arguments.has("write"))
         writer = NETCTL_TRY(sys::PcapWriter::create(arguments.get("write")));
-    const std::uint64_t most =
-        NETCTL_TRY(arguments.number("count", 0, 1, std::uint64_t{1} << 62));
+    const std::uint64_t most = NETCTL_TRY(arguments.number("count", 0, 1, std::uint64_t{1} << 62));
     const std::int64_t offset = boottime_offset();
     std::uint64_t seen = 0;
     Result<> failure;
@@ -203,21 +202,17 @@ Result<int> log(const Arguments& arguments, Context& context) {
             if (!failure)
                 return false;
         }
-        const bool reading =
-            context.out.line({{"time", fmt::format("{}.{:09}", time / 1'000'000'000,
-                                                   time % 1'000'000'000)},
-                              {"interface", logged.interface},
-                              {"rule", event.rule_id},
-                              {"verdict", to_string(verdict)},
-                              {"reason", to_string(reason)},
-                              {"generation", event.generation},
-                              {"packet", classifier::packet_json(packet)}},
-                             fmt::format("{} rule {} {}{}: {}", time_text(time), event.rule_id,
-                                         to_string(verdict),
-                                         reason == NC_REASON_RULE
-                                             ? ""
-                                             : fmt::format(" ({})", to_string(reason)),
-                                         classifier::packet_text(packet)));
+        const bool reading = context.out.line(
+            {{"time", fmt::format("{}.{:09}", time / 1'000'000'000, time % 1'000'000'000)},
+             {"interface", logged.interface},
+             {"rule", event.rule_id},
+             {"verdict", to_string(verdict)},
+             {"reason", to_string(reason)},
+             {"generation", event.generation},
+             {"packet", classifier::packet_json(packet)}},
+            fmt::format("{} rule {} {}{}: {}", time_text(time), event.rule_id, to_string(verdict),
+                        reason == NC_REASON_RULE ? "" : fmt::format(" ({})", to_string(reason)),
+                        classifier::packet_text(packet)));
         return reading && ++seen != most;
     };
     sys::catch_stop_signals();
@@ -239,9 +234,9 @@ Result<int> simulate(const Arguments& arguments, Context& context) {
     auto reader = NETCTL_TRY(sys::PcapReader::open(arguments["FILE"]));
     const sys::LinkType link = reader.link_type();
     if (link != sys::LinkType::ethernet && link != sys::LinkType::raw_ip)
-        return Error::usage(fmt::format("{} holds frames of type {}", arguments["FILE"],
-                                        reader.link_type_name()),
-                            "XDP sees Ethernet frames: capture on an Ethernet interface");
+        return Error::usage(
+            fmt::format("{} holds frames of type {}", arguments["FILE"], reader.link_type_name()),
+            "XDP sees Ethernet frames: capture on an Ethernet interface");
     const bool summary = arguments.has("summary");
     std::uint64_t number = 0, skipped = 0;
     // Rules in the order of their ids; what no rule decided comes behind them.
@@ -282,19 +277,18 @@ Result<int> simulate(const Arguments& arguments, Context& context) {
             tally.what = simulated.rule ? to_string(*simulated.rule) : what;
             return;
         }
-        Json json{{"number", number}, {"verdict", to_string(verdict)},
-                  {"reason", to_string(reason)}};
+        Json json{
+            {"number", number}, {"verdict", to_string(verdict)}, {"reason", to_string(reason)}};
         if (simulated.rule)
             json["rule"] = simulated.rule->id;
         json["packet"] = classifier::packet_json(simulated.result.packet);
-        context.out.line(json,
-                         fmt::format("{} {} ({}): {}", number, to_string(verdict), what,
-                                     classifier::packet_text(simulated.result.packet)));
+        context.out.line(json, fmt::format("{} {} ({}): {}", number, to_string(verdict), what,
+                                           classifier::packet_text(simulated.result.packet)));
     };
     NETCTL_TRY(controller(context).simulate(arguments["IFACE"], next, handle));
     if (skipped > 0)
-        context.out.note(fmt::format("{} frames shorter than an Ethernet header left out",
-                                     skipped));
+        context.out.note(
+            fmt::format("{} frames shorter than an Ethernet header left out", skipped));
     if (!summary)
         return 0;
     Json json = Json::array();
@@ -329,13 +323,17 @@ const Command& command() {
                  "An interface that vanished and returned is filtered again with its old rules.",
              .positionals = {{"IFACE"}},
              .options =
-                 {{"mode", "auto|native|generic",
+                 {{"mode",
+                   "auto|native|generic",
                    "where to run: in the driver, in the stack, or the first that works (default: "
                    "auto)",
                    {"auto", "native", "generic"}},
-                  {"default", "pass|drop", "verdict on what no rule matches (default: pass)",
+                  {"default",
+                   "pass|drop",
+                   "verdict on what no rule matches (default: pass)",
                    {"pass", "drop"}},
-                  {"on-unparsed", "pass|drop",
+                  {"on-unparsed",
+                   "pass|drop",
                    "verdict on what is cut, contradicts itself or nests too deep (default: drop)",
                    {"pass", "drop"}},
                   {"log-rate", "N", "log events a second at most (default: 10000)", {}},

@@ -11,9 +11,9 @@
 #include "bpf/ring_buffer.hpp"
 #include "datapath/generation.hpp"
 #include "datapath/root.hpp"
+#include "netctl/abi/classify.h"
 #include "sys/netlink.hpp"
 #include "sys/netns.hpp"
-#include "netctl/abi/classify.h"
 #include "xdp_filter.skel.h"
 
 namespace netctl::xdp {
@@ -67,8 +67,7 @@ struct Loaded {
 };
 
 /// Loads the program for `state`. In the namespace of the interface: targets are looked up there.
-Result<Loaded> load(const Root& root, PointState& state, const LivePoint* previous,
-                    bool simulate) {
+Result<Loaded> load(const Root& root, PointState& state, const LivePoint* previous, bool simulate) {
     auto skeleton = NETCTL_TRY(bpf::Skeleton<xdp_filter>::open());
     const bpf::Object object = skeleton.object();
     Targets targets;
@@ -111,10 +110,10 @@ Result<bpf::Link> attach_link(const sys::Interface& interface, const bpf::Progra
             return taken(interface.name, occupant);
         auto freed = bpf::detach_foreign_xdp(interface.index, occupant.mode);
         if (!freed)
-            return Error::failed(
-                fmt::format("cannot take {} from the XDP program '{}' (id {}): {}", interface.name,
-                            occupant.program_name, occupant.program_id, freed.error().what),
-                "it is held by a link: end its owner, or remove its pin");
+            return Error::failed(fmt::format("cannot take {} from the XDP program '{}' (id {}): {}",
+                                             interface.name, occupant.program_name,
+                                             occupant.program_id, freed.error().what),
+                                 "it is held by a link: end its owner, or remove its pin");
         report.notes.push_back(fmt::format("took {} from the XDP program '{}' (id {})",
                                            interface.name, occupant.program_name,
                                            occupant.program_id));
@@ -153,9 +152,9 @@ Result<> check_netns(const PointState& state, const std::string& interface,
                      const bpf::PinDir& dir) {
     if (state.point.netns_inode == NETCTL_TRY(sys::current_netns_inode()))
         return {};
-    return Error::failed(fmt::format("{} at {} is an interface of another network namespace",
-                                     interface, dir.path()),
-                         "name the namespace with --netns, or use another --root");
+    return Error::failed(
+        fmt::format("{} at {} is an interface of another network namespace", interface, dir.path()),
+        "name the namespace with --netns, or use another --root");
 }
 
 /// Pins a link in the place of one whose interface is gone. Killed between its two steps, it leaves
@@ -186,8 +185,7 @@ class Editor : public datapath::RuleEditor {
         const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
         datapath::CommitReport report;
         const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, report.notes));
-        const bpf::PinDir dir =
-            root.dir().sub("xdp").sub(datapath::point_name(netns_, interface_));
+        const bpf::PinDir dir = root.dir().sub("xdp").sub(datapath::point_name(netns_, interface_));
         const auto live = NETCTL_TRY(datapath::open_point(dir, Hook::xdp));
         if (!live)
             return not_attached(interface_);
@@ -228,80 +226,55 @@ class Editor : public datapath::RuleEditor {
 
 std::string to_string(bpf::XdpMode mode) {
     switch (mode) {
-    case bpf::XdpMode::native:
-        return "native";
-    case bpf::XdpMode::generic:
-        return "generic";
-    case bpf::XdpMode::offload:
-        return "offload";
-    case bpf::XdpMode::none:
-        break;
+    case bpf::XdpMode::native: return "native";
+    case bpf::XdpMode::generic: return "generic";
+    case bpf::XdpMode::offload: return "offload";
+    case bpf::XdpMode::none: break;
     }
     return "none";
 }
 
 std::string to_string(Presence presence) {
     switch (presence) {
-    case Presence::attached:
-        return "attached";
-    case Presence::vanished:
-        return "vanished";
-    case Presence::returned:
-        return "returned";
+    case Presence::attached: return "attached";
+    case Presence::vanished: return "vanished";
+    case Presence::returned: return "returned";
     }
     return "unknown";
 }
 
 std::string to_string(nc_verdict verdict) {
     switch (verdict) {
-    case NC_VERDICT_PASS:
-        return "pass";
-    case NC_VERDICT_DROP:
-        return "drop";
-    case NC_VERDICT_TX:
-        return "tx";
-    case NC_VERDICT_REDIRECT:
-        return "redirect";
-    case NC_VERDICT_NEXT:
-        return "next";
-    case NC_VERDICTS:
-        break;
+    case NC_VERDICT_PASS: return "pass";
+    case NC_VERDICT_DROP: return "drop";
+    case NC_VERDICT_TX: return "tx";
+    case NC_VERDICT_REDIRECT: return "redirect";
+    case NC_VERDICT_NEXT: return "next";
+    case NC_VERDICTS: break;
     }
     return "unknown";
 }
 
 std::string to_string(nc_reason reason) {
     switch (reason) {
-    case NC_REASON_RULE:
-        return "rule";
-    case NC_REASON_DEFAULT:
-        return "default";
-    case NC_REASON_UNPARSED:
-        return "unparsed";
-    case NC_REASON_LIMIT:
-        return "over limit";
-    case NC_REASON_FAILED:
-        return "redirect failed";
+    case NC_REASON_RULE: return "rule";
+    case NC_REASON_DEFAULT: return "default";
+    case NC_REASON_UNPARSED: return "unparsed";
+    case NC_REASON_LIMIT: return "over limit";
+    case NC_REASON_FAILED: return "redirect failed";
     }
     return "unknown";
 }
 
 std::string to_string(nc_unparsed reason) {
     switch (reason) {
-    case NC_UNPARSED_CUT:
-        return "cut";
-    case NC_UNPARSED_IPV4:
-        return "ipv4";
-    case NC_UNPARSED_IPV6:
-        return "ipv6";
-    case NC_UNPARSED_CHAIN:
-        return "chain";
-    case NC_UNPARSED_BOUND:
-        return "bound";
-    case NC_UNPARSED_ENGINE:
-        return "engine";
-    case NC_UNPARSED_REASONS:
-        break;
+    case NC_UNPARSED_CUT: return "cut";
+    case NC_UNPARSED_IPV4: return "ipv4";
+    case NC_UNPARSED_IPV6: return "ipv6";
+    case NC_UNPARSED_CHAIN: return "chain";
+    case NC_UNPARSED_BOUND: return "bound";
+    case NC_UNPARSED_ENGINE: return "engine";
+    case NC_UNPARSED_REASONS: break;
     }
     return "unknown";
 }
@@ -342,17 +315,16 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
         point.unparsed_verdict = NC_VERDICT_DROP;
         point.log_rate = default_log_rate;
     }
-    point.default_verdict = request.default_verdict.value_or(
-        static_cast<nc_verdict>(point.default_verdict));
-    point.unparsed_verdict = request.unparsed_verdict.value_or(
-        static_cast<nc_verdict>(point.unparsed_verdict));
+    point.default_verdict =
+        request.default_verdict.value_or(static_cast<nc_verdict>(point.default_verdict));
+    point.unparsed_verdict =
+        request.unparsed_verdict.value_or(static_cast<nc_verdict>(point.unparsed_verdict));
     point.log_rate = request.log_rate.value_or(point.log_rate);
     point.ifindex = interface.index;
     point.netns_inode = NETCTL_TRY(sys::current_netns_inode());
     point.generation++;
 
-    const Loaded loaded =
-        NETCTL_TRY(load(root, state, live ? &*live : nullptr, false));
+    const Loaded loaded = NETCTL_TRY(load(root, state, live ? &*live : nullptr, false));
     const bpf::Program& program = loaded.generation.program;
     const bpf::Link link = NETCTL_TRY(attach_link(interface, program, request, report));
     // The mode is known only now; the program does not read it.
@@ -429,8 +401,7 @@ Result<std::vector<Status>> Controller::status_of_all() const {
     return all;
 }
 
-Result<std::unique_ptr<datapath::RuleEditor>>
-Controller::edit(const std::string& interface) const {
+Result<std::unique_ptr<datapath::RuleEditor>> Controller::edit(const std::string& interface) const {
     return std::unique_ptr<datapath::RuleEditor>(
         std::make_unique<Editor>(root_, netns_, interface));
 }
@@ -454,8 +425,7 @@ Result<> Controller::follow_log(const std::string& interface,
             if (record.size() < sizeof event.event)
                 return true;
             std::memcpy(&event.event, record.data(), sizeof event.event);
-            event.event.captured =
-                std::min<__u16>(event.event.captured, NC_EVENT_HEADERS);
+            event.event.captured = std::min<__u16>(event.event.captured, NC_EVENT_HEADERS);
             return handle(event);
         }));
     while (NETCTL_TRY(buffer.poll(100)))

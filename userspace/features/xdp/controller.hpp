@@ -34,7 +34,7 @@ struct AttachRequest {
     std::optional<nc_verdict> default_verdict;  ///< for what no rule matches; first attach: pass
     std::optional<nc_verdict> unparsed_verdict; ///< for what cannot be parsed; first attach: drop
     std::optional<std::uint32_t> log_rate;      ///< events a second; first attach: 10,000
-    bool replace = false; ///< take the interface from another program
+    bool replace = false;                       ///< take the interface from another program
 };
 
 struct AttachReport {
@@ -96,11 +96,10 @@ class Controller {
 
     /// Runs the interface's rules over frames, without touching traffic or counters. `next` gives a
     /// frame, or nothing at the end; `handle` gets its outcome.
-    Result<> simulate(
-        const std::string& interface,
-        const std::function<Result<std::optional<std::vector<std::uint8_t>>>()>& next,
-        const std::function<void(std::span<const std::uint8_t> frame, const Simulated&)>& handle)
-        const;
+    Result<> simulate(const std::string& interface,
+                      const std::function<Result<std::optional<std::vector<std::uint8_t>>>()>& next,
+                      const std::function<void(std::span<const std::uint8_t> frame,
+                                               const Simulated&)>& handle) const;
 
   private:
     bpf::PinDir point_dir(const datapath::Root& root, const std::string& interface) const;

@@ -36,27 +36,19 @@ std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
 
 std::uint32_t code_of(std::uint32_t verdict) {
     switch (verdict) {
-    case NC_VERDICT_PASS:
-        return xdp_pass;
-    case NC_VERDICT_TX:
-        return xdp_tx;
-    case NC_VERDICT_REDIRECT:
-        return xdp_redirect;
-    default:
-        return xdp_drop;
+    case NC_VERDICT_PASS: return xdp_pass;
+    case NC_VERDICT_TX: return xdp_tx;
+    case NC_VERDICT_REDIRECT: return xdp_redirect;
+    default: return xdp_drop;
     }
 }
 
 nc_verdict verdict_of(const Rule& rule) {
     switch (rule.actions.back().kind) {
-    case ActionKind::pass:
-        return NC_VERDICT_PASS;
-    case ActionKind::tx:
-        return NC_VERDICT_TX;
-    case ActionKind::redirect:
-        return NC_VERDICT_REDIRECT;
-    default:
-        return NC_VERDICT_DROP;
+    case ActionKind::pass: return NC_VERDICT_PASS;
+    case ActionKind::tx: return NC_VERDICT_TX;
+    case ActionKind::redirect: return NC_VERDICT_REDIRECT;
+    default: return NC_VERDICT_DROP;
     }
 }
 
@@ -72,8 +64,7 @@ nc_result expected_result(const ProgSetup& setup, std::span<const std::uint8_t> 
         expected.unparsed = parsed.reason;
         return expected;
     }
-    const auto position =
-        classifier::first_match(setup.rules, parsed.packet, oracle(setup.sets));
+    const auto position = classifier::first_match(setup.rules, parsed.packet, oracle(setup.sets));
     if (!position) {
         expected.verdict = setup.default_verdict;
         expected.reason = NC_REASON_DEFAULT;
@@ -345,8 +336,7 @@ TEST(XdpExamples, Match) {
 
 TEST(XdpExamples, UnparsedFramesGetTheirVerdictAndAreCounted) {
     const auto catch_all = rules({"tx"});
-    const ProgRun dropping =
-        must_load({.rules = catch_all, .unparsed_verdict = NC_VERDICT_DROP});
+    const ProgRun dropping = must_load({.rules = catch_all, .unparsed_verdict = NC_VERDICT_DROP});
     const ProgRun passing = must_load({.rules = catch_all, .unparsed_verdict = NC_VERDICT_PASS});
     nc_stats expected{};
     for (const Fault& fault : faults()) {
@@ -362,9 +352,9 @@ TEST(XdpExamples, UnparsedFramesGetTheirVerdictAndAreCounted) {
 }
 
 TEST(Xdp, EachActionHasItsReturnCodeAndCounters) {
-    const ProgRun run = must_load({.rules = rules({"dport 1 pass", "dport 2 drop", "dport 3 tx",
-                                                   "dport 4 redirect lo"}),
-                                   .default_verdict = NC_VERDICT_DROP});
+    const ProgRun run = must_load(
+        {.rules = rules({"dport 1 pass", "dport 2 drop", "dport 3 tx", "dport 4 redirect lo"}),
+         .default_verdict = NC_VERDICT_DROP});
     const auto send = [&](std::uint16_t port, std::size_t size) {
         return must_run(run, (Ether{} / Ipv4{} / Udp{.dport = port} / Payload{size}).bytes());
     };
@@ -417,14 +407,19 @@ TEST(Xdp, ARedirectWhoseTargetIsGoneDropsAndIsCounted) {
 TEST(XdpSets, ElementsThatDoNotCount) {
     constexpr nc_set_value member{}, absent{0, NC_SET_ABSENT}, past{1, 0}, future{0xffffffff, 0};
     TestSet cidr{.type = NC_SET_CIDR};
-    cidr.addresses = {{net("10.0.0.0/8"), member},        {net("10.1.0.0/16"), absent},
-                      {net("10.2.0.0/16"), past},         {net("10.2.3.0/24"), past},
-                      {net("172.16.0.0/12"), past},       {net("192.0.2.0/24"), future},
+    cidr.addresses = {{net("10.0.0.0/8"), member},
+                      {net("10.1.0.0/16"), absent},
+                      {net("10.2.0.0/16"), past},
+                      {net("10.2.3.0/24"), past},
+                      {net("172.16.0.0/12"), past},
+                      {net("192.0.2.0/24"), future},
                       {net("10.1.1.0/24"), {1, NC_SET_ABSENT}},
-                      {net("2001:db8::/32"), member},     {net("2001:db8:1::/48"), past},
+                      {net("2001:db8::/32"), member},
+                      {net("2001:db8:1::/48"), past},
                       {net("2001:db8:2::/48"), absent}};
     TestSet host{.type = NC_SET_HOST};
-    host.addresses = {{net("10.0.0.1"), member}, {net("10.0.0.2"), absent}, {net("10.0.0.3"), past}};
+    host.addresses = {
+        {net("10.0.0.1"), member}, {net("10.0.0.2"), absent}, {net("10.0.0.3"), past}};
     ProgSetup setup;
     setup.sets = {{"cidr", cidr}, {"host", host}};
     setup.rules = rules({"src @cidr drop", "dst @host tx"});
@@ -458,8 +453,9 @@ TEST(XdpSets, ElementsThatDoNotCount) {
     }
     for (const auto& [address, is_member] :
          {std::pair{"10.0.0.1", true}, {"10.0.0.2", false}, {"10.0.0.3", false}})
-        EXPECT_EQ(must_run(run, (Ether{} / Ipv4{.src = ip("203.0.113.1"), .dst = ip(address)}).bytes()),
-                  is_member ? xdp_tx : xdp_pass)
+        EXPECT_EQ(
+            must_run(run, (Ether{} / Ipv4{.src = ip("203.0.113.1"), .dst = ip(address)}).bytes()),
+            is_member ? xdp_tx : xdp_pass)
             << address;
 }
 
@@ -667,8 +663,8 @@ TEST(XdpFrags, HeadersBehindTheFirstBufferAreRead) {
                           Payload{3000};
     const Bytes frame = packet.bytes();
     const ProgRun run = must_load(
-        {.rules = rules({fmt::format("dport 4711 flags syn/syn proto tcp len {} tx",
-                                     frame.size())})});
+        {.rules =
+             rules({fmt::format("dport 4711 flags syn/syn proto tcp len {} tx", frame.size())})});
     EXPECT_EQ(must_run(run, frame), xdp_tx);
     EXPECT_EQ(must_counter(run, 0).bytes, frame.size());
 }

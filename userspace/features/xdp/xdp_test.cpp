@@ -26,9 +26,9 @@ TEST(XdpCommand, EveryLeafRunsAndIsDescribed) {
         }
     };
     walk(command());
-    EXPECT_EQ(verbs, (std::set<std::string>{"attach", "detach", "status", "rule", "add", "insert",
-                                            "delete", "list", "flush", "replace", "log",
-                                            "simulate"}));
+    EXPECT_EQ(verbs,
+              (std::set<std::string>{"attach", "detach", "status", "rule", "add", "insert",
+                                     "delete", "list", "flush", "replace", "log", "simulate"}));
 }
 
 TEST(XdpNames, EachVerdictAndReasonHasItsOwn) {

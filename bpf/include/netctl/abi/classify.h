@@ -73,12 +73,12 @@ struct nc_linear {
 	__u32 then;
 	__u32 next;
 	__u32 position; /* of the rule in its list */
-	__u32 present;	/* nc_has: the match does not hold if the packet has none; 0 = no such need */
-	__u32 bits;	/* nc_has, for PREFIX (which family) and ABSENT */
-	__u8 test;	/* enum nc_linear_test */
-	__u8 field;	/* enum nc_field */
-	__u8 flags;	/* enum nc_linear_flags */
-	__u8 set;	/* NC_LINEAR_SET: bit number */
+	__u32 present; /* nc_has: the match does not hold if the packet has none; 0 = no such need */
+	__u32 bits;    /* nc_has, for PREFIX (which family) and ABSENT */
+	__u8 test;     /* enum nc_linear_test */
+	__u8 field;    /* enum nc_field */
+	__u8 flags;    /* enum nc_linear_flags */
+	__u8 set;      /* NC_LINEAR_SET: bit number */
 	union {
 		struct {
 			__u64 low, high; /* host order; MAC addresses as 48-bit numbers */

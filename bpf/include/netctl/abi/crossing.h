@@ -29,10 +29,11 @@ enum nc_input {
 	NC_INPUT_LEN = 11,
 	NC_INPUT_ETHER_SRC = 12,
 	NC_INPUT_ETHER_DST = 13,
-	NC_INPUT_SRC = 14,  /* which long or negated lists hold the source: by its address class */
+	NC_INPUT_SRC = 14, /* which long or negated lists hold the source: by its address class */
 	NC_INPUT_DST = 15,
 	NC_INPUT_MARK = 16, /* four inputs: its bytes, the least significant one first */
-	NC_INPUT_SETS = 20, /* eight inputs: the bytes of set_bits, the least significant one first */
+	NC_INPUT_SETS =
+		20, /* eight inputs: the bytes of set_bits, the least significant one first */
 	NC_INPUTS = 28,
 };
 

@@ -23,8 +23,8 @@ enum nc_has {
 enum nc_frag { NC_FRAG_NONE = 0, NC_FRAG_FIRST = 1, NC_FRAG_LATER = 2 };
 
 struct nc_packet {
-	__u32 has; /* enum nc_has */
-	__u32 len; /* of the frame as the hook sees it, all headers included */
+	__u32 has;     /* enum nc_has */
+	__u32 len;     /* of the frame as the hook sees it, all headers included */
 	__be32 src[4]; /* IPv4 in [0], the rest zero */
 	__be32 dst[4];
 	__u16 sport;
@@ -46,12 +46,13 @@ NC_STATIC_ASSERT(sizeof(struct nc_packet) == 72, "nc_packet is ABI");
 
 /* Why a packet could not be parsed; index of nc_stats::unparsed. */
 enum nc_unparsed {
-	NC_UNPARSED_CUT = 0,	/* a link or IP header goes beyond the frame */
-	NC_UNPARSED_IPV4 = 1,	/* header length, version or total length contradict the frame */
-	NC_UNPARSED_IPV6 = 2,	/* version or payload length contradict the frame */
-	NC_UNPARSED_CHAIN = 3,	/* a broken chain of extension headers */
-	NC_UNPARSED_BOUND = 4,	/* more VLAN tags or extension headers than are looked through */
-	NC_UNPARSED_ENGINE = 5, /* a table lookup out of range: a defect, counted, never passed over */
+	NC_UNPARSED_CUT = 0,   /* a link or IP header goes beyond the frame */
+	NC_UNPARSED_IPV4 = 1,  /* header length, version or total length contradict the frame */
+	NC_UNPARSED_IPV6 = 2,  /* version or payload length contradict the frame */
+	NC_UNPARSED_CHAIN = 3, /* a broken chain of extension headers */
+	NC_UNPARSED_BOUND = 4, /* more VLAN tags or extension headers than are looked through */
+	NC_UNPARSED_ENGINE =
+		5, /* a table lookup out of range: a defect, counted, never passed over */
 	NC_UNPARSED_REASONS = 6,
 };
 

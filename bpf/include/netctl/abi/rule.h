@@ -78,16 +78,16 @@ struct nc_counter {
 struct nc_stats {
 	__u64 packets; /* everything that the program saw */
 	__u64 bytes;
-	__u64 verdicts[NC_VERDICTS];	/* packets by final verdict */
-	__u64 default_packets;		/* no rule matched */
+	__u64 verdicts[NC_VERDICTS]; /* packets by final verdict */
+	__u64 default_packets;	     /* no rule matched */
 	__u64 default_bytes;
-	__u64 over_limit;		/* dropped for being over a rule's limit */
+	__u64 over_limit; /* dropped for being over a rule's limit */
 	__u64 unparsed[NC_UNPARSED_REASONS];
-	__u64 redirect_failed;		/* target gone: dropped */
-	__u64 limit_failed;		/* no room for the state of a limit: treated as over the limit */
+	__u64 redirect_failed; /* target gone: dropped */
+	__u64 limit_failed;    /* no room for the state of a limit: treated as over the limit */
 	__u64 log_written;
-	__u64 log_lost;			/* ring buffer full */
-	__u64 log_suppressed;		/* above the log's rate */
+	__u64 log_lost;	      /* ring buffer full */
+	__u64 log_suppressed; /* above the log's rate */
 };
 
 /* ---- maps `limits` (hash, rule-wide) and `limit_src` (LRU hash, one entry a source) ---- */
@@ -108,7 +108,7 @@ struct nc_limit_state {
 /* A rule takes as many consecutive records as its text needs; `more` is set on all but the last. */
 struct nc_rule_text {
 	__u32 rule_id;
-	__u32 slot; /* of its counter */
+	__u32 slot;   /* of its counter */
 	__u16 length; /* bytes used of text */
 	__u16 more;
 	char text[NC_RULE_TEXT_CHUNK];
@@ -124,10 +124,10 @@ struct nc_point {
 	__u64 generation;  /* of this point; one higher with each commit */
 	__u32 default_verdict;
 	__u32 unparsed_verdict;
-	__u32 rules; /* how many; their texts are in `rules` */
+	__u32 rules;   /* how many; their texts are in `rules` */
 	__u32 records; /* used records of `rules` */
 	__u32 next_rule_id;
-	__u32 mode;    /* XDP: 1 native, 2 generic; tc: 1 tcx, 2 clsact */
+	__u32 mode;	/* XDP: 1 native, 2 generic; tc: 1 tcx, 2 clsact */
 	__u32 log_rate; /* events a second at most */
 	__u32 reserved;
 };
@@ -187,10 +187,10 @@ struct nc_event {
 	__u64 generation;
 	__u32 rule_id;
 	__u32 ifindex;
-	__u32 len;     /* of the frame */
-	__u16 captured; /* bytes used of headers */
-	__u8 verdict;  /* enum nc_verdict */
-	__u8 reason;   /* enum nc_reason */
+	__u32 len;			/* of the frame */
+	__u16 captured;			/* bytes used of headers */
+	__u8 verdict;			/* enum nc_verdict */
+	__u8 reason;			/* enum nc_reason */
 	__u8 headers[NC_EVENT_HEADERS]; /* start of the frame */
 };
 NC_STATIC_ASSERT(sizeof(struct nc_event) == 160, "nc_event is ABI");

@@ -63,8 +63,8 @@ static __always_inline __u64 nc_number(const struct nc_packet *p, __u32 field)
 	}
 }
 
-static __always_inline bool nc_linear_holds(const struct nc_linear *test,
-					    const struct nc_packet *p, __u64 set_bits)
+static __always_inline bool nc_linear_holds(const struct nc_linear *test, const struct nc_packet *p,
+					    __u64 set_bits)
 {
 	__u64 number;
 

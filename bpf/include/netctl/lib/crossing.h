@@ -42,19 +42,19 @@ volatile __u32 nc_zero SEC(".bss.nc_zero");
 
 NC_TABLE_W(nc_src4); /* IPv4 address -> class */
 NC_TABLE_W(nc_dst4);
-NC_TABLE(nc_paths);   /* u64: path tries */
-NC_TABLE(nc_family);  /* u32: class of a family without a trie; source and destination of each */
-NC_TABLE(nc_direct);  /* u32: inputs with few values */
-NC_TABLE(nc_index);   /* u16: inputs of 16 bits, value >> 6 -> block */
-NC_TABLE(nc_block);   /* u32: block, value & 63 -> the input's number */
-NC_TABLE(nc_early);   /* u32: products before the last one */
+NC_TABLE(nc_paths);	/* u64: path tries */
+NC_TABLE(nc_family);	/* u32: class of a family without a trie; source and destination of each */
+NC_TABLE(nc_direct);	/* u32: inputs with few values */
+NC_TABLE(nc_index);	/* u16: inputs of 16 bits, value >> 6 -> block */
+NC_TABLE(nc_block);	/* u32: block, value & 63 -> the input's number */
+NC_TABLE(nc_early);	/* u32: products before the last one */
 NC_TABLE_W(nc_product); /* last product -> packet class */
-NC_TABLE_W(nc_wild);  /* packet class -> rule; the highest number: none */
+NC_TABLE_W(nc_wild);	/* packet class -> rule; the highest number: none */
 NC_TABLE_W(nc_row1);
 NC_TABLE_W(nc_row2);
 NC_TABLE_W(nc_cross1);
 NC_TABLE_W(nc_cross2);
-NC_TABLE_W(nc_lists); /* {profile, rule, rule, ...} */
+NC_TABLE_W(nc_lists);  /* {profile, rule, rule, ...} */
 NC_TABLE_W(nc_blocks); /* profile, class >> bits -> block of nc_firsts */
 NC_TABLE_W(nc_firsts); /* position in the list; the highest number: none */
 
@@ -288,9 +288,10 @@ static __always_inline __u64 nc_walk_cross(const void *table, __u32 n, __u32 wid
 #pragma clang loop unroll(full)
 	for (level = 0; level < NC_LEVELS_CROSS; level++)
 		if (level < levels)
-			node = nc_entry(table, n, width,
-					base[level] + (node << bits[level]) +
-						(class >> shift[level] & ((1u << bits[level]) - 1)));
+			node = nc_entry(
+				table, n, width,
+				base[level] + (node << bits[level]) +
+					(class >> shift[level] & ((1u << bits[level]) - 1)));
 	return node;
 }
 

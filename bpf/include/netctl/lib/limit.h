@@ -19,7 +19,7 @@
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, NC_COUNTER_CHUNK * NC_COUNTER_CHUNKS);
+	__uint(max_entries, NC_COUNTER_CHUNK *NC_COUNTER_CHUNKS);
 	__type(key, struct nc_limit_key);
 	__type(value, struct nc_limit_state);
 } limits SEC(".maps");

@@ -92,7 +92,7 @@ static __always_inline bool nc_has_ports(__u32 proto)
 }
 
 /* What a walk over extension headers found, as one number: a global function returns no struct. */
-#define NC_CHAIN_OFFSET(found) ((__u32)(found) & NC_OFFSET_MASK)
+#define NC_CHAIN_OFFSET(found) ((__u32)(found)&NC_OFFSET_MASK)
 #define NC_CHAIN_PROTO(found) ((__u32)((found) >> 16) & 0xff)
 #define NC_CHAIN_FRAG(found) ((__u32)((found) >> 24) & 0xff)
 #define NC_CHAIN_FAULT(found) ((__u32)((found) >> 32)) /* 1 + enum nc_unparsed, or 0 */
@@ -294,7 +294,8 @@ static __always_inline int nc_parse_ipv6(const struct nc_frame *frame, __u32 wan
 	p->has |= NC_HAS_IPV6 | NC_HAS_PROTO;
 	p->proto = proto;
 	if (wanted & NC_WANT_TRANSPORT && p->frag != NC_FRAG_LATER)
-		p->has |= nc_parse_transport(frame, wanted, transport, end, proto, NC_PROTO_ICMPV6, p);
+		p->has |= nc_parse_transport(frame, wanted, transport, end, proto, NC_PROTO_ICMPV6,
+					     p);
 	return NC_PARSED;
 }
 
