@@ -407,7 +407,7 @@ class CrossingCompiler {
             if (tables)
                 collect_lists(*tables, used);
         std::ranges::sort(used);
-        used.erase(std::ranges::unique(used).begin(), used.end());
+        used.erase(std::unique(used.begin(), used.end()), used.end());
         if (classes.count == 1) { // nothing to look up: a list is its first rule
             auto rule = [&](std::uint32_t list) { return lists.first_rule(list); };
             if (first)

@@ -41,7 +41,7 @@ void PrefixForest::build() {
             prefixes_.push_back({{family, {}}, 0});
     // Prefixes order by family, address, length: a preorder of the tree.
     std::ranges::sort(prefixes_);
-    prefixes_.erase(std::ranges::unique(prefixes_).begin(), prefixes_.end());
+    prefixes_.erase(std::unique(prefixes_.begin(), prefixes_.end()), prefixes_.end());
 
     nodes_.assign(1, {});
     std::vector<std::uint32_t> open{any};

@@ -248,7 +248,7 @@ namespace {
 /// /run/netns/ is its name.
 std::string netns_spelling(const std::string& given) {
     for (const std::string_view prefix : {"/run/netns/", "/var/run/netns/"}) {
-        const std::string name = given.substr(std::min(prefix.size(), given.size()));
+        std::string name = given.substr(std::min(prefix.size(), given.size()));
         if (given.starts_with(prefix) && !name.empty() && name.find('/') == std::string::npos)
             return name;
     }

@@ -124,7 +124,8 @@ Match RuleFuzz::match(Key key, RuleStyle style) {
         for (std::uint64_t i = 0; i < count; ++i)
             match.prefixes.push_back(prefix(one_in(count > 1 ? 2 : 3), style));
         std::ranges::sort(match.prefixes);
-        match.prefixes.erase(std::ranges::unique(match.prefixes).begin(), match.prefixes.end());
+        match.prefixes.erase(std::unique(match.prefixes.begin(), match.prefixes.end()),
+                             match.prefixes.end());
         return match;
     }
     if (key == Key::flags || key == Key::mark) {
