@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
 // The crossing engine (bpf/include/netctl/lib/crossing.h): cost per packet follows the fields that
-// the rules look at, not the number of rules. docs/classifier.md has the structure and the figures.
+// the rules look at, not the number of rules. lib/crossing.h tells the structure.
 #pragma once
 
 #include <cstddef>

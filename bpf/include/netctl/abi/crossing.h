@@ -2,7 +2,7 @@
 /*
  * What the crossing engine's compiler (userspace/classifier/crossing.cpp) and its lookup
  * (lib/crossing.h) agree on. Private to one build of netctl: tables are made anew with each
- * program. docs/classifier.md explains the structure.
+ * program. The structure is told in lib/crossing.h.
  */
 #ifndef NETCTL_ABI_CROSSING_H
 #define NETCTL_ABI_CROSSING_H
