@@ -191,7 +191,7 @@ def test_tx_sends_the_frame_back(netctl, link, mode):
     assert filter.status()["verdicts"]["tx"] == 8
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(mode="native")
 def test_redirect_makes_a_bridge(lab, netctl, link, mode):
     client, middle = link
     middle1, far = lab.veth(middle.netns, lab.namespace("far"), name_a="eth1", checksums=False)
@@ -234,7 +234,7 @@ def test_redirect_needs_an_interface(netctl, link):
     assert filter.rules() == []
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(mode="native")
 def test_limit_passes_the_burst_and_no_more(netctl, link, mode):
     client, server = link
     filter = Filter(netctl, server, "--mode", mode)
@@ -505,7 +505,7 @@ def test_unparsed_can_pass(netctl, link, mode):
 # ---- log ----
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(mode="native")
 def test_log(netctl, link, mode, tmp_path):
     client, server = link
     filter = Filter(netctl, server, "--mode", mode)
@@ -1006,7 +1006,7 @@ def test_wrong_words(netctl, link):
 # ---- simulation ----
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(mode="native")
 def test_simulation_says_what_the_filter_does(netctl, link, mode, tmp_path):
     client, server = link
     filter = Filter(netctl, server, "--mode", mode, "--default", "drop")
