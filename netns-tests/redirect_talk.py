@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A client and a server in one process that exchange small messages, for redirect_test.py.
 
-    redirect_talk.py NETCTL ROOT HOST PORT TURNS [--blocking] [--kill PID] [--unread]
+    redirect_talk.py NETCTL ROOT HOST PORT TURNS [--until WHAT] [--blocking] [--kill PID] [--unread]
 
 Prints what `netctl redirect list` says of the connection after TURNS turns, as JSON: state, reason,
-redirected (messages). --kill kills a process then and goes on: `after` is what is redirected later.
+redirected (messages). With --until it goes on for up to SECONDS until that is WHAT, a state or a
+reason, and then for TURNS more: how soon the joiner runs is the scheduler's business. --kill kills a process then and goes on: `after` is what is redirected later.
 --unread leaves a message unread and tells how `disable` answers, and what is read then.
 """
 import argparse
@@ -14,8 +15,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import redirect_conformance as base
+
+SECONDS = 20 * float(os.environ.get("NETCTL_PATIENCE", "1"))
 
 
 def main():
@@ -25,6 +29,7 @@ def main():
     parser.add_argument("host")
     parser.add_argument("port", type=int)
     parser.add_argument("turns", type=int)
+    parser.add_argument("--until")
     parser.add_argument("--blocking", action="store_true")
     parser.add_argument("--kill", type=int)
     parser.add_argument("--unread", action="store_true")
@@ -48,10 +53,17 @@ def main():
                 return {"state": one["state"], "reason": one["reason"], "redirected": moved}
         return {"state": "none", "reason": "", "redirected": 0}
 
-    answer = {}
-    for _ in range(options.turns // 100):
-        base.turn(a, b, 100)
+    base.turn(a, b, options.turns)
     answer = look()
+    deadline = time.monotonic() + SECONDS
+    while options.until and options.until not in (answer["state"], answer["reason"]):
+        if time.monotonic() > deadline:
+            break
+        base.turn(a, b, 100)
+        answer = look()
+    if options.until:
+        base.turn(a, b, options.turns)
+        answer = look()
     if options.kill:
         os.kill(options.kill, signal.SIGKILL)
         base.turn(a, b, options.turns)
