@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A client and a server in one process that exchange small messages, for redirect_test.py.
 
-    redirect_talk.py NETCTL ROOT HOST PORT TURNS [--blocking] [--kill PID] [--unread]
+    redirect_talk.py NETCTL ROOT HOST PORT TURNS [--blocking] [--kill PID]
+                     [--unread] [--nothing]
 
 Prints what `netctl redirect list` says of the connection after TURNS turns, as JSON: state, reason,
 redirected (messages). --kill kills a process then and goes on: `after` is what is redirected later.
@@ -14,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import redirect_conformance as base
 
@@ -28,6 +30,7 @@ def main():
     parser.add_argument("--blocking", action="store_true")
     parser.add_argument("--kill", type=int)
     parser.add_argument("--unread", action="store_true")
+    parser.add_argument("--nothing", action="store_true", help="nothing is to happen: do not wait")
     options = parser.parse_args()
 
     def netctl(*words):
@@ -48,10 +51,16 @@ def main():
                 return {"state": one["state"], "reason": one["reason"], "redirected": moved}
         return {"state": "none", "reason": "", "redirected": 0}
 
-    answer = {}
     for _ in range(options.turns // 100):
         base.turn(a, b, 100)
-    answer = look()
+    end = time.monotonic() + 30 * base.SLOWNESS
+    while True:
+        answer = look()
+        if options.nothing or answer["state"] == "tcp" or answer["redirected"] > 100:
+            break
+        if time.monotonic() > end:
+            break
+        base.turn(a, b, 100)  # the joiner is another process, and may not have had its turn
     if options.kill:
         os.kill(options.kill, signal.SIGKILL)
         base.turn(a, b, options.turns)
