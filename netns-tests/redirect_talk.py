@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A client and a server in one process that exchange small messages, for redirect_test.py.
 
-    redirect_talk.py NETCTL ROOT HOST PORT TURNS [--blocking] [--kill PID]
-                     [--unread] [--nothing]
+    redirect_talk.py NETCTL ROOT HOST PORT TURNS [--until WHAT] [--blocking] [--kill PID] [--unread]
 
 Prints what `netctl redirect list` says of the connection after TURNS turns, as JSON: state, reason,
-redirected (messages). --kill kills a process then and goes on: `after` is what is redirected later.
+redirected (messages). With --until it goes on for up to SECONDS until that is WHAT, a state or a
+reason, and then for TURNS more: how soon the joiner runs is the scheduler's business. --kill kills a process then and goes on: `after` is what is redirected later.
 --unread leaves a message unread and tells how `disable` answers, and what is read then.
 """
 import argparse
@@ -19,6 +19,8 @@ import time
 
 import redirect_conformance as base
 
+SECONDS = 20 * float(os.environ.get("NETCTL_PATIENCE", "1"))
+
 
 def main():
     parser = argparse.ArgumentParser()
@@ -27,10 +29,10 @@ def main():
     parser.add_argument("host")
     parser.add_argument("port", type=int)
     parser.add_argument("turns", type=int)
+    parser.add_argument("--until")
     parser.add_argument("--blocking", action="store_true")
     parser.add_argument("--kill", type=int)
     parser.add_argument("--unread", action="store_true")
-    parser.add_argument("--nothing", action="store_true", help="nothing is to happen: do not wait")
     options = parser.parse_args()
 
     def netctl(*words):
@@ -51,16 +53,17 @@ def main():
                 return {"state": one["state"], "reason": one["reason"], "redirected": moved}
         return {"state": "none", "reason": "", "redirected": 0}
 
-    for _ in range(options.turns // 100):
+    base.turn(a, b, options.turns)
+    answer = look()
+    deadline = time.monotonic() + SECONDS
+    while options.until and options.until not in (answer["state"], answer["reason"]):
+        if time.monotonic() > deadline:
+            break
         base.turn(a, b, 100)
-    end = time.monotonic() + 30 * base.SLOWNESS
-    while True:
         answer = look()
-        if options.nothing or answer["state"] == "tcp" or answer["redirected"] > 100:
-            break
-        if time.monotonic() > end:
-            break
-        base.turn(a, b, 100)  # the joiner is another process, and may not have had its turn
+    if options.until:
+        base.turn(a, b, options.turns)
+        answer = look()
     if options.kill:
         os.kill(options.kill, signal.SIGKILL)
         base.turn(a, b, options.turns)

@@ -172,9 +172,13 @@ class Redirected:
     def status(self):
         return self.netctl.json("redirect", "status")
 
-    def talk(self, port, host="127.0.0.1", turns=2000, options=(), cgroup=None):
-        """A client and a server that exchange small messages; what `list` says of them then."""
+    def talk(self, port, host="127.0.0.1", turns=2000, until=None, options=(), cgroup=None):
+        """A client and a server that exchange small messages; what `list` says of them then, or once
+        it says `until`.
+        """
         words = (sys.executable, HERE / "redirect_talk.py", self.netctl.binary, self.netctl.root)
+        if until:
+            options = (*options, "--until", until)
         done = (cgroup or self.group).run(*words, host, port, turns, *options)
         return json.loads(done.stdout)
 
@@ -210,53 +214,53 @@ def test_rules_decide(redirected):
     netctl = redirected.netctl
     inner = redirected.group.path / "inner"
     inner.mkdir()
-    assert redirected.talk(5000, options=["--nothing"])["state"] == "none"  # opt-in
+    assert redirected.talk(5000)["state"] == "none"  # opt-in
     netctl("redirect", "rule", "add", "dport", "5000-5009", "dst", "127.0.0.0/8")
-    assert redirected.talk(5000)["redirected"] > 100
-    assert redirected.talk(5010, options=["--nothing"])["state"] == "none"
+    assert redirected.talk(5000, until="redirecting")["redirected"] > 100
+    assert redirected.talk(5010)["state"] == "none"
     netctl("redirect", "rule", "insert", "dport", "5001", "deny")
-    assert redirected.talk(5001, options=["--nothing"])["state"] == "none"
+    assert redirected.talk(5001)["state"] == "none"
     netctl("redirect", "rule", "add", "dst", "::1")
-    assert redirected.talk(5002, host="::1")["redirected"] > 100
+    assert redirected.talk(5002, host="::1", until="redirecting")["redirected"] > 100
     netctl("redirect", "rule", "insert", "cgroup", inner, "deny")
-    assert redirected.talk(5000)["redirected"] > 100
+    assert redirected.talk(5000, until="redirecting")["redirected"] > 100
     held = type(redirected.group).__new__(type(redirected.group))
     held.path = inner
-    assert redirected.talk(5000, cgroup=held)["reason"] == "rule"
+    assert redirected.talk(5000, until="rule", cgroup=held)["reason"] == "rule"
     append_rule(netctl, packed_rule(77, 1, 6000, 6001), 5 - 1)
     assert netctl.json("redirect", "rule", "list")[4] == {
         "id": 77,
         "rule": "dport 6000-6001 dst 127.0.0.0/8 allow",
     }
-    assert redirected.talk(6001)["redirected"] > 100
+    assert redirected.talk(6001, until="redirecting")["redirected"] > 100
     reasons = redirected.status()["on_tcp"]
     assert reasons["rule"] >= 1
 
 
 def test_blocking_sockets_stay_on_tcp(redirected):
     redirected.netctl("redirect", "rule", "add", "dport", "5000")
-    assert redirected.talk(5000, options=["--blocking"])["reason"] == "blocking"
+    assert redirected.talk(5000, until="blocking", options=["--blocking"])["reason"] == "blocking"
 
 
 def test_executables(redirected):
     netctl = redirected.netctl
     python = os.path.realpath(sys.executable)
     netctl("redirect", "rule", "add", "exe", python)
-    assert redirected.talk(5000)["redirected"] > 100
+    assert redirected.talk(5000, until="redirecting")["redirected"] > 100
     netctl("redirect", "rule", "insert", "exe", python, "deny")
-    assert redirected.talk(5000)["reason"] == "rule"
+    assert redirected.talk(5000, until="rule")["reason"] == "rule"
 
 
 def test_joined_connections_outlive_the_joiner(redirected):
     """Killed at any time; and without one, nothing joins."""
     redirected.netctl("redirect", "rule", "add", "dport", "5000")
-    answer = redirected.talk(5000, options=["--kill", redirected.joiner.pid])
+    answer = redirected.talk(5000, until="redirecting", options=["--kill", redirected.joiner.pid])
     assert answer["redirected"] > 100
     assert answer["after"] > answer["redirected"]  # went on
     until(lambda: not redirected.status()["joiner"], what="no joiner")
-    assert redirected.talk(5000, options=["--nothing"])["state"] == "none"
+    assert redirected.talk(5000)["state"] == "none"
     redirected.start_joiner()
-    assert redirected.talk(5000)["redirected"] > 100
+    assert redirected.talk(5000, until="redirecting")["redirected"] > 100
 
 
 def test_second_joiner_is_refused(redirected):
@@ -274,7 +278,7 @@ def test_enable_starts_a_joiner(netctl, group):
 
 def test_readers_that_do_not_read_delay_disable(redirected):
     redirected.netctl("redirect", "rule", "add", "dport", "5000")
-    answer = redirected.talk(5000, options=["--unread"])
+    answer = redirected.talk(5000, until="redirecting", options=["--unread"])
     assert "not read yet" in answer["disable"] or "has not read" in answer["disable"], answer
     assert answer["then"] == "unread", answer
     until(lambda: redirected.netctl("redirect", "disable", check=False).returncode == 0)

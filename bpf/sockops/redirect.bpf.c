@@ -1088,11 +1088,13 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 	mb = bpf_sk_storage_get(&rd_mine, sb, NULL, 0);
 	if (!ma) /* another connection has these addresses by now */
 		return NC_RD_REASON_AGAIN;
+	/* Before all else that tells a reason: whoever was refused observes no more, and the other end
+	 * may be announced again before it knows. */
+	if (ma->key || ma->refused || (mb && (mb->key || mb->refused)))
+		return NC_RD_REASON_AGAIN;
 	if (!(a->bpf_sock_ops_cb_flags & b->bpf_sock_ops_cb_flags & OBSERVE))
 		return NC_RD_REASON_OUTSIDE;
 	if (!mb) /* the other end will be announced too */
-		return NC_RD_REASON_AGAIN;
-	if (ma->key || mb->key || ma->refused || mb->refused)
 		return NC_RD_REASON_AGAIN;
 	passive_a = a->bpf_sock_ops_cb_flags & PASSIVE;
 	passive_b = b->bpf_sock_ops_cb_flags & PASSIVE;
