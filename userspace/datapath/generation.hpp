@@ -23,6 +23,7 @@ using ResolveDevice = std::function<Result<std::uint32_t>(const std::string& dev
 
 struct GenerationRequest {
     std::string program;                 ///< its name in the object
+    Hook hook = Hook::xdp;               ///< tc has maps of its own
     PointState* state = nullptr;         ///< slots of new rules are filled in
     const LivePoint* previous = nullptr; ///< whose counters, limits and log go on; null: first
     ResolveDevice resolve_device;
@@ -42,10 +43,11 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
 
 /// Makes the pins beside the link lead to this program's maps.
 Result<> publish_pins(const bpf::PinDir& dir, const bpf::Program& program);
-/// Removes them; the link's pin stays.
+/// Removes them; the pin of the link or program stays.
 Result<> remove_pins(const bpf::PinDir& dir);
 
-/// Drops the state of limits whose rules are gone. After the program that used them is replaced.
-Result<> forget_limits(const bpf::Program& program, const PointState& state);
+/// Drops the state of limits and rates whose rules are gone. After the program that used them is
+/// replaced.
+Result<> forget_limits(const bpf::Program& program, const PointState& state, Hook hook);
 
 } // namespace netctl::datapath

@@ -123,6 +123,13 @@ Result<int> replace(const Arguments& arguments, const Context& context, Hook hoo
     return 0;
 }
 
+/// Whether the rule drops what comes too fast.
+bool polices(const Rule& rule) {
+    return rule.limit ||
+           std::any_of(rule.actions.begin(), rule.actions.end(),
+                       [](const Action& action) { return action.kind == ActionKind::rate; });
+}
+
 } // namespace
 
 Json rule_json(const RuleStatus& status) {
@@ -130,7 +137,7 @@ Json rule_json(const RuleStatus& status) {
               {"rule", to_string(status.rule)},
               {"packets", status.counter.packets},
               {"bytes", status.counter.bytes}};
-    if (status.rule.limit) {
+    if (polices(status.rule)) {
         json["over_packets"] = status.counter.over_packets;
         json["over_bytes"] = status.counter.over_bytes;
     }
@@ -138,9 +145,8 @@ Json rule_json(const RuleStatus& status) {
 }
 
 std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& indent) {
-    const bool any_limit = std::any_of(rules.begin(), rules.end(), [](const RuleStatus& status) {
-        return status.rule.limit.has_value();
-    });
+    const bool any_limit = std::any_of(
+        rules.begin(), rules.end(), [](const RuleStatus& status) { return polices(status.rule); });
     std::vector<TextTable::Column> columns{{"id", true}, {"packets", true}, {"bytes", true}};
     if (any_limit)
         columns.push_back({"over limit", true});
@@ -151,7 +157,7 @@ std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& 
                                      std::to_string(status.counter.packets),
                                      std::to_string(status.counter.bytes)};
         if (any_limit)
-            row.push_back(status.rule.limit ? std::to_string(status.counter.over_packets) : "");
+            row.push_back(polices(status.rule) ? std::to_string(status.counter.over_packets) : "");
         row.push_back(to_string(status.rule));
         table.row(std::move(row));
     }
