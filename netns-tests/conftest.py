@@ -14,6 +14,19 @@ def pytest_configure(config):
         pytest.exit("run these through `scripts/test netns`, which isolates them", returncode=4)
 
 
+def pytest_collection_modifyitems(config, items):
+    """`kernel(mode="native")`: what differs between kernels shows in this mode; a guest runs just it."""
+
+    def wanted(item):
+        mark = item.get_closest_marker("kernel")
+        if os.environ.get("NETCTL_VM", "all") == "all" or not mark or "mode" not in mark.kwargs:
+            return True
+        return item.callspec.params["mode"] == mark.kwargs["mode"]
+
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = filter(wanted, items)
+
+
 @pytest.fixture
 def lab(tmp_path):
     """Makes namespaces, links, servers and cgroups, and removes them after the test."""

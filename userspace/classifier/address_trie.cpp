@@ -136,14 +136,14 @@ PathTries::Root PathTries::add(std::span<const Leaf> leaves) {
 }
 
 std::uint64_t PathTries::build(std::span<const Leaf> leaves, unsigned depth,
-                               std::uint32_t inherited, Walk walk) {
+                               std::uint64_t inherited, Walk walk) {
     if (leaves.empty())
         return NC_NODE_LEAF | inherited;
     *walk.levels = std::max(*walk.levels, ++walk.level);
 
     TrieKey path = leaves.front().key;
     unsigned from = common_bits(leaves);
-    std::uint32_t inside = inherited;
+    std::uint64_t inside = inherited;
     if (leaves.front().length == from) {
         inside = leaves.front().value;
         leaves = leaves.subspan(1);
@@ -171,7 +171,7 @@ std::uint64_t PathTries::build(std::span<const Leaf> leaves, unsigned depth,
         while (next < leaves.size() && leaves[next].key.bits(from, bits) == at)
             ++next;
         std::uint64_t child = build(leaves.subspan(i, next - i), from + bits,
-                                    static_cast<std::uint32_t>(entries_[base + at]), walk);
+                                    entries_[base + at] & ~NC_NODE_FLAGS, walk);
         entries_[base + at] = child;
         i = next;
     }

@@ -30,7 +30,7 @@ class PathTries {
     struct Leaf {
         TrieKey key;
         unsigned length = 0;
-        std::uint32_t value = 0;
+        std::uint64_t value = 0; ///< below 1 << 56
     };
     struct Root {
         std::uint64_t entry = 0;
@@ -49,7 +49,7 @@ class PathTries {
     };
     /// The entry for `leaves`, which agree in the first `depth` bits and are longer; other keys get
     /// `inherited`.
-    std::uint64_t build(std::span<const Leaf> leaves, unsigned depth, std::uint32_t inherited,
+    std::uint64_t build(std::span<const Leaf> leaves, unsigned depth, std::uint64_t inherited,
                         Walk walk);
     std::vector<std::uint64_t> entries_;
 };

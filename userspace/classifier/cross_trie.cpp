@@ -11,13 +11,13 @@ namespace netctl::classifier {
 namespace {
 
 /// Bits of a node at most: wider ones are copied for small differences.
-constexpr unsigned widest_node = 5;
+constexpr unsigned widest_cross = 5;
 
 } // namespace
 
 CrossTrie::CrossTrie(std::uint32_t classes, RuleLists& lists) : lists_(lists) {
     auto left = static_cast<unsigned>(std::bit_width(classes - 1));
-    unsigned levels = std::min<unsigned>((left + widest_node - 1) / widest_node, NC_LEVELS_CROSS);
+    unsigned levels = std::min<unsigned>((left + widest_cross - 1) / widest_cross, NC_LEVELS_CROSS);
     for (; levels > 0; --levels) {
         unsigned bits = (left + levels - 1) / levels;
         left -= bits;

@@ -66,8 +66,8 @@ void RuleLists::rows(const SequencePool<std::uint32_t>& profiles, std::size_t si
     }
 }
 
-ListTables RuleLists::tables(std::span<const std::uint32_t> used) const {
-    ListTables out;
+std::size_t RuleLists::tables(std::span<const std::uint32_t> used, std::size_t most,
+                              ListTables& out) const {
     out.offsets.assign(lists_.size(), 0);
     SequencePool<std::uint32_t> profiles; // sequences of shapes
     for (std::uint32_t list : used) {
@@ -81,11 +81,14 @@ ListTables RuleLists::tables(std::span<const std::uint32_t> used) const {
             out.lists.push_back(pieces_.pieces[piece].rule);
     }
 
-    if (std::size_t{profiles.size()} * classes_.count <= largest_matrix) {
+    const std::size_t entries = std::size_t{profiles.size()} * classes_.count;
+    if (entries > most)
+        return entries;
+    if (entries <= largest_matrix) {
         rows(profiles, classes_.count, [&](std::span<const std::uint32_t> row) {
             out.firsts.insert(out.firsts.end(), row.begin(), row.end());
         });
-        return out;
+        return 0;
     }
     // Rows repeat each other in large parts. How large the parts are that repeat best depends on the
     // rules: what takes the least memory is taken.
@@ -112,7 +115,7 @@ ListTables RuleLists::tables(std::span<const std::uint32_t> used) const {
         for (std::uint32_t id = 0; id < blocks.size(); ++id)
             out.firsts.insert(out.firsts.end(), blocks[id].begin(), blocks[id].end());
     }
-    return out;
+    return 0;
 }
 
 } // namespace netctl::classifier

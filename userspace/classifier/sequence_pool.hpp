@@ -101,6 +101,24 @@ class BitSet {
             words_[i] &= other.words_[i];
         return *this;
     }
+    /// Becomes what both have; keeps its memory.
+    void assign_common(std::span<const std::uint64_t> a, std::span<const std::uint64_t> b) {
+        for (std::size_t i = 0; i < words_.size(); ++i)
+            words_[i] = a[i] & b[i];
+    }
+    /// Loses the members from `end` on.
+    void cut(std::size_t end) {
+        if (end / 64 >= words_.size())
+            return;
+        words_[end / 64] &= (1ull << end % 64) - 1;
+        std::fill(words_.begin() + static_cast<std::ptrdiff_t>(end / 64) + 1, words_.end(), 0);
+    }
+    /// Calls `visit(i)` for what both have.
+    template <class Visit> void each_common(const BitSet& other, Visit visit) const {
+        for (std::size_t i = 0; i < words_.size(); ++i)
+            for (std::uint64_t word = words_[i] & other.words_[i]; word; word &= word - 1)
+                visit(static_cast<std::uint32_t>(i * 64 + std::countr_zero(word)));
+    }
     /// Calls `visit(i)` for the members in ascending order.
     template <class Visit> void each(Visit visit) const { each_in(words_, visit); }
     template <class Visit> static void each_in(std::span<const std::uint64_t> words, Visit visit) {

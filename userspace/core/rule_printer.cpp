@@ -14,7 +14,7 @@ namespace netctl {
 namespace {
 
 /// As a bare word if it reads back as one word, else in quotes.
-std::string quoted(std::string_view text, bool always = false) {
+std::string in_quotes(std::string_view text, bool always = false) {
     if (!always && !text.empty() && text.find_first_of(" \t\r\n{},\"\\#@") == text.npos)
         return std::string(text);
     std::string result = "\"";
@@ -102,7 +102,7 @@ std::string value_text(const Rule& rule, const Match& match) {
     if (match.absent)
         return "none";
     if (key.form == ValueForm::path)
-        return quoted(match.path);
+        return in_quotes(match.path);
     if (key.form == ValueForm::flags)
         return flags_text(match.masked.value_or(Masked{}));
     if (key.form == ValueForm::mark) {
@@ -138,7 +138,7 @@ std::string action_text(const Action& action) {
     switch (action.kind) {
     case ActionKind::redirect:
     case ActionKind::mirror:
-        text += " " + quoted(action.device);
+        text += " " + in_quotes(action.device);
         if (action.to_ingress)
             text += " ingress";
         break;
@@ -193,7 +193,7 @@ std::string rule_text(const std::vector<std::string>& words) {
         const bool has_quotes =
             words[i].size() >= 2 && words[i].starts_with('"') && words[i].ends_with('"');
         text += i == 0 ? "" : " ";
-        text += whole && !has_quotes ? quoted(words[i]) : words[i];
+        text += whole && !has_quotes ? in_quotes(words[i]) : words[i];
     }
     return text;
 }
@@ -224,7 +224,7 @@ std::string to_string(const Rule& rule) {
     if (rule.log)
         words.emplace_back("log");
     if (!rule.comment.empty())
-        words.push_back("comment " + quoted(rule.comment, true));
+        words.push_back("comment " + in_quotes(rule.comment, true));
     return fmt::format("{}", fmt::join(words, " "));
 }
 

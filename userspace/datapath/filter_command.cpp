@@ -100,6 +100,7 @@ Json status_json(const FilterStatus& status, Json place,
         {"on_unparsed", to_string(static_cast<nc_verdict>(status.settings.unparsed_verdict))},
         {"program_id", status.program_id},
         {"generation", status.settings.generation},
+        {"engine", engine_json(status.settings)},
         {"packets", stats.packets},
         {"bytes", stats.bytes},
         {"verdicts", counts},
@@ -139,7 +140,8 @@ std::string status_text(const FilterStatus& status, std::initializer_list<nc_ver
             fmt::format("{}{} {}", first ? "" : ", ", stats.verdicts[verdict], participle(verdict));
         first = false;
     }
-    text += fmt::format("\n  {} by no rule ({})\n", stats.default_packets,
+    text += fmt::format("\n  {}\n", engine_text(status.settings));
+    text += fmt::format("  {} by no rule ({})\n", stats.default_packets,
                         to_string(static_cast<nc_verdict>(status.settings.default_verdict)));
     // What is zero on a healthy host is shown only when it is not.
     const auto rare = [&](std::uint64_t count, const std::string& what) {

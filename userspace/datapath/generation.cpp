@@ -289,6 +289,9 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     state.point.abi_version = NC_ABI_VERSION;
     state.point.rules = static_cast<__u32>(state.rules.size());
     state.point.records = static_cast<__u32>(records.size());
+    state.point.engine = compiled.engine == "linear" ? NC_ENGINE_LINEAR : NC_ENGINE_CROSSING;
+    state.point.rules_apart = static_cast<__u32>(compiled.rules_apart);
+    state.point.table_bytes = compiled.memory();
 
     // Before loading: shapes, constants, and what is taken over.
     for (const classifier::Table& table : compiled.tables)
@@ -328,6 +331,8 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     Generation generation;
     generation.program = NETCTL_TRY(object.program(request.program));
     generation.engine = compiled.engine;
+    generation.rules_apart = compiled.rules_apart;
+    generation.reason = compiled.reason;
     generation.memory = compiled.memory();
     // All that the next command needs must be found from the program, used by its code or not.
     for (const char* name : pinned_maps) {
