@@ -30,7 +30,7 @@ IN_GUESTS = (
 )  # fmt: skip
 
 
-def report_of(script, netctl, *argv, timeout=300):
+def report_of(script, netctl, *argv, timeout=290):
     done = subprocess.run(
         [sys.executable, HERE / script, "--netctl", netctl.binary, *argv],
         capture_output=True,
@@ -43,6 +43,7 @@ def report_of(script, netctl, *argv, timeout=300):
 
 
 @pytest.mark.kernel
+@pytest.mark.timeout(300 * PATIENCE)
 @pytest.mark.parametrize("share", range(1 if IN_VM else 3))
 def test_applications_notice_nothing(netctl, share):
     names = IN_GUESTS if IN_VM else list(conformance.BEHAVIOURS)[share::3]
@@ -53,10 +54,11 @@ def test_applications_notice_nothing(netctl, share):
     assert not report["differ"], json.dumps(report["differ"], indent=2)
 
 
-@pytest.mark.timeout(300 * PATIENCE)
+@pytest.mark.timeout(600)
 def test_soak(netctl):
     report = report_of(
-        "redirect_soak.py", netctl, "--seconds", "60", "--connections", "2000", "--seed", "1"
+        "redirect_soak.py", netctl, "--seconds", "60", "--connections", "2000", "--seed", "1",
+        timeout=500,
     )
     assert not report["failures"], report
     assert report["connections"] >= 2000, report
@@ -206,6 +208,7 @@ def tested(netctl, lab, group):
     netctl("redirect", "disable")
 
 
+@pytest.mark.timeout(180)
 def test_rules_decide(redirected):
     """Each way to say which connections, in one enabled datapath: first match decides."""
     netctl = redirected.netctl
@@ -331,6 +334,7 @@ def wrk(group, url, seconds=2):
     return int(re.search(r"(\d+) requests in", out).group(1))
 
 
+@pytest.mark.timeout(180)
 def test_nginx(tested, nginx):
     """curl and wrk, kept alive, proxied, with TLS, small answers and files by sendfile."""
     root, process = nginx
@@ -366,6 +370,7 @@ def lab_output(root, name):
     return root / f"{name}-out"
 
 
+@pytest.mark.timeout(180)
 def test_redis(tested, lab):
     group = tested.group
     argv = ("redis-server", "--port", "6379", "--save", "", "--dir", lab.directory)
@@ -385,6 +390,7 @@ def test_redis(tested, lab):
     assert plain == with_it
 
 
+@pytest.mark.timeout(180)
 def test_iperf3(redirected, lab):
     """Streams: they stay on TCP, whole."""
     redirected.netctl("redirect", "rule", "add", "dport", "5201")
@@ -398,6 +404,7 @@ def test_iperf3(redirected, lab):
         assert json.loads(out)["end"]["sum_received"]["bytes"] >= 32 << 20, out
 
 
+@pytest.mark.timeout(180)
 def test_tls_program(tested, lab, nginx):
     """openssl s_client to openssl s_server, a session of many lines."""
     root, _ = nginx

@@ -26,7 +26,7 @@ static __always_inline void nc_act(struct __sk_buff *skb, struct nc_judgement *j
 {
 	const struct nc_action *action = j->action;
 	struct nc_stats *s = nc_stats_of_cpu();
-	__u32 flags = action->flags;
+	__u32 flags = action->flags & actions_used;
 
 	if (!s)
 		return;

@@ -72,6 +72,25 @@ MultibitTrie multibit_trie(const PrefixForest& forest, std::span<const unsigned>
     return MultibitBuilder(forest, strides).run();
 }
 
+std::size_t multibit_entries(const PrefixForest& forest, std::span<const unsigned> strides) {
+    std::size_t entries = std::size_t{1} << strides.front();
+    unsigned depth = strides.front();
+    for (unsigned stride : strides.subspan(1)) {
+        // Prefixes are sorted: those that meet in a node follow each other.
+        const PrefixForest::Node* previous = nullptr;
+        for (std::uint32_t i = forest.root(Family::ipv4); i < forest[forest.root(Family::ipv4)].end;
+             ++i) {
+            if (forest[i].prefix.length <= depth)
+                continue;
+            if (!previous || !previous->key.agrees(forest[i].key, depth))
+                entries += std::size_t{1} << stride;
+            previous = &forest[i];
+        }
+        depth += stride;
+    }
+    return entries;
+}
+
 // ---- path tries ----
 
 namespace {

@@ -23,6 +23,9 @@ struct MultibitTrie {
 /// Classes of the forest's IPv4 addresses; `strides` are the bits of each level, 32 together.
 MultibitTrie multibit_trie(const PrefixForest& forest, std::span<const unsigned> strides);
 
+/// What it would take at most, in entries: equal nodes are counted as often as they occur.
+std::size_t multibit_entries(const PrefixForest& forest, std::span<const unsigned> strides);
+
 /// Path tries: nodes look at any bits and skip those in which no keys differ. Several share one
 /// table of entries.
 class PathTries {

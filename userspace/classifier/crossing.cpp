@@ -136,13 +136,21 @@ void add_family(Paths& paths, nc_path path, const PrefixForest& forest, Family f
 
 void add_ipv4(Output& out, Paths& paths, const Pieces& pieces) {
     std::array<MultibitTrie, 2> both;
-    for (std::size_t i = 0; i < 2; ++i) {
-        const PrefixForest& forest = i == 0 ? pieces.src : pieces.dst;
+    const PrefixForest* const forests[]{&pieces.src, &pieces.dst};
+    auto named = [](const PrefixForest& forest) {
         std::uint32_t root = forest.root(Family::ipv4);
-        if (root != PrefixForest::any && forest[root].end > root + 1)
-            both[i] = multibit_trie(forest, strides);
-    }
-    if (both[0].bytes() + both[1].bytes() > largest_multibit) {
+        return root != PrefixForest::any && forest[root].end > root + 1;
+    };
+    // Making what is not taken would take the longest of all; equal nodes are seldom most of them.
+    std::size_t most = 0;
+    for (const PrefixForest* forest : forests)
+        if (named(*forest))
+            most += multibit_entries(*forest, strides) * sizeof(std::uint16_t);
+    bool small = most <= 2 * largest_multibit;
+    for (std::size_t i = 0; i < 2 && small; ++i)
+        if (named(*forests[i]))
+            both[i] = multibit_trie(*forests[i], strides);
+    if (!small || both[0].bytes() + both[1].bytes() > largest_multibit) {
         add_family(paths, NC_PATH_SRC4, pieces.src, Family::ipv4);
         add_family(paths, NC_PATH_DST4, pieces.dst, Family::ipv4);
         return;

@@ -46,8 +46,11 @@ class RuleLists {
     std::uint32_t first_rule(std::uint32_t list) const;
 
   private:
-    template <class Use>
-    void rows(const SequencePool<std::uint32_t>& profiles, std::size_t size, Use use) const;
+    template <class Position>
+    void row(std::span<const std::uint32_t> shapes, std::vector<Position>& row,
+             std::vector<std::uint64_t>& left) const;
+    template <class Position>
+    void fill(const SequencePool<std::uint32_t>& profiles, ListTables& out) const;
 
     const Pieces& pieces_;
     const PacketClasses& classes_;

@@ -244,9 +244,13 @@ Result<> fill_sets(const bpf::Object& object, const OpenedSets& opened) {
 }
 
 Result<> set_constants(const bpf::Object& object, const GenerationRequest& request,
-                       const std::vector<nc_set_use>& uses) {
+                       const std::vector<nc_set_use>& uses, const std::vector<nc_action>& actions) {
+    std::uint32_t used = 0;
+    for (const nc_action& action : actions)
+        used |= action.flags;
     const PointState& state = *request.state;
-    const std::array<std::pair<const char*, std::uint32_t>, 5> numbers{{
+    const std::array<std::pair<const char*, std::uint32_t>, 6> numbers{{
+        {"actions_used", used},
         {"wanted", wanted_fields(state.rules)},
         {"default_verdict", state.point.default_verdict},
         {"unparsed_verdict", state.point.unparsed_verdict},
@@ -298,7 +302,7 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
         NETCTL_TRY(object.set_table(table.name, table.bytes));
     for (const classifier::Constant& constant : compiled.constants)
         NETCTL_TRY(object.set_constant(constant.name, constant.values));
-    NETCTL_TRY(set_constants(object, request, sets.uses));
+    NETCTL_TRY(set_constants(object, request, sets.uses, actions));
     const auto at_least_one = [](std::size_t count) {
         return static_cast<std::uint32_t>(std::max<std::size_t>(count, 1));
     };
