@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <set>
 
 #include <fmt/format.h>
@@ -17,7 +18,12 @@ namespace netctl::datapath {
 namespace {
 
 /// Maps that outlive a commit: the next program is given the same ones.
-constexpr std::array persistent_maps{"stats", "counters", "limits", "limit_src", "events"};
+std::vector<std::string> persistent_maps(Hook hook) {
+    std::vector<std::string> maps{"stats", "counters", "limits", "limit_src", "events"};
+    if (hook == Hook::tc)
+        maps.emplace_back("rates");
+    return maps;
+}
 
 /// Pins beside `link`, by map name.
 constexpr std::array pinned_maps{"point", "rules", "actions", "stats", "counters", "events"};
@@ -75,7 +81,7 @@ Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDev
             break;
         case ActionKind::rate:
             encoded.flags |= NC_ACTION_RATE;
-            encoded.rate_bytes = action.number / 8;
+            encoded.rate_bytes = std::max<std::uint64_t>(action.number / 8, 1);
             encoded.rate_burst = action.burst;
             break;
         case ActionKind::redirect:
@@ -107,6 +113,24 @@ Result<> prepare_limits(const bpf::RawMap& limits, const PointState& state) {
         const nc_limit_key key{installed.rule.id, {}};
         const nc_limit_state fresh{};
         const auto status = limits.update(&key, &fresh, if_missing);
+        if (!status && status.error().code != EEXIST)
+            return Error(status.error());
+    }
+    return {};
+}
+
+bool has_rate(const Rule& rule) {
+    return std::any_of(rule.actions.begin(), rule.actions.end(),
+                       [](const Action& action) { return action.kind == ActionKind::rate; });
+}
+
+Result<> prepare_rates(const bpf::RawMap& rates, const PointState& state) {
+    constexpr std::uint64_t if_missing = 1; // BPF_NOEXIST
+    for (const InstalledRule& installed : state.rules) {
+        if (!has_rate(installed.rule))
+            continue;
+        const nc_rate_state fresh{};
+        const auto status = rates.update(&installed.rule.id, &fresh, if_missing);
         if (!status && status.error().code != EEXIST)
             return Error(status.error());
     }
@@ -290,7 +314,7 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     NETCTL_TRY(object.set_max_entries("actions", at_least_one(actions.size())));
     NETCTL_TRY(object.set_max_entries("rules", at_least_one(records.size())));
     if (request.previous && !request.simulate)
-        for (const char* name : persistent_maps)
+        for (const std::string& name : persistent_maps(request.hook))
             NETCTL_TRY(object.reuse(name, NETCTL_TRY(request.previous->program.map(name))));
 
     NETCTL_TRY(object.load());
@@ -309,6 +333,10 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
                                 {"counter_chunk", sizeof(nc_counter)}));
     const bpf::RawMap limits = NETCTL_TRY(object.map("limits"));
     NETCTL_TRY(prepare_limits(limits, state));
+    if (request.hook == Hook::tc) {
+        const bpf::RawMap rates = NETCTL_TRY(object.map("rates"));
+        NETCTL_TRY(prepare_rates(rates, state));
+    }
 
     Generation generation;
     generation.program = NETCTL_TRY(object.program(request.program));
@@ -321,7 +349,7 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
         const bpf::RawMap map = NETCTL_TRY(object.map(name));
         NETCTL_TRY(generation.program.bind(map));
     }
-    for (const char* name : persistent_maps) {
+    for (const std::string& name : persistent_maps(request.hook)) {
         const bpf::RawMap map = NETCTL_TRY(object.map(name));
         NETCTL_TRY(generation.program.bind(map));
     }
@@ -338,29 +366,47 @@ Result<> publish_pins(const bpf::PinDir& dir, const bpf::Program& program) {
 
 Result<> remove_pins(const bpf::PinDir& dir) {
     for (const std::string& name : dir.list())
-        if (name != "link" && !dir.sub(name).exists())
+        if (name != "link" && name != "program" && !dir.sub(name).exists())
             NETCTL_TRY(dir.unpin(name));
     return {};
 }
 
-Result<> forget_limits(const bpf::Program& program, const PointState& state) {
-    std::set<std::uint32_t> limited;
-    for (const InstalledRule& installed : state.rules)
-        if (installed.rule.limit)
-            limited.insert(installed.rule.id);
-    const bpf::RawMap limits = NETCTL_TRY(program.map("limits"));
-    std::vector<nc_limit_key> stale;
-    nc_limit_key key{}, next{};
-    bool more = NETCTL_TRY(limits.next_key(nullptr, &next));
+namespace {
+
+/// Erases the entries of `map`, keyed by structs that begin with a rule's id, that no rule in `kept` has.
+template <class K> Result<> keep_only(const bpf::RawMap& map, const std::set<std::uint32_t>& kept) {
+    std::vector<K> stale;
+    K key{}, next{};
+    bool more = NETCTL_TRY(map.next_key(nullptr, &next));
     while (more) {
         key = next;
-        if (!limited.contains(key.rule_id))
+        std::uint32_t id = 0;
+        std::memcpy(&id, &key, sizeof id);
+        if (!kept.contains(id))
             stale.push_back(key);
-        more = NETCTL_TRY(limits.next_key(&key, &next));
+        more = NETCTL_TRY(map.next_key(&key, &next));
     }
-    for (const nc_limit_key& gone : stale)
-        NETCTL_TRY(limits.erase(&gone));
+    for (const K& gone : stale)
+        NETCTL_TRY(map.erase(&gone));
     return {};
+}
+
+} // namespace
+
+Result<> forget_limits(const bpf::Program& program, const PointState& state, Hook hook) {
+    std::set<std::uint32_t> limited, rated;
+    for (const InstalledRule& installed : state.rules) {
+        if (installed.rule.limit)
+            limited.insert(installed.rule.id);
+        if (has_rate(installed.rule))
+            rated.insert(installed.rule.id);
+    }
+    const bpf::RawMap limits = NETCTL_TRY(program.map("limits"));
+    NETCTL_TRY(keep_only<nc_limit_key>(limits, limited));
+    if (hook != Hook::tc)
+        return {};
+    const bpf::RawMap rates = NETCTL_TRY(program.map("rates"));
+    return keep_only<std::uint32_t>(rates, rated);
 }
 
 } // namespace netctl::datapath

@@ -24,6 +24,7 @@ using ResolveDevice = std::function<Result<std::uint32_t>(const std::string& dev
 
 struct GenerationRequest {
     std::string program;                 ///< its name in the object
+    Hook hook = Hook::xdp;               ///< tc has maps of its own
     PointState* state = nullptr;         ///< slots of new rules are filled in
     const LivePoint* previous = nullptr; ///< whose counters, limits and log go on; null: first
     ResolveDevice resolve_device;
@@ -45,7 +46,7 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
 
 /// Makes the pins beside the link lead to this program's maps.
 Result<> publish_pins(const bpf::PinDir& dir, const bpf::Program& program);
-/// Removes them; the link's pin stays.
+/// Removes them; the pin of the link or program stays.
 Result<> remove_pins(const bpf::PinDir& dir);
 
 // ---- what other forms of a generation are made of as well ----
@@ -68,7 +69,8 @@ using FindMap = std::function<Result<bpf::RawMap>(const std::string& name)>;
 /// Puts the maps of a set into the outer maps of lib/sets.h.
 Result<> place_set(const FindMap& find, const Set& set, std::uint32_t index);
 
-/// Drops the state of limits whose rules are gone. After the program that used them is replaced.
-Result<> forget_limits(const bpf::Program& program, const PointState& state);
+/// Drops the state of limits and rates whose rules are gone. After the program that used them is
+/// replaced.
+Result<> forget_limits(const bpf::Program& program, const PointState& state, Hook hook);
 
 } // namespace netctl::datapath

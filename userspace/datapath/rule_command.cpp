@@ -146,6 +146,13 @@ std::uint64_t over(const RuleStatus& status, Hook hook) {
     return status.counter.over_packets + (hook == Hook::policy ? status.counter.over_bytes : 0);
 }
 
+/// Whether the rule drops what comes too fast.
+bool polices(const Rule& rule) {
+    return rule.limit ||
+           std::any_of(rule.actions.begin(), rule.actions.end(),
+                       [](const Action& action) { return action.kind == ActionKind::rate; });
+}
+
 } // namespace
 
 Json engine_json(const nc_point& point) {
@@ -166,7 +173,7 @@ Json rule_json(const RuleStatus& status, Hook hook) {
     const CounterNames names = counter_names(hook);
     json[names.first] = status.counter.packets;
     json[names.second] = status.counter.bytes;
-    if (status.rule.limit) {
+    if (polices(status.rule)) {
         json[std::string("over_") + names.first] = status.counter.over_packets;
         json[std::string("over_") + names.second] = status.counter.over_bytes;
     }
@@ -175,7 +182,7 @@ Json rule_json(const RuleStatus& status, Hook hook) {
 
 std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& indent, Hook hook) {
     const bool any_limit = std::any_of(rules.begin(), rules.end(), [](const RuleStatus& status) {
-        return status.rule.limit.has_value();
+        return polices(status.rule);
     });
     const CounterNames names = counter_names(hook);
     std::vector<TextTable::Column> columns{{"id", true}, {names.first, true}, {names.second, true}};
@@ -188,7 +195,7 @@ std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& 
                                      std::to_string(status.counter.packets),
                                      std::to_string(status.counter.bytes)};
         if (any_limit)
-            row.push_back(status.rule.limit ? std::to_string(over(status, hook)) : "");
+            row.push_back(polices(status.rule) ? std::to_string(over(status, hook)) : "");
         row.push_back(to_string(status.rule));
         table.row(std::move(row));
     }

@@ -580,7 +580,7 @@ class Editor : public datapath::RuleEditor {
         NETCTL_TRY(check_names(state, &live->rules, allow_missing_, report.notes));
         const Published published =
             NETCTL_TRY(publish(root, live->maps(), state, live->head, &*live));
-        NETCTL_TRY(datapath::forget_limits(live->program, state));
+        NETCTL_TRY(datapath::forget_limits(live->program, state, Hook::policy));
         note_covered(state, &live->rules, report.notes);
         report.generation = published.head.generation;
         report.engine = "bit vectors";
@@ -716,7 +716,7 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
     Published published;
     if (live) {
         published = NETCTL_TRY(publish(root, live->maps(), state, head, &*live));
-        NETCTL_TRY(datapath::forget_limits(live->program, state));
+        NETCTL_TRY(datapath::forget_limits(live->program, state, Hook::policy));
     } else {
         const sys::Cgroup scope = NETCTL_TRY(sys::find_cgroup(request.cgroup.value_or("/")));
         if (scope.name.size() >= sizeof head.scope)
