@@ -28,8 +28,8 @@
 
 /* Bits NC_FIELD_…: what some rule looks at. */
 const volatile __u32 wanted;
-/* Bits NC_ACTION_…: what some rule does. */
-const volatile __u32 actions_used;
+/* Bits NC_ACTION_…: what some rule does; all, unless told otherwise. */
+const volatile __u32 actions_used = ~0u;
 const volatile __u32 default_verdict = NC_VERDICT_PASS;
 const volatile __u32 unparsed_verdict = NC_VERDICT_PASS;
 /* Tell in `result` what would happen, and touch nothing else. Limits count as not reached. */
