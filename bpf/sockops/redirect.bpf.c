@@ -615,6 +615,13 @@ static __always_inline void observe(struct bpf_sock_ops *ctx, struct bpf_sock *s
 	bpf_ringbuf_submit(event, 0);
 }
 
+#define SOL_SOCKET 1
+#define SOL_IP 0
+#define SOL_TCP 6
+#define SOL_IPV6 41
+
+#include "redirect_to.h"
+
 SEC("sockops")
 int rd_sockops(struct bpf_sock_ops *ctx)
 {
@@ -625,6 +632,10 @@ int rd_sockops(struct bpf_sock_ops *ctx)
 
 	if (op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
 		on_established(ctx, op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB);
+		return 1;
+	}
+	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+		on_connect(ctx);
 		return 1;
 	}
 	if (op != BPF_SOCK_OPS_RTT_CB && op != BPF_SOCK_OPS_HDR_OPT_LEN_CB &&
@@ -809,11 +820,6 @@ pass:
 }
 
 /* ---- options set later ---- */
-
-#define SOL_SOCKET 1
-#define SOL_IP 0
-#define SOL_TCP 6
-#define SOL_IPV6 41
 
 /* Options that mean the same to a joined socket; whatever is not here makes it leave. */
 static __always_inline bool harmless(int level, int option)

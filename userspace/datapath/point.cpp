@@ -168,6 +168,20 @@ Result<std::vector<std::string>> users_of_set(const Root& root, const std::strin
                             "{} rule {}", bpf::decode_pin_name(dir.path().substr(prefix.size())),
                             installed.rule.id));
         }
+    // A policy's rules are not in its program; their pin leads to them.
+    const bpf::PinDir policy = root.dir().sub("policy");
+    if (!policy.has("rules"))
+        return users;
+    const bpf::RawMap texts = NETCTL_TRY(bpf::RawMap::open(policy.path_of("rules")));
+    std::vector<nc_rule_text> records(NETCTL_TRY(bpf::map_info(texts.fd())).max_entries);
+    NETCTL_TRY(texts.read_array(records.data(), sizeof(nc_rule_text),
+                                static_cast<std::uint32_t>(records.size())));
+    // An empty list has a record as well, since there is no empty map.
+    std::erase_if(records, [](const nc_rule_text& record) { return record.length == 0; });
+    for (const InstalledRule& installed : NETCTL_TRY(decode_rules(records, Hook::policy)))
+        for (const Match& match : installed.rule.matches)
+            if (match.set == set)
+                users.push_back(fmt::format("policy rule {}", installed.rule.id));
     return users;
 }
 
