@@ -71,7 +71,6 @@ Result<> place_set(const FindMap& find, const Set& set, std::uint32_t index);
 
 /// Drops the state of limits and rates whose rules are gone. After the program that used them is
 /// replaced.
-Result<> forget_limits(const bpf::Program& program, const PointState& state,
-                       Hook hook = Hook::xdp);
+Result<> forget_limits(const bpf::Program& program, const PointState& state, Hook hook = Hook::xdp);
 
 } // namespace netctl::datapath
