@@ -149,7 +149,7 @@ static __always_inline int order(const __u8 *a, const __u8 *b)
 			return 0;                                                                  \
 		}                                                                                  \
 		count->sent++;                                                                     \
-		bpf_ringbuf_submit(record, nc_http_wakeup());                                      \
+		bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);                                      \
 		return 0;                                                                          \
 	} while (0)
 

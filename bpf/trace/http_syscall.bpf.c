@@ -149,7 +149,7 @@ struct {
 
 static __always_inline bool submit(struct nc_http_counters *count, void *record, __u32 size)
 {
-	if (bpf_ringbuf_output(&events, record, size, nc_http_wakeup()) != 0) {
+	if (bpf_ringbuf_output(&events, record, size, BPF_RB_NO_WAKEUP) != 0) {
 		count->lost++;
 		return false;
 	}
@@ -239,22 +239,28 @@ struct source {
 	__u64 iovs;
 };
 
-/* False if there are no bytes to be had. */
-static __always_inline bool find_source(struct task_struct *task, struct nc_http_counters *count,
-					struct source *source)
+/* 0 if there are no bytes to be had. A function of its own for the verifier, too: else each of the ways
+ * through it is a way through all that follows. */
+__noinline int find_source(struct source *source)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct nc_http_counters *count;
 	struct pt_regs *regs;
 	struct user_msghdr header;
 	__u64 at, third, number;
+	__u32 zero = 0;
 
+	count = bpf_map_lookup_elem(&counters, &zero);
+	if (!source || !count)
+		return 0;
 	if (task->flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER)) {
 		count->io_uring++;
-		return false;
+		return 0;
 	}
 	regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	if (REGS_FOREIGN(regs)) {
 		count->unsupported++;
-		return false;
+		return 0;
 	}
 	at = REGS_ARG2(regs);
 	third = REGS_ARG3(regs);
@@ -266,7 +272,7 @@ static __always_inline bool find_source(struct task_struct *task, struct nc_http
 	case SYS_SENDTO:
 	case SYS_RECVFROM:
 		source->buffer = at;
-		return true;
+		return 1;
 	case SYS_READV:
 	case SYS_WRITEV:
 	case SYS_PREADV:
@@ -275,35 +281,40 @@ static __always_inline bool find_source(struct task_struct *task, struct nc_http
 	case SYS_PWRITEV2:
 		source->iov = at;
 		source->iovs = third;
-		return true;
+		return 1;
 	case SYS_RECVMMSG:
 	case SYS_SENDMMSG:
 		/* Which of several messages this is cannot be known here. */
 		if ((__u32)third != 1) {
 			count->unsupported++;
-			return false;
+			return 0;
 		}
 		/* fall through: an mmsghdr begins with the msghdr */
 	case SYS_SENDMSG:
 	case SYS_RECVMSG:
 		if (bpf_probe_read_user(&header, sizeof(header), (void *)at)) {
 			count->unreadable++;
-			return false;
+			return 0;
 		}
 		source->iov = (__u64)header.msg_iov;
 		source->iovs = header.msg_iovlen;
-		return true;
+		return 1;
 	case SYS_SENDFILE:
 	case SYS_SPLICE:
 	case SYS_TEE:
 		count->lengths++;
-		return false;
+		return 0;
 	case SYS_IO_URING:
 		count->io_uring++;
-		return false;
+		return 0;
 	}
 	count->unsupported++;
-	return false;
+	return 0;
+}
+
+__noinline int look_at_start(__u32 first, __u32 length)
+{
+	return nc_http_first_bytes(first, length);
 }
 
 #define SCAN_CHUNKED (1u << 31)
@@ -312,6 +323,7 @@ static __always_inline bool find_source(struct task_struct *task, struct nc_http
  * there, and SCAN_CHUNKED if there was a field that says so. */
 struct search {
 	struct scratch *scratch;
+	__u32 slot;
 	__u32 from;
 	__u32 length;
 	__u32 word; /* offset of the one with the end in it */
@@ -321,9 +333,43 @@ struct search {
 
 #define SCAN_BLOCK 128
 
+static const __u64 ones = 0x0101010101010101;
+
+/* The highest bit of each byte of `word` that is `byte`; above such a byte, which is lower in memory, one
+ * that is `byte` + 1 may be taken for it. */
+static __always_inline __u64 has_byte(__u64 word, __u8 byte)
+{
+	word ^= ones * byte;
+	return (word - ones) & ~word & (ones << 7);
+}
+
+#define LOOK_CHUNKED (1u << 8)
+
+/* A bit for each of the eight bytes at which the end of a head begins, and LOOK_CHUNKED for a line end among
+ * them with a Transfer-Encoding behind. */
+__noinline __u32 look_closely(__u32 slot, __u32 from)
+{
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	__u64 hits = 0, chunked = 0;
+
+	if (!scratch || from > PIECE_MAX + SCAN_MAX + SCAN_BLOCK)
+		return 0;
+		/* Without branches, of which the verifier would walk each combination. */
+#pragma unroll
+	for (__u32 k = 0; k < 8; k++) {
+		const __u8 *at = &scratch->bytes[from + k];
+		__u64 end = *(__u32 *)at ^ NC_FOUR('\r', '\n', '\r', '\n');
+		/* "transfer" */
+		__u64 field = (*(__u64 *)(at + 2) | 0x20 * ones) ^ 0x726566736e617274;
+
+		hits |= ((end - 1) >> 63) << k;
+		chunked |= ~(field | -field) >> 63;
+	}
+	return hits | (chunked ? LOOK_CHUNKED : 0);
+}
+
 static long scan_block(__u32 block, struct search *search)
 {
-	const __u64 ones = 0x0101010101010101, highs = 0x8080808080808080;
 	__u32 from = search->from, start = block * SCAN_BLOCK;
 	const __u8 *bytes;
 	__u64 at;
@@ -336,23 +382,19 @@ static long scan_block(__u32 block, struct search *search)
 		return 1;
 	bytes = &search->scratch->bytes[at];
 	for (__u32 i = 0; i < SCAN_BLOCK; i += 8) {
-		__u64 returns = *(__u64 *)(bytes + i) ^ (ones * '\r');
+		__u64 here = has_byte(*(__u64 *)(bytes + i), '\r'), behind;
 		__u32 hits = 0;
 
-		if (!((returns - ones) & ~returns & highs))
+		if (!here)
 			continue;
-			/* Without branches, of which the verifier would walk each combination. */
-#pragma unroll
-		for (__u32 k = 0; k < 8; k++) {
-			const __u8 *at = bytes + i + k;
-			__u64 end = *(__u32 *)at ^ NC_FOUR('\r', '\n', '\r', '\n');
-			/* "transfer", of Transfer-Encoding */
-			__u64 field =
-				(*(__u64 *)(at + 2) | 0x2020202020202020) ^ 0x726566736e617274;
-
-			hits |= ((end - 1) >> 63) << k;
-			search->chunked |= ~(field | -field) >> 63;
-		}
+		/* Two bytes on, another one (the end of the head) or a T (a field that might be
+		 * Transfer-Encoding); in most lines there is neither. */
+		behind = *(__u64 *)(bytes + i + 2);
+		if (!(here & (has_byte(behind, '\r') | has_byte(behind | 0x20 * ones, 't'))))
+			continue;
+		hits = look_closely(search->slot, at + i);
+		search->chunked |= hits & LOOK_CHUNKED;
+		hits &= 0xff;
 		if (hits) {
 			search->word = start + i;
 			search->hits = hits;
@@ -365,7 +407,7 @@ static long scan_block(__u32 block, struct search *search)
 /* A function of its own for the verifier, too, which would else walk it for each way to get here. */
 __noinline __u32 scan(__u32 slot, __u32 from, __u32 length)
 {
-	struct search search = { .from = from, .length = length };
+	struct search search = { .slot = slot, .from = from, .length = length };
 	__u32 body;
 
 	search.scratch = bpf_map_lookup_elem(&scratches, &slot);
@@ -449,7 +491,7 @@ static __always_inline void look_for_body(struct gather *gather, __u32 filled, _
 			__u32 next;
 
 			__builtin_memcpy(&next, &gather->scratch->bytes[at], 4);
-			if (nc_http_first_bytes(next, 4) == NC_HTTP_START_REQUEST)
+			if (look_at_start(next, 4) == NC_HTTP_START_REQUEST)
 				gather->pipelined = 1;
 		}
 		return;
@@ -522,7 +564,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	struct source source = {};
 	struct conn *conn;
 	struct half *half;
-	__u32 zero = 0, sequence, length, pid, wanted, first = 0;
+	__u32 zero = 0, nothing = 0, sequence, length, pid, wanted, first = 0;
 	bool readable, request;
 	__u64 position;
 
@@ -591,8 +633,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		half->split = 0;
 		half->budget = cfg->turn_bytes;
 	}
-	readable = !(flags & MSG_TRUNC && direction == NC_HTTP_RECEIVED) &&
-		   find_source(task, count, &source);
+	readable = !(flags & MSG_TRUNC && direction == NC_HTTP_RECEIVED) && find_source(&source);
 	if (readable) {
 		__u64 at = source.buffer;
 		__u64 available = length;
@@ -609,7 +650,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 			bytes = available;
 		barrier_var(bytes); /* as above */
 		if (bytes <= 4 && !bpf_probe_read_user(&first, bytes, (void *)at))
-			start = nc_http_first_bytes(first, bytes);
+			start = look_at_start(first, bytes);
 	}
 	if (!(conn->flags & CONN_HTTP)) {
 		if (start == NC_HTTP_START_NO) {
@@ -663,7 +704,13 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		.cookie = conn->cookie,
 		.position = position,
 	};
+	/* Not known to be 0, so that the verifier has one state of the loop to walk, not one for each
+	 * combination of what it may be. */
+	barrier_var(nothing);
 	struct gather gather = {
+		.filled = nothing,
+		.index = nothing,
+		.pipelined = nothing,
 		.scratch = scratch,
 		.slot = slot,
 		.count = count,

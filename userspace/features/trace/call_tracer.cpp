@@ -8,7 +8,6 @@ namespace netctl::trace {
 
 namespace {
 
-constexpr Time second = 1'000'000'000;
 /// Long enough for the other end of a closed connection to tell its side.
 constexpr Time closed_memory = 5 * second;
 

@@ -377,7 +377,7 @@ class Run {
         auto next_second = start;
         Counters told;
         while (!interrupted && !done_) {
-            if (!NETCTL_TRY(session.poll(10)))
+            if (!NETCTL_TRY(session.poll(5)))
                 break;
             flush();
             const auto now = Clock::now();
@@ -392,7 +392,7 @@ class Run {
                 tell_write_trouble(session);
                 const std::uint32_t pid = wanted_->request.pid;
                 if (pid != 0 && kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH) {
-                    NETCTL_TRY(session.poll(10));
+                    NETCTL_TRY(session.poll(5));
                     context_->out.note(fmt::format("process {} is gone", pid));
                     break;
                 }

@@ -157,6 +157,52 @@ Result<nc_http_counters> read_counters(const bpf::RawMap& map) {
     return counters;
 }
 
+/// Reads a ring. The kernel side wakes nobody, as that costs the traced processes more than all the
+/// rest: this looks by itself.
+class Reader {
+  public:
+    using Handler = std::function<void(std::span<const std::byte>)>;
+
+    static Result<std::unique_ptr<Reader>> open(bpf::RawMap map, Handler handler) {
+        auto reader = std::make_unique<Reader>();
+        reader->handler_ = std::move(handler);
+        reader->ring_ = NETCTL_TRY(bpf::RingBuffer::open(
+            std::move(map), [self = reader.get()](std::span<const std::byte> bytes) {
+                ++self->received_;
+                self->handler_(bytes);
+                return --self->budget_ > 0;
+            }));
+        return reader;
+    }
+    /// What there is, up to a limit, so that the caller gets a word in when it never ends; after that a
+    /// rest, if there was little.
+    Result<> read(int rest_ms) {
+        budget_ = limit;
+        NETCTL_TRY(ring_->consume());
+        if (budget_ > limit / 2) {
+            const timespec rest{0, static_cast<long>(rest_ms) * 1'000'000};
+            nanosleep(&rest, nullptr);
+        }
+        return {};
+    }
+    /// All that there is; the programs must be gone, or it may not end.
+    Result<> drain() {
+        do {
+            budget_ = limit;
+            NETCTL_TRY(ring_->consume());
+        } while (budget_ < limit);
+        return {};
+    }
+    std::uint64_t received() const { return received_; }
+
+  private:
+    static constexpr int limit = 32768;
+    Handler handler_;
+    std::optional<bpf::RingBuffer> ring_;
+    std::uint64_t received_ = 0;
+    int budget_ = 0;
+};
+
 // ---- system calls ----
 
 enum class ProbePoint { tracepoints, functions };
@@ -195,18 +241,13 @@ class CallSession : public Session {
     ~CallSession() override { tracer_.finish(); }
 
     Result<bool> poll(int timeout_ms) override {
-        NETCTL_TRY(ring_->poll(timeout_ms));
-        return ring_->consume();
+        NETCTL_TRY(reader_->read(timeout_ms));
+        return true;
     }
 
     Result<> stop() override {
         links_.clear();
-        while (true) {
-            const std::uint64_t before = received_;
-            NETCTL_TRY(ring_->consume());
-            if (received_ == before)
-                break;
-        }
+        NETCTL_TRY(reader_->drain());
         tracer_.finish();
         return {};
     }
@@ -214,7 +255,7 @@ class CallSession : public Session {
     Result<Counters> counters() const override {
         Counters counters;
         counters.kernel = NETCTL_TRY(read_counters(counters_map_));
-        counters.received = received_;
+        counters.received = reader_->received();
         counters.parser = parser_;
         counters.calls = calls_;
         for (const int fd : program_fds_) {
@@ -309,13 +350,11 @@ class CallSession : public Session {
         std::unique_ptr<CallSession> session(
             new CallSession(point, request, std::move(skeleton), emit));
         session->counters_map_ = NETCTL_TRY(object.map("counters"));
-        session->ring_ = NETCTL_TRY(
-            bpf::RingBuffer::open(NETCTL_TRY(object.map("events")),
-                                  [self = session.get()](std::span<const std::byte> bytes) {
-                                      ++self->received_;
-                                      self->tracer_.record(bytes, self->offset_);
-                                      return true;
-                                  }));
+        session->reader_ =
+            NETCTL_TRY(Reader::open(NETCTL_TRY(object.map("events")),
+                                    [self = session.get()](std::span<const std::byte> bytes) {
+                                        self->tracer_.record(bytes, self->offset_);
+                                    }));
         session->pins_.emplace(NETCTL_TRY(Pins::make(root, notes)));
         NETCTL_TRY(session->pins_->pin(object, {"settings", "ports", "pids", "counters"}));
         for (const char* name : wanted) {
@@ -339,9 +378,8 @@ class CallSession : public Session {
     ParserCounters parser_;
     CallCounters calls_;
     CallTracer tracer_;
-    std::uint64_t received_ = 0;
     bpf::RawMap counters_map_;
-    std::optional<bpf::RingBuffer> ring_;
+    std::unique_ptr<Reader> reader_;
     std::optional<Pins> pins_;
     std::vector<int> program_fds_;
     std::vector<LinkHandle> links_;
@@ -376,12 +414,9 @@ class PacketSession : public Session {
         NETCTL_TRY(object.load());
         NETCTL_TRY(fill_settings(object, config, request));
         session->counters_map_ = NETCTL_TRY(object.map("counters"));
-        session->ring_ = NETCTL_TRY(
-            bpf::RingBuffer::open(NETCTL_TRY(object.map("events")),
-                                  [self = session.get()](std::span<const std::byte> bytes) {
-                                      self->record(bytes);
-                                      return true;
-                                  }));
+        session->reader_ = NETCTL_TRY(Reader::open(
+            NETCTL_TRY(object.map("events")),
+            [self = session.get()](std::span<const std::byte> bytes) { self->record(bytes); }));
         session->pins_.emplace(NETCTL_TRY(Pins::make(root, notes)));
         NETCTL_TRY(session->pins_->pin(object, {"settings", "ports", "counters"}));
         NETCTL_TRY(session->start(object));
@@ -389,18 +424,13 @@ class PacketSession : public Session {
     }
 
     Result<bool> poll(int timeout_ms) override {
-        NETCTL_TRY(ring_->poll(timeout_ms));
-        return ring_->consume();
+        NETCTL_TRY(reader_->read(timeout_ms));
+        return true;
     }
 
     Result<> stop() override {
         socket_.reset();
-        while (true) {
-            const std::uint64_t before = received_;
-            NETCTL_TRY(ring_->consume());
-            if (received_ == before)
-                break;
-        }
+        NETCTL_TRY(reader_->drain());
         tracer_.finish(last_);
         if (writer_ && !write_failed_) {
             const auto flushed = writer_->flush();
@@ -413,7 +443,7 @@ class PacketSession : public Session {
     Result<Counters> counters() const override {
         Counters counters;
         counters.kernel = NETCTL_TRY(read_counters(counters_map_));
-        counters.received = received_;
+        counters.received = reader_->received();
         counters.parser = parser_;
         counters.packets = packets_;
         return counters;
@@ -479,7 +509,6 @@ class PacketSession : public Session {
     }
 
     void record(std::span<const std::byte> bytes) {
-        ++received_;
         nc_http_packet packet;
         if (bytes.size() < sizeof packet)
             return;
@@ -513,9 +542,8 @@ class PacketSession : public Session {
     std::string interface_;
     sockaddr_ll address_{};
     Fd socket_;
-    std::uint64_t received_ = 0;
     bpf::RawMap counters_map_;
-    std::optional<bpf::RingBuffer> ring_;
+    std::unique_ptr<Reader> reader_;
     std::optional<sys::PcapWriter> writer_;
     bool write_failed_ = false;
     std::optional<Error> untold_;

@@ -19,6 +19,7 @@ namespace netctl::trace {
 
 /// Nanoseconds on the clock of the source; only differences and order matter to the parser.
 using Time = std::uint64_t;
+constexpr Time second = 1'000'000'000;
 
 /// Heads above this are marked absurd; what is above it is framed, but not kept.
 constexpr std::size_t head_limit = 64 * 1024;

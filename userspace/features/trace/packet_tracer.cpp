@@ -8,10 +8,9 @@ namespace netctl::trace {
 
 namespace {
 
-constexpr Time second = 1'000'000'000;
 /// A closed connection is remembered for its last retransmissions, a quiet one for as long as
 /// servers commonly keep one.
-constexpr Time closed_memory = 2 * second;
+constexpr Time lingering = 2 * second;
 constexpr Time quiet_memory = 600 * second;
 
 std::uint16_t be16(const std::uint8_t* at) {
@@ -231,7 +230,7 @@ void PacketTracer::sweep(Time now) {
     std::erase_if(flows_, [&](const auto& entry) {
         Flow& flow = *entry.second;
         if (flow.closed)
-            return older(flow, closed_memory);
+            return older(flow, lingering);
         if (!older(flow, quiet_memory))
             return false;
         flow.http->abandon();

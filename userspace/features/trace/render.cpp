@@ -14,7 +14,6 @@ namespace netctl::trace {
 
 namespace {
 
-constexpr Time second = 1'000'000'000;
 
 double milliseconds(Time time) {
     return static_cast<double>(time) / 1e6;

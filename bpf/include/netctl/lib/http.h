@@ -33,20 +33,12 @@ struct {
 	__type(value, struct nc_http_counters);
 } counters SEC(".maps");
 
+/* Written with BPF_RB_NO_WAKEUP: waking the reader costs more than all the rest, so it looks by itself
+ * each few milliseconds. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 16 * 1024 * 1024);
 } events SEC(".maps");
-
-/* Waking the reader costs more than all the rest, so it wakes by itself each few milliseconds, and
- * is called only when the ring fills up. */
-static __always_inline __u64 nc_http_wakeup(void)
-{
-	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >
-			       bpf_ringbuf_query(&events, BPF_RB_RING_SIZE) / 4 ?
-		       BPF_RB_FORCE_WAKEUP :
-		       BPF_RB_NO_WAKEUP;
-}
 
 static __always_inline bool nc_http_port(__u32 port)
 {
