@@ -267,6 +267,51 @@ def test_limit_passes_the_burst_and_no_more(netctl, link, mode):
     assert rules[apart]["over_packets"] == 21
 
 
+@pytest.mark.kernel
+def test_rules_whose_tables_would_explode(netctl, link, tmp_path):
+    """They stand apart, work as they should, and status tells of them (I3)."""
+    client, server = link
+    filter = Filter(netctl, server, "--mode", "generic", "--default", "pass")
+    name = server.name
+
+    def numbers(i):
+        return f"sport {i + 1} dport {i + 2} len {i + 60} dscp {i % 64}"
+
+    rules = [f"src {client.ip4} proto udp {numbers(i)} drop" for i in range(300)]
+    path = tmp_path / "rules"
+    path.write_text("\n".join(rules + [f"src {client.ip4} proto udp dport 302 drop"]))
+    report = netctl.json("xdp", "rule", "replace", name, path, netns=server.netns)
+    assert report["engine"] == "crossing"
+    assert 0 < report["rules_apart"] <= 301
+    assert "too many packets apart" in report["reason"]
+    status = filter.status()
+    assert status["engine"] == {
+        "name": "crossing",
+        "rules_apart": report["rules_apart"],
+        "table_bytes": report["table_bytes"],
+    }
+    shown = netctl("xdp", "status", name, netns=server.netns).stdout
+    assert f"engine crossing with {report['rules_apart']} of 301 rules apart" in shown
+
+    def packet(i, dport):
+        dscp = IP(src=client.ip4, dst=server.ip4, tos=(i % 64) << 2)
+        frame = ether(client, server) / dscp / UDP(sport=i + 1, dport=dport)
+        return frame / Raw(b"x" * (i + 60 - len(frame) - len("<00000000>")))  # Wire's mark
+
+    chosen = (0, 1, 63, 64, 127, 128, 200, 299)
+    with Wire(client, server) as wire:
+        for dport, passes in ((2, False), (1, True)):
+            packets = [packet(i, i + dport) for i in chosen]
+            expected = [passes] * len(chosen)
+            assert wire.deliver(packets, expected)[0] == expected
+        assert wire.deliver([packet(300, 302)], [False])[0] == [False]
+    counts = [rule["packets"] for rule in filter.await_packets(2 * len(chosen) + 1)["rules"]]
+    assert [i for i, count in enumerate(counts) if count] == [*chosen, 300]
+
+    netctl("xdp", "rule", "flush", name, netns=server.netns)
+    assert filter.status()["engine"]["rules_apart"] == 0
+
+
 def test_default_drop_with_established_traffic(lab, netctl, pair, mode):
     client, server = pair
     for end in pair:

@@ -4,6 +4,8 @@
 #include <fstream>
 #include <iterator>
 
+#include <malloc.h>
+
 #include "bpf/object.hpp"
 #include "core/command.hpp"
 #include "core/command_docs.hpp"
@@ -57,6 +59,11 @@ int generate(const Command& root, const std::vector<std::string>& words) {
 } // namespace netctl
 
 int main(int argc, char** argv) {
+    // Compiling rules takes and gives back some megabytes many times over: the kernel need not clear
+    // the same pages for us each time.
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    mallopt(M_TOP_PAD, 4 << 20);
     const std::vector<std::string> words(argv + 1, argv + argc);
     netctl::bpf::capture_libbpf_messages();
     try {

@@ -85,7 +85,22 @@ Result<> RawMap::update_batch(const void* keys, const void* values, std::uint32_
 
 Result<> RawMap::read_array(void* values, std::size_t value_size, std::uint32_t count) const {
     auto* value = static_cast<std::byte*>(values);
-    for (std::uint32_t i = 0; i < count; i++)
+    std::uint32_t done = 0, place = 0;
+    std::vector<std::uint32_t> keys(count);
+    while (done < count) {
+        std::uint32_t step = count - done;
+        const int status =
+            bpf_map_lookup_batch(fd_.get(), done == 0 ? nullptr : &place, &place, keys.data(),
+                                 value + done * value_size, &step, nullptr);
+        // The end of the map is told as an error, with what was read up to there.
+        if (status != 0 && errno != ENOENT)
+            break;
+        done += step;
+        if (status != 0 || step == 0)
+            break;
+    }
+    // What has no batches is read one by one.
+    for (std::uint32_t i = done; i < count; i++)
         if (!NETCTL_TRY(lookup(&i, value + i * value_size)))
             return Error::failed(fmt::format("map {} ends at entry {}", name_, i));
     return {};

@@ -249,6 +249,16 @@ Result<> Object::set_autocreate(const std::string& map, bool create) const {
     return {};
 }
 
+Result<> Object::set_autoload(const std::string& name, bool load) const {
+    bpf_program* program = bpf_object__find_program_by_name(object_, name.c_str());
+    if (!program)
+        return Error::failed(fmt::format("the BPF object has no program '{}'", name));
+    const int status = bpf_program__set_autoload(program, load);
+    if (status != 0)
+        return Error::system(-status, fmt::format("cannot choose whether to load '{}'", name));
+    return {};
+}
+
 Result<> Object::load() const {
     libbpf_complaint();
     const int status = bpf_object__load(object_);

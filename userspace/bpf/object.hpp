@@ -95,6 +95,8 @@ class Object {
     Result<> reuse(const std::string& map, const RawMap& existing) const;
     /// Makes the map or leaves it out. Before loading.
     Result<> set_autocreate(const std::string& map, bool create) const;
+    /// Loads the program or leaves it out. Before loading.
+    Result<> set_autoload(const std::string& program, bool load) const;
     /// Verifies and loads. The error has the verifier's last words.
     Result<> load() const;
     /// A loaded map, as a handle of one's own.

@@ -72,6 +72,25 @@ MultibitTrie multibit_trie(const PrefixForest& forest, std::span<const unsigned>
     return MultibitBuilder(forest, strides).run();
 }
 
+std::size_t multibit_entries(const PrefixForest& forest, std::span<const unsigned> strides) {
+    std::size_t entries = std::size_t{1} << strides.front();
+    unsigned depth = strides.front();
+    for (unsigned stride : strides.subspan(1)) {
+        // Prefixes are sorted: those that meet in a node follow each other.
+        const PrefixForest::Node* previous = nullptr;
+        for (std::uint32_t i = forest.root(Family::ipv4); i < forest[forest.root(Family::ipv4)].end;
+             ++i) {
+            if (forest[i].prefix.length <= depth)
+                continue;
+            if (!previous || !previous->key.agrees(forest[i].key, depth))
+                entries += std::size_t{1} << stride;
+            previous = &forest[i];
+        }
+        depth += stride;
+    }
+    return entries;
+}
+
 // ---- path tries ----
 
 namespace {
@@ -136,14 +155,14 @@ PathTries::Root PathTries::add(std::span<const Leaf> leaves) {
 }
 
 std::uint64_t PathTries::build(std::span<const Leaf> leaves, unsigned depth,
-                               std::uint32_t inherited, Walk walk) {
+                               std::uint64_t inherited, Walk walk) {
     if (leaves.empty())
         return NC_NODE_LEAF | inherited;
     *walk.levels = std::max(*walk.levels, ++walk.level);
 
     TrieKey path = leaves.front().key;
     unsigned from = common_bits(leaves);
-    std::uint32_t inside = inherited;
+    std::uint64_t inside = inherited;
     if (leaves.front().length == from) {
         inside = leaves.front().value;
         leaves = leaves.subspan(1);
@@ -171,7 +190,7 @@ std::uint64_t PathTries::build(std::span<const Leaf> leaves, unsigned depth,
         while (next < leaves.size() && leaves[next].key.bits(from, bits) == at)
             ++next;
         std::uint64_t child = build(leaves.subspan(i, next - i), from + bits,
-                                    static_cast<std::uint32_t>(entries_[base + at]), walk);
+                                    entries_[base + at] & ~NC_NODE_FLAGS, walk);
         entries_[base + at] = child;
         i = next;
     }

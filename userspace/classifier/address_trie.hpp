@@ -23,6 +23,9 @@ struct MultibitTrie {
 /// Classes of the forest's IPv4 addresses; `strides` are the bits of each level, 32 together.
 MultibitTrie multibit_trie(const PrefixForest& forest, std::span<const unsigned> strides);
 
+/// What it would take at most, in entries: equal nodes are counted as often as they occur.
+std::size_t multibit_entries(const PrefixForest& forest, std::span<const unsigned> strides);
+
 /// Path tries: nodes look at any bits and skip those in which no keys differ. Several share one
 /// table of entries.
 class PathTries {
@@ -30,7 +33,7 @@ class PathTries {
     struct Leaf {
         TrieKey key;
         unsigned length = 0;
-        std::uint32_t value = 0;
+        std::uint64_t value = 0; ///< below 1 << 56
     };
     struct Root {
         std::uint64_t entry = 0;
@@ -49,7 +52,7 @@ class PathTries {
     };
     /// The entry for `leaves`, which agree in the first `depth` bits and are longer; other keys get
     /// `inherited`.
-    std::uint64_t build(std::span<const Leaf> leaves, unsigned depth, std::uint32_t inherited,
+    std::uint64_t build(std::span<const Leaf> leaves, unsigned depth, std::uint64_t inherited,
                         Walk walk);
     std::vector<std::uint64_t> entries_;
 };

@@ -4,13 +4,17 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstring>
+#include <functional>
+#include <numeric>
 #include <optional>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "classifier/address_trie.hpp"
+#include "classifier/bit_vectors.hpp"
 #include "classifier/cross_trie.hpp"
 #include "classifier/packet_classes.hpp"
 #include "classifier/pieces.hpp"
@@ -132,13 +136,21 @@ void add_family(Paths& paths, nc_path path, const PrefixForest& forest, Family f
 
 void add_ipv4(Output& out, Paths& paths, const Pieces& pieces) {
     std::array<MultibitTrie, 2> both;
-    for (std::size_t i = 0; i < 2; ++i) {
-        const PrefixForest& forest = i == 0 ? pieces.src : pieces.dst;
+    const PrefixForest* const forests[]{&pieces.src, &pieces.dst};
+    auto named = [](const PrefixForest& forest) {
         std::uint32_t root = forest.root(Family::ipv4);
-        if (root != PrefixForest::any && forest[root].end > root + 1)
-            both[i] = multibit_trie(forest, strides);
-    }
-    if (both[0].bytes() + both[1].bytes() > largest_multibit) {
+        return root != PrefixForest::any && forest[root].end > root + 1;
+    };
+    // Making what is not taken would take the longest of all; equal nodes are seldom most of them.
+    std::size_t most = 0;
+    for (const PrefixForest* forest : forests)
+        if (named(*forest))
+            most += multibit_entries(*forest, strides) * sizeof(std::uint16_t);
+    bool small = most <= 2 * largest_multibit;
+    for (std::size_t i = 0; i < 2 && small; ++i)
+        if (named(*forests[i]))
+            both[i] = multibit_trie(*forests[i], strides);
+    if (!small || both[0].bytes() + both[1].bytes() > largest_multibit) {
         add_family(paths, NC_PATH_SRC4, pieces.src, Family::ipv4);
         add_family(paths, NC_PATH_DST4, pieces.dst, Family::ipv4);
         return;
@@ -149,17 +161,58 @@ void add_ipv4(Output& out, Paths& paths, const Pieces& pieces) {
             emit_multibit(out, i == 0 ? "nc_src4" : "nc_dst4", both[i]);
 }
 
-// ---- inputs of the packet class ----
+// ---- inputs of the packet class and of the bit vectors ----
+
+/// What each value of an input maps to: the number for the packet class, and above NC_ROW_SHIFT the
+/// row for the rules apart. Values from starts[i] on map to numbers[i].
+struct InputNumbers {
+    std::vector<std::uint64_t> starts, numbers;
+    std::uint64_t absent = 0;
+
+    /// Either may be null, for one that does not look at the input.
+    static InputNumbers of(const InputClasses* crossed, const InputClasses* apart) {
+        InputNumbers out;
+        auto number = [](const InputClasses* input, std::size_t i) {
+            return input ? std::uint64_t{input->classes[i]} * input->place : 0;
+        };
+        std::size_t c = 0, a = 0; // the interval that the next value is in
+        for (std::uint64_t at = 0;;) {
+            out.starts.push_back(at);
+            out.numbers.push_back(number(crossed, c) | number(apart, a) << NC_ROW_SHIFT);
+            bool more_c = crossed && c + 1 < crossed->starts.size();
+            bool more_a = apart && a + 1 < apart->starts.size();
+            if (!more_c && !more_a)
+                break;
+            at = std::min(more_c ? crossed->starts[c + 1] : ~0ull,
+                          more_a ? apart->starts[a + 1] : ~0ull);
+            c += more_c && crossed->starts[c + 1] == at;
+            a += more_a && apart->starts[a + 1] == at;
+        }
+        out.absent = (crossed ? std::uint64_t{crossed->absent} * crossed->place : 0) |
+                     (apart ? std::uint64_t{apart->absent} << NC_ROW_SHIFT : 0);
+        return out;
+    }
+    /// Of the values from 0 on, one by one.
+    std::vector<std::uint64_t> spread(std::size_t values) const {
+        std::vector<std::uint64_t> out(values);
+        for (std::size_t i = 0; i < starts.size() && starts[i] < values; ++i) {
+            std::size_t end = i + 1 < starts.size() ? std::min(starts[i + 1], values) : values;
+            std::fill(out.begin() + static_cast<std::ptrdiff_t>(starts[i]),
+                      out.begin() + static_cast<std::ptrdiff_t>(end), numbers[i]);
+        }
+        return out;
+    }
+};
 
 /// Intervals of values of `bits` bits as the leaves of a trie: each run of equal values is cut into
 /// aligned blocks.
-std::vector<PathTries::Leaf> interval_leaves(const InputClasses& input, unsigned bits) {
+std::vector<PathTries::Leaf> interval_leaves(const InputNumbers& input, unsigned bits) {
     std::vector<PathTries::Leaf> leaves;
     // Most values of a sparse field are of the class of its highest one: they need no leaves.
-    std::uint32_t usual = input.classes.back();
-    leaves.push_back({{}, 0, usual * input.place});
+    std::uint64_t usual = input.numbers.back();
+    leaves.push_back({{}, 0, usual});
     for (std::size_t i = 0; i < input.starts.size(); ++i) {
-        if (input.classes[i] == usual)
+        if (input.numbers[i] == usual)
             continue;
         std::uint64_t low = input.starts[i];
         std::uint64_t end =
@@ -169,8 +222,7 @@ std::vector<PathTries::Leaf> interval_leaves(const InputClasses& input, unsigned
             free = std::min(free, bits);
             while ((std::uint64_t{1} << free) > end - low)
                 --free;
-            leaves.push_back(
-                {{low << (64 - bits), 0}, bits - free, input.classes[i] * input.place});
+            leaves.push_back({{low << (64 - bits), 0}, bits - free, input.numbers[i]});
             low += std::uint64_t{1} << free;
         }
     }
@@ -181,40 +233,52 @@ class Inputs {
   public:
     Inputs(Output& out, Paths& paths) : out_(out), paths_(paths) {}
 
-    void emit(const PacketClasses& classes, const Pieces& pieces) {
-        for (const InputClasses& input : classes.inputs) {
-            sums_[input.input] = input.sum + 1;
-            switch (input.input) {
+    void emit(const PacketClasses& classes, const BitVectors& vectors, const Pieces& pieces) {
+        std::array<const InputClasses*, NC_INPUTS> crossed{}, apart{};
+        for (const InputClasses& input : classes.inputs)
+            crossed[input.input] = &input;
+        for (const InputClasses& input : vectors.inputs)
+            apart[input.input] = &input;
+        for (std::uint32_t input = 0; input < NC_INPUTS; ++input) {
+            if (!crossed[input] && !apart[input])
+                continue;
+            sums_[input] = crossed[input] ? crossed[input]->sum + 1 : 0;
+            apart_[input] = apart[input] != nullptr;
+            const InputNumbers numbers = InputNumbers::of(crossed[input], apart[input]);
+            switch (input) {
             case NC_INPUT_SPORT:
             case NC_INPUT_DPORT:
             case NC_INPUT_VLAN:
-            case NC_INPUT_ETHER_TYPE: add_16bit(input); break;
-            case NC_INPUT_LEN: paths_.add(NC_PATH_LEN, interval_leaves(input, 32)); break;
+            case NC_INPUT_ETHER_TYPE: add_16bit(input, numbers); break;
+            case NC_INPUT_LEN: paths_.add(NC_PATH_LEN, interval_leaves(numbers, 32)); break;
             case NC_INPUT_ETHER_SRC:
-                paths_.add(NC_PATH_ETHER_SRC, interval_leaves(input, 48));
-                add_absent(input);
+                paths_.add(NC_PATH_ETHER_SRC, interval_leaves(numbers, 48));
+                add_absent(input, numbers);
                 break;
             case NC_INPUT_ETHER_DST:
-                paths_.add(NC_PATH_ETHER_DST, interval_leaves(input, 48));
-                add_absent(input);
+                paths_.add(NC_PATH_ETHER_DST, interval_leaves(numbers, 48));
+                add_absent(input, numbers);
                 break;
-            case NC_INPUT_SRC: add_direct(input, pieces.src.size()); break;
-            case NC_INPUT_DST: add_direct(input, pieces.dst.size()); break;
-            case NC_INPUT_FAMILY: add_direct(input, 3); break;
-            default: add_direct(input, 256); break;
+            case NC_INPUT_SRC: add_direct(input, numbers, pieces.src.size()); break;
+            case NC_INPUT_DST: add_direct(input, numbers, pieces.dst.size()); break;
+            case NC_INPUT_FAMILY: add_direct(input, numbers, 3); break;
+            default: add_direct(input, numbers, 256); break;
             }
         }
         out_.constant("nc_input_sum", {sums_.begin(), sums_.end()});
         out_.constant("nc_input_base", {bases_.begin(), bases_.end()});
         out_.constant("nc_input_absent", {absent_.begin(), absent_.end()});
+        const unsigned width = vectors.words ? 3 : 2;
+        out_.constant("nc_direct_w", width);
+        out_.constant("nc_block_w", width);
         if (!direct_.empty())
-            out_.table("nc_direct", direct_, 2);
+            out_.table("nc_direct", direct_, width);
         if (!index_.empty()) {
             out_.table("nc_index", index_, 1);
-            std::vector<std::uint32_t> blocks;
+            std::vector<std::uint64_t> blocks;
             for (std::uint32_t id = 0; id < blocks_.size(); ++id)
                 blocks.insert(blocks.end(), blocks_[id].begin(), blocks_[id].end());
-            out_.table("nc_block", blocks, 2);
+            out_.table("nc_block", blocks, width);
         }
         std::vector<std::uint32_t> early, used(NC_SUMS), base(NC_SUMS);
         for (std::size_t sum = 1; sum < NC_SUMS; ++sum) {
@@ -226,41 +290,45 @@ class Inputs {
         out_.constant("nc_early_base", base);
         if (!early.empty())
             out_.table("nc_early", early, 2);
+        emit_vectors(vectors);
     }
 
   private:
-    static std::vector<std::uint32_t> spread(const InputClasses& input, std::size_t values) {
-        std::vector<std::uint32_t> numbers(values);
-        for (std::size_t i = 0; i < input.starts.size(); ++i)
-            std::fill(numbers.begin() + static_cast<std::ptrdiff_t>(input.starts[i]), numbers.end(),
-                      input.classes[i] * input.place);
-        return numbers;
+    void emit_vectors(const BitVectors& vectors) {
+        if (!vectors.words)
+            return;
+        out_.constant("nc_apart_words", vectors.words);
+        out_.constant("nc_apart_first", vectors.rules.front());
+        out_.constant("nc_apart_input", {apart_.begin(), apart_.end()});
+        out_.table("nc_aparts", vectors.rules, 2);
+        if (!vectors.rows.empty())
+            out_.table("nc_rows", vectors.rows, 3);
     }
-    void add_absent(const InputClasses& input) {
-        absent_[input.input] = static_cast<std::uint32_t>(direct_.size());
-        direct_.push_back(input.absent * input.place);
+    void add_absent(std::uint32_t input, const InputNumbers& numbers) {
+        absent_[input] = static_cast<std::uint32_t>(direct_.size());
+        direct_.push_back(numbers.absent);
     }
-    void add_direct(const InputClasses& input, std::size_t values) {
-        bases_[input.input] = static_cast<std::uint32_t>(direct_.size());
-        std::vector<std::uint32_t> numbers = spread(input, values);
-        direct_.insert(direct_.end(), numbers.begin(), numbers.end());
-        add_absent(input);
+    void add_direct(std::uint32_t input, const InputNumbers& numbers, std::size_t values) {
+        bases_[input] = static_cast<std::uint32_t>(direct_.size());
+        std::vector<std::uint64_t> all = numbers.spread(values);
+        direct_.insert(direct_.end(), all.begin(), all.end());
+        add_absent(input, numbers);
     }
-    void add_16bit(const InputClasses& input) {
-        bases_[input.input] = static_cast<std::uint32_t>(index_.size());
-        std::vector<std::uint32_t> numbers = spread(input, 65536);
-        for (std::size_t i = 0; i < numbers.size(); i += 64)
-            index_.push_back(blocks_.intern(std::span(numbers).subspan(i, 64)));
-        absent_[input.input] = static_cast<std::uint32_t>(index_.size());
-        index_.push_back(
-            blocks_.intern(std::vector<std::uint32_t>(64, input.absent * input.place)));
+    void add_16bit(std::uint32_t input, const InputNumbers& numbers) {
+        bases_[input] = static_cast<std::uint32_t>(index_.size());
+        std::vector<std::uint64_t> all = numbers.spread(65536);
+        for (std::size_t i = 0; i < all.size(); i += 64)
+            index_.push_back(blocks_.intern(std::span(all).subspan(i, 64)));
+        absent_[input] = static_cast<std::uint32_t>(index_.size());
+        index_.push_back(blocks_.intern(std::vector<std::uint64_t>(64, numbers.absent)));
     }
 
     Output& out_;
     Paths& paths_;
-    std::array<std::uint32_t, NC_INPUTS> sums_{}, bases_{}, absent_{};
-    std::vector<std::uint32_t> direct_, index_;
-    SequencePool<std::uint32_t> blocks_;
+    std::array<std::uint32_t, NC_INPUTS> sums_{}, bases_{}, absent_{}, apart_{};
+    std::vector<std::uint64_t> direct_;
+    std::vector<std::uint32_t> index_;
+    SequencePool<std::uint64_t> blocks_;
 };
 
 // ---- crossing ----
@@ -293,14 +361,19 @@ void emit_crossing(Output& out, const std::string& number, CrossTables tables, M
 
 class CrossingCompiler {
   public:
-    CrossingCompiler(std::span<const Rule> rules, std::span<const SetUse> set_uses)
-        : rules_(rules.size()), pieces_(take_apart(rules, set_uses)) {
+    CrossingCompiler(std::span<const Rule> rules, std::span<const SetUse> set_uses,
+                     const std::vector<bool>& apart)
+        : rules_(rules.size()) {
+        DividedPieces divided = take_apart(rules, set_uses, apart);
+        pieces_ = std::move(divided.crossed);
+        apart_ = std::move(divided.apart);
         out_.compiled().engine = "crossing";
         out_.compiled().set_uses.assign(set_uses.begin(), set_uses.end());
     }
 
     Result<Compiled> run() {
-        PacketClasses classes = NETCTL_TRY(packet_classes(pieces_));
+        PacketClasses classes = NETCTL_TRY(packet_classes(pieces_, memory_budget(rules_), counts_));
+        stage_ = Stage::pairs;
         RuleLists lists(pieces_, classes);
         sort_by_side(classes);
         std::optional<CrossTables> first, second;
@@ -308,14 +381,18 @@ class CrossingCompiler {
             first = NETCTL_TRY(cross(pieces_.src, pieces_.dst, by_src_, lists));
         if (!by_dst_.empty())
             second = NETCTL_TRY(cross(pieces_.dst, pieces_.src, by_dst_, lists));
+        stage_ = Stage::tables;
 
+        BitVectors vectors;
+        if (!apart_.pieces.empty())
+            vectors = NETCTL_TRY(bit_vectors(apart_, memory_budget(rules_)));
         Paths paths;
-        Inputs(out_, paths).emit(classes, pieces_);
+        Inputs(out_, paths).emit(classes, vectors, pieces_);
         out_.constant("nc_classes", classes.count);
         emit_product(classes);
         if (std::ranges::any_of(classes.wild, [](std::uint32_t rule) { return rule != no_rule; }))
             out_.sized("nc_wild", classes.wild);
-        emit_lists(classes, lists, first, second);
+        NETCTL_TRY(emit_lists(classes, lists, first, second));
 
         add_ipv4(out_, paths, pieces_);
         add_family(paths, NC_PATH_SRC6, pieces_.src, Family::ipv6);
@@ -327,8 +404,45 @@ class CrossingCompiler {
         return out_.take();
     }
 
+    /// After a failure: by rule, its share in what grew too big.
+    std::vector<double> shares() const {
+        std::vector<double> by_class(rules_), by_pair(rules_);
+        // Combinations of classes multiply: an input's share is the logarithm of its classes,
+        // divided among its operands, and among those who ask for them.
+        for (std::uint32_t input = 0; input < NC_INPUTS; ++input) {
+            if (counts_[input] < 2)
+                continue;
+            std::vector<std::uint32_t> asked(pieces_.operands(input));
+            each_condition(input, [&](std::uint32_t, std::uint32_t operand) { ++asked[operand]; });
+            const double each = std::log2(counts_[input]) / static_cast<double>(asked.size());
+            each_condition(input, [&](std::uint32_t rule, std::uint32_t operand) {
+                by_class[rule] += each / asked[operand];
+            });
+        }
+        // Pairs of prefixes: in how many rows or columns a piece makes a difference.
+        for (const Piece& piece : pieces_.pieces)
+            by_pair[piece.rule] += std::min(pieces_.src[piece.src].end - piece.src,
+                                            pieces_.dst[piece.dst].end - piece.dst);
+        if (stage_ == Stage::classes)
+            return by_class;
+        if (stage_ == Stage::pairs)
+            return by_pair;
+        const double classes = std::accumulate(by_class.begin(), by_class.end(), 1e-9),
+                     pairs = std::accumulate(by_pair.begin(), by_pair.end(), 1e-9);
+        for (std::size_t rule = 0; rule < rules_; ++rule)
+            by_pair[rule] = by_pair[rule] / pairs + by_class[rule] / classes;
+        return by_pair;
+    }
+
   private:
     using Update = CrossTrie::Update;
+
+    template <class Use> void each_condition(std::uint32_t input, Use use) const {
+        for (const Piece& piece : pieces_.pieces)
+            for (std::uint32_t condition : pieces_.shapes[piece.shape])
+                if (Pieces::input_of(condition) == input)
+                    use(piece.rule, Pieces::operand_of(condition));
+    }
 
     /// Classes of families without a trie, by nc_has: neither, IPv4, IPv6.
     void emit_families() {
@@ -399,9 +513,9 @@ class CrossingCompiler {
         return trie.tables();
     }
 
-    void emit_lists(const PacketClasses& classes, const RuleLists& lists,
-                    const std::optional<CrossTables>& first,
-                    const std::optional<CrossTables>& second) {
+    Result<> emit_lists(const PacketClasses& classes, const RuleLists& lists,
+                        const std::optional<CrossTables>& first,
+                        const std::optional<CrossTables>& second) {
         std::vector<std::uint32_t> used;
         for (const auto& tables : {first, second})
             if (tables)
@@ -414,11 +528,14 @@ class CrossingCompiler {
                 emit_crossing(out_, "1", *first, rule);
             if (second)
                 emit_crossing(out_, "2", *second, rule);
-            return;
+            return {};
         }
         if (used.empty())
-            return;
-        ListTables tables = lists.tables(used);
+            return {};
+        // Rows that repeat are stored once, but all of them are looked at.
+        ListTables tables;
+        if (std::size_t entries = lists.tables(used, memory_budget(rules_) * 16, tables))
+            return too_big("combinations of prefixes and other fields", entries / 16);
         auto offset = [&](std::uint32_t list) { return tables.offsets[list]; };
         if (first)
             emit_crossing(out_, "1", *first, offset);
@@ -429,18 +546,57 @@ class CrossingCompiler {
         if (tables.block_bits)
             out_.sized("nc_blocks", tables.blocks);
         out_.sized("nc_firsts", tables.firsts);
+        return {};
     }
 
     std::size_t rules_;
-    Pieces pieces_;
+    Pieces pieces_, apart_;
+    std::array<std::uint32_t, NC_INPUTS> counts_{}; ///< classes of each input
+    enum class Stage : std::uint8_t { classes, pairs, tables } stage_ = Stage::classes;
     Output out_;
     std::vector<std::vector<Update>> by_src_, by_dst_; ///< by row
 };
 
+/// Takes those with the greatest shares out of the `crossed` rules; returns how many. More with each
+/// attempt, so that there are few, and all of them where few would be left.
+std::size_t set_apart(std::vector<bool>& apart, const std::vector<double>& shares,
+                      std::size_t crossed, unsigned attempt) {
+    std::vector<std::uint32_t> order;
+    for (std::uint32_t rule = 0; rule < apart.size(); ++rule)
+        if (!apart[rule])
+            order.push_back(rule);
+    const std::size_t part = attempt < 2 ? 8 : attempt < 4 ? 4 : 2;
+    // A word of a row holds 64 rules: fewer cost as much.
+    std::size_t count = (crossed / part + 63) / 64 * 64;
+    if (count + 32 >= crossed)
+        count = crossed;
+    std::ranges::stable_sort(order, std::greater<>(),
+                             [&](std::uint32_t rule) { return shares[rule]; });
+    for (std::size_t i = 0; i < count; ++i)
+        apart[order[i]] = true;
+    return count;
+}
+
 } // namespace
 
 Result<Compiled> compile_crossing(std::span<const Rule> rules, std::span<const SetUse> set_uses) {
-    return CrossingCompiler(rules, set_uses).run();
+    std::vector<bool> apart(rules.size());
+    std::size_t count = 0;
+    std::string reason;
+    for (unsigned attempt = 0;; ++attempt) {
+        CrossingCompiler compiler(rules, set_uses, apart);
+        Result<Compiled> compiled = compiler.run();
+        if (compiled) {
+            compiled->rules_apart = count;
+            compiled->reason = reason;
+            return compiled;
+        }
+        if (compiled.error().kind != ErrorKind::usage || count == rules.size())
+            return compiled;
+        if (attempt == 0)
+            reason = compiled.error().what;
+        count += set_apart(apart, compiler.shares(), rules.size() - count, attempt);
+    }
 }
 
 } // namespace netctl::classifier

@@ -17,8 +17,9 @@ constexpr std::size_t memory_budget(std::size_t rules) {
     return (std::size_t{2} << 20) + rules * 1536;
 }
 
-/// `set_uses` are those of the rules, in the order of their bits. Fails with ErrorKind::usage if the
-/// tables would go beyond the budget; the error says which part of the rules is to blame.
+/// `set_uses` are those of the rules, in the order of their bits. Rules that would take the tables
+/// beyond the budget stand apart as bit vectors: Compiled::rules_apart of them, for
+/// Compiled::reason. Fails with ErrorKind::usage if these go beyond it, too.
 Result<Compiled> compile_crossing(std::span<const Rule> rules, std::span<const SetUse> set_uses);
 
 } // namespace netctl::classifier

@@ -52,7 +52,7 @@ Result<Compiled> compile(std::span<const Rule> rules) {
     Result<Compiled> linear = compile_linear(rules, uses);
     if (!linear)
         return std::move(crossing).error();
-    linear->engine = fmt::format("linear: {}", crossing.error().what);
+    linear->reason = crossing.error().what;
     return linear;
 }
 

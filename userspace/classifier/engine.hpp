@@ -37,7 +37,10 @@ struct SetUse {
 };
 
 struct Compiled {
-    std::string engine; ///< which form was chosen, for `status`
+    std::string engine; ///< which form was chosen, for `status`: crossing or linear
+    /// Rules of the crossing form that cost a little more each, being bit vectors.
+    std::size_t rules_apart = 0;
+    std::string reason; ///< why some rules stand apart, or why the form is linear
     std::vector<Table> tables;
     std::vector<Constant> constants;
     std::vector<SetUse> set_uses; ///< at most NC_MAX_SET_USES
@@ -54,8 +57,9 @@ struct Compiled {
 constexpr std::size_t max_rules = NC_COUNTER_CHUNK * NC_COUNTER_CHUNKS;
 
 /// Compiles rules, first match wins; what the kernel returns is the position in `rules`. Takes the
-/// crossing engine, whose cost does not grow with the rules, or for rules whose tables would go
-/// beyond its budget the linear one; then Compiled::engine is "linear: " and the reason.
+/// crossing engine, whose cost does not grow with the rules; those that would make its tables
+/// explode stand apart, at a step for each 64 of them. Only if that takes too much memory as well,
+/// the form is linear.
 /// Fails with ErrorKind::usage and the reason when the rules go beyond what both hold.
 Result<Compiled> compile(std::span<const Rule> rules);
 

@@ -28,7 +28,7 @@ using testing::RuleStyle;
 /// Compares one rule set on `count` packets; returns how many pairs were compared.
 std::size_t compare(const std::vector<Rule>& rules, const Compiled& compiled,
                     std::span<const nc_packet> packets, const std::string& what) {
-    Result<ClassifierRun> run = ClassifierRun::load(compiled);
+    Result<ClassifierRun> run = ClassifierRun::load(compiled, ClassifierRun::Use::classify);
     if (!run) {
         ADD_FAILURE() << what << ": " << run.error().what;
         return 0;
@@ -73,7 +73,7 @@ TEST(EngineProg, RandomRuleSetsMatchLikeTheReference) {
     const std::uint64_t first = environment("NETCTL_FUZZ_SEED", 1);
     const std::uint64_t sets =
         environment("NETCTL_FUZZ_SETS", environment("NETCTL_FUZZ_CASES", 270 * 4096) / 4096 + 1);
-    std::size_t pairs = 0, linear = 0;
+    std::size_t pairs = 0, linear = 0, with_apart = 0;
     for (std::uint64_t seed = first; seed < first + sets; ++seed) {
         RuleFuzz fuzz(seed);
         auto style = static_cast<RuleStyle>(seed % testing::rule_styles);
@@ -83,13 +83,15 @@ TEST(EngineProg, RandomRuleSetsMatchLikeTheReference) {
         Result<Compiled> compiled = compile(rules);
         ASSERT_TRUE(compiled) << compiled.error().what;
         linear += compiled->engine != "crossing";
+        with_apart += compiled->rules_apart > 0;
         pairs += compare(rules, *compiled, packets_near(fuzz, rules, 4096),
-                         fmt::format("seed {}, {}, {} rules, {}", seed, to_string(style),
-                                     rules.size(), compiled->engine));
+                         fmt::format("seed {}, {}, {} rules, {}, {} apart", seed, to_string(style),
+                                     rules.size(), compiled->engine, compiled->rules_apart));
         if (HasFailure())
             return;
     }
-    fmt::print("{} pairs of rule set and packet; {} of {} sets linear\n", pairs, linear, sets);
+    fmt::print("{} pairs of rule set and packet; of {} sets {} with rules apart, {} linear\n",
+               pairs, sets, with_apart, linear);
 }
 
 TEST(EngineProg, LinearFormMatchesLikeTheReference) {

@@ -19,8 +19,6 @@ constexpr std::size_t largest_product = 1u << 22;
 /// Words in sets of shapes or operands that the compiler holds at a time: 128 MiB.
 constexpr std::size_t largest_pool = 1u << 24;
 
-using SetPool = SequencePool<std::uint64_t>;
-
 /// Which early product an input goes into when there are many: fields that rules tend to name
 /// together have few different combinations.
 std::uint32_t early_sum(std::uint32_t input) {
@@ -65,8 +63,13 @@ struct Classes {
 
 class Builder {
   public:
-    explicit Builder(const Pieces& pieces)
-        : pieces_(pieces), shapes_(pieces.shapes.size()), satisfiable_(shapes_) {
+    Builder(const Pieces& pieces, std::size_t budget)
+        : pieces_(pieces),
+          largest_early_(std::min(largest_early, budget / 4)),
+          largest_product_(std::min(largest_product, budget)),
+          largest_pool_(std::min(largest_pool, budget / 2)),
+          shapes_(pieces.shapes.size()),
+          satisfiable_(shapes_) {
         for (std::uint32_t shape = 0; shape < shapes_; ++shape)
             satisfiable_.set(shape);
         first_.assign(shapes_, no_rule);
@@ -82,9 +85,9 @@ class Builder {
         }
     }
 
-    Result<PacketClasses> run() {
+    Result<PacketClasses> run(std::array<std::uint32_t, NC_INPUTS>& counts) {
         for (std::uint32_t input : by_use())
-            NETCTL_TRY(add_input(input));
+            NETCTL_TRY(add_input(input, counts[input]));
         NETCTL_TRY(multiply());
         return std::move(out_);
     }
@@ -120,95 +123,14 @@ class Builder {
 
     // ---- classes of one input ----
 
-    /// Intervals of values, and which operands hold in each. Returns the operand sets; `classes`
-    /// and `absent` number them.
-    SetPool operand_classes(InputClasses& input) const {
-        return input.input == NC_INPUT_SRC   ? list_classes(input, pieces_.src, pieces_.src_lists)
-               : input.input == NC_INPUT_DST ? list_classes(input, pieces_.dst, pieces_.dst_lists)
-                                             : value_classes(input);
-    }
-
-    SetPool value_classes(InputClasses& input) const {
-        const std::vector<ValueSet>& operands = pieces_.values[input.input];
-        struct Edge {
-            std::uint64_t at;
-            std::uint32_t operand;
-        };
-        std::vector<Edge> edges; // an operand begins or ends to hold
-        BitSet absent(operands.size());
-        for (std::uint32_t i = 0; i < operands.size(); ++i) {
-            for (const Range& range : operands[i].ranges) {
-                edges.push_back({range.low, i});
-                if (range.high < highest_value(input.input))
-                    edges.push_back({range.high + 1, i});
-            }
-            if (operands[i].absent)
-                absent.set(i);
-        }
-        std::ranges::sort(edges, {}, &Edge::at);
-
-        SetPool sets;
-        BitSet holds(operands.size());
-        std::uint64_t at = 0;
-        for (std::size_t i = 0; sets.items() <= largest_pool;) {
-            for (; i < edges.size() && edges[i].at == at; ++i)
-                holds.flip(edges[i].operand);
-            input.starts.push_back(at);
-            input.classes.push_back(sets.intern(holds.words()));
-            if (i == edges.size())
-                break;
-            at = edges[i].at;
-        }
-        input.absent = sets.intern(absent.words());
-        return sets;
-    }
-
-    static SetPool list_classes(InputClasses& input, const PrefixForest& forest,
-                                const std::vector<PrefixList>& lists) {
-        std::vector<std::vector<std::uint32_t>> lists_at(forest.size());
-        BitSet families[2] = {BitSet(lists.size()), BitSet(lists.size())};
-        BitSet negated(lists.size());
-        for (std::uint32_t i = 0; i < lists.size(); ++i) {
-            if (lists[i].negated)
-                negated.set(i);
-            for (const Prefix& prefix : lists[i].prefixes) {
-                lists_at[forest.find(prefix)].push_back(i);
-                families[prefix.address.family == Family::ipv6].set(i);
-            }
-        }
-        SetPool sets;
-        std::vector<BitSet> members{BitSet(lists.size())}; // by depth: the lists that hold the node
-        std::vector<std::uint32_t> path{PrefixForest::any};
-        input.starts = {0};
-        input.classes = {sets.intern(members.front().words())}; // no address is in no list
-        for (std::uint32_t node = 1; node < forest.size() && sets.items() <= largest_pool; ++node) {
-            while (path.back() != forest[node].parent)
-                path.pop_back();
-            path.push_back(node);
-            members.resize(path.size());
-            BitSet& inside = members.back() = members[path.size() - 2];
-            for (std::uint32_t list : lists_at[node])
-                inside.set(list);
-            BitSet holds = inside;
-            negated.each([&](std::uint32_t list) {
-                if (families[forest[node].prefix.address.family == Family::ipv6].test(list))
-                    holds.flip(list);
-            });
-            input.starts.push_back(node);
-            input.classes.push_back(sets.intern(holds.words()));
-        }
-        input.absent = input.classes.front();
-        return sets;
-    }
-
     /// Which operands hold -> which shapes are satisfied as far as this input goes.
-    Result<> add_input(std::uint32_t number) {
+    Result<> add_input(std::uint32_t number, std::uint32_t& count) {
         InputClasses input;
         input.input = number;
-        SetPool operands = operand_classes(input);
-        input.count = operands.size();
-        if (operands.items() > largest_pool ||
-            std::size_t{operands.size()} * (shapes_ / 64 + 1) > largest_pool) {
+        SetPool operands = operand_classes(pieces_, input, largest_pool_);
+        count = input.count = operands.size();
+        if (operands.items() > largest_pool_ ||
+            std::size_t{operands.size()} * (shapes_ / 64 + 1) > largest_pool_) {
             out_.inputs.push_back(std::move(input));
             return explodes("by one field");
         }
@@ -223,6 +145,7 @@ class Builder {
                 }
         }
         Classes classes{{}, 1u << number};
+        const BitSet decided = decided_by(classes.inputs);
         std::vector<std::uint32_t> renumbered;
         for (std::uint32_t id = 0; id < operands.size(); ++id) {
             BitSet satisfied = unasked;
@@ -230,7 +153,7 @@ class Builder {
                 for (std::uint32_t shape : asked[operand])
                     satisfied.set(shape);
             });
-            renumbered.push_back(intern(classes, std::move(satisfied)));
+            renumbered.push_back(intern(classes, decided, satisfied));
         }
         for (std::uint32_t& id : input.classes)
             id = renumbered[id];
@@ -249,23 +172,23 @@ class Builder {
     /// Takes out of a set of shapes those that cannot matter any more: a rule that matches
     /// whatever the addresses are hides all shapes whose rules come later. Without this, rules on
     /// several sets would make a class of each combination of answers.
-    std::uint32_t intern(Classes& classes, BitSet satisfied) const {
+    std::uint32_t intern(Classes& classes, const BitSet& decided, BitSet& satisfied) const {
         std::uint32_t hides = no_rule;
-        satisfied.each([&](std::uint32_t shape) {
-            if ((inputs_of_[shape] & ~classes.inputs) == 0)
-                hides = std::min(hides, wild_[shape]);
-        });
-        if (hides != no_rule) {
-            // Shapes are numbered in the order of their first rules.
-            auto end = std::ranges::upper_bound(first_, hides) - first_.begin();
-            BitSet kept(shapes_);
-            satisfied.each([&](std::uint32_t shape) {
-                if (shape < end)
-                    kept.set(shape);
-            });
-            satisfied = std::move(kept);
-        }
+        satisfied.each_common(decided,
+                              [&](std::uint32_t shape) { hides = std::min(hides, wild_[shape]); });
+        if (hides != no_rule) // shapes are numbered in the order of their first rules
+            satisfied.cut(
+                static_cast<std::size_t>(std::ranges::upper_bound(first_, hides) - first_.begin()));
         return classes.sets.intern(satisfied.words());
+    }
+
+    /// Shapes of rules without addresses that look at none but these inputs.
+    BitSet decided_by(std::uint32_t inputs) const {
+        BitSet decided(shapes_);
+        for (std::uint32_t shape = 0; shape < shapes_; ++shape)
+            if (wild_[shape] != no_rule && (inputs_of_[shape] & ~inputs) == 0)
+                decided.set(shape);
+        return decided;
     }
 
     // ---- products ----
@@ -274,7 +197,8 @@ class Builder {
     Result<Classes> product(const std::vector<std::size_t>& members, std::size_t largest,
                             std::vector<std::uint32_t>& table) {
         Classes classes{{}, decided_};
-        table = {intern(classes, satisfiable_)};
+        BitSet both = satisfiable_;
+        table = {intern(classes, decided_by(decided_), both)};
         for (std::size_t member : members) {
             InputClasses& input = out_.inputs[member];
             const Classes& factor = by_input_[member];
@@ -283,14 +207,13 @@ class Builder {
                 return explodes("in combination");
             // Only different combinations are computed, then the table is filled by number.
             Classes next{{}, classes.inputs | factor.inputs};
+            const BitSet decided = decided_by(next.inputs);
             std::vector<std::uint32_t> pairs(std::size_t{classes.sets.size()} * input.count);
             for (std::uint32_t a = 0; a < classes.sets.size(); ++a) {
-                BitSet left(classes.sets[a]);
                 for (std::uint32_t b = 0; b < input.count; ++b) {
-                    BitSet both(factor.sets[b]);
-                    both &= left;
-                    pairs[std::size_t{a} * input.count + b] = intern(next, std::move(both));
-                    if (next.sets.items() > largest_pool)
+                    both.assign_common(classes.sets[a], factor.sets[b]);
+                    pairs[std::size_t{a} * input.count + b] = intern(next, decided, both);
+                    if (next.sets.items() > largest_pool_)
                         return explodes("in combination");
                 }
             }
@@ -324,7 +247,7 @@ class Builder {
                 continue;
             for (std::size_t member : groups[sum])
                 out_.inputs[member].sum = sum;
-            Classes classes = NETCTL_TRY(product(groups[sum], largest_early, out_.early[sum]));
+            Classes classes = NETCTL_TRY(product(groups[sum], largest_early_, out_.early[sum]));
             groups[0].push_back(out_.inputs.size());
             InputClasses factor;
             factor.input = out_.inputs[groups[sum].front()].input;
@@ -333,7 +256,7 @@ class Builder {
             out_.inputs.push_back(std::move(factor));
             by_input_.push_back(std::move(classes));
         }
-        Classes classes = NETCTL_TRY(product(groups[0], largest_product, out_.product));
+        Classes classes = NETCTL_TRY(product(groups[0], largest_product_, out_.product));
         for (std::size_t i = inputs; i < out_.inputs.size(); ++i)
             for (std::uint32_t& number : out_.early[out_.inputs[i].sum])
                 number *= out_.inputs[i].place;
@@ -359,6 +282,8 @@ class Builder {
     }
 
     const Pieces& pieces_;
+    std::size_t largest_early_, largest_product_; ///< entries
+    std::size_t largest_pool_;                    ///< words
     std::uint32_t shapes_;
     BitSet satisfiable_;               ///< shapes that inputs with a single class leave possible
     std::uint32_t decided_ = 0;        ///< those inputs, as a bit mask
@@ -371,8 +296,10 @@ class Builder {
 
 } // namespace
 
-Result<PacketClasses> packet_classes(const Pieces& pieces) {
-    return Builder(pieces).run();
+Result<PacketClasses> packet_classes(const Pieces& pieces, std::size_t budget,
+                                     std::array<std::uint32_t, NC_INPUTS>& counts) {
+    counts = {};
+    return Builder(pieces, budget).run(counts);
 }
 
 } // namespace netctl::classifier

@@ -4,26 +4,16 @@
 // class satisfy the same shapes, as far as rules that matter are concerned.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
+#include "classifier/operand_classes.hpp"
 #include "classifier/pieces.hpp"
 
 namespace netctl::classifier {
 
 constexpr std::uint32_t no_rule = ~0u;
-
-/// An input's values, as intervals with classes of their own. The values of NC_INPUT_SRC and
-/// NC_INPUT_DST are address classes.
-struct InputClasses {
-    std::uint32_t input = 0;
-    std::vector<std::uint64_t> starts; ///< first value of each interval, ascending from 0
-    std::vector<std::uint32_t> classes;
-    std::uint32_t absent = 0; ///< class of packets without the field
-    std::uint32_t count = 0;
-    std::uint32_t sum = 0; ///< which index it is a digit of: 0 the last product, else an early one
-    std::uint32_t place = 1; ///< the digit's value
-};
 
 struct PacketClasses {
     std::vector<InputClasses> inputs; ///< only those that tell packets apart
@@ -36,7 +26,9 @@ struct PacketClasses {
     std::vector<std::uint32_t> wild;
 };
 
-/// Fails, naming the key that has the most classes, if the products go beyond what is sensible.
-Result<PacketClasses> packet_classes(const Pieces& pieces);
+/// Fails, naming the key that has the most classes, if the products would take more than `budget`
+/// bytes; `counts` then has the number of classes of each input, as far as it was found.
+Result<PacketClasses> packet_classes(const Pieces& pieces, std::size_t budget,
+                                     std::array<std::uint32_t, NC_INPUTS>& counts);
 
 } // namespace netctl::classifier

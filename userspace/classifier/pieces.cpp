@@ -83,14 +83,37 @@ struct Side {
 
 class TakeApart {
   public:
-    TakeApart(std::span<const Rule> rules, std::span<const SetUse> set_uses)
-        : rules_(rules), set_uses_(set_uses) {}
+    /// `crossed`: prefixes are crossed; otherwise they are lists.
+    TakeApart(std::span<const Rule> rules, std::span<const SetUse> set_uses, bool crossed)
+        : rules_(rules), set_uses_(set_uses), most_crossed_(crossed ? max_crossed_prefixes : 0) {}
 
-    Pieces run() {
-        for (std::uint32_t i = 0; i < rules_.size(); ++i)
-            take(i);
-        out_.src.build();
-        out_.dst.build();
+    void take(std::uint32_t position) {
+        const Rule& rule = rules_[position];
+        Side src, dst;
+        // A negated mark of several bytes is a union, hence alternatives.
+        std::vector<Conditions> alternatives(1);
+        lists_.clear();
+        for (const Match& match : rule.matches) {
+            bool address = match.key == Key::src || match.key == Key::dst;
+            Side& side = match.key == Key::src ? src : dst;
+            if (!match.set.empty())
+                set_match(match, alternatives);
+            else if (address && !match.negated && match.prefixes.size() <= most_crossed_)
+                side = {match.prefixes, false};
+            else if (address)
+                list_match(match);
+            else if (match.masked)
+                masked_match(match, alternatives);
+            else
+                range_match(match, alternatives);
+        }
+        for (Conditions& conditions : alternatives)
+            place(position, src, dst, conditions);
+    }
+    /// What was taken so far; its forests are not built yet.
+    Pieces& pieces() { return out_; }
+    /// Gives each piece its nodes of the forests, which are built now.
+    Pieces finish() {
         for (const Box& box : boxes_)
             out_.pieces.push_back({box.rule, box.src ? out_.src.find(*box.src) : PrefixForest::any,
                                    box.dst ? out_.dst.find(*box.dst) : PrefixForest::any,
@@ -112,30 +135,6 @@ class TakeApart {
             at->second = {intersection(at->second.ranges, set.ranges),
                           at->second.absent && set.absent};
         return at->second.absent || !at->second.ranges.empty();
-    }
-
-    void take(std::uint32_t position) {
-        const Rule& rule = rules_[position];
-        Side src, dst;
-        // A negated mark of several bytes is a union, hence alternatives.
-        std::vector<Conditions> alternatives(1);
-        lists_.clear();
-        for (const Match& match : rule.matches) {
-            bool address = match.key == Key::src || match.key == Key::dst;
-            Side& side = match.key == Key::src ? src : dst;
-            if (!match.set.empty())
-                set_match(match, alternatives);
-            else if (address && !match.negated && match.prefixes.size() <= max_crossed_prefixes)
-                side = {match.prefixes, false};
-            else if (address)
-                list_match(match);
-            else if (match.masked)
-                masked_match(match, alternatives);
-            else
-                range_match(match, alternatives);
-        }
-        for (Conditions& conditions : alternatives)
-            place(position, src, dst, conditions);
     }
 
     void set_match(const Match& match, std::vector<Conditions>& alternatives) const {
@@ -269,6 +268,7 @@ class TakeApart {
 
     std::span<const Rule> rules_;
     std::span<const SetUse> set_uses_;
+    std::size_t most_crossed_; ///< prefixes of a match that is crossed
     Pieces out_;
     std::vector<Box> boxes_;
     std::vector<std::uint32_t> lists_; ///< conditions of the present rule on prefix lists
@@ -292,8 +292,22 @@ std::uint64_t highest_value(std::uint32_t input) {
     }
 }
 
-Pieces take_apart(std::span<const Rule> rules, std::span<const SetUse> set_uses) {
-    return TakeApart(rules, set_uses).run();
+DividedPieces take_apart(std::span<const Rule> rules, std::span<const SetUse> set_uses,
+                         const std::vector<bool>& apart) {
+    TakeApart crossed(rules, set_uses, true), rest(rules, set_uses, false);
+    for (std::uint32_t i = 0; i < rules.size(); ++i)
+        (apart[i] ? rest : crossed).take(i);
+    // An address has one class, whoever asks about it.
+    Pieces &all = crossed.pieces(), &others = rest.pieces();
+    all.src.add(others.src);
+    all.dst.add(others.dst);
+    all.src.build();
+    all.dst.build();
+    if (std::ranges::find(apart, true) != apart.end()) {
+        others.src = all.src;
+        others.dst = all.dst;
+    }
+    return {crossed.finish(), rest.finish()};
 }
 
 } // namespace netctl::classifier

@@ -69,7 +69,16 @@ struct Pieces {
 /// Highest value of an input; every input but those two has values of its own.
 std::uint64_t highest_value(std::uint32_t input);
 
-/// `set_uses` are those of the rules, in the order of their bits.
-Pieces take_apart(std::span<const Rule> rules, std::span<const SetUse> set_uses);
+/// The pieces of the rules that are crossed, and of those that stand apart. The latter have
+/// conditions on lists instead of prefixes to cross. Both have the same forests.
+struct DividedPieces {
+    Pieces crossed;
+    Pieces apart;
+};
+
+/// `set_uses` are those of the rules, in the order of their bits; `apart` says for each rule whether
+/// it stands apart.
+DividedPieces take_apart(std::span<const Rule> rules, std::span<const SetUse> set_uses,
+                         const std::vector<bool>& apart);
 
 } // namespace netctl::classifier

@@ -39,6 +39,10 @@ class PrefixForest {
     static constexpr std::uint32_t any = 0;
 
     void add(const Prefix& prefix) { prefixes_.push_back(prefix); }
+    /// Adds what was added to `other`.
+    void add(const PrefixForest& other) {
+        prefixes_.insert(prefixes_.end(), other.prefixes_.begin(), other.prefixes_.end());
+    }
     /// Ends adding; nodes have numbers from here on.
     void build();
 

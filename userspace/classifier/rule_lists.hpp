@@ -38,14 +38,19 @@ class RuleLists {
     /// A measure of the memory taken.
     std::size_t items() const { return lists_.items() + batches_.items(); }
 
-    /// `used` are the lists that are wanted.
-    ListTables tables(std::span<const std::uint32_t> used) const;
+    /// Makes the tables for the lists that are wanted. If these have more than `most` pairs of a
+    /// profile and a packet class, returns how many instead, otherwise 0.
+    std::size_t tables(std::span<const std::uint32_t> used, std::size_t most,
+                       ListTables& out) const;
     /// First rule of a list; what a list means if there is one packet class only.
     std::uint32_t first_rule(std::uint32_t list) const;
 
   private:
-    template <class Use>
-    void rows(const SequencePool<std::uint32_t>& profiles, std::size_t size, Use use) const;
+    template <class Position>
+    void row(std::span<const std::uint32_t> shapes, std::vector<Position>& row,
+             std::vector<std::uint64_t>& left) const;
+    template <class Position>
+    void fill(const SequencePool<std::uint32_t>& profiles, ListTables& out) const;
 
     const Pieces& pieces_;
     const PacketClasses& classes_;

@@ -7,7 +7,9 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 namespace netctl::classifier {
@@ -32,8 +34,7 @@ template <class T> class SequencePool {
         const std::uint32_t hash = hash_of(sequence);
         std::size_t slot = hash & (slots_.size() - 1);
         for (; slots_[slot] != free_slot; slot = (slot + 1) & (slots_.size() - 1))
-            if (hashes_[slots_[slot]] == hash &&
-                std::ranges::equal((*this)[slots_[slot]], sequence))
+            if (hashes_[slots_[slot]] == hash && same((*this)[slots_[slot]], sequence))
                 return slots_[slot];
         slots_[slot] = size();
         hashes_.push_back(hash);
@@ -45,13 +46,33 @@ template <class T> class SequencePool {
   private:
     static constexpr std::uint32_t free_slot = ~0u;
 
+    static bool same(std::span<const T> a, std::span<const T> b) {
+        static_assert(std::has_unique_object_representations_v<T>);
+        return a.size() == b.size() &&
+               (a.empty() || std::memcmp(a.data(), b.data(), a.size_bytes()) == 0);
+    }
+
     static std::uint32_t hash_of(std::span<const T> sequence) {
-        std::uint64_t h = sequence.size();
-        for (T x : sequence) {
-            h = (h ^ x) * 0x9e3779b97f4a7c15ull;
-            h ^= h >> 32;
+        // Two words at a time in two chains: one would wait for each multiplication.
+        const std::span<const std::byte> bytes = std::as_bytes(sequence);
+        std::uint64_t a = bytes.size(), b = ~a;
+        std::size_t i = 0;
+        for (; i + 16 <= bytes.size(); i += 16) {
+            a = std::rotl(a ^ word(bytes.data() + i, 8), 29) * 0x9e3779b97f4a7c15ull;
+            b = std::rotl(b ^ word(bytes.data() + i + 8, 8), 31) * 0xbf58476d1ce4e5b9ull;
         }
-        return static_cast<std::uint32_t>(h);
+        for (; i < bytes.size(); i += std::min<std::size_t>(8, bytes.size() - i))
+            a = std::rotl(a ^ word(bytes.data() + i, std::min<std::size_t>(8, bytes.size() - i)),
+                          29) *
+                0x9e3779b97f4a7c15ull;
+        a ^= std::rotl(b, 17);
+        a = (a ^ a >> 32) * 0x94d049bb133111ebull;
+        return static_cast<std::uint32_t>(a >> 32);
+    }
+    static std::uint64_t word(const std::byte* at, std::size_t size) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, at, size);
+        return word;
     }
     void grow() {
         slots_.assign(std::max<std::size_t>(64, slots_.size() * 2), free_slot);
@@ -100,6 +121,24 @@ class BitSet {
         for (std::size_t i = 0; i < words_.size(); ++i)
             words_[i] &= other.words_[i];
         return *this;
+    }
+    /// Becomes what both have; keeps its memory.
+    void assign_common(std::span<const std::uint64_t> a, std::span<const std::uint64_t> b) {
+        for (std::size_t i = 0; i < words_.size(); ++i)
+            words_[i] = a[i] & b[i];
+    }
+    /// Loses the members from `end` on.
+    void cut(std::size_t end) {
+        if (end / 64 >= words_.size())
+            return;
+        words_[end / 64] &= (1ull << end % 64) - 1;
+        std::fill(words_.begin() + static_cast<std::ptrdiff_t>(end / 64) + 1, words_.end(), 0);
+    }
+    /// Calls `visit(i)` for what both have.
+    template <class Visit> void each_common(const BitSet& other, Visit visit) const {
+        for (std::size_t i = 0; i < words_.size(); ++i)
+            for (std::uint64_t word = words_[i] & other.words_[i]; word; word &= word - 1)
+                visit(static_cast<std::uint32_t>(i * 64 + std::countr_zero(word)));
     }
     /// Calls `visit(i)` for the members in ascending order.
     template <class Visit> void each(Visit visit) const { each_in(words_, visit); }

@@ -220,9 +220,13 @@ Result<> fill_sets(const bpf::Object& object, const OpenedSets& opened) {
 }
 
 Result<> set_constants(const bpf::Object& object, const GenerationRequest& request,
-                       const std::vector<nc_set_use>& uses) {
+                       const std::vector<nc_set_use>& uses, const std::vector<nc_action>& actions) {
+    std::uint32_t used = 0;
+    for (const nc_action& action : actions)
+        used |= action.flags;
     const PointState& state = *request.state;
-    const std::array<std::pair<const char*, std::uint32_t>, 5> numbers{{
+    const std::array<std::pair<const char*, std::uint32_t>, 6> numbers{{
+        {"actions_used", used},
         {"wanted", wanted_fields(state.rules)},
         {"default_verdict", state.point.default_verdict},
         {"unparsed_verdict", state.point.unparsed_verdict},
@@ -265,13 +269,16 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     state.point.abi_version = NC_ABI_VERSION;
     state.point.rules = static_cast<__u32>(state.rules.size());
     state.point.records = static_cast<__u32>(records.size());
+    state.point.engine = compiled.engine == "linear" ? NC_ENGINE_LINEAR : NC_ENGINE_CROSSING;
+    state.point.rules_apart = static_cast<__u32>(compiled.rules_apart);
+    state.point.table_bytes = compiled.memory();
 
     // Before loading: shapes, constants, and what is taken over.
     for (const classifier::Table& table : compiled.tables)
         NETCTL_TRY(object.set_table(table.name, table.bytes));
     for (const classifier::Constant& constant : compiled.constants)
         NETCTL_TRY(object.set_constant(constant.name, constant.values));
-    NETCTL_TRY(set_constants(object, request, sets.uses));
+    NETCTL_TRY(set_constants(object, request, sets.uses, actions));
     const auto at_least_one = [](std::size_t count) {
         return static_cast<std::uint32_t>(std::max<std::size_t>(count, 1));
     };
@@ -300,6 +307,8 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     Generation generation;
     generation.program = NETCTL_TRY(object.program(request.program));
     generation.engine = compiled.engine;
+    generation.rules_apart = compiled.rules_apart;
+    generation.reason = compiled.reason;
     generation.memory = compiled.memory();
     // All that the next command needs must be found from the program, used by its code or not.
     for (const char* name : pinned_maps) {

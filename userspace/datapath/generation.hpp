@@ -31,8 +31,10 @@ struct GenerationRequest {
 
 struct Generation {
     bpf::Program program;
-    std::string engine;     ///< form of the classifier
-    std::size_t memory = 0; ///< bytes of its tables
+    std::string engine;          ///< form of the classifier
+    std::size_t rules_apart = 0; ///< as in classifier::Compiled
+    std::string reason;          ///< for these, or for the linear form
+    std::size_t memory = 0;      ///< bytes of its tables
 };
 
 /// Loads `object`, opened and otherwise untouched, with the rules and settings of the request.

@@ -40,9 +40,13 @@ Result<std::string> read_all(const std::string& path) {
 }
 
 Json report_json(const CommitReport& report) {
-    return {{"generation", report.generation},
-            {"engine", report.engine},
-            {"table_bytes", report.memory}};
+    Json json{{"generation", report.generation},
+              {"engine", report.engine},
+              {"rules_apart", report.rules_apart},
+              {"table_bytes", report.memory}};
+    if (!report.reason.empty())
+        json["reason"] = report.reason;
+    return json;
 }
 
 Result<Rule> rule_from(const Arguments& arguments, Hook hook) {
@@ -124,6 +128,19 @@ Result<int> replace(const Arguments& arguments, const Context& context, Hook hoo
 }
 
 } // namespace
+
+Json engine_json(const nc_point& point) {
+    return {{"name", point.engine == NC_ENGINE_LINEAR ? "linear" : "crossing"},
+            {"rules_apart", point.rules_apart},
+            {"table_bytes", point.table_bytes}};
+}
+
+std::string engine_text(const nc_point& point) {
+    std::string text = point.engine == NC_ENGINE_LINEAR ? "linear" : "crossing";
+    if (point.rules_apart > 0)
+        text += fmt::format(" with {} of {} rules apart", point.rules_apart, point.rules);
+    return fmt::format("engine {}, {} KiB of tables", text, (point.table_bytes + 1023) / 1024);
+}
 
 Json rule_json(const RuleStatus& status) {
     Json json{{"id", status.rule.id},

@@ -18,6 +18,8 @@ namespace netctl::datapath {
 struct CommitReport {
     std::uint64_t generation = 0;
     std::string engine;             ///< form of the classifier
+    std::size_t rules_apart = 0;    ///< rules that cost a little more each
+    std::string reason;             ///< for these, or for the linear form
     std::size_t memory = 0;         ///< bytes of its tables
     std::vector<std::string> notes; ///< what the user should know although all went well
 };
@@ -44,6 +46,10 @@ using OpenEditor =
 
 /// The command `rule` with its verbs; `place` are the positionals that name a point.
 Command rule_command(Hook hook, const std::vector<Positional>& place, const OpenEditor& open);
+
+/// How a point's rules are looked up, and what that takes, as `status` shows it.
+Json engine_json(const nc_point& point);
+std::string engine_text(const nc_point& point);
 
 /// A rule with its counters, as `status` and `rule list` show it.
 Json rule_json(const RuleStatus& status);

@@ -81,7 +81,7 @@ ClassifierRun::ClassifierRun(std::unique_ptr<State> state) : state_(std::move(st
 ClassifierRun::ClassifierRun(ClassifierRun&& other) noexcept = default;
 ClassifierRun::~ClassifierRun() = default;
 
-Result<ClassifierRun> ClassifierRun::load(const classifier::Compiled& compiled) {
+Result<ClassifierRun> ClassifierRun::load(const classifier::Compiled& compiled, Use use) {
     bpf::capture_libbpf_messages();
     State state{.skeleton = NETCTL_TRY(bpf::Skeleton<classifier_bench>::open())};
     const bpf::Object object = state.skeleton.object();
@@ -89,10 +89,15 @@ Result<ClassifierRun> ClassifierRun::load(const classifier::Compiled& compiled) 
         NETCTL_TRY(object.set_table(table.name, table.bytes));
     for (const classifier::Constant& constant : compiled.constants)
         NETCTL_TRY(object.set_constant(constant.name, constant.values));
+    if (use == Use::classify)
+        for (const char* name : {"bench_parse", "bench_classify"})
+            NETCTL_TRY(object.set_autoload(name, false));
     NETCTL_TRY(object.load());
     state.classify_packets = NETCTL_TRY(object.program("classify_packets"));
-    state.bench_parse = NETCTL_TRY(object.program("bench_parse"));
-    state.bench_classify = NETCTL_TRY(object.program("bench_classify"));
+    if (use == Use::all) {
+        state.bench_parse = NETCTL_TRY(object.program("bench_parse"));
+        state.bench_classify = NETCTL_TRY(object.program("bench_classify"));
+    }
     state.packets =
         NETCTL_TRY(SharedArray<nc_packet>::open(object, ".data.packets", NC_BENCH_PACKETS));
     state.set_bits =

@@ -17,8 +17,13 @@ namespace netctl::testing {
 
 class ClassifierRun {
   public:
-    /// Loads the program with a rule set's tables.
-    static Result<ClassifierRun> load(const classifier::Compiled& compiled);
+    /// What is to be loaded: every program is verified anew for a rule set, which takes time.
+    enum class Use : std::uint8_t {
+        all,
+        classify, ///< `cost()` is not called
+    };
+    /// Loads the programs with a rule set's tables.
+    static Result<ClassifierRun> load(const classifier::Compiled& compiled, Use use = Use::all);
     ClassifierRun(ClassifierRun&& other) noexcept;
     ClassifierRun& operator=(ClassifierRun&&) = delete;
     ~ClassifierRun();

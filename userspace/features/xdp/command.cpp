@@ -81,6 +81,7 @@ Json status_json(const Status& status) {
             {"on_unparsed", to_string(static_cast<nc_verdict>(status.settings.unparsed_verdict))},
             {"program_id", status.program_id},
             {"generation", status.settings.generation},
+            {"engine", datapath::engine_json(status.settings)},
             {"packets", stats.packets},
             {"bytes", stats.bytes},
             {"verdicts", verdicts},
@@ -117,6 +118,7 @@ std::string status_text(const Status& status) {
                         stats.packets, stats.bytes, stats.verdicts[NC_VERDICT_PASS],
                         stats.verdicts[NC_VERDICT_DROP], stats.verdicts[NC_VERDICT_TX],
                         stats.verdicts[NC_VERDICT_REDIRECT]);
+    text += fmt::format("  {}\n", datapath::engine_text(status.settings));
     text += fmt::format("  {} by no rule ({})\n", stats.default_packets,
                         to_string(static_cast<nc_verdict>(status.settings.default_verdict)));
     // What is zero on a healthy host is shown only when it is not.

@@ -209,6 +209,8 @@ class Editor : public datapath::RuleEditor {
         NETCTL_TRY(root.next_generation());
         report.generation = state.point.generation;
         report.engine = loaded.generation.engine;
+        report.rules_apart = loaded.generation.rules_apart;
+        report.reason = loaded.generation.reason;
         report.memory = loaded.generation.memory;
         return report;
     }

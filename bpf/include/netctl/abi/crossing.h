@@ -53,7 +53,7 @@ enum nc_path {
 };
 
 /*
- * Entry of a path trie: a leaf with its value in the low half, or a node. A node looks at
+ * Entry of a path trie: a leaf with its value, of 56 bits, or a node. A node looks at
  * NC_NODE_COUNT bits of the key's high or low half, NC_NODE_SHIFT bits above its end, and has
  * its entries from index NC_NODE_BASE on. If it skips bits in which keys may differ, its
  * NC_NODE_CHECK words stand in front of the entries: the value and the mask of the key's high half,
@@ -66,6 +66,17 @@ enum nc_path {
 #define NC_NODE_SHIFT(entry) ((entry) >> 32 & 63)
 #define NC_NODE_COUNT(entry) ((entry) >> 40 & 31)
 #define NC_NODE_CHECK 5
+
+#define NC_NODE_FLAGS (7ull << 61)
+
+/*
+ * What an input's value maps to: the number for the packet class, and if there are rules apart the
+ * index of a row for them above it.
+ */
+#define NC_NUMBER(entry) ((entry) & ~(0xffffffull << 32))
+#define NC_ROW(entry) ((__u32)((entry) >> 32))
+#define NC_ROW_SHIFT 32
+#define NC_ROW_MAX (1u << 24) /* words in rows */
 
 /* How deep tries may be. */
 #define NC_LEVELS4 3

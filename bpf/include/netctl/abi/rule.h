@@ -115,6 +115,12 @@ struct nc_rule_text {
 };
 NC_STATIC_ASSERT(sizeof(struct nc_rule_text) == 128, "nc_rule_text is ABI");
 
+/* How the rules of a point are looked up. */
+enum nc_engine {
+	NC_ENGINE_CROSSING = 0, /* at a cost that does not grow with them, but for `rules_apart` */
+	NC_ENGINE_LINEAR = 1,	/* one after the other */
+};
+
 /* ---- map `point`: array of one; what this attachment point is set to ---- */
 
 struct nc_point {
@@ -127,11 +133,14 @@ struct nc_point {
 	__u32 rules;   /* how many; their texts are in `rules` */
 	__u32 records; /* used records of `rules` */
 	__u32 next_rule_id;
-	__u32 mode;	/* XDP: 1 native, 2 generic; tc: 1 tcx, 2 clsact */
-	__u32 log_rate; /* events a second at most */
+	__u32 mode;	   /* XDP: 1 native, 2 generic; tc: 1 tcx, 2 clsact */
+	__u32 log_rate;	   /* events a second at most */
+	__u32 engine;	   /* enum nc_engine */
+	__u32 rules_apart; /* of the crossing engine: looked up as bit vectors, 64 in a step */
 	__u32 reserved;
+	__u64 table_bytes; /* of the engine's tables */
 };
-NC_STATIC_ASSERT(sizeof(struct nc_point) == 56, "nc_point is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_point) == 72, "nc_point is ABI");
 
 /* ---- sets: <root>/sets/NAME/{info,v4,v6,ports} ---- */
 

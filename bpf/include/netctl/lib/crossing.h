@@ -11,6 +11,11 @@
  * and the lowest rule of the three. There is no loop. Shapes of tables are constants of the
  * program, so the verifier removes what a rule set does not use. An index beyond a table can only
  * come from a defect of the compiler; it yields NC_FAULT, which is beyond every table itself.
+ *
+ * Rules that would make these tables explode stand apart: each input has, besides its number for
+ * the packet class, a row with one bit for each such rule, and the rows' conjunction tells which of
+ * them match (the bit vectors of Lakshman and Stiliadis, 1998). That takes a step for each 64 rules
+ * apart, and only as far as they come before the rule that the crossing found.
  */
 #ifndef NETCTL_LIB_CROSSING_H
 #define NETCTL_LIB_CROSSING_H
@@ -21,7 +26,7 @@
 #include <netctl/abi/packet.h>
 #include <netctl/abi/rule.h>
 
-#define NC_FAULT (1ull << 40)
+#define NC_FAULT (1ull << 56) /* above NC_NUMBER and NC_ROW, below the flags of path tries */
 #define NC_FAMILIES (NC_HAS_IPV4 | NC_HAS_IPV6)
 
 /*
@@ -44,9 +49,9 @@ NC_TABLE_W(nc_src4); /* IPv4 address -> class */
 NC_TABLE_W(nc_dst4);
 NC_TABLE(nc_paths);	/* u64: path tries */
 NC_TABLE(nc_family);	/* u32: class of a family without a trie; source and destination of each */
-NC_TABLE(nc_direct);	/* u32: inputs with few values */
+NC_TABLE_W(nc_direct);	/* inputs with few values */
 NC_TABLE(nc_index);	/* u16: inputs of 16 bits, value >> 6 -> block */
-NC_TABLE(nc_block);	/* u32: block, value & 63 -> the input's number */
+NC_TABLE_W(nc_block);	/* block, value & 63 -> the input's number */
 NC_TABLE(nc_early);	/* u32: products before the last one */
 NC_TABLE_W(nc_product); /* last product -> packet class */
 NC_TABLE_W(nc_wild);	/* packet class -> rule; the highest number: none */
@@ -57,6 +62,10 @@ NC_TABLE_W(nc_cross2);
 NC_TABLE_W(nc_lists);  /* {profile, rule, rule, ...} */
 NC_TABLE_W(nc_blocks); /* profile, class >> bits -> block of nc_firsts */
 NC_TABLE_W(nc_firsts); /* position in the list; the highest number: none */
+
+/* Rules apart: absent without them. */
+NC_TABLE(nc_rows);   /* u64: one bit a rule */
+NC_TABLE(nc_aparts); /* u32: bit -> rule; the highest number behind the last one */
 
 /* Address classes. */
 const volatile __u32 nc_stride4[NC_LEVELS4]; /* 0: no such level */
@@ -79,6 +88,11 @@ const volatile __u32 nc_cross1_base[NC_LEVELS_CROSS], nc_cross2_base[NC_LEVELS_C
 /* Last stage. */
 const volatile __u32 nc_classes;    /* 1: lists are not needed, crossings yield rules */
 const volatile __u32 nc_block_bits; /* 0: nc_firsts is a plain matrix, without nc_blocks */
+
+/* Rules apart. */
+const volatile __u32 nc_apart_words;		/* of a row; 0: there are none */
+const volatile __u32 nc_apart_first;		/* the first of them */
+const volatile __u32 nc_apart_input[NC_INPUTS]; /* whether they look at it */
 
 /* Entry `i` of a table of `n` entries, 1 << `width` bytes each. */
 static __always_inline __u64 nc_entry(const void *table, __u64 n, __u32 width, __u64 i)
@@ -151,7 +165,7 @@ static __always_inline __u64 nc_walk_path(enum nc_path path, bool wide, __u64 hi
 		base += half >> NC_NODE_SHIFT(entry) & ~(~0ull << NC_NODE_COUNT(entry));
 		entry = NC_ENTRY(nc_paths, 3, base);
 	}
-	return entry & NC_NODE_LEAF ? (__u32)entry : nc_fault;
+	return entry & NC_NODE_LEAF ? entry & ~NC_NODE_FLAGS : nc_fault;
 }
 
 static __always_inline __u64 nc_half(const __be32 *words)
@@ -192,7 +206,7 @@ static __always_inline __u64 nc_direct_input(enum nc_input input, bool present, 
 {
 	__u64 at = present ? nc_input_base[input] + value : nc_input_absent[input];
 
-	return NC_ENTRY(nc_direct, 2, at);
+	return NC_ENTRY_W(nc_direct, at);
 }
 
 static __always_inline __u64 nc_16bit_input(enum nc_input input, bool present, __u32 value)
@@ -200,14 +214,14 @@ static __always_inline __u64 nc_16bit_input(enum nc_input input, bool present, _
 	__u64 at = present ? nc_input_base[input] + (value >> 6) : nc_input_absent[input];
 	__u64 block = NC_ENTRY(nc_index, 1, at);
 
-	return NC_ENTRY(nc_block, 2, (block << 6) + (value & 63));
+	return NC_ENTRY_W(nc_block, (block << 6) + (value & 63));
 }
 
 static __always_inline __u64 nc_path_input(enum nc_input input, enum nc_path path, bool present,
 					   __u64 key)
 {
 	return present ? nc_walk_path(path, false, key, 0) :
-			 NC_ENTRY(nc_direct, 2, nc_input_absent[input]);
+			 NC_ENTRY_W(nc_direct, nc_input_absent[input]);
 }
 
 /* A MAC address as a number, most significant byte first. */
@@ -217,59 +231,67 @@ static __always_inline __u64 nc_mac(const __u8 *mac)
 	       mac[4] << 8 | mac[5];
 }
 
-/* Adds an input's number to its sum, if the rule set looks at it. */
-#define NC_ADD(sums, input, number)                                                                \
+/* Where the rows of the rules apart begin, by input. */
+struct nc_apart {
+	__u64 first; /* of all rules that match, as far as is known */
+	__u32 rows[NC_INPUTS];
+};
+
+/* Adds an input's number to its sum, and remembers its row, if the rule set looks at it. */
+#define NC_ADD(input, expression)                                                                  \
 	do {                                                                                       \
-		if (nc_input_sum[input]) {                                                         \
-			__u64 add_ = (number);                                                     \
+		if (nc_input_sum[input] || nc_apart_input[input]) {                                \
+			__u64 add_ = (expression);                                                 \
                                                                                                    \
+			if (nc_apart_input[input])                                                 \
+				apart->rows[input] = NC_ROW(add_);                                 \
+			if (nc_apart_words)                                                        \
+				add_ = NC_NUMBER(add_);                                            \
 			if (nc_input_sum[input] == 1)                                              \
-				(sums)[0] += add_;                                                 \
+				sums[0] += add_;                                                   \
 			else if (nc_input_sum[input] == 2)                                         \
-				(sums)[1] += add_;                                                 \
+				sums[1] += add_;                                                   \
 			else if (nc_input_sum[input] == 3)                                         \
-				(sums)[2] += add_;                                                 \
-			else                                                                       \
-				(sums)[3] += add_;                                                 \
+				sums[2] += add_;                                                   \
+			else if (nc_input_sum[input] == 4)                                         \
+				sums[3] += add_;                                                   \
 		}                                                                                  \
 	} while (0)
-#define NC_ADD_DIRECT(sums, input, present, value)                                                 \
-	NC_ADD(sums, input, nc_direct_input(input, present, value))
-#define NC_ADD_16BIT(sums, input, present, value)                                                  \
-	NC_ADD(sums, input, nc_16bit_input(input, present, value))
-#define NC_ADD_PATH(sums, input, path, present, key)                                               \
-	NC_ADD(sums, input, nc_path_input(input, path, present, key))
+#define NC_ADD_DIRECT(input, present, value) NC_ADD(input, nc_direct_input(input, present, value))
+#define NC_ADD_16BIT(input, present, value) NC_ADD(input, nc_16bit_input(input, present, value))
+#define NC_ADD_PATH(input, path, present, key)                                                     \
+	NC_ADD(input, nc_path_input(input, path, present, key))
 
 static __always_inline __u64 nc_packet_class(const struct nc_packet *p, __u32 has, __u64 set_bits,
-					     __u64 a, __u64 b)
+					     __u64 a, __u64 b, struct nc_apart *apart)
 {
 	__u64 sums[NC_SUMS] = {};
 	int i;
 
-	NC_ADD_DIRECT(sums, NC_INPUT_FAMILY, true, has & NC_FAMILIES);
-	NC_ADD_DIRECT(sums, NC_INPUT_PROTO, has & NC_HAS_PROTO, p->proto);
-	NC_ADD_DIRECT(sums, NC_INPUT_FLAGS, has & NC_HAS_FLAGS, p->flags);
-	NC_ADD_DIRECT(sums, NC_INPUT_ICMP_TYPE, has & NC_HAS_ICMP, p->icmp_type);
-	NC_ADD_DIRECT(sums, NC_INPUT_ICMP_CODE, has & NC_HAS_ICMP, p->icmp_code);
-	NC_ADD_DIRECT(sums, NC_INPUT_FRAG, has & NC_HAS_PROTO, p->frag);
-	NC_ADD_DIRECT(sums, NC_INPUT_DSCP, has & NC_HAS_PROTO, p->dscp);
-	NC_ADD_16BIT(sums, NC_INPUT_SPORT, has & NC_HAS_PORTS, p->sport);
-	NC_ADD_16BIT(sums, NC_INPUT_DPORT, has & NC_HAS_PORTS, p->dport);
-	NC_ADD_16BIT(sums, NC_INPUT_VLAN, has & NC_HAS_VLAN, p->vlan);
-	NC_ADD_16BIT(sums, NC_INPUT_ETHER_TYPE, has & NC_HAS_ETHER, p->ether_type);
-	NC_ADD_PATH(sums, NC_INPUT_LEN, NC_PATH_LEN, true, (__u64)p->len << 32);
-	NC_ADD_PATH(sums, NC_INPUT_ETHER_SRC, NC_PATH_ETHER_SRC, has & NC_HAS_ETHER,
+	NC_ADD_DIRECT(NC_INPUT_FAMILY, true, has & NC_FAMILIES);
+	NC_ADD_DIRECT(NC_INPUT_PROTO, has & NC_HAS_PROTO, p->proto);
+	NC_ADD_DIRECT(NC_INPUT_FLAGS, has & NC_HAS_FLAGS, p->flags);
+	NC_ADD_DIRECT(NC_INPUT_ICMP_TYPE, has & NC_HAS_ICMP, p->icmp_type);
+	NC_ADD_DIRECT(NC_INPUT_ICMP_CODE, has & NC_HAS_ICMP, p->icmp_code);
+	NC_ADD_DIRECT(NC_INPUT_FRAG, has & NC_HAS_PROTO, p->frag);
+	NC_ADD_DIRECT(NC_INPUT_DSCP, has & NC_HAS_PROTO, p->dscp);
+	NC_ADD_16BIT(NC_INPUT_SPORT, has & NC_HAS_PORTS, p->sport);
+	NC_ADD_16BIT(NC_INPUT_DPORT, has & NC_HAS_PORTS, p->dport);
+	NC_ADD_16BIT(NC_INPUT_VLAN, has & NC_HAS_VLAN, p->vlan);
+	NC_ADD_16BIT(NC_INPUT_ETHER_TYPE, has & NC_HAS_ETHER, p->ether_type);
+	NC_ADD_PATH(NC_INPUT_LEN, NC_PATH_LEN, true, (__u64)p->len << 32);
+	NC_ADD_PATH(NC_INPUT_ETHER_SRC, NC_PATH_ETHER_SRC, has & NC_HAS_ETHER,
 		    nc_mac(p->ether_src) << 16);
-	NC_ADD_PATH(sums, NC_INPUT_ETHER_DST, NC_PATH_ETHER_DST, has & NC_HAS_ETHER,
+	NC_ADD_PATH(NC_INPUT_ETHER_DST, NC_PATH_ETHER_DST, has & NC_HAS_ETHER,
 		    nc_mac(p->ether_dst) << 16);
-	NC_ADD_DIRECT(sums, NC_INPUT_SRC, true, a);
-	NC_ADD_DIRECT(sums, NC_INPUT_DST, true, b);
+	NC_ADD_DIRECT(NC_INPUT_SRC, true, a);
+	NC_ADD_DIRECT(NC_INPUT_DST, true, b);
 #pragma unroll
 	for (i = 0; i < 4; i++)
-		NC_ADD_DIRECT(sums, NC_INPUT_MARK + i, true, p->mark >> (8 * i) & 0xff);
+		NC_ADD_DIRECT(NC_INPUT_MARK + i, true, p->mark >> (8 * i) & 0xff);
 #pragma unroll
 	for (i = 0; i < 8; i++)
-		NC_ADD_DIRECT(sums, NC_INPUT_SETS + i, true, set_bits >> (8 * i) & 0xff);
+		NC_ADD_DIRECT(NC_INPUT_SETS + i, true, set_bits >> (8 * i) & 0xff);
 #pragma unroll
 	for (i = 1; i < NC_SUMS; i++)
 		if (nc_early_used[i])
@@ -327,17 +349,66 @@ static __always_inline __u64 nc_first(__u64 list, __u64 class, __u32 width)
 	return NC_ENTRY_W(nc_lists, list + 1 + position);
 }
 
+/* ---- rules apart ---- */
+
+/* The lowest bit that is set. A multiplication by a de Bruijn sequence moves it to an index. */
+static __always_inline __u32 nc_lowest_bit(__u64 bits)
+{
+	static const __u8 index[64] = {
+		0,  1,	48, 2,	57, 49, 28, 3,	61, 58, 50, 42, 38, 29, 17, 4,
+		62, 55, 59, 36, 53, 51, 43, 22, 45, 39, 33, 30, 24, 18, 12, 5,
+		63, 47, 56, 27, 60, 41, 37, 16, 54, 35, 52, 21, 44, 32, 23, 11,
+		46, 26, 40, 15, 34, 20, 31, 10, 25, 14, 19, 9,	13, 8,	7,  6,
+	};
+
+	return index[(bits & -bits) * 0x03f79d71b4cb0a89ull >> 58];
+}
+
+/* One word of the rows: 64 rules. Returns 1 when the walk is over. */
+static long nc_apart_step(__u32 word, struct nc_apart *apart)
+{
+	__u64 bits = ~0ull, rule = NC_ENTRY(nc_aparts, 2, (__u64)word << 6);
+	__u32 input;
+
+	if (rule >= apart->first) {
+		if (unlikely(rule >= NC_FAULT))
+			apart->first = rule;
+		return 1;
+	}
+#pragma clang loop unroll(full)
+	for (input = 0; input < NC_INPUTS; input++)
+		if (nc_apart_input[input]) {
+			__u64 at = (__u64)apart->rows[input] + word;
+			const __u64 *rows = (const __u64 *)nc_rows;
+
+			nc_opaque(rows);
+			nc_opaque(at);
+			if (unlikely(at >= nc_rows_n)) {
+				apart->first = nc_fault;
+				return 1;
+			}
+			bits &= rows[at];
+		}
+	if (!bits)
+		return 0;
+	rule = NC_ENTRY(nc_aparts, 2, ((__u64)word << 6) + nc_lowest_bit(bits));
+	if (rule < apart->first || rule >= NC_FAULT)
+		apart->first = rule;
+	return 1;
+}
+
 /* Position of the first rule that matches, NC_NO_RULE, or a number from NC_FAULT on. */
 static __always_inline __u64 nc_cross_classify(const struct nc_packet *p, __u64 set_bits)
 {
 	__u64 a, b, c, first = NC_NO_RULE, rule;
+	struct nc_apart apart;
 	/* The verifier knows which parts a packet has on each way through the parser, and would
 	 * look at the rest once for each. */
 	__u32 has = p->has ^ nc_zero;
 
 	a = nc_source_class(p, has);
 	b = nc_destination_class(p, has);
-	c = nc_packet_class(p, has, set_bits, a, b);
+	c = nc_packet_class(p, has, set_bits, a, b, &apart);
 	if (unlikely((a | b | c) >= NC_FAULT))
 		return NC_FAULT;
 	if (nc_wild_n) {
@@ -362,6 +433,11 @@ static __always_inline __u64 nc_cross_classify(const struct nc_packet *p, __u64 
 			return rule;
 		if (rule < first)
 			first = rule;
+	}
+	if (nc_apart_words && first > nc_apart_first) {
+		apart.first = first;
+		bpf_loop(nc_apart_words, nc_apart_step, &apart, 0);
+		first = apart.first;
 	}
 	return first;
 }

@@ -28,6 +28,8 @@
 
 /* Bits NC_FIELD_…: what some rule looks at. */
 const volatile __u32 wanted;
+/* Bits NC_ACTION_…: what some rule does; all, unless told otherwise. */
+const volatile __u32 actions_used = ~0u;
 const volatile __u32 default_verdict = NC_VERDICT_PASS;
 const volatile __u32 unparsed_verdict = NC_VERDICT_PASS;
 /* Tell in `result` what would happen, and touch nothing else. Limits count as not reached. */
@@ -75,10 +77,27 @@ struct nc_judgement {
 	const struct nc_action *action; /* of the rule, or NULL */
 };
 
+/*
+ * Zeroes that the verifier does not know to be zeroes. Otherwise it would look at the classifier
+ * anew for each combination of fields that a way through the parser leaves empty.
+ */
+static __always_inline void nc_clear(struct nc_packet *packet)
+{
+	typedef __u64 __attribute__((may_alias)) word;
+	__u64 nothing = nc_zero;
+	int i;
+
+#pragma clang loop unroll(full)
+	for (i = 0; i < (int)(sizeof(*packet) / sizeof(word)); i++)
+		((word *)packet)[i] = nothing;
+}
+
 static __always_inline void nc_judge(nc_ctx *ctx, struct nc_judgement *j)
 {
-	int parsed = nc_parse(ctx, nc_ctx_length(ctx), simulate ? ~0u : wanted, &j->packet);
+	int parsed;
 
+	nc_clear(&j->packet);
+	parsed = nc_parse(ctx, nc_ctx_length(ctx), simulate ? ~0u : wanted, &j->packet);
 	j->position = NC_NO_RULE;
 	if (unlikely(parsed != NC_PARSED))
 		goto unparsed;
@@ -97,7 +116,7 @@ static __always_inline void nc_judge(nc_ctx *ctx, struct nc_judgement *j)
 	}
 	j->verdict = j->action->verdict;
 	j->reason = NC_REASON_RULE;
-	if (j->action->flags & NC_ACTION_LIMIT && !simulate) {
+	if (actions_used & NC_ACTION_LIMIT && j->action->flags & NC_ACTION_LIMIT && !simulate) {
 		enum nc_limit_result limited = nc_limit(j->action, &j->packet);
 
 		if (limited != NC_LIMIT_WITHIN) {
@@ -167,7 +186,7 @@ static __always_inline void nc_account(nc_ctx *ctx, const struct nc_judgement *j
 	if (!j->action)
 		return;
 	nc_count_rule(j->action->slot, bytes, j->reason == NC_REASON_LIMIT);
-	if (j->action->flags & NC_ACTION_LOG)
+	if (actions_used & NC_ACTION_LOG && j->action->flags & NC_ACTION_LOG)
 		nc_log(ctx, s, j->action->rule_id, j->packet.len, j->verdict, j->reason);
 }
 

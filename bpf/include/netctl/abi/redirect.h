@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Redirection of local TCP connections: what its pinned maps hold. Host byte order where nothing
+ * is said.
+ */
+#ifndef NETCTL_ABI_REDIRECT_H
+#define NETCTL_ABI_REDIRECT_H
+
+#include "types.h"
+
+/* How many connections can be joined at the same time. */
+#define NC_RD_SLOTS 4096
+
+/* ---- map `rules`: array of two banks; nc_rd_conf::bank says which one is live ---- */
+
+#define NC_RD_RULES 64
+#define NC_RD_BANKS 2
+
+enum nc_rd_action {
+	NC_RD_END = 0,	 /* the list ends here */
+	NC_RD_ALLOW = 1, /* connections that match may be redirected */
+	NC_RD_DENY = 2,	 /* connections that match stay on TCP */
+};
+
+/*
+ * The first rule that matches decides; a connection that no rule matches stays on TCP. `dst` and
+ * `dport` are what the client connected to. `cgroup` and `exe` match if either end has them.
+ */
+struct nc_rd_rule {
+	__u32 id;
+	__u8 action;	    /* enum nc_rd_action */
+	__u8 family;	    /* of dst: 4, 6; 0 any address */
+	__u8 prefix_length; /* of dst in bits */
+	__u8 reserved;
+	__u16 dport_low; /* inclusive range; 0-65535 is any */
+	__u16 dport_high;
+	__be32 dst[4];	  /* IPv4, and IPv6-mapped IPv4, in [0]; bits behind the prefix are zero */
+	__u32 exe_device; /* of the executable's file, as the kernel counts: major << 20 | minor */
+	__u64 exe_inode;  /* 0: any executable */
+	__u64 cgroup;	  /* inode number of a cgroup v2 directory, itself or below; 0: any */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_rule) == 48, "nc_rd_rule is ABI");
+
+/* ---- map `conf`: array of one ---- */
+
+enum nc_rd_flags {
+	NC_RD_ALLOW_BLOCKING = 1 << 0, /* sockets without O_NONBLOCK may join too */
+	NC_RD_DRAINING = 1 << 1,       /* being disabled: nothing joins any more */
+	NC_RD_FORCED = 1 << 2,	       /* enabled although a case of the self-test failed */
+	/*
+	 * This kernel's FIONREAD does not count what TCP brings to a joined socket: a connection that
+	 * would have to pass a message leaves instead.
+	 */
+	NC_RD_NEVER_PASS = 1 << 3,
+};
+
+struct nc_rd_conf {
+	__u32 abi_version;
+	__u32 bank;  /* live bank of `rules` */
+	__u32 flags; /* enum nc_rd_flags */
+	__u32 next_rule_id;
+	__u64 cgroup;	  /* inode number of the cgroup that redirection is enabled on */
+	__u64 generation; /* of the rules; one higher with each commit */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_conf) == 32, "nc_rd_conf is ABI");
+
+/* ---- why a connection is on TCP ---- */
+
+enum nc_rd_reason {
+	NC_RD_REASON_NONE = 0,
+	/* never joined */
+	NC_RD_REASON_STREAM = 1,   /* bytes flow one way, or in large pieces */
+	NC_RD_REASON_LOST = 2,	   /* the ring buffer was full: no joiner listens */
+	NC_RD_REASON_NO_PEER = 3,  /* the other end is not on this host, or not in this namespace */
+	NC_RD_REASON_IDENTITY = 4, /* sequence numbers do not agree: not each other's peer */
+	NC_RD_REASON_OUTSIDE = 5,  /* an end is not in the cgroup, or was there before `enable` */
+	NC_RD_REASON_RULE = 6, /* no rule allows it (by cgroup or executable), or one denies it */
+	NC_RD_REASON_BLOCKING = 7, /* an end is a blocking socket */
+	NC_RD_REASON_OPTION = 8,   /* an end has an option that could not be honoured */
+	NC_RD_REASON_ULP = 9,	   /* kTLS, MPTCP, or another user of the socket (psock) */
+	NC_RD_REASON_CLOSING = 10, /* an end is not established */
+	NC_RD_REASON_FULL = 11,	   /* all NC_RD_SLOTS are in use */
+	NC_RD_REASON_KERNEL = 12,  /* the kernel refused to put a socket into the map */
+	NC_RD_REASON_AGAIN = 13, /* joined, or to be announced by the other end too; not counted */
+	NC_RD_REASON_DISABLED = 14, /* redirection is being disabled */
+	/* joined, and left */
+	NC_RD_REASON_RUN = 15,	   /* many messages one way without one the other way */
+	NC_RD_REASON_BIG = 16,	   /* a large message */
+	NC_RD_REASON_AHEAD = 17,   /* the reader does not keep up */
+	NC_RD_REASON_CLOSED = 18,  /* an end was closed, or shut down */
+	NC_RD_REASON_SET = 19,	   /* an option was set that could not be honoured */
+	NC_RD_REASON_TURNED = 20,  /* an end became a blocking socket */
+	NC_RD_REASON_FAILED = 21,  /* the kernel's redirect helper failed; the message was passed */
+	NC_RD_REASON_DRAINED = 22, /* `disable`, or a change of the rules */
+	NC_RD_REASON_BUSY = 23, /* not at rest when its first message came; NC_RD_NEVER_PASS only */
+	NC_RD_REASONS = 24,
+};
+
+/* ---- map `stats`: per-CPU array of one ---- */
+
+struct nc_rd_stats {
+	__u64 announced; /* candidates handed to the joiner */
+	__u64 joined;
+	__u64 redirected_messages;
+	__u64 redirected_bytes;
+	__u64 passed_messages; /* of joined connections, by TCP */
+	__u64 passed_bytes;
+	__u64 turns;		     /* directions that turned from TCP to redirection */
+	__u64 on_tcp[NC_RD_REASONS]; /* connections refused or left, by enum nc_rd_reason */
+	__u64 removed;		     /* ends taken out of the map */
+	__u64 removed_by_timer;	     /* of those, with no callback of the connection's own */
+	__u64 helper_failed;	     /* storage, timer, or deletion failed */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_stats) == 272, "nc_rd_stats is ABI");
+
+/* ---- a connection, as one of its ends sees it ---- */
+
+struct nc_rd_end {
+	__u32 family; /* 4 or 6; IPv6-mapped IPv4 is 4 */
+	__u16 local_port;
+	__u16 remote_port;
+	__be32 local[4]; /* IPv4 in [0], the rest zero */
+	__be32 remote[4];
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_end) == 40, "nc_rd_end is ABI");
+
+/* ---- map `events`: ring buffer, read by the joiner ---- */
+
+struct nc_rd_event {
+	__u64 netns; /* cookie of the network namespace */
+	struct nc_rd_end end;
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_event) == 48, "nc_rd_event is ABI");
+
+/*
+ * ---- map `request`: array of two; argument and answer of rd_join in [0], of rd_leave in [1].
+ * The joiner is the only user of the first, who holds the root's lock of the second ----
+ */
+
+struct nc_rd_request {
+	struct nc_rd_event event; /* rd_join: the connection that was announced */
+	__u32 slot;   /* rd_join: where to look for room, and what was taken; rd_leave: which one */
+	__u32 reason; /* rd_join: NC_RD_REASON_NONE if joined */
+	__u32 state; /* rd_leave: state afterwards; rd_join: not 0 if this is the last place to look */
+	__s32 error; /* errno of the kernel's refusal, negative, if that is the reason */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_request) == 64, "nc_rd_request is ABI");
+
+/* ---- map `pairs`: array of NC_RD_SLOTS; joined connections ---- */
+
+enum nc_rd_state {
+	NC_RD_FREE = 0,
+	NC_RD_JOINED = 1,
+	NC_RD_LEAVING = 2, /* both directions by TCP; what was redirected is being read */
+};
+
+/* A process that sent on an end, as seen at its first message after joining. */
+struct nc_rd_process {
+	__u32 pid; /* 0: not seen yet */
+	__u32 exe_device;
+	__u64 exe_inode;
+	char name[16];
+};
+
+/* Member [0] is the end in `end`, member [1] its peer. */
+struct nc_rd_pair {
+#ifdef __bpf__
+	struct bpf_timer timer;
+#else
+	__u64 timer[2]; /* the kernel's; reads as zero */
+#endif
+	__u64 key;	 /* serial number of the joining; tells apart users of a slot */
+	__u64 state;	 /* enum nc_rd_state */
+	__u64 busy;	 /* an end is being taken out */
+	__u64 joined_ns; /* CLOCK_MONOTONIC */
+	__u64 freed_ns;
+	__u64 netns;
+	struct nc_rd_end end;
+	struct nc_rd_process process[2];
+	__u64 redirected_messages[2]; /* sent by this end */
+	__u64 redirected_bytes[2];
+	__u64 passed_messages[2];
+	__u64 passed_bytes[2];
+	__u64 rules; /* bit i: rule i of the bank matches as far as known without executables */
+	__u64 generation; /* of these rules */
+	__u32 reason;	  /* for leaving */
+	__u32 judged;	  /* rules were asked again with the executables known */
+	/* the rest is the programs' own */
+	__u64 socket[2];
+	__u64 psock[2];
+	__u64 file_flags[2];
+	__u32 last;	      /* end that sent last */
+	__u32 run;	      /* messages that it sent since */
+	__u32 ahead[2];	      /* bytes redirected since the reader's queue was seen empty */
+	__u32 limit[2];	      /* and how many may be */
+	__u64 redirecting[2]; /* this end's messages are redirected */
+	__u32 thread[2];      /* that redirected */
+	__u32 threads[2];     /* more than one did */
+	__u32 passed[2]; /* messages passed since joining; at least one proves an older recv over */
+	__u32 clean[2];	 /* no redirected message of this end can be on its way any more */
+	__u32 live;	 /* bit i: end i is in `socks` */
+	__u32 tries;	 /* of the timer */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_pair) == 384, "nc_rd_pair is ABI");
+
+/* ---- map `recent`: LRU hash by nc_rd_event; connections that are on TCP, and why ---- */
+
+struct nc_rd_recent {
+	__u32 reason; /* enum nc_rd_reason */
+	__u32 was_joined;
+	struct nc_rd_process process[2];
+	__u64 redirected_messages[2];
+	__u64 redirected_bytes[2];
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_recent) == 104, "nc_rd_recent is ABI");
+
+#endif

@@ -1,0 +1,422 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""netctl redirect: what applications see of it (redirect_conformance.py, redirect_soak.py), real
+programs with and without it, and its commands.
+
+The first two run in processes with a cgroup and namespaces of their own.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import redirect_conformance as conformance
+from lab import IN_VM, PATIENCE, bpftool, run, until
+
+HERE = Path(__file__).parent
+# Behaviours for the guests, which are ten times slower: those where kernels differ.
+IN_GUESTS = (
+    "unread_count", "unread_count_of_two", "edge_small_then_large", "large_behind_small",
+    "several_writers", "slow_reader", "half_close_with_unread", "close_after_send", "reset",
+    "low_water_mark", "upper_layer_protocol", "blocking_read_with_signal", "splice_out",
+)  # fmt: skip
+
+
+def report_of(script, netctl, *argv, timeout=290):
+    done = subprocess.run(
+        [sys.executable, HERE / script, "--netctl", netctl.binary, *argv],
+        capture_output=True,
+        text=True,
+        timeout=timeout * PATIENCE,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.kernel
+@pytest.mark.timeout(300 * PATIENCE)
+@pytest.mark.parametrize("share", range(1 if IN_VM else 3))
+def test_applications_notice_nothing(netctl, share):
+    names = IN_GUESTS if IN_VM else list(conformance.BEHAVIOURS)[share::3]
+    only = [word for name in names for word in ("--only", name)]
+    report = report_of("redirect_conformance.py", netctl, "--json", *only)
+    assert len(report["behaviours"]) == len(names)
+    assert report["status"]["redirected_messages"] > 0
+    assert not report["differ"], json.dumps(report["differ"], indent=2)
+
+
+@pytest.mark.timeout(600)
+def test_soak(netctl):
+    report = report_of(
+        "redirect_soak.py", netctl, "--seconds", "60", "--connections", "2000", "--seed", "1",
+        timeout=500,
+    )
+    assert not report["failures"], report
+    assert report["connections"] >= 2000, report
+    assert report["totals"]["redirected_messages"] > 0, report
+    assert set(report["disturbances"]) >= {"disable", "kill"}, report
+
+
+# ---- commands ----
+
+
+def test_is_off_by_default(netctl):
+    assert netctl.json("redirect", "status") == {"enabled": False}
+    assert "not enabled" in netctl.fails("redirect", "list")
+    assert "not enabled" in netctl.fails("redirect", "rule", "add", "dport", "80")
+    assert "not enabled" in netctl.fails("redirect", "run")
+
+
+@pytest.fixture
+def group(lab):
+    return lab.cgroup()
+
+
+@pytest.fixture
+def enabled(netctl, group):
+    """Enabled on a cgroup of ours, without a self-test."""
+    netctl("redirect", "enable", "--cgroup", group.path, "--force", "all")
+    yield netctl, group
+    netctl("redirect", "disable")
+
+
+@pytest.mark.kernel
+def test_enable_and_disable_leave_nothing_behind(enabled):
+    netctl, group = enabled
+    kinds = {p["attach_type"] for p in bpftool("cgroup", "show", str(group.path))}
+    assert {"cgroup_sock_ops", "cgroup_setsockopt"} <= kinds
+    assert "enabled already" in netctl.fails("redirect", "enable", "--cgroup", group.path)
+    netctl("redirect", "disable")
+    assert not bpftool("cgroup", "show", str(group.path))
+    assert not (netctl.root / "redirect").exists()
+    netctl("redirect", "disable")  # again is no error
+
+
+def test_rules_are_kept_in_order(enabled):
+    netctl, _ = enabled
+    netctl("redirect", "rule", "add", "dport", "80")
+    netctl("redirect", "rule", "add", "dst", "::1", "dport", "8000-8100", "deny")
+    netctl("redirect", "rule", "insert", "exe", "/bin/sh", "deny")
+    assert netctl.json("redirect", "rule", "list") == [
+        {"id": 3, "rule": "exe /bin/sh deny"},
+        {"id": 1, "rule": "dport 80 allow"},
+        {"id": 2, "rule": "dport 8000-8100 dst ::1 deny"},
+    ]
+    netctl("redirect", "rule", "delete", "1")
+    assert [r["id"] for r in netctl.json("redirect", "rule", "list")] == [3, 2]
+    assert "no rule 1" in netctl.fails("redirect", "rule", "delete", "1")
+    netctl("redirect", "rule", "flush")
+    assert netctl.json("redirect", "rule", "list") == []
+
+
+def test_wrong_words_are_told(enabled):
+    netctl, group = enabled
+    for status, words, answer in (
+        (2, ("rule", "add", "dprt", "80"), "did you mean 'dport'"),
+        (2, ("rule", "add", "dport", "70000"), "'70000' is no port"),
+        (2, ("rule", "add"), "missing"),
+        (1, ("rule", "add", "cgroup", "/nowhere"), "no cgroup '/nowhere'"),
+        (1, ("rule", "add", "exe", "/nowhere"), "/nowhere"),
+        (2, ("rule", "delete", "first"), "'first' is no rule's number"),
+        (2, ("enable", "--cgroup", group.path, "--force", "nonsense"), "no case 'nonsense'"),
+        (1, ("enable", "--cgroup", "/nowhere"), "no cgroup '/nowhere'"),
+    ):
+        assert answer in netctl.fails("redirect", *words, status=status), words
+    assert netctl.json("redirect", "rule", "list") == []
+
+
+def append_rule(netctl, rule, index):
+    """As another tool would, with nothing but bpftool and the header."""
+    pins = netctl.root / "redirect"
+    conf = bpftool("map", "dump", "pinned", str(pins / "conf"))[0]["formatted"]["value"]
+    index = struct.pack("=I", conf["bank"] * 64 + index)
+    bpftool(
+        "map", "update", "pinned", str(pins / "rules"),
+        "key", *map(str, index), "value", *map(str, rule),
+    )  # fmt: skip
+
+
+def packed_rule(number, action, low, high, prefix=8, address=bytes([127])):
+    return struct.pack(
+        "=IBBBBHH16sIQQ", number, action, 4, prefix, 0, low, high, address.ljust(16, b"\0"), 0, 0, 0
+    )
+
+
+# ---- connections ----
+
+
+class Redirected:
+    """Redirection in a cgroup, with a joiner, and connections of a process in it."""
+
+    def __init__(self, netctl, lab, group):
+        self.netctl, self.lab, self.group = netctl, lab, group
+        self.joiner = None
+
+    def enable(self, *argv):
+        self.netctl("redirect", "enable", "--cgroup", self.group.path, *argv)
+        self.start_joiner()
+
+    def start_joiner(self):
+        self.joiner = self.netctl.start(self.lab, "redirect", "run", json=False)
+        until(lambda: self.status()["joiner"], what="a joiner")
+
+    def status(self):
+        return self.netctl.json("redirect", "status")
+
+    def talk(self, port, host="127.0.0.1", turns=2000, until=None, options=(), cgroup=None):
+        """A client and a server that exchange small messages; what `list` says of them then, or once
+        it says `until`.
+        """
+        words = (sys.executable, HERE / "redirect_talk.py", self.netctl.binary, self.netctl.root)
+        if until:
+            options = (*options, "--until", until)
+        done = (cgroup or self.group).run(*words, host, port, turns, *options)
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def redirected(netctl, lab, group):
+    made = Redirected(netctl, lab, group)
+    made.enable("--force", "all")
+    yield made
+    made.joiner.stop()
+    netctl("redirect", "disable")
+
+
+@pytest.fixture
+def tested(netctl, lab, group):
+    """As users have it: with the self-test, forced only where the kernel needs it."""
+    cases = netctl.json("redirect", "selftest", check=False)
+    failed = [c["case"] for c in cases if not (c["passed"] or c["avoided"])]
+    made = Redirected(netctl, lab, group)
+    if failed:
+        refused = netctl.fails("redirect", "enable", "--cgroup", group.path, status=3)
+        assert failed[0] in refused and "--force" in refused
+        assert not (netctl.root / "redirect").exists()
+    made.enable(*(("--force", ",".join(failed)) if failed else ()))
+    yield made
+    made.joiner.stop()
+    netctl("redirect", "disable")
+
+
+@pytest.mark.timeout(180)
+def test_rules_decide(redirected):
+    """Each way to say which connections, in one enabled datapath: first match decides."""
+    netctl = redirected.netctl
+    inner = redirected.group.path / "inner"
+    inner.mkdir()
+    assert redirected.talk(5000)["state"] == "none"  # opt-in
+    netctl("redirect", "rule", "add", "dport", "5000-5009", "dst", "127.0.0.0/8")
+    assert redirected.talk(5000, until="redirecting")["redirected"] > 100
+    assert redirected.talk(5010)["state"] == "none"
+    netctl("redirect", "rule", "insert", "dport", "5001", "deny")
+    assert redirected.talk(5001)["state"] == "none"
+    netctl("redirect", "rule", "add", "dst", "::1")
+    assert redirected.talk(5002, host="::1", until="redirecting")["redirected"] > 100
+    netctl("redirect", "rule", "insert", "cgroup", inner, "deny")
+    assert redirected.talk(5000, until="redirecting")["redirected"] > 100
+    held = type(redirected.group).__new__(type(redirected.group))
+    held.path = inner
+    assert redirected.talk(5000, until="rule", cgroup=held)["reason"] == "rule"
+    append_rule(netctl, packed_rule(77, 1, 6000, 6001), 5 - 1)
+    assert netctl.json("redirect", "rule", "list")[4] == {
+        "id": 77,
+        "rule": "dport 6000-6001 dst 127.0.0.0/8 allow",
+    }
+    assert redirected.talk(6001, until="redirecting")["redirected"] > 100
+    reasons = redirected.status()["on_tcp"]
+    assert reasons["rule"] >= 1
+
+
+def test_blocking_sockets_stay_on_tcp(redirected):
+    redirected.netctl("redirect", "rule", "add", "dport", "5000")
+    assert redirected.talk(5000, until="blocking", options=["--blocking"])["reason"] == "blocking"
+
+
+def test_executables(redirected):
+    netctl = redirected.netctl
+    python = os.path.realpath(sys.executable)
+    netctl("redirect", "rule", "add", "exe", python)
+    assert redirected.talk(5000, until="redirecting")["redirected"] > 100
+    netctl("redirect", "rule", "insert", "exe", python, "deny")
+    assert redirected.talk(5000, until="rule")["reason"] == "rule"
+
+
+def test_joined_connections_outlive_the_joiner(redirected):
+    """Killed at any time; and without one, nothing joins."""
+    redirected.netctl("redirect", "rule", "add", "dport", "5000")
+    answer = redirected.talk(5000, until="redirecting", options=["--kill", redirected.joiner.pid])
+    assert answer["redirected"] > 100
+    assert answer["after"] > answer["redirected"]  # went on
+    until(lambda: not redirected.status()["joiner"], what="no joiner")
+    assert redirected.talk(5000)["state"] == "none"
+    redirected.start_joiner()
+    assert redirected.talk(5000, until="redirecting")["redirected"] > 100
+
+
+def test_second_joiner_is_refused(redirected):
+    assert "another joiner" in redirected.netctl.fails("redirect", "run")
+
+
+def test_enable_starts_a_joiner(netctl, group):
+    netctl("redirect", "enable", "--cgroup", group.path, "--force", "all", "--run")
+    try:
+        assert netctl.json("redirect", "status")["joiner"]
+    finally:
+        netctl("redirect", "disable")  # and it ends
+    assert netctl.json("redirect", "status") == {"enabled": False}
+
+
+def test_readers_that_do_not_read_delay_disable(redirected):
+    redirected.netctl("redirect", "rule", "add", "dport", "5000")
+    answer = redirected.talk(5000, until="redirecting", options=["--unread"])
+    assert "not read yet" in answer["disable"] or "has not read" in answer["disable"], answer
+    assert answer["then"] == "unread", answer
+    until(lambda: redirected.netctl("redirect", "disable", check=False).returncode == 0)
+
+
+# ---- real programs ----
+
+
+def with_and_without(redirected, port, work, least=100):
+    """Runs `work` on plain TCP, then redirected, and returns both outcomes."""
+    plain = work()
+    redirected.netctl("redirect", "rule", "add", "dport", port)
+    before = redirected.status()["redirected_messages"]
+    with_it = work()
+    moved = redirected.status()["redirected_messages"] - before
+    assert moved >= least, f"only {moved} messages were redirected: {redirected.status()}"
+    return plain, with_it
+
+
+NGINX = """
+daemon off; user root; pid {root}/pid; worker_processes 1; error_log stderr warn; events {{ }}
+http {{
+    access_log off; sendfile on; keepalive_requests 100000; default_type text/plain;
+    client_body_temp_path {root}/body; proxy_temp_path {root}/proxy; fastcgi_temp_path {root}/f;
+    uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;
+    upstream behind {{ server 127.0.0.1:8080; keepalive 8; }}
+    server {{ listen 8080; root {root}; location = /hello {{ return 200 "hello\\n"; }} }}
+    server {{ listen 8081; listen 8443 ssl; ssl_certificate {root}/c.pem; ssl_certificate_key {root}/k.pem;
+             location / {{ proxy_pass http://behind; proxy_http_version 1.1;
+                           proxy_set_header Connection ""; }} }}
+}}
+"""
+
+
+@pytest.fixture
+def nginx(lab, tested):
+    root = lab.directory / "web"
+    root.mkdir()
+    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+        "-subj", "/CN=localhost", "-days", "2", "-keyout", root / "k.pem", "-out", root / "c.pem")  # fmt: skip
+    (root / "small").write_bytes(os.urandom(6000))
+    (root / "large").write_bytes(os.urandom(3 << 20))
+    (root / "nginx.conf").write_text(NGINX.format(root=root))
+    argv = ("nginx", "-p", root, "-e", "stderr", "-c", root / "nginx.conf")
+    process = lab.start(*tested.group.wrap(argv))
+    until(lambda: socket.socket().connect_ex(("127.0.0.1", 8081)) == 0, what="nginx")
+    return root, process
+
+
+def wrk(group, url, seconds=2):
+    out = group.run("wrk", "-t1", "-c8", f"-d{seconds}s", url).stdout
+    assert "Socket errors" not in out and "Non-2xx" not in out, out
+    return int(re.search(r"(\d+) requests in", out).group(1))
+
+
+@pytest.mark.timeout(180)
+def test_nginx(tested, nginx):
+    """curl and wrk, kept alive, proxied, with TLS, small answers and files by sendfile."""
+    root, process = nginx
+    group = tested.group
+
+    def work():
+        bodies = []
+        for url in ("http://127.0.0.1:8080", "http://127.0.0.1:8081", "https://127.0.0.1:8443"):
+            paths = ["hello", "small"] * 40 + ["large"] * 3 + ["hello"] * 20
+            out = lab_output(root, "curl")
+            group.run("curl", "-sSk", "-o", out, *(f"{url}/{path}" for path in paths[:1]),
+                      *(w for path in paths[1:] for w in ("-o", f"{out}.{path}", f"{url}/{path}")))  # fmt: skip
+            bodies.append([Path(f"{out}.{path}").read_bytes() for path in ("hello", "small", "large")])
+        counts = [
+            wrk(group, url)
+            for url in (
+                "http://127.0.0.1:8080/hello",
+                "http://127.0.0.1:8081/small",
+                "https://127.0.0.1:8443/hello",
+            )
+        ]
+        assert min(counts) > 100, counts
+        return bodies
+
+    expected = [[b"hello\n", (root / "small").read_bytes(), (root / "large").read_bytes()]] * 3
+    plain, with_it = with_and_without(tested, "8080-8443", work, 1000)
+    assert plain == expected
+    assert with_it == expected
+    assert process.alive() and "[crit]" not in process.stderr and "[alert]" not in process.stderr
+
+
+def lab_output(root, name):
+    return root / f"{name}-out"
+
+
+@pytest.mark.timeout(180)
+def test_redis(tested, lab):
+    group = tested.group
+    argv = ("redis-server", "--port", "6379", "--save", "", "--dir", lab.directory)
+    lab.start(*group.wrap(argv))
+    until(lambda: socket.socket().connect_ex(("127.0.0.1", 6379)) == 0, what="redis")
+
+    def work():
+        tests = "set,get,incr,lpush,lpop,sadd,hset,mset"
+        for more in ((), ("-P", "16"), ("-d", "20000", "-n", "500")):
+            out = group.run("redis-benchmark", "-n", "8000", "-c", "8", "-t", tests, "-q", *more)
+            assert out.stdout.count("requests per second") >= 8, out.stdout
+        counter = group.run("redis-cli", "get", "counter:__rand_int__").stdout
+        group.run("redis-cli", "flushall")
+        return counter
+
+    plain, with_it = with_and_without(tested, 6379, work, 10000)
+    assert plain == with_it
+
+
+@pytest.mark.timeout(180)
+def test_iperf3(redirected, lab):
+    """Streams: they stay on TCP, whole."""
+    redirected.netctl("redirect", "rule", "add", "dport", "5201")
+    lab.start(*redirected.group.wrap(("iperf3", "-s")))
+    until(lambda: socket.socket().connect_ex(("127.0.0.1", 5201)) == 0, what="iperf3")
+    for more in ((), ("-R",), ("-l", "1000", "-P", "2")):
+        out = redirected.group.run(
+            "iperf3", "-c", "127.0.0.1", "-n", "64M", "-J", *more, check=False
+        ).stdout
+        # It ends when enough was sent, with some of it on its way.
+        assert json.loads(out)["end"]["sum_received"]["bytes"] >= 32 << 20, out
+
+
+@pytest.mark.timeout(180)
+def test_tls_program(tested, lab, nginx):
+    """openssl s_client to openssl s_server, a session of many lines."""
+    root, _ = nginx
+    group = tested.group
+    argv = ("openssl", "s_server", "-quiet", "-rev", "-port", "4433",
+            "-cert", root / "c.pem", "-key", root / "k.pem")  # fmt: skip
+    lab.start(*group.wrap(argv))
+    until(lambda: socket.socket().connect_ex(("127.0.0.1", 4433)) == 0, what="openssl")
+    tested.netctl("redirect", "rule", "add", "dport", "4433")
+    lines = "".join(f"line {i} of the session\n" for i in range(2000))
+    got = group.run(
+        "timeout", "20", "openssl", "s_client", "-quiet", "-connect", "127.0.0.1:4433",
+        input=lines + "CLOSE\n", check=False,
+    ).stdout  # fmt: skip
+    assert got.splitlines() == [line[::-1] for line in lines.splitlines()]

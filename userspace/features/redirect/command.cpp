@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "core/command.hpp"
+#include "core/json.hpp"
+#include "features/redirect/bench.hpp"
+#include "features/redirect/controller.hpp"
+#include "features/redirect/selftest.hpp"
+#include "sys/netns.hpp"
+#include "sys/stop.hpp"
+
+namespace netctl::redirect {
+
+namespace {
+
+using Count = Positional::Count;
+
+/// Starts `netctl redirect run` detached from this process and waits until it listens.
+Result<> start_joiner(const Controller& controller, const Context& context) {
+    if (controller.joiner_runs())
+        return {};
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return Error::system(errno, "pipe");
+    const Fd alive(ends[0]); // at its end once the joiner has ended
+    Fd held(ends[1]);
+    const pid_t child = fork();
+    if (child < 0)
+        return Error::system(errno, "cannot start the joiner");
+    if (child == 0) {
+        setsid();
+        if (fork() != 0)
+            _exit(0);
+        const int null = open("/dev/null", O_RDWR);
+        for (const int fd : {0, 1, 2})
+            dup2(null, fd);
+        const int kept = dup(held.get()); // without close-on-exec
+        (void)kept;
+        if (chdir("/") != 0)
+            _exit(1);
+        execl("/proc/self/exe", "netctl", "--root", context.root.c_str(), "redirect", "run",
+              static_cast<char*>(nullptr));
+        _exit(1);
+    }
+    held.reset();
+    waitpid(child, nullptr, 0);
+    while (!controller.joiner_runs()) {
+        pollfd entry{alive.get(), POLLIN, 0};
+        if (poll(&entry, 1, 20) != 0)
+            return Error::failed("the joiner ended at once", "netctl redirect run says why");
+    }
+    return {};
+}
+
+Result<int> enable(const Arguments& arguments, Context& context) {
+    EnableOptions options;
+    options.cgroup = arguments.get("cgroup");
+    options.allow_blocking = arguments.has("allow-blocking");
+    if (arguments.has("force")) {
+        std::string list = arguments.get("force");
+        for (std::size_t begin = 0; begin <= list.size();) {
+            const std::size_t end = std::min(list.find(',', begin), list.size());
+            options.force.push_back(list.substr(begin, end - begin));
+            begin = end + 1;
+        }
+    }
+    Controller controller(context.root);
+    const Controller::Enabled enabled = NETCTL_TRY(controller.enable(options));
+    context.out.notes(enabled.notes);
+    const bool run = arguments.has("run");
+    if (run)
+        NETCTL_TRY(start_joiner(controller, context));
+    const std::string mode = options.allow_blocking ? "blocking sockets too" : "strict";
+    context.out.document(
+        {{"cgroup", enabled.cgroup}, {"allow_blocking", options.allow_blocking}, {"joiner", run}},
+        fmt::format("redirection is enabled on the cgroup {}, {}\n{}", enabled.cgroup, mode,
+                    run ? "" : "connections join while `netctl redirect run` runs\n"));
+    return 0;
+}
+
+Result<int> disable(const Arguments& arguments, Context& context) {
+    const auto seconds = NETCTL_TRY(arguments.number("timeout", 10, 0, 3600));
+    Controller controller(context.root);
+    const bool was = NETCTL_TRY(controller.disable(static_cast<unsigned>(seconds * 1000)));
+    context.out.done(was ? "redirection is disabled" : "redirection was not enabled");
+    return 0;
+}
+
+Result<int> run(const Arguments& arguments, Context& context) {
+    const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(context.netns));
+    sys::catch_stop_signals();
+    Controller controller(context.root);
+    NETCTL_TRY(controller.run(arguments.has("wait"), sys::stop_requested,
+                              [&] { context.out.done("joining"); }));
+    return 0;
+}
+
+Result<int> status(const Arguments&, Context& context) {
+    const Status status = NETCTL_TRY(Controller(context.root).status());
+    if (!status.enabled) {
+        context.out.document({{"enabled", false}}, "redirection is not enabled\n");
+        return 0;
+    }
+    const nc_rd_stats& stats = status.stats;
+    Json on_tcp = Json::object();
+    std::string reasons;
+    for (std::uint32_t reason = 1; reason < NC_RD_REASONS; reason++) {
+        on_tcp[reason_name(reason)] = stats.on_tcp[reason];
+        if (stats.on_tcp[reason] != 0)
+            reasons += fmt::format("  {:>10}  {}\n", stats.on_tcp[reason], reason_name(reason));
+    }
+    const Json json{{"enabled", true},
+                    {"draining", status.draining},
+                    {"cgroup", status.cgroup},
+                    {"allow_blocking", status.allow_blocking},
+                    {"forced", status.forced},
+                    {"joiner", status.joiner},
+                    {"rules", status.rules},
+                    {"joined_now", status.joined},
+                    {"leaving_now", status.leaving},
+                    {"announced", stats.announced},
+                    {"joined", stats.joined},
+                    {"redirected_messages", stats.redirected_messages},
+                    {"redirected_bytes", stats.redirected_bytes},
+                    {"passed_messages", stats.passed_messages},
+                    {"passed_bytes", stats.passed_bytes},
+                    {"turns", stats.turns},
+                    {"on_tcp", on_tcp},
+                    {"removed", stats.removed},
+                    {"removed_by_timer", stats.removed_by_timer},
+                    {"helper_failed", stats.helper_failed}};
+    std::string text =
+        fmt::format("cgroup {}, {}{}{}\n", status.cgroup,
+                    status.allow_blocking ? "blocking sockets too" : "strict",
+                    status.draining ? ", being disabled" : "",
+                    status.forced ? ", forced although a case of the self-test failed" : "");
+    text +=
+        status.joiner ? "joiner runs\n" : "no joiner runs: nothing joins (netctl redirect run)\n";
+    if (status.rules == 0)
+        text += "no rules: nothing is redirected (netctl redirect rule add …)\n";
+    else
+        text += fmt::format("{} rule{}\n", status.rules, status.rules == 1 ? "" : "s");
+    text += fmt::format("{} connections joined now, {} leaving; {} announced, {} joined so far\n",
+                        status.joined, status.leaving, stats.announced, stats.joined);
+    text += fmt::format("{} messages ({} bytes) redirected, {} ({} bytes) passed by TCP\n",
+                        stats.redirected_messages, stats.redirected_bytes, stats.passed_messages,
+                        stats.passed_bytes);
+    if (stats.helper_failed != 0)
+        text += fmt::format("{} calls of kernel helpers failed\n", stats.helper_failed);
+    if (!reasons.empty())
+        text += "refused or left, by reason:\n" + reasons;
+    context.out.document(json, text);
+    return 0;
+}
+
+std::string endpoint(const Address& address, std::uint16_t port) {
+    return address.family == Family::ipv6 ? fmt::format("[{}]:{}", address.to_string(), port)
+                                          : fmt::format("{}:{}", address.to_string(), port);
+}
+
+Result<int> list(const Arguments&, Context& context) {
+    const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(context.netns));
+    const std::vector<Connection> all = NETCTL_TRY(Controller(context.root).list());
+    Json json = Json::array();
+    TextTable table({{"STATE"},
+                     {"REASON"},
+                     {"LOCAL"},
+                     {"REMOTE"},
+                     {"PROCESSES"},
+                     {"REDIRECTED", true},
+                     {"BYTES", true},
+                     {"PASSED", true}});
+    for (const Connection& one : all) {
+        Json ends = Json::array();
+        std::string processes;
+        for (const Connection::End& end : one.ends) {
+            ends.push_back({{"pid", end.pid},
+                            {"process", end.name},
+                            {"redirected_messages", end.redirected_messages},
+                            {"redirected_bytes", end.redirected_bytes},
+                            {"passed_messages", end.passed_messages},
+                            {"passed_bytes", end.passed_bytes}});
+            processes += processes.empty() ? "" : " - ";
+            processes += end.pid != 0 ? fmt::format("{}[{}]", end.name, end.pid) : "?";
+        }
+        json.push_back({{"state", one.state},
+                        {"reason", one.reason},
+                        {"local", one.local.to_string()},
+                        {"local_port", one.local_port},
+                        {"remote", one.remote.to_string()},
+                        {"remote_port", one.remote_port},
+                        {"ends", ends}});
+        table.row(
+            {one.state, one.reason.empty() ? "-" : one.reason, endpoint(one.local, one.local_port),
+             endpoint(one.remote, one.remote_port), processes,
+             std::to_string(one.ends[0].redirected_messages + one.ends[1].redirected_messages),
+             std::to_string(one.ends[0].redirected_bytes + one.ends[1].redirected_bytes),
+             std::to_string(one.ends[0].passed_messages + one.ends[1].passed_messages)});
+    }
+    context.out.document(json, table.empty() ? "" : table.render());
+    return 0;
+}
+
+Result<int> selftest(const Arguments&, Context& context) {
+    const std::vector<SelftestCase> results = NETCTL_TRY(run_selftest());
+    Json json = Json::array();
+    std::string text;
+    bool all = true;
+    for (const SelftestCase& one : results) {
+        all = all && (one.passed || one.avoided);
+        json.push_back({{"case", one.name},
+                        {"about", one.about},
+                        {"passed", one.passed},
+                        {"avoided", one.avoided},
+                        {"detail", one.detail}});
+        text += fmt::format("{:<7} {:<20} {}\n",
+                            one.passed    ? "ok"
+                            : one.avoided ? "avoided"
+                                          : "FAILED",
+                            one.name, one.about);
+        if (!one.passed)
+            text += fmt::format("{:<28} {}\n", "", one.detail);
+    }
+    context.out.document(json, text);
+    return all ? 0 : 3;
+}
+
+Result<int> rule_add(const Arguments& arguments, Context& context, bool first) {
+    const Rule rule = NETCTL_TRY(parse_rule(arguments.rest()));
+    const std::uint32_t id = NETCTL_TRY(Controller(context.root).add_rule(rule, first));
+    context.out.document({{"id", id}, {"rule", to_string(rule)}},
+                         fmt::format("{}: {}\n", id, to_string(rule)));
+    return 0;
+}
+
+Result<int> rule_delete(const Arguments& arguments, Context& context) {
+    const std::string word = arguments["ID"];
+    if (word.empty() || word.size() > 9 ||
+        word.find_first_not_of("0123456789") != std::string::npos)
+        return Error::usage(fmt::format("'{}' is no rule's number", word),
+                            "netctl redirect rule list shows them");
+    NETCTL_TRY(Controller(context.root).delete_rule(static_cast<std::uint32_t>(std::stoul(word))));
+    context.out.done(fmt::format("rule {} deleted", word));
+    return 0;
+}
+
+Result<int> rule_flush(const Arguments&, Context& context) {
+    NETCTL_TRY(Controller(context.root).flush_rules());
+    context.out.done("all rules deleted: nothing is redirected");
+    return 0;
+}
+
+Result<int> rule_list(const Arguments&, Context& context) {
+    Json json = Json::array();
+    std::string text;
+    for (const Controller::ListedRule& rule : NETCTL_TRY(Controller(context.root).rules())) {
+        json.push_back({{"id", rule.id}, {"rule", rule.text}});
+        text += fmt::format("{}: {}\n", rule.id, rule.text);
+    }
+    context.out.document(json, text);
+    return 0;
+}
+
+Result<int> bench(const Arguments& arguments, Context& context) {
+    const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(context.netns));
+    BenchOptions options;
+    options.size = NETCTL_TRY(arguments.number("size", 64, 1, 1 << 20));
+    options.rounds = static_cast<unsigned>(NETCTL_TRY(arguments.number("rounds", 15, 3, 1000)));
+    options.stream = arguments.has("stream");
+    const BenchReport report = NETCTL_TRY(run_bench(options));
+    Json json = Json::array();
+    std::string text;
+    for (const BenchReport::Line& line : report.lines) {
+        json.push_back({{"placement", line.placement},
+                        {"unit", line.unit},
+                        {"tcp", line.tcp},
+                        {"redirected", line.redirected},
+                        {"ratio", line.ratio},
+                        {"control_low", line.control_low},
+                        {"control_high", line.control_high},
+                        {"share_redirected", line.share}});
+        text += fmt::format("{}: TCP {:.2f} {}, redirected {:.2f}: ratio {:.2f}; TCP against "
+                            "itself {:.2f} to {:.2f}\n",
+                            line.placement, line.tcp, line.unit, line.redirected, line.ratio,
+                            line.control_low, line.control_high);
+    }
+    context.out.document({{"size", options.size},
+                          {"stream", options.stream},
+                          {"rounds", options.rounds},
+                          {"results", json},
+                          {"verdict", report.verdict}},
+                         text + report.verdict + "\n");
+    return 0;
+}
+
+Command make_rule_command() {
+    Command rule{"rule", "say which connections may be redirected",
+                 "Rules are asked in order; the first that matches decides. Without a rule that "
+                 "allows it, a connection stays on TCP.\n\n"
+                 "A rule is [dport PORT|LOW-HIGH] [dst ADDRESS[/LENGTH]] [cgroup PATH] [exe PATH] "
+                 "[allow|deny]. dport and dst are what the client connected to; cgroup and exe "
+                 "match if either end has them. A change other than an appended rule makes all "
+                 "joined connections go back to TCP."};
+    rule.children.push_back({"add",
+                             "append a rule",
+                             "",
+                             {{"RULE", Count::rest}},
+                             {},
+                             [](const Arguments& a, Context& c) { return rule_add(a, c, false); }});
+    rule.children.push_back({"insert",
+                             "put a rule in front of all others",
+                             "",
+                             {{"RULE", Count::rest}},
+                             {},
+                             [](const Arguments& a, Context& c) { return rule_add(a, c, true); }});
+    rule.children.push_back({"delete", "delete a rule", "", {{"ID"}}, {}, rule_delete});
+    rule.children.push_back({"flush", "delete all rules", "", {}, {}, rule_flush});
+    rule.children.push_back({"list", "show the rules in order", "", {}, {}, rule_list});
+    return rule;
+}
+
+Command make_command() {
+    Command redirect{"redirect", "let local TCP connections skip the TCP/IP stack"};
+    redirect.children = {
+        {"enable",
+         "load the programs and attach them to a cgroup",
+         "Runs the self-test first, and refuses where the kernel would break applications.",
+         {},
+         {{"cgroup", "PATH", "cgroup whose processes it is for (default: all)", {}},
+          {"allow-blocking", "", "also join blocking sockets, which may notice it", {}},
+          {"force",
+           "CASE,…",
+           "enable although these cases of the self-test fail; `all` does not run it",
+           {}},
+          {"run", "", "start the joiner too, detached", {}}},
+         enable},
+        {"disable",
+         "take every connection back to TCP and remove the programs",
+         "",
+         {},
+         {{"timeout", "SECONDS", "how long to wait for readers (default: 10)", {}}},
+         disable},
+        {"run",
+         "join connections, until told to stop or disabled",
+         "",
+         {},
+         {{"wait", "", "wait until it is enabled, also again", {}}},
+         run},
+        {"status", "show settings and counters", "", {}, {}, status},
+        {"list", "show connections: joined, or on TCP and why", "", {}, {}, list},
+        {"selftest", "prove on this kernel what redirection relies on", "", {}, {}, selftest},
+        {"bench",
+         "measure whether it is worth it here",
+         "",
+         {},
+         {{"size", "BYTES", "of a message (default: 64)", {}},
+          {"stream", "", "one way without answers, instead of requests and responses", {}},
+          {"rounds", "N", "alternating rounds (default: 15)", {}}},
+         bench},
+        make_rule_command()};
+    return redirect;
+}
+
+} // namespace
+
+const Command& command() {
+    static const Command made = make_command();
+    return made;
+}
+
+} // namespace netctl::redirect

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// A TCP connection of our own over loopback, for the self-test and the benchmark.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/fd.hpp"
+#include "core/result.hpp"
+#include "features/redirect/controller.hpp"
+
+namespace netctl::redirect {
+
+struct LocalConnection {
+    Fd client;
+    Fd server;
+    std::uint16_t client_port = 0; ///< host byte order
+    std::uint16_t server_port = 0;
+
+    /// Both ends non-blocking.
+    static Result<LocalConnection> open(bool ipv6 = false);
+};
+
+/// Writes all, waiting for room for at most a second a piece.
+Result<> send_all(int fd, const std::string& bytes, int flags = 0);
+/// Reads `size` bytes, waiting for at most a second a piece; fewer at the end of the stream.
+Result<std::string> receive(int fd, std::size_t size);
+
+/// Runs `work` in a process of its own, which lives in a new cgroup and has its own session; what
+/// it writes to the descriptor that it gets is returned. Killed, with the cgroup removed, after
+/// `timeout_ms`.
+Result<std::string> run_in_cgroup(const std::function<void(const sys::Cgroup&, int)>& work,
+                                  unsigned timeout_ms);
+
+} // namespace netctl::redirect

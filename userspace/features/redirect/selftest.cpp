@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "features/redirect/selftest.hpp"
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <functional>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <optional>
+#include <poll.h>
+#include <sched.h>
+#include <sstream>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "features/redirect/connection.hpp"
+#include "features/redirect/controller.hpp"
+
+namespace netctl::redirect {
+
+namespace {
+
+/// A connection with the datapath that it is under; what a case plays with.
+class Bench {
+  public:
+    Bench(Datapath& datapath, Joiner& joiner) : datapath_(datapath), joiner_(joiner) {}
+
+    Result<> open(bool ipv6 = false) {
+        connection_ = NETCTL_TRY(LocalConnection::open(ipv6));
+        return {};
+    }
+    int client() const { return connection_.client.get(); }
+    int server() const { return connection_.server.get(); }
+    void close_server() { connection_.server.reset(); }
+
+    /// One request and one response.
+    Result<> turn() {
+        const std::string request(64, 'q'), response(64, 'r');
+        NETCTL_TRY(send_all(client(), request));
+        if (NETCTL_TRY(receive(server(), request.size())) != request)
+            return Error::failed("a request arrived changed");
+        NETCTL_TRY(send_all(server(), response));
+        if (NETCTL_TRY(receive(client(), response.size())) != response)
+            return Error::failed("a response arrived changed");
+        return {};
+    }
+
+    /// Turns until the connection is in the map.
+    Result<> join() {
+        return turns_until([](const nc_rd_pair& pair) { return pair.state == NC_RD_JOINED; },
+                           "the connection was not joined");
+    }
+    /// Turns until both directions are redirected.
+    Result<> redirect() {
+        NETCTL_TRY(join());
+        return turns_until(
+            [](const nc_rd_pair& pair) { return pair.redirecting[0] && pair.redirecting[1]; },
+            "the connection was joined but not redirected");
+    }
+    /// Waits until it has left the map.
+    Result<> await_left() {
+        for (int i = 0; i < 200; i++) {
+            const auto pair = NETCTL_TRY(find());
+            if (!pair)
+                return {};
+            poll(nullptr, 0, 5);
+        }
+        return Error::failed("the connection did not leave the map within a second");
+    }
+    Result<bool> joined() { return NETCTL_TRY(find()).has_value(); }
+
+  private:
+    bool is_ours(const nc_rd_pair& pair) const {
+        const auto has = [&](std::uint16_t local, std::uint16_t remote) {
+            return pair.end.local_port == local && pair.end.remote_port == remote;
+        };
+        return pair.state != NC_RD_FREE && (has(connection_.client_port, connection_.server_port) ||
+                                            has(connection_.server_port, connection_.client_port));
+    }
+
+    Result<std::optional<nc_rd_pair>> find() {
+        if (!slot_) { // searched once: reading all is dear
+            const std::vector<nc_rd_pair> all = NETCTL_TRY(datapath_.pairs());
+            for (std::uint32_t slot = 0; slot < all.size(); slot++)
+                if (is_ours(all[slot]))
+                    slot_ = slot;
+        }
+        std::optional<nc_rd_pair> found;
+        if (slot_) {
+            const nc_rd_pair pair = NETCTL_TRY(datapath_.pair(*slot_));
+            if (is_ours(pair))
+                found = pair;
+        }
+        return found;
+    }
+
+    Result<> turns_until(const std::function<bool(const nc_rd_pair&)>& done, const char* what) {
+        for (int i = 0; i < 400; i++) {
+            for (int j = 0; j < 8; j++)
+                NETCTL_TRY(turn());
+            NETCTL_TRY(joiner_.poll(0));
+            const auto pair = NETCTL_TRY(find());
+            if (pair && done(*pair))
+                return {};
+        }
+        std::string reasons;
+        const nc_rd_stats stats = NETCTL_TRY(datapath_.stats());
+        for (std::uint32_t reason = 1; reason < NC_RD_REASONS; reason++)
+            if (stats.on_tcp[reason] != 0)
+                reasons += fmt::format("{}{}", reasons.empty() ? "" : ", ", reason_name(reason));
+        return Error::failed(fmt::format("{} ({} announced; {})", what, stats.announced,
+                                         reasons.empty() ? "no reason was noted" : reasons));
+    }
+
+    Datapath& datapath_;
+    Joiner& joiner_;
+    LocalConnection connection_;
+    std::optional<std::uint32_t> slot_;
+};
+
+Result<> expect(bool holds, const std::string& otherwise) {
+    if (!holds)
+        return Error::failed(otherwise);
+    return {};
+}
+
+Result<int> unread(int fd) {
+    int bytes = -1;
+    if (ioctl(fd, FIONREAD, &bytes) != 0)
+        return Error::system(errno, "FIONREAD");
+    return bytes;
+}
+
+Result<> await_readable(int fd) {
+    pollfd entry{fd, POLLIN, 0};
+    if (poll(&entry, 1, 1000) != 1)
+        return Error::failed("poll reports nothing to read");
+    return {};
+}
+
+Result<> case_joins(Bench& bench) {
+    NETCTL_TRY(bench.open());
+    return bench.redirect();
+}
+
+Result<> case_ipv6(Bench& bench) {
+    const Fd any(socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!any && errno == EAFNOSUPPORT)
+        return {}; // this kernel runs without it
+    NETCTL_TRY(bench.open(true));
+    return bench.redirect();
+}
+
+Result<> case_fionread_passed(Bench& bench) {
+    NETCTL_TRY(bench.open());
+    NETCTL_TRY(bench.join()); // and for a while, messages still go by TCP
+    NETCTL_TRY(send_all(bench.client(), "12345"));
+    NETCTL_TRY(await_readable(bench.server()));
+    const int bytes = NETCTL_TRY(unread(bench.server()));
+    return expect(bytes == 5, fmt::format("FIONREAD says {} of 5 unread bytes", bytes));
+}
+
+Result<> case_fionread_redirected(Bench& bench) {
+    NETCTL_TRY(bench.open());
+    NETCTL_TRY(bench.redirect());
+    NETCTL_TRY(send_all(bench.client(), "12345"));
+    NETCTL_TRY(await_readable(bench.server()));
+    const int bytes = NETCTL_TRY(unread(bench.server()));
+    return expect(bytes == 5, fmt::format("FIONREAD says {} of 5 unread bytes", bytes));
+}
+
+Result<> case_order(Bench& bench) {
+    NETCTL_TRY(bench.open());
+    NETCTL_TRY(bench.redirect());
+    const std::string small = "redirected", large(100000, 'T');
+    NETCTL_TRY(send_all(bench.client(), small));
+    NETCTL_TRY(send_all(bench.client(), large)); // leaves, and goes by TCP
+    const std::string got = NETCTL_TRY(receive(bench.server(), small.size() + large.size()));
+    NETCTL_TRY(expect(got == small + large, "bytes arrived out of order or changed"));
+    NETCTL_TRY(bench.await_left());
+    return bench.turn();
+}
+
+Result<> case_half_close(Bench& bench) {
+    NETCTL_TRY(bench.open());
+    NETCTL_TRY(bench.redirect());
+    NETCTL_TRY(send_all(bench.client(), "last words"));
+    if (shutdown(bench.client(), SHUT_WR) != 0)
+        return Error::system(errno, "shutdown");
+    const std::string got = NETCTL_TRY(receive(bench.server(), 1000));
+    NETCTL_TRY(expect(got == "last words", "what was sent before a shutdown did not arrive"));
+    NETCTL_TRY(send_all(bench.server(), "answer"));
+    bench.close_server();
+    const std::string answer = NETCTL_TRY(receive(bench.client(), 1000));
+    return expect(answer == "answer", "the answer after a shutdown did not arrive");
+}
+
+Result<> case_close(Bench& bench) {
+    NETCTL_TRY(bench.open());
+    NETCTL_TRY(bench.redirect());
+    NETCTL_TRY(send_all(bench.server(), "last words"));
+    bench.close_server();
+    const std::string got = NETCTL_TRY(receive(bench.client(), 1000));
+    return expect(got == "last words", "what was sent before close did not arrive");
+}
+
+Result<> case_epoll(Bench& bench) {
+    NETCTL_TRY(bench.open());
+    NETCTL_TRY(bench.redirect());
+    const Fd epoll(epoll_create1(EPOLL_CLOEXEC));
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLET;
+    if (!epoll || epoll_ctl(epoll.get(), EPOLL_CTL_ADD, bench.server(), &event) != 0)
+        return Error::system(errno, "epoll");
+    for (int i = 0; i < 3; i++) {
+        NETCTL_TRY(send_all(bench.client(), "x"));
+        if (epoll_wait(epoll.get(), &event, 1, 1000) != 1)
+            return Error::failed("edge-triggered epoll does not report a redirected message");
+        NETCTL_TRY(receive(bench.server(), 1));
+    }
+    return {};
+}
+
+Result<> case_peek(Bench& bench) {
+    NETCTL_TRY(bench.open());
+    NETCTL_TRY(bench.redirect());
+    NETCTL_TRY(send_all(bench.client(), "peek"));
+    NETCTL_TRY(await_readable(bench.server()));
+    std::array<char, 8> buffer{};
+    const ssize_t peeked = recv(bench.server(), buffer.data(), buffer.size(), MSG_PEEK);
+    NETCTL_TRY(expect(peeked == 4 && std::memcmp(buffer.data(), "peek", 4) == 0,
+                      fmt::format("MSG_PEEK returned {}", peeked)));
+    return expect(NETCTL_TRY(receive(bench.server(), 4)) == "peek", "MSG_PEEK took the bytes away");
+}
+
+Result<> case_unread(Bench& bench) {
+    NETCTL_TRY(bench.open());
+    NETCTL_TRY(bench.redirect());
+    // 64 MiB is far above what any TCP buffer takes: the sender must be stopped before.
+    const std::string piece(4096, 'u');
+    std::size_t sent = 0;
+    while (sent < std::size_t{64} << 20) {
+        const ssize_t got = send(bench.client(), piece.data(), piece.size(), MSG_NOSIGNAL);
+        if (got < 0 && errno == EAGAIN)
+            break;
+        if (got < 0)
+            return Error::system(errno, "send to a reader that does not read");
+        sent += static_cast<std::size_t>(got);
+    }
+    NETCTL_TRY(expect(sent < std::size_t{64} << 20, "unread data is not bounded"));
+    const std::string got = NETCTL_TRY(receive(bench.server(), sent));
+    NETCTL_TRY(expect(got == std::string(sent, 'u'), "bytes of a slow reader were lost"));
+    NETCTL_TRY(bench.await_left());
+    return bench.turn();
+}
+
+Result<> case_option(Bench& bench) {
+    NETCTL_TRY(bench.open());
+    NETCTL_TRY(bench.redirect());
+    const int low = 8;
+    if (setsockopt(bench.server(), SOL_SOCKET, SO_RCVLOWAT, &low, sizeof(low)) != 0)
+        return Error::system(errno, "SO_RCVLOWAT");
+    NETCTL_TRY(bench.await_left());
+    NETCTL_TRY(send_all(bench.client(), "1234"));
+    pollfd entry{bench.server(), POLLIN, 0};
+    NETCTL_TRY(expect(poll(&entry, 1, 50) == 0, "SO_RCVLOWAT is not honoured"));
+    NETCTL_TRY(send_all(bench.client(), "5678"));
+    NETCTL_TRY(await_readable(bench.server()));
+    return expect(NETCTL_TRY(receive(bench.server(), 8)) == "12345678", "bytes were lost");
+}
+
+Result<> case_left(Bench& bench) {
+    NETCTL_TRY(bench.open());
+    NETCTL_TRY(bench.redirect());
+    NETCTL_TRY(send_all(bench.client(), std::string(20000, 'b')));
+    NETCTL_TRY(receive(bench.server(), 20000));
+    NETCTL_TRY(bench.await_left());
+    NETCTL_TRY(send_all(bench.client(), "12345"));
+    NETCTL_TRY(await_readable(bench.server()));
+    const int bytes = NETCTL_TRY(unread(bench.server()));
+    NETCTL_TRY(expect(bytes == 5, fmt::format("FIONREAD says {} of 5 bytes", bytes)));
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return Error::system(errno, "pipe");
+    const Fd read_end(ends[0]), write_end(ends[1]);
+    const ssize_t moved = splice(bench.server(), nullptr, write_end.get(), nullptr, 5, 0);
+    return expect(moved == 5, fmt::format("splice moved {} of 5 bytes", moved));
+}
+
+struct Case {
+    const char* name;
+    const char* about;
+    Result<> (*run)(Bench&);
+};
+
+constexpr std::array cases{
+    Case{"redirect", "a connection of requests and responses joins and is redirected", case_joins},
+    Case{"ipv6", "an IPv6 connection joins and is redirected", case_ipv6},
+    Case{"order", "redirected bytes and those sent by TCP after them arrive in order", case_order},
+    Case{"half-close", "shutdown and close deliver what was sent before", case_half_close},
+    Case{"close", "close delivers what was sent before", case_close},
+    Case{"epoll", "edge-triggered epoll reports redirected messages", case_epoll},
+    Case{"peek", "MSG_PEEK sees redirected bytes and leaves them", case_peek},
+    Case{"unread", "a sender is stopped when its reader does not read", case_unread},
+    Case{"option", "an option that cannot be honoured takes the connection out", case_option},
+    Case{"left", "a connection that left is plain TCP (FIONREAD, splice)", case_left},
+    Case{"fionread-redirected",
+         "FIONREAD counts redirected bytes (nginx, Java and .NET stop reading otherwise)",
+         case_fionread_redirected},
+    Case{"fionread-passed",
+         "FIONREAD counts bytes sent by TCP while joined (nginx, Java and .NET stop reading "
+         "otherwise)",
+         case_fionread_passed},
+};
+
+/// Loaded once for all cases: that takes longer than they do.
+Result<Datapath> load(const sys::Cgroup& cgroup, bool never_pass) {
+    Tuning tuning;
+    // Long enough for case_fionread_passed to be in between.
+    tuning.grace_ns = never_pass ? 0 : 30'000'000;
+    tuning.never_pass = never_pass;
+    Datapath datapath = NETCTL_TRY(Datapath::load(tuning));
+    nc_rd_conf conf{};
+    conf.abi_version = NC_ABI_VERSION;
+    conf.cgroup = cgroup.id;
+    NETCTL_TRY(datapath.set_conf(conf));
+    Datapath::Bank bank;
+    bank.rules[0].action = NC_RD_ALLOW;
+    bank.rules[0].dport_high = 65535;
+    NETCTL_TRY(datapath.commit_bank(bank));
+    NETCTL_TRY(datapath.attach(cgroup));
+    return datapath;
+}
+
+/// A network of our own: the present one may lack loopback, IPv6, or room for connections.
+void enter_own_network() {
+    if (unshare(CLONE_NEWNET) != 0)
+        return;
+    const Fd any(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    ifreq request{};
+    std::strcpy(request.ifr_name, "lo");
+    request.ifr_flags = IFF_UP | IFF_RUNNING;
+    ioctl(any.get(), SIOCSIFFLAGS, &request);
+}
+
+Result<> run_case(const Case& one, Datapath& datapath) {
+    Joiner joiner = NETCTL_TRY(Joiner::open(datapath));
+    Bench bench(datapath, joiner);
+    return one.run(bench);
+}
+
+} // namespace
+
+std::vector<std::string> selftest_names() {
+    std::vector<std::string> names;
+    for (const Case& one : cases)
+        names.emplace_back(one.name);
+    return names;
+}
+
+Result<std::vector<SelftestCase>> run_selftest() {
+    const std::string output = NETCTL_TRY(run_in_cgroup(
+        [](const sys::Cgroup& cgroup, int fd) {
+            const auto say = [fd](const char* name, char mark, std::string detail) {
+                for (char& c : detail)
+                    if (c == '\n' || c == '\t')
+                        c = ' ';
+                const std::string line = fmt::format("{}\t{}\t{}\n", name, mark, detail);
+                if (::write(fd, line.data(), line.size()) != static_cast<ssize_t>(line.size()))
+                    _exit(1);
+            };
+            enter_own_network();
+            bool miscounts = false;
+            {
+                Result<Datapath> datapath = load(cgroup, false);
+                for (const Case& one : cases) {
+                    const Result<> outcome =
+                        datapath ? run_case(one, *datapath) : Result<>(datapath.error());
+                    say(one.name, outcome ? '1' : '0', outcome ? "" : outcome.error().what);
+                    miscounts = miscounts || (!outcome && one.run == case_fionread_passed);
+                }
+            }
+            if (!miscounts)
+                return;
+            // The same, where no message passes while joined. The first load is gone by now.
+            Result<Datapath> datapath = load(cgroup, true);
+            for (const Case& one : cases)
+                if (one.run == case_fionread_passed) {
+                    const Result<> outcome =
+                        datapath ? run_case(one, *datapath) : Result<>(datapath.error());
+                    if (outcome)
+                        say(one.name, 'a',
+                            "avoided: a connection that would need it leaves instead");
+                }
+        },
+        120000));
+    std::vector<SelftestCase> results;
+    for (const Case& one : cases)
+        results.push_back({one.name, one.about, false, false, "it did not finish"});
+    std::istringstream lines(output);
+    for (std::string line; std::getline(lines, line);) {
+        const std::size_t first = line.find('\t'), second = line.find('\t', first + 1);
+        if (first == std::string::npos || second == std::string::npos)
+            continue;
+        for (SelftestCase& result : results)
+            if (result.name == line.substr(0, first)) {
+                result.passed = line[first + 1] == '1';
+                result.avoided = line[first + 1] == 'a';
+                result.detail = line.substr(second + 1);
+            }
+    }
+    return results;
+}
+
+} // namespace netctl::redirect

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Proves on the running kernel what redirection relies on.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/result.hpp"
+
+namespace netctl::redirect {
+
+struct SelftestCase {
+    std::string name;
+    std::string about; ///< what must hold, and who notices if not
+    bool passed = false;
+    bool avoided = false; ///< failed, but holds where no message passes while joined (never_pass)
+    std::string detail;   ///< what was seen, if it failed
+};
+
+/// Runs every case with sockets of its own, in a process and a cgroup of its own.
+Result<std::vector<SelftestCase>> run_selftest();
+
+/// The names of all cases, in the order in which they run.
+std::vector<std::string> selftest_names();
+
+} // namespace netctl::redirect
