@@ -14,7 +14,6 @@ namespace netctl::trace {
 
 namespace {
 
-
 double milliseconds(Time time) {
     return static_cast<double>(time) / 1e6;
 }
