@@ -74,6 +74,10 @@ build_netctl() {
             quietly meson setup "$build" "$repo" --buildtype=debugoptimized \
                 "-Dwerror=${NETCTL_WERROR:-true}" || die 'meson setup failed'
         fi
+        # Packages that came since then may bring what the build leaves out without them.
+        if [[ /var/lib/dpkg/status -nt $build/build.ninja ]]; then
+            quietly meson setup --reconfigure "$build" "$repo" || die 'meson setup failed'
+        fi
         say "building $build"
         quietly ninja -C "$build" || die 'the build failed'
         # For editors; meson's own leaves out what clang compiles for BPF.

@@ -44,6 +44,7 @@ Result<bool> RingBuffer::poll(int timeout_ms) {
 }
 
 Result<bool> RingBuffer::consume() {
+    state_->stopped = false;
     const int status = ring_buffer__consume(buffer_.get());
     if (state_->stopped)
         return false;

@@ -130,6 +130,7 @@ class CommandParser {
             const std::string alias = option.name == "verbose" ? "verbose,v"
                                       : option.name == "quiet" ? "quiet,q"
                                       : option.name == "help"  ? "help,h"
+                                      : option.letter != 0     ? option.name + "," + option.letter
                                                                : option.name;
             if (option.argument.empty())
                 description.add_options()(alias.c_str(), "");

@@ -19,6 +19,7 @@ struct Option {
     std::string argument;             ///< what it takes, in capitals or `a|b|c`; empty: a flag
     std::string help;                 ///< one sentence without full stop
     std::vector<std::string> choices; ///< if not empty, the only values allowed
+    char letter = 0;                  ///< a short form: 'i' for -i; 0: none
 };
 
 struct Positional {

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <fmt/format.h>
 
@@ -26,6 +28,19 @@ void Output::document(const Json& value, const std::string& text) const {
 bool Output::line(const Json& value, const std::string& text) const {
     print_text((json_ ? dump(value, -1) : text) + "\n");
     return std::fflush(stdout) == 0;
+}
+
+bool Output::stream(const std::string& lines) const {
+    print_text(lines);
+    return std::fflush(stdout) == 0;
+}
+
+std::optional<TerminalSize> Output::terminal() const {
+    winsize size{};
+    if (isatty(STDOUT_FILENO) == 0 || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0)
+        return std::nullopt;
+    // A terminal over a serial line does not know its size.
+    return size.ws_col ? TerminalSize{size.ws_col, size.ws_row} : TerminalSize{80, 24};
 }
 
 void Output::done(const std::string& text) const {

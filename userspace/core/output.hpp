@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,11 @@ namespace netctl {
 /// Members keep the order in which they were put in, so that output is stable.
 using Json = nlohmann::ordered_json; // complete in core/json.hpp
 
+struct TerminalSize {
+    unsigned columns = 0;
+    unsigned rows = 0;
+};
+
 class Output {
   public:
     explicit Output(bool json, bool quiet = false) : json_(json), quiet_(quiet) {}
@@ -26,6 +32,11 @@ class Output {
     void document(const Json& value, const std::string& text) const;
     /// One line of a stream, flushed at once; false if the reader is gone.
     bool line(const Json& value, const std::string& text) const;
+    /// Lines of a stream that are rendered already, flushed at once; false if the reader is gone.
+    /// For streams too fast to go line by line.
+    bool stream(const std::string& lines) const;
+    /// The size of the terminal that standard output is; nothing if it is none.
+    std::optional<TerminalSize> terminal() const;
     /// What was done, for a person: on standard output without --json, never with --quiet.
     void done(const std::string& text) const;
     /// Something the user should know although all went well: standard error, not with --quiet.

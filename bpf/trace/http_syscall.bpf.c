@@ -1,0 +1,805 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What processes send and receive over TCP, taken where the socket layer reports how much it moved:
+ * the tracepoints sock_send_length and sock_recv_length, or, where the kernel has none, the return of
+ * inet_sendmsg and its kin. Both are below all system calls that move bytes, and above sockmap
+ * redirection. The socket is at hand, so nothing is keyed by file descriptor: dup, fork, passing and
+ * reuse of descriptors need no care. The buffer comes from the registers of the system call.
+ *
+ * Positions in the stream are the socket's own (write_seq, copied_seq), so that bytes which passed
+ * unseen (splice from a socket, zero-copy receive) are a hole of known length, not an error.
+ */
+#include <vmlinux.h>
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_tracing.h>
+
+#include <netctl/lib/http.h>
+
+char LICENSE[] SEC("license") = "GPL";
+
+#define MSG_OOB 0x1
+#define MSG_PEEK 0x2
+#define MSG_TRUNC 0x20
+#define MSG_ERRQUEUE 0x2000
+#define RCV_SHUTDOWN 1
+#define AF_INET 2
+#define AF_INET6 10
+#define PF_KTHREAD 0x00200000
+#define PF_IO_WORKER 0x00000010
+#define PF_USER_WORKER 0x00004000
+
+#if defined(__TARGET_ARCH_x86)
+enum {
+	SYS_READ = 0,
+	SYS_WRITE = 1,
+	SYS_READV = 19,
+	SYS_WRITEV = 20,
+	SYS_SENDFILE = 40,
+	SYS_SENDTO = 44,
+	SYS_RECVFROM = 45,
+	SYS_SENDMSG = 46,
+	SYS_RECVMSG = 47,
+	SYS_SPLICE = 275,
+	SYS_TEE = 276,
+	SYS_PREADV = 295,
+	SYS_PWRITEV = 296,
+	SYS_RECVMMSG = 299,
+	SYS_SENDMMSG = 307,
+	SYS_PREADV2 = 327,
+	SYS_PWRITEV2 = 328,
+	SYS_IO_URING = 426
+};
+#define REGS_NR(regs) ((__u64)(regs)->orig_ax)
+#define REGS_ARG2(regs) ((regs)->si)
+#define REGS_ARG3(regs) ((regs)->dx)
+/* A 32-bit program numbers its system calls differently. */
+#define REGS_FOREIGN(regs) (((regs)->cs & 0xffff) != 0x33)
+#elif defined(__TARGET_ARCH_arm64)
+enum {
+	SYS_READ = 63,
+	SYS_WRITE = 64,
+	SYS_READV = 65,
+	SYS_WRITEV = 66,
+	SYS_PREADV = 69,
+	SYS_PWRITEV = 70,
+	SYS_SENDFILE = 71,
+	SYS_SPLICE = 76,
+	SYS_TEE = 77,
+	SYS_SENDTO = 206,
+	SYS_RECVFROM = 207,
+	SYS_SENDMSG = 211,
+	SYS_RECVMSG = 212,
+	SYS_RECVMMSG = 243,
+	SYS_SENDMMSG = 269,
+	SYS_PREADV2 = 286,
+	SYS_PWRITEV2 = 287,
+	SYS_IO_URING = 426
+};
+#define REGS_NR(regs) ((__u64)(regs)->syscallno)
+#define REGS_ARG2(regs) ((regs)->regs[1])
+#define REGS_ARG3(regs) ((regs)->regs[2])
+#define REGS_FOREIGN(regs) (((regs)->pstate & 0x10) != 0)
+#else
+#error "the numbers and registers of this machine's system calls are not known here"
+#endif
+
+#define PIECE_MAX 16000 /* of one record */
+#define SCAN_MAX 4096	/* of it, looked through for the end of a head */
+#define PIECES 96	/* iovec elements and records of one call */
+
+/* A head is looked for the end of where it is read anyway, as most of what servers send behind it is of
+ * no use; userspace has the last word about everything. */
+enum half_state { IN_HEAD = 0, IN_BODY = 1, IN_CHUNKS = 2 };
+
+struct half {
+	__u64 position;
+	__u32 sequence; /* the socket's, where `position` is */
+	__u32 budget;
+	__u8 known;
+	__u8 state;
+	__u8 split; /* the head under way is in more than one piece */
+	__u8 reserved;
+};
+
+#define CONN_HTTP (1u << 0)
+#define CONN_OPENED (1u << 1)
+#define CONN_SKIP (1u << 2)
+#define CONN_PIPELINED (1u << 3)
+
+struct conn {
+	struct half half[2];
+	__u64 cookie;
+	__u32 pid;
+	__u8 role;
+	__u8 turn; /* direction of the last call */
+	__u8 flags;
+	__u8 heads; /* of requests since the other side last spoke */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct conn);
+} conns SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u8);
+} pids SEC(".maps");
+
+/* Where a record is put together. One for each program and CPU: the programs may interrupt one
+ * another, but not themselves (the kernel skips, and counts, a program that is entered twice). */
+struct scratch {
+	struct nc_http_record record;
+	__u8 bytes[2 * PIECE_MAX + 64];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 8);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+static __always_inline bool submit(struct nc_http_counters *count, void *record, __u32 size)
+{
+	if (bpf_ringbuf_output(&events, record, size, BPF_RB_NO_WAKEUP) != 0) {
+		count->lost++;
+		return false;
+	}
+	count->sent++;
+	return true;
+}
+
+static __always_inline bool selected(const struct nc_http_config *cfg, struct sock *sk,
+				     struct task_struct *task)
+{
+	if (!cfg->select)
+		return true;
+	if (cfg->select & NC_HTTP_SELECT_PORT && !nc_http_port(sk->__sk_common.skc_num) &&
+	    !nc_http_port(bpf_ntohs(sk->__sk_common.skc_dport)))
+		return false;
+	if (cfg->select & NC_HTTP_SELECT_PID) {
+		__u32 pid = bpf_get_current_pid_tgid() >> 32;
+
+		if (!bpf_map_lookup_elem(&pids, &pid))
+			return false;
+	}
+	if (cfg->select & NC_HTTP_SELECT_NETNS &&
+	    sk->__sk_common.skc_net.net->ns.inum != cfg->netns)
+		return false;
+	if (cfg->select & NC_HTTP_SELECT_CGROUP &&
+	    bpf_get_current_ancestor_cgroup_id(cfg->cgroup_level) != cfg->cgroup_id)
+		return false;
+	if (cfg->select & NC_HTTP_SELECT_COMM) {
+		__u64 comm[2] = {};
+		const __u64 *wanted = (const void *)cfg->comm;
+
+		bpf_probe_read_kernel_str(comm, sizeof(comm), task->group_leader->comm);
+		if (comm[0] != wanted[0] || comm[1] != wanted[1])
+			return false;
+	}
+	return true;
+}
+
+static __always_inline bool local_peer(struct sock *sk)
+{
+	if (sk->__sk_common.skc_family == AF_INET)
+		return sk->__sk_common.skc_daddr == sk->__sk_common.skc_rcv_saddr ||
+		       (sk->__sk_common.skc_daddr & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	const __u32 *local = sk->__sk_common.skc_v6_rcv_saddr.in6_u.u6_addr32;
+	const __u32 *remote = sk->__sk_common.skc_v6_daddr.in6_u.u6_addr32;
+
+	return local[0] == remote[0] && local[1] == remote[1] && local[2] == remote[2] &&
+	       local[3] == remote[3];
+}
+
+static __noinline void open(struct sock *sk, struct conn *conn, struct task_struct *task,
+			    struct nc_http_counters *count)
+{
+	struct nc_http_open event = {};
+
+	event.record.kind = NC_HTTP_OPEN;
+	event.record.flags = conn->flags & CONN_SKIP ? NC_HTTP_SKIPPED : 0;
+	event.record.time_ns = bpf_ktime_get_ns();
+	event.record.cookie = conn->cookie;
+	event.record.pid = conn->pid;
+	event.role = conn->role;
+	event.local_port = sk->__sk_common.skc_num;
+	event.remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
+	event.netns = sk->__sk_common.skc_net.net->ns.inum;
+	event.cgroup_id = bpf_get_current_cgroup_id();
+	if (sk->__sk_common.skc_family == AF_INET) {
+		__u32 local = sk->__sk_common.skc_rcv_saddr;
+		__u32 remote = sk->__sk_common.skc_daddr;
+
+		event.family = 4;
+		__builtin_memcpy(event.local, &local, 4);
+		__builtin_memcpy(event.remote, &remote, 4);
+	} else {
+		event.family = 6;
+		BPF_CORE_READ_INTO(&event.local, sk, __sk_common.skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO(&event.remote, sk, __sk_common.skc_v6_daddr);
+	}
+	bpf_probe_read_kernel_str(event.comm, sizeof(event.comm), task->group_leader->comm);
+	if (submit(count, &event, sizeof(event)))
+		conn->flags |= CONN_OPENED;
+}
+
+/* Where the caller's bytes are: one buffer, or an array of them. */
+struct source {
+	__u64 buffer;
+	__u64 iov;
+	__u64 iovs;
+};
+
+/* 0 if there are no bytes to be had. A function of its own for the verifier, too: else each of the ways
+ * through it is a way through all that follows. */
+__noinline int find_source(struct source *source)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct nc_http_counters *count;
+	struct pt_regs *regs;
+	struct user_msghdr header;
+	__u64 at, third, number;
+	__u32 zero = 0;
+
+	count = bpf_map_lookup_elem(&counters, &zero);
+	if (!source || !count)
+		return 0;
+	if (task->flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER)) {
+		count->io_uring++;
+		return 0;
+	}
+	regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	if (REGS_FOREIGN(regs)) {
+		count->unsupported++;
+		return 0;
+	}
+	at = REGS_ARG2(regs);
+	third = REGS_ARG3(regs);
+	number = REGS_NR(regs);
+	barrier_var(third); /* loaded here, not where it is used together with other pointers */
+	switch (number) {
+	case SYS_READ:
+	case SYS_WRITE:
+	case SYS_SENDTO:
+	case SYS_RECVFROM:
+		source->buffer = at;
+		return 1;
+	case SYS_READV:
+	case SYS_WRITEV:
+	case SYS_PREADV:
+	case SYS_PWRITEV:
+	case SYS_PREADV2:
+	case SYS_PWRITEV2:
+		source->iov = at;
+		source->iovs = third;
+		return 1;
+	case SYS_RECVMMSG:
+	case SYS_SENDMMSG:
+		/* Which of several messages this is cannot be known here. */
+		if ((__u32)third != 1) {
+			count->unsupported++;
+			return 0;
+		}
+		/* fall through: an mmsghdr begins with the msghdr */
+	case SYS_SENDMSG:
+	case SYS_RECVMSG:
+		if (bpf_probe_read_user(&header, sizeof(header), (void *)at)) {
+			count->unreadable++;
+			return 0;
+		}
+		source->iov = (__u64)header.msg_iov;
+		source->iovs = header.msg_iovlen;
+		return 1;
+	case SYS_SENDFILE:
+	case SYS_SPLICE:
+	case SYS_TEE:
+		count->lengths++;
+		return 0;
+	case SYS_IO_URING:
+		count->io_uring++;
+		return 0;
+	}
+	count->unsupported++;
+	return 0;
+}
+
+__noinline int look_at_start(__u32 first, __u32 length)
+{
+	return nc_http_first_bytes(first, length);
+}
+
+#define SCAN_CHUNKED (1u << 31)
+
+/* Looks for the end of a head in what was read. Returns where the body begins, or 0 if that is not
+ * there, and SCAN_CHUNKED if there was a field that says so. */
+struct search {
+	struct scratch *scratch;
+	__u32 slot;
+	__u32 from;
+	__u32 length;
+	__u32 word; /* offset of the one with the end in it */
+	__u32 hits; /* a bit for each byte of it where the end begins */
+	__u64 chunked;
+};
+
+#define SCAN_BLOCK 128
+
+static const __u64 ones = 0x0101010101010101;
+
+/* The highest bit of each byte of `word` that is `byte`; above such a byte, which is lower in memory, one
+ * that is `byte` + 1 may be taken for it. */
+static __always_inline __u64 has_byte(__u64 word, __u8 byte)
+{
+	word ^= ones * byte;
+	return (word - ones) & ~word & (ones << 7);
+}
+
+#define LOOK_CHUNKED (1u << 8)
+
+/* A bit for each of the eight bytes at which the end of a head begins, and LOOK_CHUNKED for a line end among
+ * them with a Transfer-Encoding behind. */
+__noinline __u32 look_closely(__u32 slot, __u32 from)
+{
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	__u64 hits = 0, chunked = 0;
+
+	if (!scratch || from > PIECE_MAX + SCAN_MAX + SCAN_BLOCK)
+		return 0;
+		/* Without branches, of which the verifier would walk each combination. */
+#pragma unroll
+	for (__u32 k = 0; k < 8; k++) {
+		const __u8 *at = &scratch->bytes[from + k];
+		__u64 end = *(__u32 *)at ^ NC_FOUR('\r', '\n', '\r', '\n');
+		/* "transfer" */
+		__u64 field = (*(__u64 *)(at + 2) | 0x20 * ones) ^ 0x726566736e617274;
+
+		hits |= ((end - 1) >> 63) << k;
+		chunked |= ~(field | -field) >> 63;
+	}
+	return hits | (chunked ? LOOK_CHUNKED : 0);
+}
+
+static long scan_block(__u32 block, struct search *search)
+{
+	__u32 from = search->from, start = block * SCAN_BLOCK;
+	const __u8 *bytes;
+	__u64 at;
+
+	if (start >= SCAN_MAX || start + 4 > search->length)
+		return 1;
+	at = from + start;
+	barrier_var(at); /* the verifier of 6.1 needs the very register that is compared */
+	if (at > PIECE_MAX + SCAN_MAX)
+		return 1;
+	bytes = &search->scratch->bytes[at];
+	for (__u32 i = 0; i < SCAN_BLOCK; i += 8) {
+		__u64 here = has_byte(*(__u64 *)(bytes + i), '\r'), behind;
+		__u32 hits = 0;
+
+		if (!here)
+			continue;
+		/* Two bytes on, another one (the end of the head) or a T (a field that might be
+		 * Transfer-Encoding); in most lines there is neither. */
+		behind = *(__u64 *)(bytes + i + 2);
+		if (!(here & (has_byte(behind, '\r') | has_byte(behind | 0x20 * ones, 't'))))
+			continue;
+		hits = look_closely(search->slot, at + i);
+		search->chunked |= hits & LOOK_CHUNKED;
+		hits &= 0xff;
+		if (hits) {
+			search->word = start + i;
+			search->hits = hits;
+			return 1;
+		}
+	}
+	return 0;
+}
+
+/* A function of its own for the verifier, too, which would else walk it for each way to get here. */
+__noinline __u32 scan(__u32 slot, __u32 from, __u32 length)
+{
+	struct search search = { .slot = slot, .from = from, .length = length };
+	__u32 body;
+
+	search.scratch = bpf_map_lookup_elem(&scratches, &slot);
+	if (!search.scratch)
+		return 0;
+	bpf_loop(SCAN_MAX / SCAN_BLOCK, scan_block, &search, 0);
+	if (!search.hits)
+		return 0;
+	body = search.word + 4;
+	if (!(search.hits & 0xf)) {
+		search.hits >>= 4;
+		body += 4;
+	}
+	if (!(search.hits & 3)) {
+		search.hits >>= 2;
+		body += 2;
+	}
+	body += !(search.hits & 1);
+	/* Behind the length there is what an earlier call left. */
+	if (body > length)
+		return 0;
+	return body | (search.chunked ? SCAN_CHUNKED : 0);
+}
+
+struct gather {
+	struct scratch *scratch;
+	struct nc_http_counters *count;
+	struct half *half;
+	struct source source;
+	__u32 slot;
+	__u32 filled;
+	__u32 wanted;	/* bytes that are still to be copied */
+	__u32 left;	/* bytes that the records did not stand for yet */
+	__u32 response; /* a head's end ends the copying */
+	__u32 budget;
+	__u32 body;
+	__u32 index;
+	__u32 pipelined;
+	__u64 buffer, available;
+};
+
+static __always_inline void flush(struct gather *gather, __u32 length)
+{
+	struct nc_http_record *record = &gather->scratch->record;
+	__u32 size = gather->filled;
+
+	record->captured = size;
+	record->length = length;
+	barrier_var(size); /* as above */
+	if (size > PIECE_MAX)
+		size = PIECE_MAX;
+	submit(gather->count, gather->scratch, sizeof(*record) + size);
+	record->position += length;
+	gather->left -= length;
+	gather->filled = 0;
+}
+
+static __always_inline void look_for_body(struct gather *gather, __u32 filled, __u32 take)
+{
+	__u32 found = scan(gather->slot, filled, take);
+	__u32 begin = found & ~SCAN_CHUNKED, behind;
+	struct half *half = gather->half;
+
+	if (!found) {
+		half->split = 1;
+		return;
+	}
+	/* In pieces, the field may have lain across two of them. */
+	if (found & SCAN_CHUNKED || half->split) {
+		half->state = IN_CHUNKS;
+		return;
+	}
+	half->state = IN_BODY;
+	behind = take > begin ? take - begin : 0;
+	if (!gather->response) {
+		/* A second request behind the first, as far as it has no body. */
+		__u64 at = filled + begin;
+
+		barrier_var(at); /* as above */
+		if (behind >= 4 && at <= PIECE_MAX + SCAN_MAX) {
+			__u32 next;
+
+			__builtin_memcpy(&next, &gather->scratch->bytes[at], 4);
+			if (look_at_start(next, 4) == NC_HTTP_START_REQUEST)
+				gather->pipelined = 1;
+		}
+		return;
+	}
+	gather->budget = gather->body > behind ? gather->body - behind : 0;
+	if (gather->wanted > gather->budget)
+		gather->wanted = gather->budget;
+}
+
+/* One step: a piece of one buffer into the scratch, and a full scratch into the ring. */
+static long gather_step(__u32 step, struct gather *gather)
+{
+	struct scratch *scratch = gather->scratch;
+	__u32 filled, take;
+
+	if (!gather->wanted)
+		return 1;
+	if (!gather->available) {
+		struct iovec vector;
+
+		if (gather->index >= gather->source.iovs)
+			return 1;
+		if (bpf_probe_read_user(&vector, sizeof(vector),
+					(struct iovec *)gather->source.iov + gather->index)) {
+			gather->count->unreadable++;
+			return 1;
+		}
+		gather->index++;
+		gather->buffer = (__u64)vector.iov_base;
+		gather->available = vector.iov_len;
+		return 0;
+	}
+	if (gather->filled >= PIECE_MAX)
+		flush(gather, gather->filled);
+	filled = gather->filled;
+	barrier_var(filled); /* as above */
+	take = gather->wanted;
+	if (take > gather->available)
+		take = gather->available;
+	if (filled >= PIECE_MAX)
+		return 1;
+	if (take > PIECE_MAX - filled)
+		take = PIECE_MAX - filled;
+	asm volatile("" : "+r"(take));
+	if (take > PIECE_MAX)
+		return 1;
+	if (bpf_probe_read_user(&scratch->bytes[filled], take, (void *)gather->buffer)) {
+		gather->count->unreadable++;
+		return 1;
+	}
+	gather->wanted -= take;
+	gather->budget -= take;
+	if (gather->half->state == IN_HEAD)
+		look_for_body(gather, filled, take);
+	gather->filled = filled + take;
+	gather->buffer += take;
+	gather->available -= take;
+	return 0;
+}
+
+static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32 direction,
+				    __u32 slot)
+{
+	struct nc_http_counters *count;
+	struct nc_http_config *cfg;
+	struct task_struct *task;
+	struct scratch *scratch;
+	enum nc_http_start start = NC_HTTP_START_NO;
+	struct tcp_sock *tcp;
+	struct source source = {};
+	struct conn *conn;
+	struct half *half;
+	__u32 zero = 0, nothing = 0, sequence, length, pid, wanted, first = 0;
+	bool readable, request;
+	__u64 position;
+
+	if (!sk || moved < 0 || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
+		return 0;
+	if (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6)
+		return 0;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	cfg = bpf_map_lookup_elem(&settings, &zero);
+	count = bpf_map_lookup_elem(&counters, &zero);
+	if (!tcp || !cfg || !count)
+		return 0;
+	count->seen++;
+	if (cfg->flags & NC_HTTP_PAUSED)
+		return 0;
+	task = bpf_get_current_task_btf();
+	if (!selected(cfg, sk, task))
+		return 0;
+	count->selected++;
+	conn = bpf_sk_storage_get(&conns, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!conn) {
+		count->no_memory++;
+		return 0;
+	}
+	half = &conn->half[direction];
+	sequence = direction == NC_HTTP_SENT ? tcp->write_seq : tcp->copied_seq;
+	length = moved;
+	if (half->known && (__s32)(sequence - half->sequence) > (__s32)length) {
+		__u32 unseen = sequence - half->sequence - length;
+
+		/* The peer's FIN takes a sequence number, and the read that meets it takes it along. */
+		if (direction == NC_HTTP_RECEIVED && sk->sk_shutdown & RCV_SHUTDOWN)
+			unseen--;
+		half->position += unseen;
+	}
+	half->known = 1;
+	half->sequence = sequence;
+	position = half->position;
+	half->position += length;
+	if (length == 0 && (direction == NC_HTTP_SENT || !(conn->flags & CONN_HTTP)))
+		return 0;
+	if (conn->flags & CONN_SKIP) {
+		count->skipped++;
+		return 0;
+	}
+	pid = bpf_get_current_pid_tgid() >> 32;
+	scratch = bpf_map_lookup_elem(&scratches, &slot);
+	if (!scratch)
+		return 0;
+	if (length == 0) {
+		scratch->record = (struct nc_http_record){
+			.kind = NC_HTTP_END,
+			.direction = direction,
+			.pid = pid,
+			.time_ns = bpf_ktime_get_ns(),
+			.cookie = conn->cookie,
+			.position = position,
+		};
+		submit(count, scratch, sizeof(scratch->record));
+		return 0;
+	}
+	if (conn->turn != direction) {
+		conn->turn = direction;
+		conn->heads = 0;
+		half->state = IN_HEAD;
+		half->split = 0;
+		half->budget = cfg->turn_bytes;
+	}
+	readable = !(flags & MSG_TRUNC && direction == NC_HTTP_RECEIVED) && find_source(&source);
+	if (readable) {
+		__u64 at = source.buffer;
+		__u64 available = length;
+		__u32 bytes = length < 4 ? length : 4;
+
+		if (!at) {
+			struct iovec vector = {};
+
+			bpf_probe_read_user(&vector, sizeof(vector), (void *)source.iov);
+			at = (__u64)vector.iov_base;
+			available = vector.iov_len;
+		}
+		if (available < bytes)
+			bytes = available;
+		barrier_var(bytes); /* as above */
+		if (bytes <= 4 && !bpf_probe_read_user(&first, bytes, (void *)at))
+			start = look_at_start(first, bytes);
+	}
+	if (!(conn->flags & CONN_HTTP)) {
+		if (start == NC_HTTP_START_NO) {
+			count->other++;
+			return 0;
+		}
+		conn->flags |= CONN_HTTP;
+		conn->cookie = bpf_get_socket_cookie(sk);
+		half->budget = cfg->turn_bytes;
+	}
+	if (!conn->role && start >= NC_HTTP_START_REQUEST) {
+		conn->role = (start == NC_HTTP_START_REQUEST) == (direction == NC_HTTP_SENT) ?
+				     NC_HTTP_CLIENT :
+				     NC_HTTP_SERVER;
+		conn->flags &= ~CONN_OPENED;
+		/* The server is seen as well, unless it is selected away. */
+		if (conn->role == NC_HTTP_CLIENT && !(cfg->flags & NC_HTTP_BOTH_SIDES) &&
+		    !(cfg->select & ~(NC_HTTP_SELECT_PORT | NC_HTTP_SELECT_NETNS)) &&
+		    local_peer(sk))
+			conn->flags |= CONN_SKIP;
+	}
+	if (conn->pid != pid || !(conn->flags & CONN_OPENED)) {
+		conn->pid = pid;
+		open(sk, conn, task, count);
+	}
+	if (conn->flags & CONN_SKIP) {
+		count->skipped++;
+		return 0;
+	}
+
+	request = (conn->role == NC_HTTP_SERVER) == (direction == NC_HTTP_RECEIVED);
+	if (start >= NC_HTTP_START_REQUEST) {
+		half->state = IN_HEAD;
+		half->split = 0;
+		half->budget = cfg->turn_bytes;
+		if (request && conn->heads)
+			conn->flags |= CONN_PIPELINED;
+		conn->heads |= request;
+	}
+	wanted = readable ? half->budget : 0;
+	if (wanted > length)
+		wanted = length;
+	else if (readable && wanted < length && (request || half->state != IN_BODY))
+		count->truncated++;
+
+	scratch->record = (struct nc_http_record){
+		.kind = NC_HTTP_DATA,
+		.direction = direction,
+		.pid = pid,
+		.time_ns = bpf_ktime_get_ns(),
+		.cookie = conn->cookie,
+		.position = position,
+	};
+	/* Not known to be 0, so that the verifier has one state of the loop to walk, not one for each
+	 * combination of what it may be. */
+	barrier_var(nothing);
+	struct gather gather = {
+		.filled = nothing,
+		.index = nothing,
+		.pipelined = nothing,
+		.scratch = scratch,
+		.slot = slot,
+		.count = count,
+		.half = half,
+		.source = source,
+		.wanted = wanted,
+		.left = length,
+		.response = !request && !(conn->flags & CONN_PIPELINED),
+		.body = cfg->body_bytes,
+		.budget = half->budget,
+		.buffer = source.buffer,
+		.available = source.buffer ? length : 0,
+	};
+	if (wanted)
+		bpf_loop(PIECES, gather_step, &gather, 0);
+	if (gather.pipelined)
+		conn->flags |= CONN_PIPELINED;
+	half->budget = gather.budget;
+	if (gather.left)
+		flush(&gather, gather.left);
+	return 0;
+}
+
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(http_send, struct sock *sk, int ret, int flags)
+{
+	return on_bytes(sk, ret, 0, NC_HTTP_SENT, 0);
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(http_recv, struct sock *sk, int ret, int flags)
+{
+	return on_bytes(sk, ret, flags, NC_HTTP_RECEIVED, 1);
+}
+
+/* Kernels without those tracepoints: 6.2 and older. */
+SEC("fexit/inet_sendmsg")
+int BPF_PROG(http_send4, struct socket *sock, struct msghdr *msg, size_t size, int ret)
+{
+	return on_bytes(sock->sk, ret, 0, NC_HTTP_SENT, 2);
+}
+
+SEC("fexit/inet6_sendmsg")
+int BPF_PROG(http_send6, struct socket *sock, struct msghdr *msg, size_t size, int ret)
+{
+	return on_bytes(sock->sk, ret, 0, NC_HTTP_SENT, 3);
+}
+
+SEC("fexit/inet_recvmsg")
+int BPF_PROG(http_recv4, struct socket *sock, struct msghdr *msg, size_t size, int flags, int ret)
+{
+	return on_bytes(sock->sk, ret, flags, NC_HTTP_RECEIVED, 4);
+}
+
+SEC("fexit/inet6_recvmsg")
+int BPF_PROG(http_recv6, struct socket *sock, struct msghdr *msg, size_t size, int flags, int ret)
+{
+	return on_bytes(sock->sk, ret, flags, NC_HTTP_RECEIVED, 5);
+}
+
+/* sendfile and splice there have a way of their own. */
+SEC("fexit/inet_sendpage")
+int BPF_PROG(http_sendpage, struct socket *sock, struct page *page, int offset, size_t size,
+	     int flags, ssize_t ret)
+{
+	return on_bytes(sock->sk, ret, 0, NC_HTTP_SENT, 6);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(http_state, struct sock *sk, int before, int after)
+{
+	struct nc_http_record record = {};
+	struct nc_http_counters *count;
+	struct conn *conn;
+	__u32 zero = 0;
+
+	if (after != TCP_CLOSE && after != TCP_FIN_WAIT1 && after != TCP_LAST_ACK)
+		return 0;
+	conn = bpf_sk_storage_get(&conns, sk, 0, 0);
+	count = bpf_map_lookup_elem(&counters, &zero);
+	if (!conn || !count ||
+	    (conn->flags & (CONN_HTTP | CONN_OPENED)) != (CONN_HTTP | CONN_OPENED))
+		return 0;
+	record.kind = after == TCP_CLOSE ? NC_HTTP_CLOSE : NC_HTTP_END;
+	record.direction = NC_HTTP_SENT;
+	record.flags = conn->flags & CONN_SKIP ? NC_HTTP_SKIPPED : 0;
+	record.time_ns = bpf_ktime_get_ns();
+	record.cookie = conn->cookie;
+	record.position = conn->half[NC_HTTP_SENT].position;
+	submit(count, &record, sizeof(record));
+	return 0;
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "features/trace/call_tracer.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace netctl::trace {
+
+namespace {
+
+/// Long enough for the other end of a closed connection to tell its side.
+constexpr Time closed_memory = 5 * second;
+
+Address address_of(std::uint8_t family, const std::uint8_t (&bytes)[16]) {
+    constexpr std::array<std::uint8_t, 12> mapped{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    Address address;
+    if (family == 6 && std::memcmp(bytes, mapped.data(), mapped.size()) == 0) {
+        std::memcpy(address.bytes.data(), bytes + 12, 4); // an IPv6 socket that speaks IPv4
+        return address;
+    }
+    address.family = family == 6 ? Family::ipv6 : Family::ipv4;
+    std::memcpy(address.bytes.data(), bytes, address.family == Family::ipv6 ? 16 : 4);
+    return address;
+}
+
+bool is_loopback(const Address& address) {
+    if (address.family == Family::ipv4)
+        return address.bytes[0] == 127;
+    return std::all_of(address.bytes.begin(), address.bytes.end() - 1,
+                       [](std::uint8_t byte) { return byte == 0; }) &&
+           address.bytes[15] == 1;
+}
+
+std::string name_of(const char (&comm)[16]) {
+    return std::string(comm, strnlen(comm, sizeof comm));
+}
+
+} // namespace
+
+std::size_t CallTracer::PairHash::operator()(const PairKey& key) const {
+    std::uint64_t hash = key.netns;
+    const auto mix = [&](std::uint64_t value) {
+        hash ^= value;
+        hash *= 0x9e3779b97f4a7c15;
+        hash ^= hash >> 29;
+    };
+    for (const Endpoint* end : {&key.local, &key.remote}) {
+        std::uint64_t words[2];
+        std::memcpy(words, end->address.bytes.data(), sizeof words);
+        mix(words[0]);
+        mix(words[1] ^ end->port);
+    }
+    return hash;
+}
+
+CallTracer::PairKey CallTracer::key_of(const Connection& connection, bool mirrored) {
+    const bool loopback = is_loopback(connection.remote.address);
+    return {mirrored ? connection.remote : connection.local,
+            mirrored ? connection.local : connection.remote, loopback ? connection.netns : 0};
+}
+
+CallTracer::Connection& CallTracer::connection_of(std::uint64_t cookie, Time now) {
+    std::unique_ptr<Connection>& slot = connections_[cookie];
+    if (!slot) {
+        slot = std::make_unique<Connection>();
+        Connection* connection = slot.get();
+        connection->cookie = cookie;
+        connection->http = std::make_unique<HttpConnection>(
+            *options_, *parser_counters_,
+            [this, connection](Transaction& transaction) { emit(*connection, transaction); });
+    }
+    slot->last = now;
+    return *slot;
+}
+
+const CallTracer::Connection* CallTracer::other_end(const Connection& connection) const {
+    const auto end = ends_.find(key_of(connection, true));
+    if (end == ends_.end())
+        return nullptr;
+    const auto found = connections_.find(end->second);
+    return found == connections_.end() ? nullptr : found->second.get();
+}
+
+void CallTracer::emit(const Connection& connection, Transaction& transaction) {
+    transaction.client_view = connection.http->client() == HttpConnection::a;
+    const Connection* other = other_end(connection);
+    if (transaction.client_view && !both_sides_ && other && !other->skipped &&
+        other->http->roles_known()) {
+        ++counters_->mirrored;
+        return;
+    }
+    Process none;
+    const Process& theirs = other ? other->process : none;
+    if (transaction.client_view) {
+        transaction.client = connection.local;
+        transaction.server = connection.remote;
+        transaction.client_process = connection.process;
+        transaction.server_process = theirs;
+    } else {
+        transaction.client = connection.remote;
+        transaction.server = connection.local;
+        transaction.client_process = theirs;
+        transaction.server_process = connection.process;
+    }
+    emit_(transaction);
+}
+
+void CallTracer::open(const nc_http_open& open, Time now) {
+    Connection& connection = connection_of(open.record.cookie, now);
+    connection.local = {address_of(open.family, open.local), open.local_port};
+    connection.remote = {address_of(open.family, open.remote), open.remote_port};
+    connection.netns = open.netns;
+    connection.process = {open.record.pid, name_of(open.comm)};
+    connection.skipped = (open.record.flags & NC_HTTP_SKIPPED) != 0;
+    connection.known = true;
+    connection.closed = false;
+    ends_[key_of(connection, false)] = connection.cookie;
+}
+
+void CallTracer::record(std::span<const std::byte> bytes, Time clock_offset) {
+    ++counters_->records;
+    nc_http_record record;
+    if (bytes.size() < sizeof record) {
+        ++counters_->damaged;
+        return;
+    }
+    std::memcpy(&record, bytes.data(), sizeof record);
+    const Time now = record.time_ns + clock_offset;
+    if (now > swept_ + second)
+        sweep(now);
+    if (record.kind == NC_HTTP_OPEN) {
+        nc_http_open event;
+        if (bytes.size() < sizeof event) {
+            ++counters_->damaged;
+            return;
+        }
+        std::memcpy(&event, bytes.data(), sizeof event);
+        return open(event, now);
+    }
+    if (record.direction > NC_HTTP_RECEIVED || record.captured > record.length ||
+        record.captured > bytes.size() - sizeof record) {
+        ++counters_->damaged;
+        return;
+    }
+    const auto side = record.direction == NC_HTTP_SENT ? HttpConnection::a : HttpConnection::b;
+    switch (record.kind) {
+    case NC_HTTP_DATA: {
+        Connection& connection = connection_of(record.cookie, now);
+        if (!connection.known)
+            ++counters_->unknown;
+        std::uint64_t& position = connection.position[side];
+        if (connection.begun[side] && record.position > position) {
+            counters_->missing_bytes += record.position - position;
+            connection.http->gap(side, record.position - position, now);
+        }
+        connection.begun[side] = true;
+        position = record.position + record.length;
+        connection.http->data(
+            side, {reinterpret_cast<const char*>(bytes.data() + sizeof record), record.captured},
+            now);
+        connection.http->gap(side, record.length - record.captured, now);
+        break;
+    }
+    case NC_HTTP_END: {
+        const auto found = connections_.find(record.cookie);
+        if (found != connections_.end()) {
+            found->second->last = now;
+            found->second->http->close(side, now);
+        }
+        break;
+    }
+    case NC_HTTP_CLOSE: {
+        const auto found = connections_.find(record.cookie);
+        if (found == connections_.end())
+            break;
+        Connection& connection = *found->second;
+        // The last bytes may have passed unseen: sendfile's tail, if its record was lost.
+        if (connection.begun[0] && record.position > connection.position[0])
+            connection.http->gap(HttpConnection::a, record.position - connection.position[0], now);
+        connection.http->close(now);
+        connection.closed = true;
+        connection.last = now;
+        break;
+    }
+    default: ++counters_->damaged; break;
+    }
+}
+
+void CallTracer::erase(std::uint64_t cookie) {
+    const auto found = connections_.find(cookie);
+    if (found == connections_.end())
+        return;
+    const auto end = ends_.find(key_of(*found->second, false));
+    if (end != ends_.end() && end->second == cookie)
+        ends_.erase(end);
+    connections_.erase(found);
+}
+
+void CallTracer::sweep(Time now) {
+    swept_ = now;
+    std::vector<std::pair<Time, std::uint64_t>> old;
+    for (const auto& [cookie, connection] : connections_)
+        if (connection->closed && connection->last + closed_memory < now)
+            old.emplace_back(connection->last, cookie);
+    for (const auto& [last, cookie] : old)
+        erase(cookie);
+    if (connections_.size() <= connection_limit)
+        return;
+    old.clear();
+    for (const auto& [cookie, connection] : connections_)
+        old.emplace_back(connection->last, cookie);
+    const std::size_t excess = connections_.size() - connection_limit / 4 * 3;
+    std::nth_element(old.begin(), old.begin() + static_cast<std::ptrdiff_t>(excess), old.end());
+    for (std::size_t i = 0; i < excess; ++i) {
+        connections_[old[i].second]->http->abandon();
+        erase(old[i].second);
+    }
+}
+
+void CallTracer::finish() {
+    for (auto& [cookie, connection] : connections_)
+        if (!connection->closed)
+            connection->http->abandon();
+    connections_.clear();
+    ends_.clear();
+}
+
+} // namespace netctl::trace

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// From the records of the system-call source to HTTP transactions.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+
+#include "features/trace/http_connection.hpp"
+#include "netctl/abi/http.h"
+
+namespace netctl::trace {
+
+struct CallCounters {
+    std::uint64_t records = 0;
+    std::uint64_t damaged = 0;  ///< records that contradict themselves
+    std::uint64_t unknown = 0;  ///< records of connections whose beginning was lost or forgotten
+    std::uint64_t mirrored = 0; ///< transactions not told as the server's side is
+    std::uint64_t missing_bytes = 0;
+};
+
+class CallTracer {
+  public:
+    static constexpr std::size_t connection_limit = 131072;
+
+    /// With `both_sides`, a transaction of two processes of this host is told by each of them;
+    /// without, by the server's alone.
+    CallTracer(const ParserOptions& options, ParserCounters& parser_counters,
+               CallCounters& counters, bool both_sides, HttpConnection::Emit emit)
+        : options_(&options),
+          parser_counters_(&parser_counters),
+          counters_(&counters),
+          both_sides_(both_sides),
+          emit_(std::move(emit)) {}
+
+    /// One record of the ring. `clock_offset` is added to its time.
+    void record(std::span<const std::byte> bytes, Time clock_offset);
+    void finish();
+    std::size_t connections() const { return connections_.size(); }
+
+  private:
+    struct Connection {
+        std::uint64_t cookie = 0;
+        Endpoint local, remote;
+        std::uint32_t netns = 0;
+        Process process;
+        bool skipped = false; ///< only its OPEN is told
+        bool known = false;   ///< there was an OPEN
+        bool closed = false;
+        Time last = 0;
+        std::array<bool, 2> begun{};
+        std::array<std::uint64_t, 2> position{};
+        std::unique_ptr<HttpConnection> http;
+    };
+    /// How an end of a connection finds the other end's, on the same host.
+    struct PairKey {
+        Endpoint local, remote;
+        std::uint32_t netns = 0; ///< of loopback connections: each namespace has its own
+        bool operator==(const PairKey&) const = default;
+    };
+    struct PairHash {
+        std::size_t operator()(const PairKey& key) const;
+    };
+
+    static PairKey key_of(const Connection& connection, bool mirrored);
+    Connection& connection_of(std::uint64_t cookie, Time now);
+    const Connection* other_end(const Connection& connection) const;
+    void open(const nc_http_open& open, Time now);
+    void emit(const Connection& connection, Transaction& transaction);
+    void erase(std::uint64_t cookie);
+    void sweep(Time now);
+
+    const ParserOptions* options_;
+    ParserCounters* parser_counters_;
+    CallCounters* counters_;
+    bool both_sides_;
+    HttpConnection::Emit emit_;
+    std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
+    std::unordered_map<PairKey, std::uint64_t, PairHash> ends_;
+    Time swept_ = 0;
+};
+
+} // namespace netctl::trace

@@ -1,0 +1,517 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <memory>
+#include <poll.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "core/command.hpp"
+#include "features/trace/controller.hpp"
+#include "features/trace/filter.hpp"
+#include "features/trace/render.hpp"
+#include "features/trace/top.hpp"
+
+namespace netctl::trace {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+volatile std::sig_atomic_t interrupted = 0;
+volatile std::sig_atomic_t resized = 0;
+
+/// Ends the trace on SIGINT and SIGTERM, so that what is in flight is told and the pins go away.
+class Signals {
+  public:
+    Signals() {
+        interrupted = 0;
+        set(SIGINT, on_interrupt, old_[0]);
+        set(SIGTERM, on_interrupt, old_[1]);
+        set(SIGPIPE, SIG_IGN, old_[2]);
+        set(SIGWINCH, on_resize, old_[3]);
+    }
+    Signals(const Signals&) = delete;
+    Signals& operator=(const Signals&) = delete;
+    ~Signals() {
+        sigaction(SIGINT, &old_[0], nullptr);
+        sigaction(SIGTERM, &old_[1], nullptr);
+        sigaction(SIGPIPE, &old_[2], nullptr);
+        sigaction(SIGWINCH, &old_[3], nullptr);
+    }
+
+  private:
+    static void on_interrupt(int) { interrupted = 1; }
+    static void on_resize(int) { resized = 1; }
+    static void set(int number, void (*handler)(int), struct sigaction& old) {
+        struct sigaction action {};
+        action.sa_handler = handler;
+        sigaction(number, &action, &old);
+    }
+    struct sigaction old_[4]{};
+};
+
+/// A HAR file that is complete after each flush: the end is written each time, and overwritten.
+class HarFile {
+  public:
+    static Result<HarFile> create(const std::string& path) {
+        std::FILE* file = std::fopen(path.c_str(), "we");
+        if (!file)
+            return Error::system(errno, fmt::format("cannot write {}", path));
+        HarFile har(path, file);
+        har.pending_ = har_begin(NETCTL_VERSION);
+        NETCTL_TRY(har.flush());
+        return har;
+    }
+    void add(const Transaction& transaction) {
+        if (!first_)
+            pending_ += ",\n";
+        first_ = false;
+        append_har_entry(pending_, transaction);
+    }
+    std::size_t pending() const { return pending_.size(); }
+    Result<> flush() {
+        const std::string text = std::exchange(pending_, {});
+        const std::string end = har_end();
+        if (text.empty())
+            return {};
+        if (std::fseek(file_.get(), position_, SEEK_SET) != 0 ||
+            std::fwrite(text.data(), 1, text.size(), file_.get()) != text.size() ||
+            std::fwrite(end.data(), 1, end.size(), file_.get()) != end.size() ||
+            std::fflush(file_.get()) != 0)
+            return Error::system(errno, fmt::format("cannot write {}", path_));
+        position_ += static_cast<long>(text.size());
+        return {};
+    }
+
+  private:
+    struct Close {
+        void operator()(std::FILE* file) const { std::fclose(file); }
+    };
+    HarFile(std::string path, std::FILE* file) : path_(std::move(path)), file_(file) {}
+    std::string path_;
+    std::unique_ptr<std::FILE, Close> file_;
+    std::string pending_;
+    long position_ = 0;
+    bool first_ = true;
+};
+
+/// The terminal in its alternate screen, and keys one by one.
+class Screen {
+  public:
+    explicit Screen(const Output& out) : out_(&out) {
+        out_->stream("\x1b[?1049h\x1b[?25l");
+        if (tcgetattr(STDIN_FILENO, &old_) == 0) {
+            termios raw = old_;
+            raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO);
+            raw.c_cc[VMIN] = 0;
+            raw.c_cc[VTIME] = 0;
+            keys_ = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+        }
+    }
+    Screen(const Screen&) = delete;
+    Screen& operator=(const Screen&) = delete;
+    ~Screen() {
+        if (keys_)
+            tcsetattr(STDIN_FILENO, TCSANOW, &old_);
+        out_->stream("\x1b[?25h\x1b[?1049l");
+    }
+    /// A key that was pressed, or 0.
+    char key() const {
+        pollfd input{STDIN_FILENO, POLLIN, 0};
+        char c = 0;
+        if (!keys_ || ::poll(&input, 1, 0) <= 0 || read(STDIN_FILENO, &c, 1) != 1)
+            return 0;
+        return c;
+    }
+    bool show(RouteTable& table, TopOrder order, Time now, const std::string& title) const {
+        const TerminalSize size = out_->terminal().value_or(TerminalSize{80, 24});
+        std::string text = "\x1b[H";
+        for (const char c : table.render(size.columns, size.rows, order, now, title)) {
+            if (c == '\n')
+                text += "\x1b[K\r";
+            text += c;
+        }
+        return out_->stream(text + "\x1b[K\x1b[J");
+    }
+
+  private:
+    const Output* out_;
+    termios old_{};
+    bool keys_ = false;
+};
+
+struct Wanted {
+    Request request;
+    Filter filter;
+    std::uint64_t count = 0;
+    std::uint64_t duration_s = 0;
+    bool top = false;
+    std::string har;
+};
+
+Result<std::vector<std::string>> parse_methods(const std::string& text) {
+    std::vector<std::string> methods;
+    std::size_t begin = 0;
+    for (;;) {
+        const std::size_t comma = text.find(',', begin);
+        const std::string method = text.substr(begin, comma - begin);
+        if (method.empty() || std::any_of(method.begin(), method.end(), [](char c) {
+                return !((c >= 'A' && c <= 'Z') || c == '-');
+            }))
+            return Error::usage(fmt::format("'{}' is no method", method),
+                                "methods are written in capitals: GET,POST");
+        methods.push_back(method);
+        if (comma == std::string::npos)
+            return methods;
+        begin = comma + 1;
+    }
+}
+
+Result<Wanted> read_arguments(const Arguments& arguments, const Context& context) {
+    Wanted wanted;
+    Request& request = wanted.request;
+    const std::string source = arguments.get("source", "auto");
+    request.source = source == "socket"    ? Source::socket
+                     : source == "syscall" ? Source::syscall
+                                           : Source::automatic;
+    request.interface = arguments.get("interface");
+    request.netns = context.netns;
+    request.only_netns = !context.netns.empty();
+    request.read = arguments.get("read");
+    request.write = arguments.get("write");
+    request.comm = arguments.get("comm");
+    request.cgroup = arguments.get("cgroup");
+    request.both_sides = arguments.has("both-sides");
+    if (arguments.has("read")) {
+        for (const char* other :
+             {"interface", "write", "source", "pid", "comm", "cgroup", "both-sides", "duration"})
+            if (arguments.has(other))
+                return Error::usage(fmt::format("--read and --{} exclude each other", other));
+        request.source = Source::file;
+    }
+    const bool packets =
+        request.source == Source::socket || arguments.has("interface") || arguments.has("write");
+    if (packets && request.source == Source::syscall)
+        return Error::usage(fmt::format("--source syscall and --{} exclude each other",
+                                        arguments.has("write") ? "write" : "interface"),
+                            "system calls are seen whatever interface they lead to");
+    if (packets)
+        for (const char* other : {"pid", "comm", "cgroup", "both-sides"})
+            if (arguments.has(other))
+                return Error::usage(
+                    fmt::format("--{} needs --source syscall: packets know no processes", other));
+    if (arguments.has("port"))
+        request.ports = NETCTL_TRY(parse_port_list(arguments.get("port")));
+    request.pid = static_cast<std::uint32_t>(NETCTL_TRY(arguments.number("pid", 0, 1, 4194304)));
+    if (request.pid != 0 && kill(static_cast<pid_t>(request.pid), 0) != 0 && errno == ESRCH)
+        return Error::failed(fmt::format("there is no process {}", request.pid));
+    if (arguments.has("comm") && (request.comm.empty() || request.comm.size() > 15))
+        return Error::usage(fmt::format("no process can have the name '{}'", request.comm),
+                            "the kernel keeps 15 characters; see /proc/PID/comm");
+    const std::uint64_t body = NETCTL_TRY(arguments.number("body", 0, 1, 1024 * 1024));
+    request.parser.body_limit = static_cast<std::uint32_t>(body);
+    request.parser.keep_fields = arguments.has("headers") || arguments.has("har");
+    if (body > 128 * 1024)
+        request.turn_bytes = static_cast<std::uint32_t>(body) + 64 * 1024;
+    const std::uint64_t ring = NETCTL_TRY(arguments.number("buffer", 16, 1, 1024));
+    if ((ring & (ring - 1)) != 0)
+        return Error::usage(fmt::format("--buffer takes a power of two, not {}", ring));
+    request.ring_bytes = static_cast<std::uint32_t>(ring * 1024 * 1024);
+
+    Filter& filter = wanted.filter;
+    filter.host = arguments.get("host");
+    if (filter.host.find_first_of("/ ") != std::string::npos)
+        return Error::usage(fmt::format("no host is called '{}'", filter.host),
+                            "a name or an address, with or without a port");
+    filter.path_prefix = arguments.get("path");
+    if (arguments.has("path") && !filter.path_prefix.starts_with('/') && filter.path_prefix != "*")
+        return Error::usage(fmt::format("no path begins with '{}'", filter.path_prefix),
+                            "paths begin with a slash");
+    if (arguments.has("method"))
+        filter.methods = NETCTL_TRY(parse_methods(arguments.get("method")));
+    if (arguments.has("status"))
+        filter.statuses = NETCTL_TRY(parse_status_list(arguments.get("status")));
+    filter.min_latency = NETCTL_TRY(arguments.number("min-latency", 0, 1, 86'400'000)) * 1'000'000;
+
+    wanted.count = NETCTL_TRY(arguments.number("count", 0, 1, UINT64_MAX));
+    wanted.duration_s = NETCTL_TRY(arguments.number("duration", 0, 1, 31'536'000));
+    wanted.har = arguments.get("har");
+    wanted.top = arguments.has("top");
+    if (wanted.top && (context.out.json() || !context.out.terminal()))
+        return Error::usage("--top needs a terminal",
+                            "use --json and count there, or leave --top out");
+    return wanted;
+}
+
+/// What was lost or not understood, in words; empty if all was well.
+std::string losses(const Counters& now, const Counters& before) {
+    std::string text;
+    const auto item = [&](std::uint64_t value, std::uint64_t old, const char* what) {
+        if (value > old)
+            text += fmt::format("{}{} {}", text.empty() ? "" : ", ", value - old, what);
+    };
+    item(now.kernel.lost + now.recursions, before.kernel.lost + before.recursions, "records lost");
+    item(now.kernel.truncated, before.kernel.truncated, "truncated");
+    item(now.parser.malformed, before.parser.malformed, "messages unparsed");
+    item(now.parser.holes, before.parser.holes, "holes");
+    item(now.parser.unframed, before.parser.unframed, "bodies of guessed length");
+    item(now.kernel.unreadable, before.kernel.unreadable, "buffers unreadable");
+    item(now.kernel.unsupported, before.kernel.unsupported, "calls unsupported");
+    item(now.kernel.io_uring, before.kernel.io_uring, "io_uring calls unread");
+    item(now.kernel.no_memory, before.kernel.no_memory, "connections not remembered");
+    item(now.kernel.fragments + now.packets.fragments,
+         before.kernel.fragments + before.packets.fragments, "IP fragments");
+    item(now.kernel.damaged + now.packets.damaged + now.calls.damaged,
+         before.kernel.damaged + before.packets.damaged + before.calls.damaged, "damaged");
+    item(now.packets.tcp.missing_bytes + now.calls.missing_bytes,
+         before.packets.tcp.missing_bytes + before.calls.missing_bytes, "bytes missing");
+    item(now.packets.evicted, before.packets.evicted, "connections forgotten");
+    return text;
+}
+
+std::string summary(const Counters& counters, std::uint64_t shown) {
+    std::string text = fmt::format("{} transactions", shown);
+    const std::uint64_t hidden =
+        counters.parser.transactions - counters.calls.mirrored > shown
+            ? counters.parser.transactions - counters.calls.mirrored - shown
+            : 0;
+    if (hidden > 0)
+        text += fmt::format(" shown, {} filtered out", hidden);
+    if (counters.kernel.seen > 0)
+        text += fmt::format("; {} records, {} lost", counters.kernel.sent,
+                            counters.kernel.lost + counters.recursions);
+    const auto item = [&](std::uint64_t value, const char* what) {
+        if (value > 0)
+            text += fmt::format("; {} {}", value, what);
+    };
+    item(counters.parser.http2, "HTTP/2 connections not decoded");
+    item(counters.parser.tunnels, "tunnels");
+    item(counters.parser.unanswered, "requests without an answer");
+    item(counters.parser.unasked, "answers without a request");
+    item(counters.parser.unfinished, "under way at the end");
+    const std::string lost = losses(counters, Counters{});
+    return lost.empty() ? text : text + "; " + lost;
+}
+
+class Run {
+  public:
+    Run(const Wanted& wanted, Context& context) : wanted_(&wanted), context_(&context) {}
+
+    Result<int> operator()() {
+        if (!wanted_->har.empty())
+            har_.emplace(NETCTL_TRY(HarFile::create(wanted_->har)));
+        Signals signals;
+        std::vector<std::string> notes;
+        auto session = NETCTL_TRY(Session::open(
+            wanted_->request, context_->root,
+            [this](const Transaction& transaction) { on_transaction(transaction); }, notes));
+        context_->out.notes(notes);
+        if (wanted_->request.source != Source::file)
+            context_->out.note(fmt::format(
+                "tracing {}{}", session->description(),
+                session->pins().empty() ? std::string() : "; settings in " + session->pins()));
+        if (wanted_->top)
+            screen_ = std::make_unique<Screen>(context_->out);
+        else if (!context_->out.json())
+            pending_ = text_header() + "\n";
+        const auto ended = loop(*session);
+        screen_.reset();
+        if (!ended)
+            return Error(ended.error());
+        NETCTL_TRY(session->stop());
+        flush();
+        tell_write_trouble(*session);
+        context_->out.note(summary(NETCTL_TRY(session->counters()), shown_));
+        return *ended;
+    }
+
+  private:
+    void on_transaction(const Transaction& transaction) {
+        if (done_ || !wanted_->filter.matches(transaction))
+            return;
+        ++shown_;
+        if (har_)
+            har_->add(transaction);
+        if (wanted_->top) {
+            table_.add(transaction);
+        } else if (!har_ || context_->out.json()) {
+            if (context_->out.json())
+                append_json(pending_, transaction);
+            else
+                append_text(pending_, transaction);
+            pending_ += '\n';
+        }
+        if (pending_.size() > 256 * 1024 || (har_ && har_->pending() > 1024 * 1024))
+            flush();
+        if (wanted_->count != 0 && shown_ >= wanted_->count)
+            done_ = true;
+    }
+
+    void flush() {
+        if (!pending_.empty()) {
+            if (!context_->out.stream(pending_))
+                done_ = true; // nobody reads any more
+            pending_.clear();
+        }
+        if (har_) {
+            const auto written = har_->flush();
+            if (!written && !std::exchange(har_failed_, true))
+                context_->out.note(written.error().what + "; tracing goes on");
+        }
+    }
+
+    void tell_write_trouble(Session& session) const {
+        if (const auto trouble = session.write_error())
+            context_->out.note(trouble->what + "; tracing goes on");
+    }
+
+    Result<int> loop(Session& session) {
+        const auto start = Clock::now();
+        auto next_minute = start + std::chrono::minutes(1);
+        auto next_second = start;
+        Counters told;
+        while (!interrupted && !done_) {
+            if (!NETCTL_TRY(session.poll(5)))
+                break;
+            flush();
+            const auto now = Clock::now();
+            if (wanted_->duration_s != 0 &&
+                now - start >= std::chrono::seconds(wanted_->duration_s))
+                break;
+            if (screen_ && !keys())
+                break;
+            if (now >= next_second || (screen_ && resized)) {
+                resized = 0;
+                next_second = now + std::chrono::seconds(1);
+                tell_write_trouble(session);
+                const std::uint32_t pid = wanted_->request.pid;
+                if (pid != 0 && kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH) {
+                    NETCTL_TRY(session.poll(5));
+                    context_->out.note(fmt::format("process {} is gone", pid));
+                    break;
+                }
+                if (screen_ && !show(session, now - start))
+                    break;
+            }
+            if (now >= next_minute && !screen_) {
+                next_minute += std::chrono::minutes(1);
+                const Counters counters = NETCTL_TRY(session.counters());
+                const std::string text = losses(counters, told);
+                if (!text.empty())
+                    context_->out.note("last minute: " + text);
+                told = counters;
+            }
+        }
+        return 0;
+    }
+
+    bool show(Session& session, Clock::duration elapsed) {
+        const auto counters = session.counters();
+        std::string title = fmt::format("{}: {} transactions", session.description(), shown_);
+        if (counters)
+            title += fmt::format(", {} records lost", counters->kernel.lost + counters->recursions);
+        title += "   sort: r e 5 9 p b n   quit: q";
+        const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(elapsed).count() + 1;
+        return screen_->show(table_, order_, static_cast<Time>(now), title);
+    }
+
+    /// False to quit.
+    bool keys() {
+        switch (screen_->key()) {
+        case 'q': return false;
+        case 'r': order_ = TopOrder::requests; break;
+        case 'e': order_ = TopOrder::errors; break;
+        case '5': order_ = TopOrder::p50; break;
+        case '9': order_ = TopOrder::p95; break;
+        case 'p': order_ = TopOrder::p99; break;
+        case 'b': order_ = TopOrder::bytes; break;
+        case 'n': order_ = TopOrder::route; break;
+        default: return true;
+        }
+        resized = 1; // show it at once
+        return true;
+    }
+
+    const Wanted* wanted_;
+    Context* context_;
+    std::string pending_;
+    std::optional<HarFile> har_;
+    bool har_failed_ = false;
+    std::unique_ptr<Screen> screen_;
+    RouteTable table_;
+    TopOrder order_ = TopOrder::requests;
+    std::uint64_t shown_ = 0;
+    bool done_ = false;
+};
+
+Result<int> http(const Arguments& arguments, Context& context) {
+    const Wanted wanted = NETCTL_TRY(read_arguments(arguments, context));
+    return Run(wanted, context)();
+}
+
+} // namespace
+
+const Command& command() {
+    static const Command command{
+        .name = "trace",
+        .summary = "watch what goes over the host's connections",
+        .children = {{
+            .name = "http",
+            .summary = "show HTTP/1 requests and responses as they happen",
+            .description =
+                "One line for each transaction: when, who asked whom, the process, status, bytes "
+                "of request and response, time to the response's first byte and to its last, and "
+                "what was asked for. Ends with a signal, --count or --duration; what was lost or "
+                "not understood is then told on standard error.",
+            .options =
+                {
+                    {"source",
+                     "auto|syscall|socket",
+                     "where to look: at what processes send and receive (syscall), or at packets "
+                     "(socket); auto takes the first that works",
+                     {"auto", "syscall", "socket"}},
+                    {"interface", "IFACE|any", "packets of this interface (-i)", {}, 'i'},
+                    {"pid", "PID", "only of this process", {}},
+                    {"comm", "NAME", "only of processes of this name", {}},
+                    {"cgroup", "PATH", "only of processes in this cgroup or below it", {}},
+                    {"port", "PORTS", "only connections with one of these ports: 80,8000-8010", {}},
+                    {"host", "HOST", "only requests for this host", {}},
+                    {"path", "PREFIX", "only paths that begin like this", {}},
+                    {"method", "METHODS", "only these methods: GET,POST", {}},
+                    {"status", "STATUSES", "only these statuses: 404,5xx,400-403", {}},
+                    {"min-latency",
+                     "MS",
+                     "only if the response's first byte took at least this many milliseconds",
+                     {}},
+                    {"both-sides",
+                     "",
+                     "show a transaction of two local processes as each of them saw it",
+                     {}},
+                    {"headers", "", "show header fields", {}},
+                    {"body", "BYTES", "show up to this much of each body", {}},
+                    {"count", "N", "end after N transactions", {}},
+                    {"duration", "SECONDS", "end after this time", {}},
+                    {"har",
+                     "FILE",
+                     "write the transactions to an HTTP archive, which browsers' tools open",
+                     {}},
+                    {"write", "FILE", "write the packets to a capture file, too", {}},
+                    {"read", "FILE", "read packets from a capture file; needs no privileges", {}},
+                    {"top", "", "a live table by host and route instead of lines", {}},
+                    {"buffer",
+                     "MIB",
+                     "size of the ring between kernel and netctl (default: 16)",
+                     {}},
+                },
+            .run = http,
+        }}};
+    return command;
+}
+
+} // namespace netctl::trace

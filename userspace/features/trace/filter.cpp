@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "features/trace/filter.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <set>
+
+#include <fmt/format.h>
+
+namespace netctl::trace {
+
+namespace {
+
+std::vector<std::string_view> split(std::string_view text) {
+    std::vector<std::string_view> parts;
+    for (;;) {
+        const std::size_t comma = text.find(',');
+        parts.push_back(text.substr(0, comma));
+        if (comma == std::string_view::npos)
+            return parts;
+        text.remove_prefix(comma + 1);
+    }
+}
+
+bool parse_number(std::string_view text, int& value) {
+    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+    return status == std::errc{} && end == text.data() + text.size();
+}
+
+/// `N` or `N-M`, within [low, high].
+bool parse_range(std::string_view text, int low, int high, int& first, int& last) {
+    const std::size_t dash = text.find('-');
+    if (!parse_number(text.substr(0, dash), first))
+        return false;
+    last = first;
+    if (dash != std::string_view::npos && !parse_number(text.substr(dash + 1), last))
+        return false;
+    return low <= first && first <= last && last <= high;
+}
+
+bool same_without_case(std::string_view a, std::string_view b) {
+    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                      [&](char x, char y) { return lower(x) == lower(y); });
+}
+
+std::string_view without_port(std::string_view host) {
+    if (!host.empty() && host[0] == '[')
+        return host.substr(0, host.find(']') + 1);
+    return host.substr(0, host.find(':'));
+}
+
+} // namespace
+
+Result<std::vector<StatusRange>> parse_status_list(std::string_view text) {
+    std::vector<StatusRange> ranges;
+    for (std::string_view part : split(text)) {
+        StatusRange range;
+        if (part.size() == 3 && part[0] >= '1' && part[0] <= '5' && part.substr(1) == "xx") {
+            range.low = (part[0] - '0') * 100;
+            range.high = range.low + 99;
+        } else if (!parse_range(part, 100, 999, range.low, range.high)) {
+            return Error::usage(fmt::format("'{}' is no status", part),
+                                "404, 5xx, 400-403, or several with commas between them");
+        }
+        ranges.push_back(range);
+    }
+    return ranges;
+}
+
+Result<std::vector<std::uint16_t>> parse_port_list(std::string_view text) {
+    std::set<std::uint16_t> ports;
+    for (std::string_view part : split(text)) {
+        int first = 0, last = 0;
+        if (!parse_range(part, 1, 65535, first, last))
+            return Error::usage(fmt::format("'{}' is no port", part),
+                                "80, 8000-8010, or several with commas between them");
+        for (int port = first; port <= last; ++port)
+            ports.insert(static_cast<std::uint16_t>(port));
+    }
+    return std::vector<std::uint16_t>(ports.begin(), ports.end());
+}
+
+std::string_view path_of(std::string_view target) {
+    const std::size_t scheme = target.find("://");
+    if (scheme == std::string_view::npos || target[0] == '/')
+        return target;
+    const std::size_t slash = target.find('/', scheme + 3);
+    return slash == std::string_view::npos ? std::string_view("/") : target.substr(slash);
+}
+
+std::string_view host_of(const Transaction& transaction) {
+    const std::string_view target = transaction.target;
+    const std::size_t scheme = target.find("://");
+    if (scheme == std::string_view::npos || target[0] == '/')
+        return transaction.host;
+    const std::string_view rest = target.substr(scheme + 3);
+    return rest.substr(0, rest.find('/'));
+}
+
+bool Filter::matches(const Transaction& transaction) const {
+    if (!host.empty()) {
+        const std::string_view asked = host_of(transaction);
+        if (!same_without_case(asked, host) && !same_without_case(without_port(asked), host))
+            return false;
+    }
+    if (!path_prefix.empty() && !path_of(transaction.target).starts_with(path_prefix))
+        return false;
+    if (!methods.empty() &&
+        std::find(methods.begin(), methods.end(), transaction.method) == methods.end())
+        return false;
+    if (!statuses.empty() &&
+        std::none_of(statuses.begin(), statuses.end(), [&](const StatusRange& range) {
+            return range.low <= transaction.status && transaction.status <= range.high;
+        }))
+        return false;
+    return transaction.latency() >= min_latency;
+}
+
+} // namespace netctl::trace

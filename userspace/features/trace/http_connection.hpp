@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Both directions of one connection: requests and responses put together into transactions.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/address.hpp"
+#include "features/trace/http_parser.hpp"
+
+namespace netctl::trace {
+
+struct Endpoint {
+    Address address;
+    std::uint16_t port = 0; ///< host order
+
+    auto operator<=>(const Endpoint&) const = default;
+    /// `192.0.2.1:80`, `[2001:db8::1]:80`.
+    std::string to_string() const;
+};
+
+struct Process {
+    std::uint32_t pid = 0; ///< 0: not known
+    std::string name;
+};
+
+/// What is told of a request or a response.
+struct Message {
+    bool seen = false;
+    MessageEnd end = MessageEnd::complete;
+    int version_minor = 1;
+    Time first_byte = 0;
+    Time last_byte = 0;
+    std::uint64_t wire_bytes = 0; ///< head, body and its framing
+    std::uint64_t head_bytes = 0;
+    std::uint64_t body_bytes = 0; ///< content, without chunk framing
+    bool absurd = false;          ///< see Head::absurd
+    std::string content_type;
+    std::vector<HeaderField> fields; ///< if Options::keep_fields
+    std::string body;                ///< its captured beginning, at most Options::body_limit
+};
+
+struct Transaction {
+    Endpoint client;
+    Endpoint server;
+    Process client_process;
+    Process server_process;
+    bool client_view = false; ///< told by the client's socket, not the server's or the wire
+    std::string method;       ///< empty: the request was not seen
+    std::string target;
+    std::string host;
+    int status = 0; ///< 0: there was no response, or it was not seen
+    std::string reason;
+    unsigned interim = 0; ///< 1xx responses before the final one
+    bool closed = false;  ///< the connection ended before the response was complete
+    Message request;
+    Message response;
+
+    Time start() const { return request.seen ? request.first_byte : response.first_byte; }
+    Time end() const { return response.seen ? response.last_byte : request.last_byte; }
+    /// From the request's first byte to the response's; 0 if one of them was not seen.
+    Time latency() const {
+        return request.seen && response.seen && response.first_byte > request.first_byte
+                   ? response.first_byte - request.first_byte
+                   : 0;
+    }
+    Time duration() const { return end() > start() ? end() - start() : 0; }
+};
+
+/// What could not be told, besides what the transactions themselves say.
+struct ParserCounters {
+    std::uint64_t transactions = 0;
+    std::uint64_t malformed = 0;  ///< messages that are no HTTP/1 where one was due
+    std::uint64_t holes = 0;      ///< missing bytes that may have held whole messages
+    std::uint64_t unframed = 0;   ///< messages whose end was guessed
+    std::uint64_t http2 = 0;      ///< connections with HTTP/2's preface
+    std::uint64_t tunnels = 0;    ///< connections that became something else: CONNECT, 101
+    std::uint64_t unanswered = 0; ///< requests whose response was not seen
+    std::uint64_t unasked = 0;    ///< responses whose request was not seen
+    std::uint64_t unfinished = 0; ///< transactions under way when tracing ended
+};
+
+struct ParserOptions {
+    bool keep_fields = false;
+    std::uint32_t body_limit = 0;
+};
+
+class HttpConnection : private MessageSink {
+  public:
+    using Emit = std::function<void(Transaction&)>;
+    /// A side is a sender. Which of the two is the client shows in what they say.
+    enum Side : unsigned { a = 0, b = 1 };
+
+    HttpConnection(const ParserOptions& options, ParserCounters& counters, Emit emit)
+        : options_(&options), counters_(&counters), emit_(std::move(emit)) {}
+    HttpConnection(const HttpConnection&) = delete;
+    HttpConnection& operator=(const HttpConnection&) = delete;
+
+    /// What `side` sent; see MessageParser::data.
+    void data(Side side, std::string_view data, Time now);
+    void gap(Side side, std::uint64_t length, Time now);
+    /// `side` sends no more.
+    void close(Side side, Time now);
+    /// The connection is gone.
+    void close(Time now);
+    /// Tracing ends: counts what is under way.
+    void abandon();
+
+    bool roles_known() const { return roles_known_; }
+    Side client() const { return client_; }
+    /// Nothing more will come of this connection.
+    bool opaque() const { return opaque_; }
+
+  private:
+    struct Exchange {
+        Transaction transaction;
+        bool request_done = false;
+        bool response_begun = false;
+        bool response_done = false;
+        bool hole = false; ///< requests may be missing here
+        bool expects = false;
+    };
+
+    Framing on_head(Head& head, Time begin, Time now) override;
+    void on_body(MessageKind kind, std::string_view data) override;
+    void on_end(MessageKind kind, MessageEnd end, std::uint64_t wire, std::uint64_t body,
+                Time now) override;
+    void on_malformed(MessageKind kind, Time now) override;
+    void on_lost(MessageKind kind, Time now) override;
+    bool awaits_another() override;
+
+    Framing on_request(Head& head, Time begin, Time now);
+    Framing on_response(Head& head, Time begin, Time now);
+    /// Decides who is the client; false if that needs more.
+    bool decide_roles(Side side, std::string_view& data);
+    void settle();
+    void emit_front();
+    void become_opaque();
+
+    MessageParser& parser_of(Side side) { return side == client_ ? *requests_ : *responses_; }
+
+    const ParserOptions* options_;
+    ParserCounters* counters_;
+    Emit emit_;
+    std::unique_ptr<MessageParser> requests_;
+    std::unique_ptr<MessageParser> responses_;
+    std::deque<Exchange> exchanges_;
+    std::array<std::string, 2> held_; ///< first bytes that do not yet tell what they are
+    Side client_ = a;
+    bool roles_known_ = false;
+    bool opaque_ = false;
+    bool pipelined_ = false;     ///< more than one request was under way at once
+    bool request_open_ = false;  ///< the last exchange's request is not complete
+    bool response_lost_ = false; ///< since the last head of a response, one may have been missed
+    bool interim_ = false;       ///< the response under way is a 1xx
+    bool tunnel_asked_ = false;  ///< CONNECT or Upgrade was sent
+};
+
+} // namespace netctl::trace

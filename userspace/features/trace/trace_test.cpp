@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// What is around the parser: filters, renderings, the table of routes, records of the kernel.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include <nlohmann/json.hpp>
+
+#include "features/trace/call_tracer.hpp"
+#include "features/trace/filter.hpp"
+#include "features/trace/render.hpp"
+#include "features/trace/top.hpp"
+
+namespace netctl::trace {
+namespace {
+
+Transaction example() {
+    Transaction one;
+    one.client = {*Address::parse("192.0.2.1"), 40000};
+    one.server = {*Address::parse("192.0.2.2"), 80};
+    one.server_process = {42, "nginx"};
+    one.method = "GET";
+    one.target = "/a/b?x=1&y=%41+b";
+    one.host = "Example.ORG:8080";
+    one.status = 200;
+    one.reason = "OK";
+    one.request.seen = one.response.seen = true;
+    one.request.first_byte = 1'700'000'000'000'000'000;
+    one.request.last_byte = one.request.first_byte + 1'000'000;
+    one.response.first_byte = one.request.first_byte + 3'000'000;
+    one.response.last_byte = one.request.first_byte + 7'000'000;
+    one.request.wire_bytes = one.request.head_bytes = 50;
+    one.response.wire_bytes = 120;
+    one.response.head_bytes = 100;
+    one.response.body_bytes = 20;
+    return one;
+}
+
+TEST(TraceFilter, ByEachOfItsParts) {
+    const auto matches = [](auto change) {
+        Filter filter;
+        change(filter);
+        return filter.matches(example());
+    };
+    EXPECT_TRUE(matches([](Filter&) {}));
+    EXPECT_TRUE(matches([](Filter& f) { f.host = "example.org"; }));
+    EXPECT_TRUE(matches([](Filter& f) { f.host = "example.ORG:8080"; }));
+    EXPECT_FALSE(matches([](Filter& f) { f.host = "example.com"; }));
+    EXPECT_TRUE(matches([](Filter& f) { f.path_prefix = "/a/"; }));
+    EXPECT_FALSE(matches([](Filter& f) { f.path_prefix = "/b"; }));
+    EXPECT_TRUE(matches([](Filter& f) { f.methods = {"POST", "GET"}; }));
+    EXPECT_FALSE(matches([](Filter& f) { f.methods = {"POST"}; }));
+    EXPECT_TRUE(matches([](Filter& f) { f.statuses = *parse_status_list("404,2xx"); }));
+    EXPECT_FALSE(matches([](Filter& f) { f.statuses = *parse_status_list("201-299"); }));
+    EXPECT_TRUE(matches([](Filter& f) { f.min_latency = 3'000'000; }));
+    EXPECT_FALSE(matches([](Filter& f) { f.min_latency = 3'000'001; }));
+    Transaction absolute = example();
+    absolute.target = "http://proxied.example/p";
+    Filter filter;
+    filter.host = "proxied.example";
+    filter.path_prefix = "/p";
+    EXPECT_TRUE(filter.matches(absolute));
+}
+
+TEST(TraceFilter, RefusesWhatIsNoList) {
+    for (const char* text : {"", "20", "6x", "200-100", "99", "1000", "2xx,", "-200", "200-"})
+        EXPECT_FALSE(parse_status_list(text)) << text;
+    for (const char* text : {"", "0", "65536", "80,", "90-80", "http", "8x"})
+        EXPECT_FALSE(parse_port_list(text)) << text;
+    EXPECT_EQ(*parse_port_list("90,80-82,81"), (std::vector<std::uint16_t>{80, 81, 82, 90}));
+}
+
+TEST(TraceRender, JsonIsJson) {
+    Transaction one = example();
+    one.target = "/\x01\"\\\xff\xc3\xa9";
+    one.request.fields = {{"X", "\r\nbad"}, {"Y", "\xf0\x9f\x98\x80"}};
+    one.response.body = std::string("\0\x80", 2);
+    std::string line;
+    append_json(line, one);
+    EXPECT_EQ(line.find('\n'), std::string::npos);
+    const auto json = nlohmann::json::parse(line);
+    EXPECT_EQ(json["method"], "GET");
+    EXPECT_EQ(json["status"], 200);
+    EXPECT_EQ(json["client"], "192.0.2.1:40000");
+    EXPECT_EQ(json["server_process"]["comm"], "nginx");
+    EXPECT_EQ(json["target"], "/\x01\"\\\xc3\xbf\xc3\xa9");
+    EXPECT_EQ(json["latency_us"], 3000.0);
+    EXPECT_EQ(json["duration_us"], 7000.0);
+    EXPECT_EQ(json["time"], "2023-11-14T22:13:20.000000Z");
+    EXPECT_EQ(json["request"]["headers"][0]["value"], "\r\nbad");
+    EXPECT_EQ(json["response"]["body_bytes"], 20);
+}
+
+TEST(TraceRender, TextObeysNoBytesOfOthers) {
+    Transaction one = example();
+    one.target = "/\x1b[2J\xc2\x9b\nGET";
+    std::string line;
+    append_text(line, one);
+    for (const char c : line)
+        EXPECT_TRUE(static_cast<unsigned char>(c) >= 0x20) << line;
+    EXPECT_NE(line.find("/\\x1b[2J\\xc2\\x9b\\x0aGET"), std::string::npos) << line;
+}
+
+TEST(TraceRender, HarHasWhatTheStandardAsksFor) {
+    std::string text = har_begin("1");
+    append_har_entry(text, example());
+    text += ",\n";
+    Transaction unanswered = example();
+    unanswered.response = {};
+    unanswered.status = 0;
+    append_har_entry(text, unanswered);
+    const auto har = nlohmann::json::parse(text + har_end());
+    EXPECT_EQ(har["log"]["version"], "1.2");
+    ASSERT_EQ(har["log"]["entries"].size(), 2u);
+    const auto& entry = har["log"]["entries"][0];
+    for (const char* key : {"startedDateTime", "time", "request", "response", "cache", "timings"})
+        EXPECT_TRUE(entry.contains(key)) << key;
+    for (const char* key : {"method", "url", "httpVersion", "cookies", "headers", "queryString",
+                            "headersSize", "bodySize"})
+        EXPECT_TRUE(entry["request"].contains(key)) << key;
+    for (const char* key : {"status", "statusText", "httpVersion", "cookies", "headers", "content",
+                            "redirectURL", "headersSize", "bodySize"})
+        EXPECT_TRUE(entry["response"].contains(key)) << key;
+    EXPECT_EQ(entry["request"]["url"], "http://Example.ORG:8080/a/b?x=1&y=%41+b");
+    EXPECT_EQ(entry["request"]["queryString"][1]["value"], "A b");
+    EXPECT_EQ(entry["timings"]["send"], 1.0);
+    EXPECT_EQ(entry["timings"]["wait"], 2.0);
+    EXPECT_EQ(entry["timings"]["receive"], 4.0);
+    EXPECT_EQ(entry["time"], 7.0);
+    EXPECT_EQ(har["log"]["entries"][1]["response"]["bodySize"], -1);
+}
+
+TEST(TraceRender, HarTakesBodiesOfAnyBytes) {
+    const auto content_of = [](std::string body) {
+        Transaction one = example();
+        one.response.body = std::move(body);
+        one.response.wire_bytes = 0; // cut: only its head was complete
+        std::string text = har_begin("1");
+        append_har_entry(text, one);
+        const auto har = nlohmann::json::parse(text + har_end());
+        EXPECT_EQ(har["log"]["entries"][0]["response"]["bodySize"], 0);
+        return har["log"]["entries"][0]["response"]["content"];
+    };
+    EXPECT_EQ(content_of("p\xc3\xa4")["text"], "p\xc3\xa4");
+    EXPECT_FALSE(content_of("plain").contains("encoding"));
+    for (const auto& [bytes, encoded] : std::vector<std::pair<std::string, std::string>>{
+             {"\x1f\x8b", "H4s="}, {"\x1f\x8b\x08", "H4sI"}, {"\xff", "/w=="}}) {
+        EXPECT_EQ(content_of(bytes)["encoding"], "base64");
+        EXPECT_EQ(content_of(bytes)["text"], encoded);
+    }
+}
+
+TEST(TraceTop, QuantilesAreNear) {
+    Durations durations;
+    EXPECT_EQ(durations.quantile(0.5), 0u);
+    for (std::uint64_t us = 1; us <= 10000; ++us)
+        durations.add(us * 1000);
+    for (const double part : {0.1, 0.5, 0.95, 0.99}) {
+        const double got = static_cast<double>(durations.quantile(part)) / 1e3;
+        EXPECT_GE(got, part * 10000 * 0.999) << part;
+        EXPECT_LE(got, part * 10000 * 1.13) << part;
+    }
+    Durations extreme;
+    extreme.add(~Time{0});
+    EXPECT_GT(extreme.quantile(1), 0u);
+}
+
+TEST(TraceTop, RoutesLeaveIdentifiersOut) {
+    EXPECT_EQ(route_of("/users/1234/posts?x=/9"), "/users/:id/posts");
+    EXPECT_EQ(route_of("/o/123e4567-e89b-12d3-a456-426614174000/"), "/o/:id/");
+    EXPECT_EQ(route_of("http://h/v1/face"), "/v1/face");
+    EXPECT_EQ(route_of("*"), "*");
+}
+
+TEST(TraceTop, FitsTheTerminal) {
+    RouteTable table;
+    Transaction one = example();
+    for (int i = 0; i < 50; ++i) {
+        one.target = "/" + std::string(1, static_cast<char>('a' + i % 26)) + std::string(200, 'x');
+        one.status = i % 2 ? 200 : 500;
+        table.add(one);
+    }
+    for (const auto& [columns, rows] : {std::pair{80u, 24u}, {64u, 4u}, {200u, 100u}, {10u, 3u}}) {
+        const std::string text = table.render(columns, rows, TopOrder::errors, 5, "title");
+        std::size_t lines = 1, begin = 0;
+        for (std::size_t end; (end = text.find('\n', begin)) != std::string::npos;
+             begin = end + 1) {
+            ++lines;
+            EXPECT_LE(end - begin, columns);
+        }
+        EXPECT_LE(text.size() - begin, columns);
+        EXPECT_LE(lines, rows);
+    }
+}
+
+// ---- records of the kernel ----
+
+struct Calls {
+    ParserOptions options{.keep_fields = false, .body_limit = 0};
+    ParserCounters parser;
+    CallCounters counters;
+    std::vector<Transaction> told;
+    std::unique_ptr<CallTracer> tracer;
+    std::uint64_t time = 1'000'000;
+
+    explicit Calls(bool both_sides = false)
+        : tracer(std::make_unique<CallTracer>(
+              options, parser, counters, both_sides,
+              [this](Transaction& transaction) { told.push_back(transaction); })) {}
+
+    nc_http_record head(std::uint8_t kind, std::uint64_t cookie, std::uint8_t direction) {
+        nc_http_record record{};
+        record.kind = kind;
+        record.direction = direction;
+        record.pid = 10;
+        record.time_ns = time += 1000;
+        record.cookie = cookie;
+        return record;
+    }
+    Calls& open(std::uint64_t cookie, std::uint16_t local, std::uint16_t remote,
+                bool skipped = false, std::uint32_t pid = 10) {
+        nc_http_open event{};
+        event.record = head(NC_HTTP_OPEN, cookie, 0);
+        event.record.pid = pid;
+        event.record.flags = skipped ? NC_HTTP_SKIPPED : 0;
+        event.family = 4;
+        event.local[0] = event.remote[0] = 127;
+        event.local[3] = event.remote[3] = 1;
+        event.local_port = local;
+        event.remote_port = remote;
+        std::memcpy(event.comm, "prog", 4);
+        tracer->record(std::as_bytes(std::span(&event, 1)), 0);
+        return *this;
+    }
+    Calls& data(std::uint64_t cookie, std::uint8_t direction, std::uint64_t position,
+                std::string_view bytes, std::uint32_t length = 0) {
+        nc_http_record record = head(NC_HTTP_DATA, cookie, direction);
+        record.position = position;
+        record.captured = static_cast<std::uint32_t>(bytes.size());
+        record.length = length ? length : record.captured;
+        std::string raw(reinterpret_cast<const char*>(&record), sizeof record);
+        raw += bytes;
+        tracer->record(std::as_bytes(std::span(raw.data(), raw.size())), 0);
+        return *this;
+    }
+    Calls& event(std::uint8_t kind, std::uint64_t cookie, std::uint8_t direction) {
+        const nc_http_record record = head(kind, cookie, direction);
+        tracer->record(std::as_bytes(std::span(&record, 1)), 0);
+        return *this;
+    }
+};
+
+constexpr std::uint8_t sent = NC_HTTP_SENT, received = NC_HTTP_RECEIVED;
+const std::string ask = "GET /r HTTP/1.1\r\n\r\n";
+const std::string answer = "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n";
+
+TEST(CallTracer, OneTransactionOfTwoSides) {
+    for (const bool both : {false, true}) {
+        Calls calls(both);
+        calls.open(1, 5000, 80, false, 11).data(1, sent, 0, ask);
+        calls.open(2, 80, 5000, false, 22).data(2, received, 0, ask);
+        calls.data(2, sent, 0, answer, static_cast<std::uint32_t>(answer.size()) + 1000);
+        calls.data(1, received, 0, answer).data(1, received, answer.size(), "", 1000);
+        ASSERT_EQ(calls.told.size(), both ? 2u : 1u);
+        EXPECT_EQ(calls.counters.mirrored, both ? 0u : 1u);
+        for (const Transaction& one : calls.told) {
+            EXPECT_EQ(one.client.to_string(), "127.0.0.1:5000");
+            EXPECT_EQ(one.server.to_string(), "127.0.0.1:80");
+            EXPECT_EQ(one.client_process.pid, 11u);
+            EXPECT_EQ(one.server_process.pid, 22u);
+            EXPECT_EQ(one.response.body_bytes, 1000u);
+        }
+        EXPECT_FALSE(calls.told[0].client_view);
+    }
+}
+
+TEST(CallTracer, LostRecordsAreHoles) {
+    Calls calls;
+    calls.open(2, 80, 5000).data(2, received, 0, ask);
+    calls.data(2, sent, 0, answer);
+    calls.data(2, sent, answer.size() + 900, "", 100); // 900 bytes before these were lost
+    ASSERT_EQ(calls.told.size(), 1u);
+    EXPECT_EQ(calls.told[0].response.body_bytes, 1000u);
+    EXPECT_EQ(calls.counters.missing_bytes, 900u);
+    EXPECT_EQ(calls.parser.holes, 0u);
+}
+
+TEST(CallTracer, EndsAndReuse) {
+    Calls calls;
+    calls.open(2, 80, 5000)
+        .data(2, received, 0, ask)
+        .data(2, sent, 0, "HTTP/1.0 200 OK\r\n\r\nbody");
+    EXPECT_TRUE(calls.told.empty());
+    calls.event(NC_HTTP_END, 2, sent);
+    ASSERT_EQ(calls.told.size(), 1u);
+    EXPECT_EQ(calls.told[0].response.body_bytes, 4u);
+    calls.event(NC_HTTP_CLOSE, 2, sent);
+    calls.time += 10'000'000'000;
+    calls.open(3, 80, 5000);
+    EXPECT_EQ(calls.tracer->connections(), 1u);
+}
+
+TEST(CallTracer, RefusesDamagedRecords) {
+    Calls calls;
+    nc_http_record record{};
+    record.kind = NC_HTTP_DATA;
+    record.captured = record.length = 100;
+    calls.tracer->record(std::as_bytes(std::span(&record, 1)), 0);
+    calls.tracer->record({}, 0);
+    record.kind = 77;
+    record.captured = 0;
+    calls.tracer->record(std::as_bytes(std::span(&record, 1)), 0);
+    EXPECT_EQ(calls.counters.damaged, 3u);
+}
+
+} // namespace
+} // namespace netctl::trace
