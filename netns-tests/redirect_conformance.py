@@ -1156,7 +1156,8 @@ class Lab:
         if self.failed is None:
             cases = self.run("selftest", statuses=(0, 3))
             self.failed = {c["case"] for c in cases if not (c["passed"] or c["avoided"])}
-        failed = self.failed if tested else ["all"]
+        # Where the self-test has failed just now, `all` spares running it again.
+        failed = ["all"] if self.failed or not tested else []
         force = ["--force", ",".join(failed)] if failed else []
         self.run("enable", "--cgroup", self.cgroup, *force)
         self.run("rule", "add", "dport", self.ports)

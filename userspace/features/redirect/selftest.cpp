@@ -375,7 +375,7 @@ Result<std::vector<SelftestCase>> run_selftest() {
                     _exit(1);
             };
             enter_own_network();
-            bool miscounts = false;
+            bool miscounts = false, all_miscounted = false;
             {
                 Result<Datapath> datapath = load(cgroup, false);
                 for (const Case& one : cases) {
@@ -383,9 +383,11 @@ Result<std::vector<SelftestCase>> run_selftest() {
                         datapath ? run_case(one, *datapath) : Result<>(datapath.error());
                     say(one.name, outcome ? '1' : '0', outcome ? "" : outcome.error().what);
                     miscounts = miscounts || (!outcome && one.run == case_fionread_passed);
+                    all_miscounted =
+                        all_miscounted || (!outcome && one.run == case_fionread_redirected);
                 }
             }
-            if (!miscounts)
+            if (!miscounts || all_miscounted) // redirecting at once would not help then
                 return;
             // The same, where no message passes while joined. The first load is gone by now.
             Result<Datapath> datapath = load(cgroup, true);
@@ -398,7 +400,7 @@ Result<std::vector<SelftestCase>> run_selftest() {
                             "avoided: a connection that would need it leaves instead");
                 }
         },
-        120000));
+        300000)); // under software emulation loading takes most of a minute
     std::vector<SelftestCase> results;
     for (const Case& one : cases)
         results.push_back({one.name, one.about, false, false, "it did not finish"});
