@@ -115,6 +115,9 @@ class Wire:
 class Filter:
     """netctl's XDP filter on an interface."""
 
+    hook = "xdp"
+    direction = ()
+
     def __init__(self, netctl, interface, *options, attach=True, name=None):
         self.netctl = netctl
         self.interface = interface
@@ -123,12 +126,15 @@ class Filter:
         self.attached = self("attach", *options) if attach else None
 
     def __call__(self, verb, *words, **options):
-        """Its JSON document for `netctl xdp VERB IFACE WORDS`, if it prints one."""
-        done = self.netctl("--json", "xdp", *verb.split(), self.name, *words, netns=self.netns, **options)
+        """Its JSON document for `netctl HOOK VERB IFACE WORDS`, if it prints one."""
+        done = self.netctl("--json", *self._words(verb), *words, netns=self.netns, **options)
         return json.loads(done.stdout or "null")
 
     def fails(self, verb, *words, **options):
-        return self.netctl.fails("xdp", *verb.split(), self.name, *words, netns=self.netns, **options)
+        return self.netctl.fails(*self._words(verb), *words, netns=self.netns, **options)
+
+    def _words(self, verb):
+        return (self.hook, *verb.split(), self.name, *self.direction)
 
     def add(self, *rules):
         """Adds rules one by one; returns the last one's id."""
@@ -160,6 +166,16 @@ class Filter:
 
     def rules(self):
         return [rule["rule"] for rule in self.status()["rules"]]
+
+
+class Classifier(Filter):
+    """netctl's tc classifier in one direction of an interface."""
+
+    hook = "tc"
+
+    def __init__(self, netctl, interface, direction, *options, **keywords):
+        self.direction = (direction,)
+        super().__init__(netctl, interface, *options, **keywords)
 
 
 _BLASTER = r"""

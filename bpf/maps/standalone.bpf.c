@@ -3,6 +3,7 @@
  * Templates of the maps that belong to no program. Userspace makes one of them at a time, sized as
  * it needs; being declared here gives them BTF.
  */
+#include <netctl/lib/policy_templates.h>
 #include <netctl/lib/templates.h>
 
 char LICENSE[] SEC("license") = "GPL";
@@ -29,3 +30,8 @@ struct nc_map_port set_ports SEC(".maps");
 
 /* One chunk of a point's `counters`. */
 struct nc_map_counters counter_chunk SEC(".maps");
+
+/* Of the connect policy: tables and texts of a generation, one chunk of its `counters`. */
+struct nc_map_segment policy_segment SEC(".maps");
+struct nc_map_texts policy_texts SEC(".maps");
+struct nc_map_policy_counters policy_counters SEC(".maps");

@@ -615,6 +615,13 @@ static __always_inline void observe(struct bpf_sock_ops *ctx, struct bpf_sock *s
 	bpf_ringbuf_submit(event, 0);
 }
 
+#define SOL_SOCKET 1
+#define SOL_IP 0
+#define SOL_TCP 6
+#define SOL_IPV6 41
+
+#include "redirect_to.h"
+
 SEC("sockops")
 int rd_sockops(struct bpf_sock_ops *ctx)
 {
@@ -625,6 +632,10 @@ int rd_sockops(struct bpf_sock_ops *ctx)
 
 	if (op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
 		on_established(ctx, op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB);
+		return 1;
+	}
+	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+		on_connect(ctx);
 		return 1;
 	}
 	if (op != BPF_SOCK_OPS_RTT_CB && op != BPF_SOCK_OPS_HDR_OPT_LEN_CB &&
@@ -809,11 +820,6 @@ pass:
 }
 
 /* ---- options set later ---- */
-
-#define SOL_SOCKET 1
-#define SOL_IP 0
-#define SOL_TCP 6
-#define SOL_IPV6 41
 
 /* Options that mean the same to a joined socket; whatever is not here makes it leave. */
 static __always_inline bool harmless(int level, int option)
@@ -1013,29 +1019,45 @@ static __always_inline void list_cgroups(struct tcp_sock *tp, __u64 *ids)
 	}
 }
 
+struct rd_search {
+	__u64 now;
+	__u32 slot;
+	__u32 found;
+};
+
+/* bpf_loop callback: stops at a slot with nobody in it. Unrolled, it takes 6.1 a minute to verify. */
+static long try_slot(__u32 i, struct rd_search *s)
+{
+	__u32 candidate = (s->slot + i) % NC_RD_SLOTS;
+	struct nc_rd_pair *p = bpf_map_lookup_elem(&rd_pairs, &candidate);
+
+	if (!p)
+		return 1;
+	if (p->state == NC_RD_JOINED && gone(p->socket[0], p->psock[0]) &&
+	    gone(p->socket[1], p->psock[1]))
+		leave(p, NC_RD_REASON_CLOSED); /* closed before any callback was set */
+	if (p->state == NC_RD_LEAVING)
+		take_out(p, candidate);
+	/* Programs that still run for the former pair end long before that. */
+	if (p->state != NC_RD_FREE || (p->freed_ns && s->now - p->freed_ns <= SECOND))
+		return 0;
+	s->slot = candidate;
+	s->found = 1;
+	return 1;
+}
+
 /* A slot with nobody in it, from `slot` on; a bounded search, the joiner asks again. */
 static __always_inline struct nc_rd_pair *find_room(__u32 *slot)
 {
-	__u64 now = bpf_ktime_get_ns();
+	struct rd_search s = { .now = bpf_ktime_get_ns(), .slot = *slot };
+	__u32 found;
 
-	for (int i = 0; i < 16; i++) {
-		__u32 candidate = (*slot + i) % NC_RD_SLOTS;
-		struct nc_rd_pair *p = bpf_map_lookup_elem(&rd_pairs, &candidate);
-
-		if (!p)
-			return NULL;
-		if (p->state == NC_RD_JOINED && gone(p->socket[0], p->psock[0]) &&
-		    gone(p->socket[1], p->psock[1]))
-			leave(p, NC_RD_REASON_CLOSED); /* closed before any callback was set */
-		if (p->state == NC_RD_LEAVING)
-			take_out(p, candidate);
-		/* Programs that still run for the former pair end long before that. */
-		if (p->state == NC_RD_FREE && (!p->freed_ns || now - p->freed_ns > SECOND)) {
-			*slot = candidate;
-			return p;
-		}
-	}
-	return NULL;
+	bpf_loop(16, try_slot, &s, 0);
+	if (!s.found)
+		return NULL;
+	found = s.slot;
+	*slot = found;
+	return bpf_map_lookup_elem(&rd_pairs, &found);
 }
 
 static __always_inline __u64 psock_of(struct tcp_sock *tp)

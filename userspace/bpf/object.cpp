@@ -73,6 +73,19 @@ Result<Program> Program::open_id(std::uint32_t id) {
     return Program(std::move(fd));
 }
 
+Result<Program> Program::open(const std::string& path) {
+    Fd fd(bpf_obj_get(path.c_str()));
+    if (!fd)
+        return Error::system(errno, fmt::format("cannot open the pinned program {}", path));
+    return Program(std::move(fd));
+}
+
+Result<> Program::pin(const std::string& path) const {
+    if (bpf_obj_pin(fd_.get(), path.c_str()) != 0)
+        return Error::system(errno, fmt::format("cannot pin a program at {}", path));
+    return {};
+}
+
 Result<ProgramInfo> Program::info() const {
     bpf_prog_info info{};
     __u32 size = sizeof info;

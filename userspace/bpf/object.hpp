@@ -42,6 +42,8 @@ class Program {
     Program() = default;
     explicit Program(Fd fd) : fd_(std::move(fd)) {}
     static Result<Program> open_id(std::uint32_t id);
+    /// Opens a pin.
+    static Result<Program> open(const std::string& path);
 
     int fd() const { return fd_.get(); }
     explicit operator bool() const { return static_cast<bool>(fd_); }
@@ -50,6 +52,7 @@ class Program {
     Result<RawMap> map(const std::string& name) const;
     /// Ties a map's life to the program's, so that whoever finds the program finds the map.
     Result<> bind(const RawMap& map) const;
+    Result<> pin(const std::string& path) const;
 
   private:
     Fd fd_;

@@ -138,6 +138,13 @@ Result<> PinDir::replace(const std::string& name, const RawMap& map) const {
     return rename(aside, name);
 }
 
+Result<> PinDir::replace(const std::string& name, const Program& program) const {
+    const std::string aside = name + "~new";
+    NETCTL_TRY(unpin(aside));
+    NETCTL_TRY(program.pin(path_of(aside)));
+    return rename(aside, name);
+}
+
 Result<> PinDir::rename(const std::string& from, const std::string& to) const {
     if (::rename(path_of(from).c_str(), path_of(to).c_str()) != 0)
         return Error::system(errno, fmt::format("cannot rename {} to {}", path_of(from), to));

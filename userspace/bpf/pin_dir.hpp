@@ -30,6 +30,8 @@ class PinDir {
     const std::string& path() const { return path_; }
     std::string path_of(const std::string& name) const { return path_ + "/" + name; }
     PinDir sub(const std::string& name) const { return PinDir(path_of(name)); }
+    /// Its own name, encoded as it is.
+    std::string name() const { return path_.substr(path_.rfind('/') + 1); }
     bool exists() const;
     bool has(const std::string& name) const;
     /// Makes the directory and those above it, as far as they are missing.
@@ -38,6 +40,8 @@ class PinDir {
     std::vector<std::string> list() const;
     /// Pins a map under `name`, atomically in the place of an older pin.
     Result<> replace(const std::string& name, const RawMap& map) const;
+    /// The same for a program.
+    Result<> replace(const std::string& name, const Program& program) const;
     /// Renames within this directory.
     Result<> rename(const std::string& from, const std::string& to) const;
     /// Removes one pin; no error if it is not there.

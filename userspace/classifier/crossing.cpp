@@ -580,8 +580,12 @@ std::size_t set_apart(std::vector<bool>& apart, const std::vector<double>& share
 } // namespace
 
 Result<Compiled> compile_crossing(std::span<const Rule> rules, std::span<const SetUse> set_uses) {
-    std::vector<bool> apart(rules.size());
-    std::size_t count = 0;
+    return compile_crossing(rules, set_uses, std::vector<bool>(rules.size()));
+}
+
+Result<Compiled> compile_crossing(std::span<const Rule> rules, std::span<const SetUse> set_uses,
+                                  std::vector<bool> apart) {
+    auto count = static_cast<std::size_t>(std::count(apart.begin(), apart.end(), true));
     std::string reason;
     for (unsigned attempt = 0;; ++attempt) {
         CrossingCompiler compiler(rules, set_uses, apart);

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <span>
+#include <vector>
 
 #include "classifier/engine.hpp"
 
@@ -21,5 +22,8 @@ constexpr std::size_t memory_budget(std::size_t rules) {
 /// beyond the budget stand apart as bit vectors: Compiled::rules_apart of them, for
 /// Compiled::reason. Fails with ErrorKind::usage if these go beyond it, too.
 Result<Compiled> compile_crossing(std::span<const Rule> rules, std::span<const SetUse> set_uses);
+/// The same where those rules stand apart anyway for which `apart` is true; others may join them.
+Result<Compiled> compile_crossing(std::span<const Rule> rules, std::span<const SetUse> set_uses,
+                                  std::vector<bool> apart);
 
 } // namespace netctl::classifier

@@ -11,11 +11,12 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "classifier/classbench.hpp"
+#include "classifier/crossing.hpp"
 #include "classifier/engine.hpp"
 #include "classifier/linear.hpp"
 #include "classifier/reference.hpp"
 #include "testing/classifier_run.hpp"
+#include "testing/firewall_rules.hpp"
 #include "testing/rule_fuzz.hpp"
 
 namespace netctl::classifier {
@@ -72,7 +73,7 @@ std::uint64_t environment(const char* name, std::uint64_t otherwise) {
 TEST(EngineProg, RandomRuleSetsMatchLikeTheReference) {
     const std::uint64_t first = environment("NETCTL_FUZZ_SEED", 1);
     const std::uint64_t sets =
-        environment("NETCTL_FUZZ_SETS", environment("NETCTL_FUZZ_CASES", 270 * 4096) / 4096 + 1);
+        environment("NETCTL_FUZZ_SETS", environment("NETCTL_FUZZ_CASES", 108 * 8192) / 8192 + 1);
     std::size_t pairs = 0, linear = 0, with_apart = 0;
     for (std::uint64_t seed = first; seed < first + sets; ++seed) {
         RuleFuzz fuzz(seed);
@@ -84,7 +85,7 @@ TEST(EngineProg, RandomRuleSetsMatchLikeTheReference) {
         ASSERT_TRUE(compiled) << compiled.error().what;
         linear += compiled->engine != "crossing";
         with_apart += compiled->rules_apart > 0;
-        pairs += compare(rules, *compiled, packets_near(fuzz, rules, 4096),
+        pairs += compare(rules, *compiled, packets_near(fuzz, rules, 8192),
                          fmt::format("seed {}, {}, {} rules, {}, {} apart", seed, to_string(style),
                                      rules.size(), compiled->engine, compiled->rules_apart));
         if (HasFailure())
@@ -92,6 +93,52 @@ TEST(EngineProg, RandomRuleSetsMatchLikeTheReference) {
     }
     fmt::print("{} pairs of rule set and packet; of {} sets {} with rules apart, {} linear\n",
                pairs, sets, with_apart, linear);
+}
+
+/// Kinds of rule sets as firewalls have them: the form that is meant for them holds them whole.
+TEST(EngineProg, FirewallRulesMatchLikeTheReference) {
+    const std::uint64_t seed = environment("NETCTL_FUZZ_SEED", 1);
+    std::size_t pairs = 0;
+    for (int kind = 0; kind < testing::firewall_kinds; ++kind)
+        for (Family family : {Family::ipv4, Family::ipv6})
+            for (const auto& [count, packets] :
+                 {std::pair<std::size_t, std::size_t>{200, 16384}, {3000, 4096}}) {
+                const auto named = static_cast<testing::FirewallKind>(kind);
+                const std::vector<Rule> rules =
+                    testing::firewall_rules(named, family, count, seed * 31 + count);
+                Result<Compiled> compiled = compile(rules);
+                ASSERT_TRUE(compiled) << compiled.error().what;
+                const std::string what = fmt::format("{}, {} rules, {}", to_string(named), count,
+                                                     family == Family::ipv4 ? "IPv4" : "IPv6");
+                EXPECT_EQ(compiled->engine, "crossing") << what;
+                EXPECT_EQ(compiled->rules_apart, 0u) << what << ": " << compiled->reason;
+                RuleFuzz fuzz(seed);
+                pairs += compare(rules, *compiled, packets_near(fuzz, rules, packets), what);
+                if (HasFailure())
+                    return;
+            }
+    fmt::print("{} pairs of rule set and packet\n", pairs);
+}
+
+/// Any share of the rules may stand apart, without a table exploding.
+TEST(EngineProg, RulesApartMatchLikeTheReference) {
+    for (std::uint64_t seed = 1; seed <= testing::rule_styles; ++seed) {
+        RuleFuzz fuzz(seed * 104729);
+        auto style = static_cast<RuleStyle>(seed % testing::rule_styles);
+        const std::vector<Rule> rules = fuzz.rules(style, 150);
+        Result<Compiled> whole = compile(rules);
+        ASSERT_TRUE(whole);
+        std::vector<bool> apart(rules.size());
+        for (std::size_t i = 0; i < apart.size(); ++i)
+            apart[i] = seed == 1 || i * seed % 7 < 3; // once, all of them
+        Result<Compiled> compiled = compile_crossing(rules, whole->set_uses, apart);
+        ASSERT_TRUE(compiled) << compiled.error().what;
+        compare(rules, *compiled, packets_near(fuzz, rules, 4096),
+                fmt::format("seed {}, {}, {} of {} apart", seed, to_string(style),
+                            compiled->rules_apart, rules.size()));
+        if (HasFailure())
+            return;
+    }
 }
 
 TEST(EngineProg, LinearFormMatchesLikeTheReference) {

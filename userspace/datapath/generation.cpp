@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <set>
 
 #include <fmt/format.h>
@@ -17,7 +18,12 @@ namespace netctl::datapath {
 namespace {
 
 /// Maps that outlive a commit: the next program is given the same ones.
-constexpr std::array persistent_maps{"stats", "counters", "limits", "limit_src", "events"};
+std::vector<std::string> persistent_maps(Hook hook) {
+    std::vector<std::string> maps{"stats", "counters", "limits", "limit_src", "events"};
+    if (hook == Hook::tc)
+        maps.emplace_back("rates");
+    return maps;
+}
 
 /// Pins beside `link`, by map name.
 constexpr std::array pinned_maps{"point", "rules", "actions", "stats", "counters", "events"};
@@ -75,7 +81,7 @@ Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDev
             break;
         case ActionKind::rate:
             encoded.flags |= NC_ACTION_RATE;
-            encoded.rate_bytes = action.number / 8;
+            encoded.rate_bytes = std::max<std::uint64_t>(action.number / 8, 1);
             encoded.rate_burst = action.burst;
             break;
         case ActionKind::redirect:
@@ -99,65 +105,6 @@ Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDev
     return encoded;
 }
 
-/// Gives each rule without a counter slot one that neither the present nor the last list uses: the
-/// program in force must not count into a slot that is being zeroed.
-void assign_slots(PointState& state, const LivePoint* previous) {
-    constexpr std::uint32_t none = 0xffffffff;
-    std::set<std::uint32_t> used;
-    for (const InstalledRule& installed : state.rules)
-        used.insert(installed.slot);
-    if (previous)
-        for (const InstalledRule& installed : previous->state.rules)
-            used.insert(installed.slot);
-    std::uint32_t candidate = 0;
-    for (InstalledRule& installed : state.rules) {
-        if (installed.slot != none)
-            continue;
-        while (used.contains(candidate))
-            candidate++;
-        installed.slot = candidate++;
-    }
-}
-
-/// Makes the counters that these slots need, and zeroes those of rules that are new.
-Result<> prepare_counters(const bpf::RawMap& counters, const PointState& state,
-                          const LivePoint* previous) {
-    std::set<std::uint32_t> kept;
-    if (previous)
-        for (const InstalledRule& installed : previous->state.rules)
-            kept.insert(installed.slot);
-    const std::vector<nc_counter> zeroes(bpf::possible_cpus());
-    std::uint32_t open_chunk = NC_COUNTER_CHUNKS;
-    bpf::RawMap chunk;
-    bool fresh = false;
-    std::vector<std::uint32_t> slots;
-    for (const InstalledRule& installed : state.rules)
-        slots.push_back(installed.slot);
-    std::sort(slots.begin(), slots.end());
-    for (const std::uint32_t slot : slots) {
-        const std::uint32_t number = slot / NC_COUNTER_CHUNK;
-        if (number >= NC_COUNTER_CHUNKS)
-            return Error::failed("there are no more counters for rules");
-        if (number != open_chunk) {
-            std::uint32_t id = 0;
-            fresh = !NETCTL_TRY(counters.lookup(&number, &id));
-            if (fresh) {
-                chunk = NETCTL_TRY(bpf::create_standalone("counter_chunk", NC_COUNTER_CHUNK));
-                const int fd = chunk.fd();
-                NETCTL_TRY(counters.update(&number, &fd));
-            } else {
-                chunk = NETCTL_TRY(bpf::RawMap::open_id(id));
-            }
-            open_chunk = number;
-        }
-        if (!fresh && !kept.contains(slot)) {
-            const std::uint32_t index = slot % NC_COUNTER_CHUNK;
-            NETCTL_TRY(chunk.update(&index, zeroes.data()));
-        }
-    }
-    return {};
-}
-
 Result<> prepare_limits(const bpf::RawMap& limits, const PointState& state) {
     constexpr std::uint64_t if_missing = 1; // BPF_NOEXIST: a limit that runs keeps its state
     for (const InstalledRule& installed : state.rules) {
@@ -172,6 +119,24 @@ Result<> prepare_limits(const bpf::RawMap& limits, const PointState& state) {
     return {};
 }
 
+bool has_rate(const Rule& rule) {
+    return std::any_of(rule.actions.begin(), rule.actions.end(),
+                       [](const Action& action) { return action.kind == ActionKind::rate; });
+}
+
+Result<> prepare_rates(const bpf::RawMap& rates, const PointState& state) {
+    constexpr std::uint64_t if_missing = 1; // BPF_NOEXIST
+    for (const InstalledRule& installed : state.rules) {
+        if (!has_rate(installed.rule))
+            continue;
+        const nc_rate_state fresh{};
+        const auto status = rates.update(&installed.rule.id, &fresh, if_missing);
+        if (!status && status.error().code != EEXIST)
+            return Error(status.error());
+    }
+    return {};
+}
+
 struct OpenedSets {
     std::vector<nc_set_use> uses;
     std::vector<Set> sets;
@@ -180,15 +145,7 @@ struct OpenedSets {
 Result<OpenedSets> open_sets(const Root& root, const std::vector<classifier::SetUse>& set_uses) {
     OpenedSets opened;
     for (const classifier::SetUse& use : set_uses) {
-        Set set = NETCTL_TRY(Set::open(root, use.set));
-        const bool on_port = use.key == Key::sport || use.key == Key::dport;
-        if (on_port != (set.type() == SetType::port))
-            return Error::usage(fmt::format("set '{}' holds {}, and a rule asks it about {}",
-                                            use.set,
-                                            set.type() == SetType::port ? "ports" : "addresses",
-                                            to_string(use.key)),
-                                on_port ? "sport and dport take sets of type port"
-                                        : "src and dst take sets of type host or cidr");
+        Set set = NETCTL_TRY(open_used_set(root, use));
         nc_set_use entry{};
         entry.field = static_cast<__u8>(use.key);
         entry.type = static_cast<__u8>(set.type());
@@ -198,24 +155,17 @@ Result<OpenedSets> open_sets(const Root& root, const std::vector<classifier::Set
     return opened;
 }
 
-Result<> fill_set(const bpf::Object& object, const std::string& outer_name,
-                  const bpf::RawMap& inner, std::uint32_t index) {
-    const bpf::RawMap outer = NETCTL_TRY(object.map(outer_name));
+Result<> fill_set(const FindMap& find, const std::string& outer_name, const bpf::RawMap& inner,
+                  std::uint32_t index) {
+    const bpf::RawMap outer = NETCTL_TRY(find(outer_name));
     const int fd = inner.fd();
     return outer.update(&index, &fd);
 }
 
 Result<> fill_sets(const bpf::Object& object, const OpenedSets& opened) {
-    for (std::uint32_t i = 0; i < opened.sets.size(); i++) {
-        const Set& set = opened.sets[i];
-        if (set.type() == SetType::port) {
-            NETCTL_TRY(fill_set(object, "set_port", set.ports(), i));
-            continue;
-        }
-        const std::string form = set.type() == SetType::host ? "set_host" : "set_cidr";
-        NETCTL_TRY(fill_set(object, form + "4", set.addresses(Family::ipv4), i));
-        NETCTL_TRY(fill_set(object, form + "6", set.addresses(Family::ipv6), i));
-    }
+    const FindMap find = [&](const std::string& name) { return object.map(name); };
+    for (std::uint32_t i = 0; i < opened.sets.size(); i++)
+        NETCTL_TRY(place_set(find, opened.sets[i], i));
     return {};
 }
 
@@ -251,10 +201,89 @@ Result<> set_constants(const bpf::Object& object, const GenerationRequest& reque
 
 } // namespace
 
+Result<Set> open_used_set(const Root& root, const classifier::SetUse& use) {
+    Set set = NETCTL_TRY(Set::open(root, use.set));
+    const bool on_port = use.key == Key::sport || use.key == Key::dport;
+    if (on_port != (set.type() == SetType::port))
+        return Error::usage(fmt::format("set '{}' holds {}, and a rule asks it about {}", use.set,
+                                        set.type() == SetType::port ? "ports" : "addresses",
+                                        to_string(use.key)),
+                            on_port ? "sport and dport take sets of type port"
+                                    : "src and dst take sets of type host or cidr");
+    return set;
+}
+
+Result<> place_set(const FindMap& find, const Set& set, std::uint32_t index) {
+    if (set.type() == SetType::port)
+        return fill_set(find, "set_port", set.ports(), index);
+    const std::string form = set.type() == SetType::host ? "set_host" : "set_cidr";
+    NETCTL_TRY(fill_set(find, form + "4", set.addresses(Family::ipv4), index));
+    return fill_set(find, form + "6", set.addresses(Family::ipv6), index);
+}
+
+void assign_slots(std::vector<InstalledRule>& rules, const std::vector<InstalledRule>* previous) {
+    constexpr std::uint32_t none = 0xffffffff;
+    std::set<std::uint32_t> used;
+    for (const InstalledRule& installed : rules)
+        used.insert(installed.slot);
+    if (previous)
+        for (const InstalledRule& installed : *previous)
+            used.insert(installed.slot);
+    std::uint32_t candidate = 0;
+    for (InstalledRule& installed : rules) {
+        if (installed.slot != none)
+            continue;
+        while (used.contains(candidate))
+            candidate++;
+        installed.slot = candidate++;
+    }
+}
+
+Result<> prepare_counters(const bpf::RawMap& counters, const std::vector<InstalledRule>& rules,
+                          const std::vector<InstalledRule>* previous, const CounterKind& kind) {
+    std::set<std::uint32_t> kept;
+    if (previous)
+        for (const InstalledRule& installed : *previous)
+            kept.insert(installed.slot);
+    const std::vector<std::byte> zeroes(bpf::possible_cpus() * kind.size);
+    std::uint32_t open_chunk = NC_COUNTER_CHUNKS;
+    bpf::RawMap chunk;
+    bool fresh = false;
+    std::vector<std::uint32_t> slots;
+    for (const InstalledRule& installed : rules)
+        slots.push_back(installed.slot);
+    std::sort(slots.begin(), slots.end());
+    for (const std::uint32_t slot : slots) {
+        const std::uint32_t number = slot / NC_COUNTER_CHUNK;
+        if (number >= NC_COUNTER_CHUNKS)
+            return Error::failed("there are no more counters for rules");
+        if (number != open_chunk) {
+            std::uint32_t id = 0;
+            fresh = !NETCTL_TRY(counters.lookup(&number, &id));
+            if (fresh) {
+                chunk = NETCTL_TRY(bpf::create_standalone(kind.chunk, NC_COUNTER_CHUNK));
+                const int fd = chunk.fd();
+                // A batch does not wait for a grace period on each of them: nobody looks there yet.
+                NETCTL_TRY(counters.update_batch(&number, &fd, 1, sizeof number, sizeof fd));
+            } else {
+                chunk = NETCTL_TRY(bpf::RawMap::open_id(id));
+            }
+            open_chunk = number;
+        }
+        if (!fresh && !kept.contains(slot)) {
+            const std::uint32_t index = slot % NC_COUNTER_CHUNK;
+            NETCTL_TRY(chunk.update(&index, zeroes.data()));
+        }
+    }
+    return {};
+}
+
 Result<Generation> load_generation(const bpf::Object& object, const Root& root,
                                    const GenerationRequest& request) {
     PointState& state = *request.state;
-    assign_slots(state, request.previous);
+    const std::vector<InstalledRule>* before =
+        request.previous ? &request.previous->state.rules : nullptr;
+    assign_slots(state.rules, before);
 
     std::vector<Rule> rules;
     for (const InstalledRule& installed : state.rules)
@@ -285,7 +314,7 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     NETCTL_TRY(object.set_max_entries("actions", at_least_one(actions.size())));
     NETCTL_TRY(object.set_max_entries("rules", at_least_one(records.size())));
     if (request.previous && !request.simulate)
-        for (const char* name : persistent_maps)
+        for (const std::string& name : persistent_maps(request.hook))
             NETCTL_TRY(object.reuse(name, NETCTL_TRY(request.previous->program.map(name))));
 
     NETCTL_TRY(object.load());
@@ -300,9 +329,14 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     const std::uint32_t zero = 0;
     NETCTL_TRY(point_map.update(&zero, &state.point));
     const bpf::RawMap counters = NETCTL_TRY(object.map("counters"));
-    NETCTL_TRY(prepare_counters(counters, state, request.simulate ? nullptr : request.previous));
+    NETCTL_TRY(prepare_counters(counters, state.rules, request.simulate ? nullptr : before,
+                                {"counter_chunk", sizeof(nc_counter)}));
     const bpf::RawMap limits = NETCTL_TRY(object.map("limits"));
     NETCTL_TRY(prepare_limits(limits, state));
+    if (request.hook == Hook::tc) {
+        const bpf::RawMap rates = NETCTL_TRY(object.map("rates"));
+        NETCTL_TRY(prepare_rates(rates, state));
+    }
 
     Generation generation;
     generation.program = NETCTL_TRY(object.program(request.program));
@@ -315,7 +349,7 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
         const bpf::RawMap map = NETCTL_TRY(object.map(name));
         NETCTL_TRY(generation.program.bind(map));
     }
-    for (const char* name : persistent_maps) {
+    for (const std::string& name : persistent_maps(request.hook)) {
         const bpf::RawMap map = NETCTL_TRY(object.map(name));
         NETCTL_TRY(generation.program.bind(map));
     }
@@ -332,29 +366,47 @@ Result<> publish_pins(const bpf::PinDir& dir, const bpf::Program& program) {
 
 Result<> remove_pins(const bpf::PinDir& dir) {
     for (const std::string& name : dir.list())
-        if (name != "link" && !dir.sub(name).exists())
+        if (name != "link" && name != "program" && !dir.sub(name).exists())
             NETCTL_TRY(dir.unpin(name));
     return {};
 }
 
-Result<> forget_limits(const bpf::Program& program, const PointState& state) {
-    std::set<std::uint32_t> limited;
-    for (const InstalledRule& installed : state.rules)
-        if (installed.rule.limit)
-            limited.insert(installed.rule.id);
-    const bpf::RawMap limits = NETCTL_TRY(program.map("limits"));
-    std::vector<nc_limit_key> stale;
-    nc_limit_key key{}, next{};
-    bool more = NETCTL_TRY(limits.next_key(nullptr, &next));
+namespace {
+
+/// Erases the entries of `map`, keyed by structs that begin with a rule's id, that no rule in `kept` has.
+template <class K> Result<> keep_only(const bpf::RawMap& map, const std::set<std::uint32_t>& kept) {
+    std::vector<K> stale;
+    K key{}, next{};
+    bool more = NETCTL_TRY(map.next_key(nullptr, &next));
     while (more) {
         key = next;
-        if (!limited.contains(key.rule_id))
+        std::uint32_t id = 0;
+        std::memcpy(&id, &key, sizeof id);
+        if (!kept.contains(id))
             stale.push_back(key);
-        more = NETCTL_TRY(limits.next_key(&key, &next));
+        more = NETCTL_TRY(map.next_key(&key, &next));
     }
-    for (const nc_limit_key& gone : stale)
-        NETCTL_TRY(limits.erase(&gone));
+    for (const K& gone : stale)
+        NETCTL_TRY(map.erase(&gone));
     return {};
+}
+
+} // namespace
+
+Result<> forget_limits(const bpf::Program& program, const PointState& state, Hook hook) {
+    std::set<std::uint32_t> limited, rated;
+    for (const InstalledRule& installed : state.rules) {
+        if (installed.rule.limit)
+            limited.insert(installed.rule.id);
+        if (has_rate(installed.rule))
+            rated.insert(installed.rule.id);
+    }
+    const bpf::RawMap limits = NETCTL_TRY(program.map("limits"));
+    NETCTL_TRY(keep_only<nc_limit_key>(limits, limited));
+    if (hook != Hook::tc)
+        return {};
+    const bpf::RawMap rates = NETCTL_TRY(program.map("rates"));
+    return keep_only<std::uint32_t>(rates, rated);
 }
 
 } // namespace netctl::datapath

@@ -14,6 +14,7 @@
 #include "core/rule.hpp"
 #include "datapath/point.hpp"
 #include "datapath/root.hpp"
+#include "datapath/sets.hpp"
 
 namespace netctl::datapath {
 
@@ -23,6 +24,7 @@ using ResolveDevice = std::function<Result<std::uint32_t>(const std::string& dev
 
 struct GenerationRequest {
     std::string program;                 ///< its name in the object
+    Hook hook = Hook::xdp;               ///< tc has maps of its own
     PointState* state = nullptr;         ///< slots of new rules are filled in
     const LivePoint* previous = nullptr; ///< whose counters, limits and log go on; null: first
     ResolveDevice resolve_device;
@@ -44,10 +46,31 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
 
 /// Makes the pins beside the link lead to this program's maps.
 Result<> publish_pins(const bpf::PinDir& dir, const bpf::Program& program);
-/// Removes them; the link's pin stays.
+/// Removes them; the pin of the link or program stays.
 Result<> remove_pins(const bpf::PinDir& dir);
 
-/// Drops the state of limits whose rules are gone. After the program that used them is replaced.
-Result<> forget_limits(const bpf::Program& program, const PointState& state);
+// ---- what other forms of a generation are made of as well ----
+
+/// Gives each rule without a counter slot one that neither the present nor the last list uses: what
+/// is in force must not count into a slot that is being zeroed.
+void assign_slots(std::vector<InstalledRule>& rules, const std::vector<InstalledRule>* previous);
+
+struct CounterKind {
+    const char* chunk; ///< template of a chunk (bpf/maps/standalone.bpf.c)
+    std::size_t size;  ///< bytes of one CPU's counter
+};
+/// Makes the counters that the rules' slots need, and zeroes those of rules that are new.
+Result<> prepare_counters(const bpf::RawMap& counters, const std::vector<InstalledRule>& rules,
+                          const std::vector<InstalledRule>* previous, const CounterKind& kind);
+
+/// Opens the set that rules ask about; fails if it holds something else than the field.
+Result<Set> open_used_set(const Root& root, const classifier::SetUse& use);
+using FindMap = std::function<Result<bpf::RawMap>(const std::string& name)>;
+/// Puts the maps of a set into the outer maps of lib/sets.h.
+Result<> place_set(const FindMap& find, const Set& set, std::uint32_t index);
+
+/// Drops the state of limits and rates whose rules are gone. After the program that used them is
+/// replaced.
+Result<> forget_limits(const bpf::Program& program, const PointState& state, Hook hook);
 
 } // namespace netctl::datapath

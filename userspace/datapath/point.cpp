@@ -8,6 +8,8 @@
 
 #include <fmt/format.h>
 
+#include "sys/netns.hpp"
+
 namespace netctl::datapath {
 
 std::vector<nc_rule_text> encode_rules(const std::vector<InstalledRule>& rules) {
@@ -73,9 +75,60 @@ std::string point_name(const std::string& netns, const std::string& interface) {
     return netns.empty() ? name : bpf::encode_pin_name(netns) + ":" + name;
 }
 
+PointName parse_point_name(const std::string& name) {
+    const auto colon = name.find(':');
+    if (colon == std::string::npos)
+        return {{}, bpf::decode_pin_name(name)};
+    return {bpf::decode_pin_name(name.substr(0, colon)),
+            bpf::decode_pin_name(name.substr(colon + 1))};
+}
+
+bool is_pinned(const bpf::PinDir& dir) {
+    return dir.has("link") || dir.has("program");
+}
+
+namespace {
+
+/// The program that the filter of `point` runs, if both are there; `dir` names the namespace.
+Result<std::optional<std::uint32_t>> program_of_filter(const bpf::PinDir& dir,
+                                                       const nc_point& point) {
+    std::optional<std::uint32_t> none;
+    const std::string parent = dir.path().substr(0, dir.path().rfind('/'));
+    const auto guard = sys::NetnsGuard::enter(parse_point_name(bpf::PinDir(parent).name()).netns);
+    if (!guard || NETCTL_TRY(sys::current_netns_inode()) != point.netns_inode)
+        return none;
+    const auto id = NETCTL_TRY(bpf::query_filter(filter_of(point)));
+    if (!id)
+        return none;
+    const auto info = NETCTL_TRY(bpf::Program::open_id(*id)).info();
+    // Somebody may have put a program of his own there, which is not ours to touch.
+    return info && info->name == "tc_filter" ? id : none;
+}
+
+Result<std::optional<LivePoint>> open_filter(const bpf::PinDir& dir, Hook hook) {
+    LivePoint live;
+    live.program = NETCTL_TRY(bpf::Program::open(dir.path_of("program")));
+    live.state = NETCTL_TRY(read_state(live.program, hook));
+    if (const auto id = NETCTL_TRY(program_of_filter(dir, live.state.point))) {
+        live.program = NETCTL_TRY(bpf::Program::open_id(*id));
+        live.state = NETCTL_TRY(read_state(live.program, hook));
+        live.link_info.ifindex = live.state.point.ifindex;
+    }
+    live.link_info.program_id = NETCTL_TRY(live.program.info()).id;
+    return std::optional<LivePoint>(std::move(live));
+}
+
+} // namespace
+
+bpf::TcFilter filter_of(const nc_point& point) {
+    return {point.ifindex,
+            point.flags & NC_POINT_EGRESS ? bpf::TcDirection::egress : bpf::TcDirection::ingress,
+            point.tc_priority, point.tc_handle};
+}
+
 Result<std::optional<LivePoint>> open_point(const bpf::PinDir& dir, Hook hook) {
     if (!dir.has("link"))
-        return std::optional<LivePoint>();
+        return dir.has("program") ? open_filter(dir, hook) : Result(std::optional<LivePoint>());
     LivePoint live;
     live.link = NETCTL_TRY(bpf::Link::open(dir.path_of("link")));
     live.link_info = NETCTL_TRY(live.link.info());
@@ -91,7 +144,7 @@ std::vector<bpf::PinDir> list_points(const Root& root, Hook hook) {
         const bpf::PinDir dir = base.sub(name);
         if (hook == Hook::tc) {
             for (const char* direction : {"ingress", "egress"})
-                if (dir.sub(direction).has("link"))
+                if (is_pinned(dir.sub(direction)))
                     points.push_back(dir.sub(direction));
         } else if (dir.has("link")) {
             points.push_back(dir);
@@ -115,6 +168,20 @@ Result<std::vector<std::string>> users_of_set(const Root& root, const std::strin
                             "{} rule {}", bpf::decode_pin_name(dir.path().substr(prefix.size())),
                             installed.rule.id));
         }
+    // A policy's rules are not in its program; their pin leads to them.
+    const bpf::PinDir policy = root.dir().sub("policy");
+    if (!policy.has("rules"))
+        return users;
+    const bpf::RawMap texts = NETCTL_TRY(bpf::RawMap::open(policy.path_of("rules")));
+    std::vector<nc_rule_text> records(NETCTL_TRY(bpf::map_info(texts.fd())).max_entries);
+    NETCTL_TRY(texts.read_array(records.data(), sizeof(nc_rule_text),
+                                static_cast<std::uint32_t>(records.size())));
+    // An empty list has a record as well, since there is no empty map.
+    std::erase_if(records, [](const nc_rule_text& record) { return record.length == 0; });
+    for (const InstalledRule& installed : NETCTL_TRY(decode_rules(records, Hook::policy)))
+        for (const Match& match : installed.rule.matches)
+            if (match.set == set)
+                users.push_back(fmt::format("policy rule {}", installed.rule.id));
     return users;
 }
 

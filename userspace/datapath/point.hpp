@@ -13,6 +13,7 @@
 
 #include "bpf/object.hpp"
 #include "bpf/pin_dir.hpp"
+#include "bpf/tc.hpp"
 #include "core/rule.hpp"
 #include "datapath/root.hpp"
 #include "netctl/abi/rule.h"
@@ -42,7 +43,15 @@ Result<std::vector<InstalledRule>> decode_rules(const std::vector<nc_rule_text>&
 /// IFACE, or NETNS:IFACE for another namespace; encoded as a name in bpffs.
 std::string point_name(const std::string& netns, const std::string& interface);
 
-/// A point that has been attached before.
+struct PointName {
+    std::string netns; ///< empty: the one netctl runs in
+    std::string interface;
+};
+/// What point_name() made a name of.
+PointName parse_point_name(const std::string& name);
+
+/// A point that has been attached before. A clsact filter has no link; its `link_info` is made up from
+/// the filter: id 0, and ifindex 0 if there is no such filter any more.
 struct LivePoint {
     bpf::Link link;
     bpf::LinkInfo link_info;
@@ -50,7 +59,12 @@ struct LivePoint {
     PointState state;
 };
 
-/// Opens what is pinned in `dir`; nothing if nothing is.
+/// Whether a point is pinned in `dir`: by its link, or its program with clsact.
+bool is_pinned(const bpf::PinDir& dir);
+
+/// Opens what is pinned in `dir`; nothing if nothing is. With clsact the pinned program only tells
+/// where its filter is, and the filter leads to the program that is in force; if there is no filter,
+/// the pinned program has the last rules.
 Result<std::optional<LivePoint>> open_point(const bpf::PinDir& dir, Hook hook);
 
 /// Every point of a hook under this root, by its directory: for `status`, and for finding the
@@ -59,6 +73,9 @@ std::vector<bpf::PinDir> list_points(const Root& root, Hook hook);
 
 /// "xdp:eth0 rule 7" for each rule of any point that uses the set.
 Result<std::vector<std::string>> users_of_set(const Root& root, const std::string& set);
+
+/// Where clsact has the filter of a point.
+bpf::TcFilter filter_of(const nc_point& point);
 
 // ---- counters ----
 

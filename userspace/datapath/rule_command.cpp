@@ -51,7 +51,9 @@ Json report_json(const CommitReport& report) {
 
 Result<Rule> rule_from(const Arguments& arguments, Hook hook) {
     if (arguments.rest().empty())
-        return Error::usage("the rule is missing", "for example: src 192.0.2.0/24 drop");
+        return Error::usage("the rule is missing", hook == Hook::policy
+                                                       ? "for example: dst 192.0.2.0/24 deny"
+                                                       : "for example: src 192.0.2.0/24 drop");
     return parse_rule(rule_text(arguments.rest()), hook);
 }
 
@@ -95,13 +97,14 @@ Result<int> remove(const Arguments& arguments, const Context& context, const Ope
     return 0;
 }
 
-Result<int> list(const Arguments& arguments, const Context& context, const OpenEditor& open) {
+Result<int> list(const Arguments& arguments, const Context& context, Hook hook,
+                 const OpenEditor& open) {
     const auto editor = NETCTL_TRY(open(arguments, context));
     const std::vector<RuleStatus> rules = NETCTL_TRY(editor->rules());
     Json json = Json::array();
     for (const RuleStatus& status : rules)
-        json.push_back(rule_json(status));
-    context.out.document(json, rules.empty() ? "" : rule_table(rules));
+        json.push_back(rule_json(status, hook));
+    context.out.document(json, rules.empty() ? "" : rule_table(rules, "", hook));
     return 0;
 }
 
@@ -127,6 +130,29 @@ Result<int> replace(const Arguments& arguments, const Context& context, Hook hoo
     return 0;
 }
 
+/// What the two numbers of a rule's counter are.
+struct CounterNames {
+    const char* first;
+    const char* second;
+};
+
+CounterNames counter_names(Hook hook) {
+    if (hook == Hook::policy)
+        return {"cgroup", "lsm"};
+    return {"packets", "bytes"};
+}
+
+std::uint64_t over(const RuleStatus& status, Hook hook) {
+    return status.counter.over_packets + (hook == Hook::policy ? status.counter.over_bytes : 0);
+}
+
+/// Whether the rule drops what comes too fast.
+bool polices(const Rule& rule) {
+    return rule.limit ||
+           std::any_of(rule.actions.begin(), rule.actions.end(),
+                       [](const Action& action) { return action.kind == ActionKind::rate; });
+}
+
 } // namespace
 
 Json engine_json(const nc_point& point) {
@@ -142,23 +168,24 @@ std::string engine_text(const nc_point& point) {
     return fmt::format("engine {}, {} KiB of tables", text, (point.table_bytes + 1023) / 1024);
 }
 
-Json rule_json(const RuleStatus& status) {
-    Json json{{"id", status.rule.id},
-              {"rule", to_string(status.rule)},
-              {"packets", status.counter.packets},
-              {"bytes", status.counter.bytes}};
-    if (status.rule.limit) {
-        json["over_packets"] = status.counter.over_packets;
-        json["over_bytes"] = status.counter.over_bytes;
+Json rule_json(const RuleStatus& status, Hook hook) {
+    Json json{{"id", status.rule.id}, {"rule", to_string(status.rule)}};
+    const CounterNames names = counter_names(hook);
+    json[names.first] = status.counter.packets;
+    json[names.second] = status.counter.bytes;
+    if (polices(status.rule)) {
+        json[std::string("over_") + names.first] = status.counter.over_packets;
+        json[std::string("over_") + names.second] = status.counter.over_bytes;
     }
     return json;
 }
 
-std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& indent) {
+std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& indent, Hook hook) {
     const bool any_limit = std::any_of(rules.begin(), rules.end(), [](const RuleStatus& status) {
-        return status.rule.limit.has_value();
+        return polices(status.rule);
     });
-    std::vector<TextTable::Column> columns{{"id", true}, {"packets", true}, {"bytes", true}};
+    const CounterNames names = counter_names(hook);
+    std::vector<TextTable::Column> columns{{"id", true}, {names.first, true}, {names.second, true}};
     if (any_limit)
         columns.push_back({"over limit", true});
     columns.push_back({"rule"});
@@ -168,31 +195,45 @@ std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& 
                                      std::to_string(status.counter.packets),
                                      std::to_string(status.counter.bytes)};
         if (any_limit)
-            row.push_back(status.rule.limit ? std::to_string(status.counter.over_packets) : "");
+            row.push_back(polices(status.rule) ? std::to_string(over(status, hook)) : "");
         row.push_back(to_string(status.rule));
         table.row(std::move(row));
     }
     return table.render(indent);
 }
 
-Command rule_command(Hook hook, const std::vector<Positional>& place, const OpenEditor& open) {
+Command rule_command(Hook hook, const std::vector<Positional>& place, const OpenEditor& open,
+                     const std::vector<Option>& more) {
+    const bool packets = hook != Hook::policy;
+    const auto options = [&](std::vector<Option> own) {
+        own.insert(own.end(), more.begin(), more.end());
+        return own;
+    };
+    std::vector<Option> formats;
+    if (packets)
+        formats.push_back({"format",
+                           "netctl|classbench",
+                           "language of the file (default: netctl)",
+                           {"netctl", "classbench"}});
     const auto with = [&](std::vector<Positional> more) {
         std::vector<Positional> all = place;
         all.insert(all.end(), more.begin(), more.end());
         return all;
     };
     using Count = Positional::Count;
-    Command command{"rule", "the rules of an interface: first match wins, in order"};
+    Command command{"rule", packets ? "the rules of an interface: first match wins, in order"
+                                    : "the rules of the policy: first match wins, in order"};
     command.children = {
         {.name = "add",
          .summary = "add a rule at the end and print its id",
          .positionals = with({{"RULE", Count::rest}}),
+         .options = options({}),
          .run = [=](const Arguments& arguments,
                     Context& context) { return add(arguments, context, hook, open, false); }},
         {.name = "insert",
          .summary = "insert a rule at the front, or before another one, and print its id",
          .positionals = with({{"RULE", Count::rest}}),
-         .options = {{"before", "ID", "put it before the rule with this id", {}}},
+         .options = options({{"before", "ID", "put it before the rule with this id", {}}}),
          .run = [=](const Arguments& arguments,
                     Context& context) { return add(arguments, context, hook, open, true); }},
         {.name = "delete",
@@ -204,7 +245,7 @@ Command rule_command(Hook hook, const std::vector<Positional>& place, const Open
          .summary = "list the rules with their ids and counters",
          .positionals = place,
          .run = [=](const Arguments& arguments,
-                    Context& context) { return list(arguments, context, open); }},
+                    Context& context) { return list(arguments, context, hook, open); }},
         {.name = "flush",
          .summary = "delete all rules, so that the default verdict applies to everything",
          .positionals = place,
@@ -212,15 +253,13 @@ Command rule_command(Hook hook, const std::vector<Positional>& place, const Open
                     Context& context) { return replace(arguments, context, hook, open, true); }},
         {.name = "replace",
          .summary = "replace all rules by those of a file or of standard input, atomically",
-         .description =
-             "The file has one rule a line; '#' starts a comment. A rule that was in "
-             "force before keeps its id and its counters. ClassBench filter sets have no actions: "
-             "each of their rules drops.",
+         .description = std::string("The file has one rule a line; '#' starts a comment. A rule "
+                                    "that was in force before keeps its id and its counters.") +
+                        (packets ? " ClassBench filter sets have no actions: each of their rules "
+                                   "drops."
+                                 : ""),
          .positionals = with({{"FILE", Count::optional}}),
-         .options = {{"format",
-                      "netctl|classbench",
-                      "language of the file (default: netctl)",
-                      {"netctl", "classbench"}}},
+         .options = options(formats),
          .run = [=](const Arguments& arguments,
                     Context& context) { return replace(arguments, context, hook, open, false); }},
     };

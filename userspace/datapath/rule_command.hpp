@@ -26,7 +26,7 @@ struct CommitReport {
 
 struct RuleStatus {
     Rule rule;
-    nc_counter counter{};
+    nc_counter counter{}; ///< of a policy: connections by layer, in place of packets and bytes
 };
 
 /// A point's rules, as a feature's controller gives access to them.
@@ -44,16 +44,19 @@ class RuleEditor {
 using OpenEditor =
     std::function<Result<std::unique_ptr<RuleEditor>>(const Arguments&, const Context&)>;
 
-/// The command `rule` with its verbs; `place` are the positionals that name a point.
-Command rule_command(Hook hook, const std::vector<Positional>& place, const OpenEditor& open);
+/// The command `rule` with its verbs; `place` are the positionals that name a point, `more` are
+/// further options of the verbs that bring rules.
+Command rule_command(Hook hook, const std::vector<Positional>& place, const OpenEditor& open,
+                     const std::vector<Option>& more = {});
 
 /// How a point's rules are looked up, and what that takes, as `status` shows it.
 Json engine_json(const nc_point& point);
 std::string engine_text(const nc_point& point);
 
 /// A rule with its counters, as `status` and `rule list` show it.
-Json rule_json(const RuleStatus& status);
+Json rule_json(const RuleStatus& status, Hook hook = Hook::xdp);
 /// The same as a table.
-std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& indent = "");
+std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& indent = "",
+                       Hook hook = Hook::xdp);
 
 } // namespace netctl::datapath

@@ -23,6 +23,22 @@ struct FreeCache {
     void operator()(nl_cache* cache) const { nl_cache_free(cache); }
 };
 
+/// The kernel's list (dev_is_mac_header_xmit in include/linux/if_arp.h), less what is no interface for
+/// traffic.
+bool is_layer3(unsigned type) {
+    switch (type) {
+    case ARPHRD_NONE:
+    case ARPHRD_RAWIP:
+    case ARPHRD_PPP:
+    case ARPHRD_TUNNEL:
+    case ARPHRD_TUNNEL6:
+    case ARPHRD_SIT:
+    case ARPHRD_IPGRE:
+    case ARPHRD_IP6GRE: return true;
+    default: return false;
+    }
+}
+
 } // namespace
 
 Result<std::vector<Interface>> list_interfaces() {
@@ -47,7 +63,7 @@ Result<std::vector<Interface>> list_interfaces() {
         interfaces.push_back({static_cast<std::uint32_t>(rtnl_link_get_ifindex(link)),
                               rtnl_link_get_name(link), kind ? kind : "", rtnl_link_get_mtu(link),
                               (rtnl_link_get_flags(link) & IFF_UP) != 0,
-                              type == ARPHRD_ETHER || type == ARPHRD_LOOPBACK});
+                              type == ARPHRD_ETHER || type == ARPHRD_LOOPBACK, is_layer3(type)});
     }
     return interfaces;
 }

@@ -18,6 +18,7 @@ struct Interface {
     std::uint32_t mtu = 0;
     bool up = false;
     bool ethernet = false; ///< frames begin with an Ethernet header
+    bool layer3 = false;   ///< packets begin with the IP header (tun, WireGuard, IP tunnels)
 };
 
 /// The interface of this name in the current network namespace. The error names near ones.

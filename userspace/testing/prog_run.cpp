@@ -34,7 +34,14 @@ bool counts(const nc_set_value& value) {
     return !(value.flags & NC_SET_ABSENT) && !expired(value);
 }
 
-Result<nc_action> encode(const Rule& rule, std::uint32_t position) {
+/// Of an interface that there is not.
+constexpr std::uint32_t no_interface = 0x7ffffff0;
+
+std::uint32_t ifindex_of(const std::string& device) {
+    return device == "lo" ? if_nametoindex("lo") : no_interface;
+}
+
+Result<nc_action> encode(const Rule& rule, std::uint32_t position, Hook hook) {
     nc_action action{};
     action.rule_id = position + 1;
     action.slot = position;
@@ -46,7 +53,33 @@ Result<nc_action> encode(const Rule& rule, std::uint32_t position) {
         case ActionKind::tx: action.verdict = NC_VERDICT_TX; break;
         case ActionKind::redirect:
             action.verdict = NC_VERDICT_REDIRECT;
-            action.target = each.device == "lo" ? 0 : 1;
+            action.target = hook == Hook::tc      ? ifindex_of(each.device)
+                            : each.device == "lo" ? 0
+                                                  : 1;
+            if (each.to_ingress)
+                action.flags |= NC_ACTION_TO_INGRESS;
+            break;
+        case ActionKind::mark:
+            action.flags |= NC_ACTION_MARK;
+            action.mark = static_cast<__u32>(each.number);
+            action.mark_mask = each.mask;
+            break;
+        case ActionKind::priority:
+            action.flags |= NC_ACTION_PRIORITY;
+            action.priority = static_cast<__u32>(each.number);
+            break;
+        case ActionKind::dscp:
+            action.flags |= NC_ACTION_DSCP;
+            action.dscp = static_cast<__u32>(each.number);
+            break;
+        case ActionKind::mirror:
+            action.flags |= NC_ACTION_MIRROR;
+            action.mirror = ifindex_of(each.device);
+            break;
+        case ActionKind::rate:
+            action.flags |= NC_ACTION_RATE;
+            action.rate_bytes = each.number / 8;
+            action.rate_burst = each.burst;
             break;
         case ActionKind::next: break;
         default: return Error::failed("the tests' loader does not know this action");
@@ -189,6 +222,8 @@ Result<> ProgRun::prepare(const char* program, const ProgSetup& setup) {
     };
     for (const auto& [name, value] : numbers)
         NETCTL_TRY(object_.set_constant(name, {&value, 1}));
+    for (const auto& [name, value] : setup.constants)
+        NETCTL_TRY(object_.set_constant(name, {&value, 1}));
     NETCTL_TRY(object_.set_rodata("set_use", std::as_bytes(std::span(uses))));
     NETCTL_TRY(
         object_.set_rodata("log_interval", std::as_bytes(std::span(&setup.log_interval_ns, 1))));
@@ -204,21 +239,27 @@ Result<> ProgRun::prepare(const char* program, const ProgSetup& setup) {
     const bpf::RawMap actions = NETCTL_TRY(object_.map("actions"));
     const bpf::RawMap limits = NETCTL_TRY(object_.map("limits"));
     for (std::uint32_t i = 0; i < rules; i++) {
-        const nc_action action = NETCTL_TRY(encode(setup.rules[i], i));
+        const nc_action action = NETCTL_TRY(encode(setup.rules[i], i, setup.hook));
         NETCTL_TRY(actions.update(&i, &action));
         if (setup.rules[i].limit && !setup.rules[i].limit->per_source) {
             const nc_limit_key key{i + 1, {}};
             const nc_limit_state fresh{};
             NETCTL_TRY(limits.update(&key, &fresh));
         }
+        if (action.flags & NC_ACTION_RATE) {
+            const nc_rate_state fresh{};
+            NETCTL_TRY(NETCTL_TRY(object_.map("rates")).update(&action.rule_id, &fresh));
+        }
     }
     for (std::uint32_t chunk = 0; chunk * NC_COUNTER_CHUNK < rules; chunk++) {
         chunks_.push_back(NETCTL_TRY(bpf::create_standalone("counter_chunk", NC_COUNTER_CHUNK)));
         NETCTL_TRY(put(object_, "counters", chunk, chunks_.back()));
     }
-    const std::uint32_t first = 0;
-    const std::uint32_t loopback[2] = {if_nametoindex("lo"), 0};
-    NETCTL_TRY(NETCTL_TRY(object_.map("devices")).update(&first, loopback));
+    if (setup.hook == Hook::xdp) {
+        const std::uint32_t first = 0;
+        const std::uint32_t loopback[2] = {if_nametoindex("lo"), 0};
+        NETCTL_TRY(NETCTL_TRY(object_.map("devices")).update(&first, loopback));
+    }
 
     result_map_ = NETCTL_TRY(object_.map("result"));
     void* mapped = mmap(nullptr, page, PROT_READ, MAP_SHARED, result_map_.fd(), 0);
@@ -245,6 +286,28 @@ Result<std::uint32_t> ProgRun::run(std::span<const std::uint8_t> frame,
         return Error::system(
             errno, fmt::format("cannot run the program over a frame of {} bytes", frame.size()));
     return attributes.test.retval;
+}
+
+Result<SkbRun> ProgRun::run_skb(std::span<const std::uint8_t> frame, const __sk_buff& skb) const {
+    SkbRun done;
+    done.skb = skb;
+    done.frame.resize(frame.size() + 64);
+    bpf_attr attributes{};
+    attributes.test.prog_fd = static_cast<__u32>(program_.fd());
+    attributes.test.data_in = reinterpret_cast<std::uintptr_t>(frame.data());
+    attributes.test.data_size_in = static_cast<__u32>(frame.size());
+    attributes.test.data_out = reinterpret_cast<std::uintptr_t>(done.frame.data());
+    attributes.test.data_size_out = static_cast<__u32>(done.frame.size());
+    attributes.test.ctx_in = reinterpret_cast<std::uintptr_t>(&skb);
+    attributes.test.ctx_size_in = sizeof skb;
+    attributes.test.ctx_out = reinterpret_cast<std::uintptr_t>(&done.skb);
+    attributes.test.ctx_size_out = sizeof done.skb;
+    if (syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attributes, sizeof attributes) != 0)
+        return Error::system(
+            errno, fmt::format("cannot run the program over a frame of {} bytes", frame.size()));
+    done.action = static_cast<std::int32_t>(attributes.test.retval);
+    done.frame.resize(attributes.test.data_size_out);
+    return done;
 }
 
 Result<std::uint32_t> ProgRun::time(std::span<const std::uint8_t> frame,

@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include <linux/bpf.h>
+
 #include "bpf/object.hpp"
 #include "classifier/reference.hpp"
 #include "core/rule.hpp"
@@ -36,6 +38,7 @@ using TestSets = std::map<std::string, TestSet>;
 classifier::SetOracle oracle(const TestSets& sets);
 
 struct ProgSetup {
+    Hook hook = Hook::xdp;
     std::vector<Rule>
         rules{}; ///< ids and counter slots are their positions plus one, and positions
     TestSets sets{};
@@ -45,11 +48,19 @@ struct ProgSetup {
     std::uint64_t log_interval_ns = 0; ///< 0: no bound
     std::uint64_t log_burst_ns = 0;
     std::uint32_t events_bytes = 1 << 16;
+    std::map<std::string, std::uint32_t> constants{}; ///< further ones of the program
+};
+
+/// What a classifier did with an skb: its return value, the skb's fields, and the frame.
+struct SkbRun {
+    std::int32_t action = 0;
+    __sk_buff skb{};
+    std::vector<std::uint8_t> frame;
 };
 
 class ProgRun {
   public:
-    /// A redirect to `lo` finds its target; one to any other device does not.
+    /// A redirect or mirror to `lo` finds its target; one to any other device does not.
     template <class S> static Result<ProgRun> load(const char* program, const ProgSetup& setup) {
         auto skeleton = std::make_shared<bpf::Skeleton<S>>(NETCTL_TRY(bpf::Skeleton<S>::open()));
         const bpf::Object object = skeleton->object();
@@ -63,6 +74,9 @@ class ProgRun {
     /// the rest in fragments; kernels that cannot do that refuse (EINVAL).
     Result<std::uint32_t> run(std::span<const std::uint8_t> frame,
                               std::optional<std::uint32_t> linear = {}) const;
+    /// Runs a classifier; `skb` may set mark, priority, tstamp, wire_len and GSO fields. Frames up to
+    /// 3 KiB on every kernel.
+    Result<SkbRun> run_skb(std::span<const std::uint8_t> frame, const __sk_buff& skb = {}) const;
     /// Nanoseconds of one run, mean of `repeat`.
     Result<std::uint32_t> time(std::span<const std::uint8_t> frame, std::uint32_t repeat) const;
 

@@ -69,10 +69,21 @@ void run_on(int cpu) {
     }
 }
 
+/// The same over a Unix socket, which programs of one host could use instead.
+Result<LocalConnection> open_unix() {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0)
+        return Error::system(errno, "cannot make a pair of Unix sockets");
+    LocalConnection made;
+    made.client = Fd(ends[0]);
+    made.server = Fd(ends[1]);
+    return made;
+}
+
 /// One connection, measured: µs a round trip, or MB/s.
-Result<double> measure(const BenchOptions& options, int client_cpu, int server_cpu,
-                       Joiner& joiner) {
-    LocalConnection connection = NETCTL_TRY(LocalConnection::open());
+Result<double> measure(const BenchOptions& options, int client_cpu, int server_cpu, Joiner& joiner,
+                       bool over_unix) {
+    LocalConnection connection = NETCTL_TRY(over_unix ? open_unix() : LocalConnection::open());
     const pid_t server = fork();
     if (server < 0)
         return Error::system(errno, "fork");
@@ -127,10 +138,11 @@ Result<BenchReport::Line> measure_line(const BenchOptions& options, Datapath& da
     Datapath::Bank nothing, everything;
     everything.rules[0].action = NC_RD_ALLOW;
     everything.rules[0].dport_high = 65535;
-    std::vector<double> tcp, redirected, again, ratios, control;
-    const auto run = [&](const Datapath::Bank& bank, std::vector<double>& into) -> Result<> {
+    std::vector<double> tcp, redirected, again, unix_sockets, ratios, control;
+    const auto run = [&](const Datapath::Bank& bank, std::vector<double>& into,
+                         bool over_unix = false) -> Result<> {
         NETCTL_TRY(datapath.commit_bank(bank));
-        into.push_back(NETCTL_TRY(measure(options, client_cpu, server_cpu, joiner)));
+        into.push_back(NETCTL_TRY(measure(options, client_cpu, server_cpu, joiner, over_unix)));
         return {};
     };
     const nc_rd_stats before = NETCTL_TRY(datapath.stats());
@@ -138,6 +150,7 @@ Result<BenchReport::Line> measure_line(const BenchOptions& options, Datapath& da
         NETCTL_TRY(run(nothing, tcp));
         NETCTL_TRY(run(everything, redirected));
         NETCTL_TRY(run(nothing, again));
+        NETCTL_TRY(run(nothing, unix_sockets, true));
         ratios.push_back(2 * redirected.back() / (tcp.back() + again.back()));
         control.push_back(again.back() / tcp.back());
     }
@@ -146,6 +159,7 @@ Result<BenchReport::Line> measure_line(const BenchOptions& options, Datapath& da
     line.unit = options.stream ? "MB/s" : "µs";
     line.tcp = median(tcp);
     line.redirected = median(redirected);
+    line.unix_socket = median(unix_sockets);
     line.ratio = median(ratios);
     line.control_low = median(control, 0.25);
     line.control_high = median(control, 0.75);
@@ -197,8 +211,9 @@ Result<BenchReport> run_bench(const BenchOptions& options) {
                 for (std::size_t i = 0; i < std::min<std::size_t>(cpus.size(), 2); i++) {
                     const auto line =
                         NETCTL_TRY(measure_line(options, datapath, joiner, cpus[0], cpus[i]));
-                    say(fmt::format("{} {} {} {} {} {} {}\n", i, line.tcp, line.redirected,
-                                    line.ratio, line.control_low, line.control_high, line.share));
+                    say(fmt::format("{} {} {} {} {} {} {} {}\n", i, line.tcp, line.redirected,
+                                    line.ratio, line.control_low, line.control_high, line.share,
+                                    line.unix_socket));
                 }
                 return {};
             };
@@ -206,7 +221,7 @@ Result<BenchReport> run_bench(const BenchOptions& options) {
             if (!outcome)
                 say(fmt::format("error {}\n", outcome.error().what));
         },
-        options.rounds * 3 * 2 * 2000 + 20000));
+        options.rounds * 4 * 2 * 2000 + 20000));
     BenchReport report;
     std::istringstream lines(output);
     for (std::string line; std::getline(lines, line);) {
@@ -216,7 +231,7 @@ Result<BenchReport> run_bench(const BenchOptions& options) {
         std::size_t index = 0;
         BenchReport::Line one;
         words >> index >> one.tcp >> one.redirected >> one.ratio >> one.control_low >>
-            one.control_high >> one.share;
+            one.control_high >> one.share >> one.unix_socket;
         one.placement = index == 0 ? "one CPU" : "two CPUs";
         one.unit = options.stream ? "MB/s" : "µs";
         report.lines.push_back(one);

@@ -23,6 +23,7 @@ struct BenchReport {
         std::string unit;      ///< "µs" a round trip, "MB/s"
         double tcp = 0;        ///< medians
         double redirected = 0;
+        double unix_socket = 0;
         double ratio = 0;       ///< median of the rounds' redirected / TCP
         double control_low = 0; ///< quartiles of the rounds' TCP / TCP
         double control_high = 0;

@@ -123,6 +123,7 @@ Result<int> status(const Arguments&, Context& context) {
                     {"forced", status.forced},
                     {"joiner", status.joiner},
                     {"rules", status.rules},
+                    {"to_rules", status.to_rules},
                     {"joined_now", status.joined},
                     {"leaving_now", status.leaving},
                     {"announced", stats.announced},
@@ -135,7 +136,9 @@ Result<int> status(const Arguments&, Context& context) {
                     {"on_tcp", on_tcp},
                     {"removed", stats.removed},
                     {"removed_by_timer", stats.removed_by_timer},
-                    {"helper_failed", stats.helper_failed}};
+                    {"helper_failed", stats.helper_failed},
+                    {"rewritten", stats.rewritten},
+                    {"loops", stats.loops}};
     std::string text =
         fmt::format("cgroup {}, {}{}{}\n", status.cgroup,
                     status.allow_blocking ? "blocking sockets too" : "strict",
@@ -152,6 +155,11 @@ Result<int> status(const Arguments&, Context& context) {
     text += fmt::format("{} messages ({} bytes) redirected, {} ({} bytes) passed by TCP\n",
                         stats.redirected_messages, stats.redirected_bytes, stats.passed_messages,
                         stats.passed_bytes);
+    if (status.to_rules != 0 || stats.rewritten != 0)
+        text += fmt::format("{} rule{} of `to`: {} connections went elsewhere, {} left alone as "
+                            "they would have come back\n",
+                            status.to_rules, status.to_rules == 1 ? "" : "s", stats.rewritten,
+                            stats.loops);
     if (stats.helper_failed != 0)
         text += fmt::format("{} calls of kernel helpers failed\n", stats.helper_failed);
     if (!reasons.empty())
@@ -240,14 +248,28 @@ Result<int> rule_add(const Arguments& arguments, Context& context, bool first) {
     return 0;
 }
 
-Result<int> rule_delete(const Arguments& arguments, Context& context) {
-    const std::string word = arguments["ID"];
+Result<std::uint32_t> rule_number(const std::string& word, const char* where) {
     if (word.empty() || word.size() > 9 ||
         word.find_first_not_of("0123456789") != std::string::npos)
         return Error::usage(fmt::format("'{}' is no rule's number", word),
-                            "netctl redirect rule list shows them");
-    NETCTL_TRY(Controller(context.root).delete_rule(static_cast<std::uint32_t>(std::stoul(word))));
-    context.out.done(fmt::format("rule {} deleted", word));
+                            fmt::format("{} shows them", where));
+    return static_cast<std::uint32_t>(std::stoul(word));
+}
+
+void show_rules(const std::vector<Controller::ListedRule>& rules, Context& context) {
+    Json json = Json::array();
+    std::string text;
+    for (const Controller::ListedRule& rule : rules) {
+        json.push_back({{"id", rule.id}, {"rule", rule.text}});
+        text += fmt::format("{}: {}\n", rule.id, rule.text);
+    }
+    context.out.document(json, text);
+}
+
+Result<int> rule_delete(const Arguments& arguments, Context& context) {
+    const std::uint32_t id = NETCTL_TRY(rule_number(arguments["ID"], "netctl redirect rule list"));
+    NETCTL_TRY(Controller(context.root).delete_rule(id));
+    context.out.done(fmt::format("rule {} deleted", id));
     return 0;
 }
 
@@ -258,13 +280,27 @@ Result<int> rule_flush(const Arguments&, Context& context) {
 }
 
 Result<int> rule_list(const Arguments&, Context& context) {
-    Json json = Json::array();
-    std::string text;
-    for (const Controller::ListedRule& rule : NETCTL_TRY(Controller(context.root).rules())) {
-        json.push_back({{"id", rule.id}, {"rule", rule.text}});
-        text += fmt::format("{}: {}\n", rule.id, rule.text);
-    }
-    context.out.document(json, text);
+    show_rules(NETCTL_TRY(Controller(context.root).rules()), context);
+    return 0;
+}
+
+Result<int> to_add(const Arguments& arguments, Context& context) {
+    const ToRule rule = NETCTL_TRY(parse_to(arguments.rest()));
+    const std::uint32_t id = NETCTL_TRY(Controller(context.root).add_to(rule));
+    context.out.document({{"id", id}, {"rule", to_string(rule)}},
+                         fmt::format("{}: {}\n", id, to_string(rule)));
+    return 0;
+}
+
+Result<int> to_delete(const Arguments& arguments, Context& context) {
+    const std::uint32_t id = NETCTL_TRY(rule_number(arguments["ID"], "netctl redirect to list"));
+    NETCTL_TRY(Controller(context.root).delete_to(id));
+    context.out.done(fmt::format("{} deleted", id));
+    return 0;
+}
+
+Result<int> to_list(const Arguments&, Context& context) {
+    show_rules(NETCTL_TRY(Controller(context.root).to_rules()), context);
     return 0;
 }
 
@@ -282,14 +318,15 @@ Result<int> bench(const Arguments& arguments, Context& context) {
                         {"unit", line.unit},
                         {"tcp", line.tcp},
                         {"redirected", line.redirected},
+                        {"unix_socket", line.unix_socket},
                         {"ratio", line.ratio},
                         {"control_low", line.control_low},
                         {"control_high", line.control_high},
                         {"share_redirected", line.share}});
         text += fmt::format("{}: TCP {:.2f} {}, redirected {:.2f}: ratio {:.2f}; TCP against "
-                            "itself {:.2f} to {:.2f}\n",
+                            "itself {:.2f} to {:.2f}; Unix socket {:.2f}\n",
                             line.placement, line.tcp, line.unit, line.redirected, line.ratio,
-                            line.control_low, line.control_high);
+                            line.control_low, line.control_high, line.unix_socket);
     }
     context.out.document({{"size", options.size},
                           {"stream", options.stream},
@@ -324,6 +361,18 @@ Command make_rule_command() {
     rule.children.push_back({"flush", "delete all rules", "", {}, {}, rule_flush});
     rule.children.push_back({"list", "show the rules in order", "", {}, {}, rule_list});
     return rule;
+}
+
+Command make_to_command() {
+    Command to{"to", "have connections to one address go to another",
+               "dst ADDRESS[/LENGTH] [dport PORT|LOW-HIGH] [proto tcp|udp] target ADDRESS:PORT "
+               "[cgroup PATH]. TCP, and UDP sockets that connect. The client's getpeername and "
+               "the server's SO_ORIGINAL_DST tell the first address. A process that has the "
+               "target's socket open is left alone."};
+    to.children.push_back({"add", "append one", "", {{"RULE", Count::rest}}, {}, to_add});
+    to.children.push_back({"delete", "delete one", "", {{"ID"}}, {}, to_delete});
+    to.children.push_back({"list", "show them in order", "", {}, {}, to_list});
+    return to;
 }
 
 Command make_command() {
@@ -364,7 +413,8 @@ Command make_command() {
           {"stream", "", "one way without answers, instead of requests and responses", {}},
           {"rounds", "N", "alternating rounds (default: 15)", {}}},
          bench},
-        make_rule_command()};
+        make_rule_command(),
+        make_to_command()};
     return redirect;
 }
 

@@ -133,8 +133,8 @@ Result<nc_rd_rule> to_kernel(const Rule& rule) {
     nc_rd_rule kernel{};
     kernel.id = rule.id;
     kernel.action = rule.allow ? NC_RD_ALLOW : NC_RD_DENY;
-    kernel.dport_low = rule.dport_low;
-    kernel.dport_high = rule.dport_high;
+    kernel.dport_low = rule.dport.low;
+    kernel.dport_high = rule.dport.high;
     if (rule.dst) {
         const bool ipv4 = rule.dst->address.family == Family::ipv4;
         kernel.family = ipv4 ? 4 : 6;
@@ -159,8 +159,7 @@ Result<nc_rd_rule> to_kernel(const Rule& rule) {
 std::string describe(const nc_rd_rule& kernel) {
     Rule rule;
     rule.allow = kernel.action == NC_RD_ALLOW;
-    rule.dport_low = kernel.dport_low;
-    rule.dport_high = kernel.dport_high;
+    rule.dport = {kernel.dport_low, kernel.dport_high};
     if (kernel.family != 0) {
         Prefix prefix;
         prefix.address = to_address(kernel.family, kernel.dst);
@@ -174,10 +173,103 @@ std::string describe(const nc_rd_rule& kernel) {
     return to_string(rule);
 }
 
-std::size_t used(const Datapath::Bank& bank) {
+Result<nc_rd_to> to_kernel(const ToRule& rule) {
+    nc_rd_to kernel{};
+    const bool ipv4 = rule.target.family == Family::ipv4;
+    kernel.used = 1;
+    kernel.family = ipv4 ? 4 : 6;
+    kernel.prefix_length = rule.dst.length;
+    kernel.protocol = rule.protocol;
+    kernel.dport_low = rule.dport.low;
+    kernel.dport_high = rule.dport.high;
+    kernel.target_port = rule.target_port;
+    std::memcpy(kernel.dst, rule.dst.address.bytes.data(), ipv4 ? 4 : 16);
+    std::memcpy(kernel.target, rule.target.bytes.data(), ipv4 ? 4 : 16);
+    if (!rule.cgroup.empty())
+        kernel.cgroup = NETCTL_TRY(sys::find_cgroup(rule.cgroup)).id;
+    return kernel;
+}
+
+std::string describe(const nc_rd_to& kernel) {
+    ToRule rule;
+    rule.dst.address = to_address(kernel.family, kernel.dst);
+    rule.dst.length = kernel.prefix_length;
+    rule.dport = {kernel.dport_low, kernel.dport_high};
+    rule.protocol = kernel.protocol;
+    rule.target = to_address(kernel.family, kernel.target);
+    rule.target_port = kernel.target_port;
+    if (kernel.cgroup != 0)
+        rule.cgroup = sys::cgroup_name(kernel.cgroup).value_or(fmt::format("#{}", kernel.cgroup));
+    return to_string(rule);
+}
+
+bool is_end(const nc_rd_rule& rule) {
+    return rule.action == NC_RD_END;
+}
+bool is_end(const nc_rd_to& rule) {
+    return rule.used == 0;
+}
+
+template <class R> std::size_t used(const Datapath::BankOf<R>& bank) {
     const auto end = std::find_if(bank.rules.begin(), bank.rules.end(),
-                                  [](const nc_rd_rule& rule) { return rule.action == NC_RD_END; });
+                                  [](const R& rule) { return is_end(rule); });
     return static_cast<std::size_t>(end - bank.rules.begin());
+}
+
+/// Puts a rule at a place, and moves those behind it on.
+template <class R>
+void insert(Datapath::BankOf<R>& bank, std::size_t place, const R& rule, const std::string& text) {
+    const auto at = static_cast<std::ptrdiff_t>(place);
+    std::move_backward(bank.rules.begin() + at, bank.rules.end() - 1, bank.rules.end());
+    std::move_backward(bank.texts.begin() + at, bank.texts.end() - 1, bank.texts.end());
+    bank.rules[place] = rule;
+    bank.texts[place].fill(0);
+    std::copy(text.begin(), text.end(), bank.texts[place].begin());
+}
+
+/// False if there is no rule of this number.
+template <class R> bool erase(Datapath::BankOf<R>& bank, std::uint32_t id) {
+    const auto end = bank.rules.begin() + static_cast<std::ptrdiff_t>(used(bank));
+    const auto found =
+        std::find_if(bank.rules.begin(), end, [id](const R& rule) { return rule.id == id; });
+    if (found == end)
+        return false;
+    const auto at = found - bank.rules.begin();
+    const auto close = [at](auto& array) {
+        std::move(array.begin() + at + 1, array.end(), array.begin() + at);
+        array.back() = {};
+    };
+    close(bank.rules);
+    close(bank.texts);
+    return true;
+}
+
+template <class R> std::vector<Controller::ListedRule> listed(const Datapath::BankOf<R>& bank) {
+    std::vector<Controller::ListedRule> all;
+    for (std::size_t i = 0; i < used(bank); i++) {
+        const auto& text = bank.texts[i];
+        const std::string ours(text.data(), strnlen(text.data(), text.size()));
+        all.push_back({bank.rules[i].id, ours.empty() ? describe(bank.rules[i]) : ours});
+    }
+    return all;
+}
+
+/// The programs of cgroups besides rd_sockops, and where they are attached.
+struct Hook {
+    const char* program;
+    bpf_attach_type type;
+};
+constexpr std::array hooks{Hook{"rd_connect4", BPF_CGROUP_INET4_CONNECT},
+                           Hook{"rd_connect6", BPF_CGROUP_INET6_CONNECT},
+                           Hook{"rd_peername4", BPF_CGROUP_INET4_GETPEERNAME},
+                           Hook{"rd_peername6", BPF_CGROUP_INET6_GETPEERNAME},
+                           Hook{"rd_recvmsg4", BPF_CGROUP_UDP4_RECVMSG},
+                           Hook{"rd_recvmsg6", BPF_CGROUP_UDP6_RECVMSG},
+                           Hook{"rd_getsockopt", BPF_CGROUP_GETSOCKOPT},
+                           Hook{"rd_setsockopt", BPF_CGROUP_SETSOCKOPT}};
+
+std::string link_name(const Hook& hook) {
+    return fmt::format("link_{}", hook.program + std::strlen("rd_"));
 }
 
 } // namespace
@@ -215,12 +307,15 @@ Result<Datapath> Datapath::load(const Tuning& tuning) {
     made.texts_ = NETCTL_TRY(object.map("rd_rule_text"));
     made.conf_ = NETCTL_TRY(object.map("rd_conf"));
     made.recent_ = NETCTL_TRY(object.map("rd_recent"));
+    made.to_ = NETCTL_TRY(object.map("rd_to"));
+    made.to_texts_ = NETCTL_TRY(object.map("rd_to_text"));
     const auto program = [&](const char* name) -> Result<Fd> {
         const bpf::Program found = NETCTL_TRY(object.program(name));
         return duplicate(found.fd());
     };
     made.sockops_ = NETCTL_TRY(program("rd_sockops"));
-    made.setsockopt_ = NETCTL_TRY(program("rd_setsockopt"));
+    for (const Hook& hook : hooks)
+        made.hooks_.push_back(NETCTL_TRY(program(hook.program)));
     made.join_ = NETCTL_TRY(program("rd_join"));
     made.leave_ = NETCTL_TRY(program("rd_leave"));
 
@@ -240,6 +335,8 @@ Result<Datapath> Datapath::open(const bpf::PinDir& dir) {
     made.texts_ = NETCTL_TRY(open_map(dir, "rule_text", sizeof(Bank::texts[0])));
     made.conf_ = NETCTL_TRY(open_map(dir, "conf", sizeof(nc_rd_conf)));
     made.recent_ = NETCTL_TRY(open_map(dir, "recent", sizeof(nc_rd_recent)));
+    made.to_ = NETCTL_TRY(open_map(dir, "to", sizeof(nc_rd_to)));
+    made.to_texts_ = NETCTL_TRY(open_map(dir, "to_text", sizeof(Bank::texts[0])));
     made.socks_ = NETCTL_TRY(bpf::RawMap::open(dir.path_of("socks")));
     made.events_ = NETCTL_TRY(bpf::RawMap::open(dir.path_of("events")));
     made.join_ = NETCTL_TRY(open_pin(dir.path_of("prog_join")));
@@ -249,8 +346,9 @@ Result<Datapath> Datapath::open(const bpf::PinDir& dir) {
 
 Result<> Datapath::attach(const sys::Cgroup& cgroup) {
     const Fd fd = NETCTL_TRY(sys::open_cgroup(cgroup));
-    setsockopt_link_ =
-        NETCTL_TRY(attach_program(setsockopt_.get(), fd.get(), BPF_CGROUP_SETSOCKOPT, cgroup.path));
+    for (std::size_t i = 0; i < hooks.size(); i++)
+        hook_links_.push_back(
+            NETCTL_TRY(attach_program(hooks_[i].get(), fd.get(), hooks[i].type, cgroup.path)));
     sockops_link_ =
         NETCTL_TRY(attach_program(sockops_.get(), fd.get(), BPF_CGROUP_SOCK_OPS, cgroup.path));
     return {};
@@ -269,7 +367,10 @@ Result<> Datapath::pin(const bpf::PinDir& dir) const {
     NETCTL_TRY(recent_.pin(dir.path_of("recent")));
     NETCTL_TRY(pin_fd(join_.get(), dir.path_of("prog_join")));
     NETCTL_TRY(pin_fd(leave_.get(), dir.path_of("prog_leave")));
-    NETCTL_TRY(setsockopt_link_.pin(dir.path_of("link_setsockopt")));
+    NETCTL_TRY(to_.pin(dir.path_of("to")));
+    NETCTL_TRY(to_texts_.pin(dir.path_of("to_text")));
+    for (std::size_t i = 0; i < hooks.size(); i++)
+        NETCTL_TRY(hook_links_[i].pin(dir.path_of(link_name(hooks[i]))));
     return sockops_link_.pin(dir.path_of("link_sockops"));
 }
 
@@ -382,24 +483,54 @@ Result<std::vector<std::pair<nc_rd_event, nc_rd_recent>>> Datapath::recent() con
     return all;
 }
 
-Result<Datapath::Bank> Datapath::read_bank(std::uint32_t bank) const {
-    Bank read;
-    for (std::uint32_t i = 0; i < NC_RD_RULES; i++) {
-        const std::uint32_t index = bank * NC_RD_RULES + i;
-        NETCTL_TRY(rules_.lookup(&index, &read.rules[i]));
-        NETCTL_TRY(texts_.lookup(&index, read.texts[i].data()));
+namespace {
+
+template <class R>
+Result<Datapath::BankOf<R>> read(const bpf::RawMap& rules, const bpf::RawMap& texts,
+                                 std::uint32_t bank) {
+    Datapath::BankOf<R> all;
+    for (std::uint32_t i = 0; i < all.rules.size(); i++) {
+        const auto index = static_cast<std::uint32_t>(bank * all.rules.size() + i);
+        NETCTL_TRY(rules.lookup(&index, &all.rules[i]));
+        NETCTL_TRY(texts.lookup(&index, all.texts[i].data()));
     }
-    return read;
+    return all;
+}
+
+template <class R>
+Result<> write(const bpf::RawMap& rules, const bpf::RawMap& texts, std::uint32_t bank,
+               const Datapath::BankOf<R>& all) {
+    for (std::uint32_t i = 0; i < all.rules.size(); i++) {
+        const auto index = static_cast<std::uint32_t>(bank * all.rules.size() + i);
+        NETCTL_TRY(rules.update(&index, &all.rules[i]));
+        NETCTL_TRY(texts.update(&index, all.texts[i].data()));
+    }
+    return {};
+}
+
+} // namespace
+
+Result<Datapath::Bank> Datapath::read_bank(std::uint32_t bank) const {
+    return read<nc_rd_rule>(rules_, texts_, bank);
+}
+
+Result<Datapath::ToBank> Datapath::read_to_bank(std::uint32_t bank) const {
+    return read<nc_rd_to>(to_, to_texts_, bank);
+}
+
+Result<> Datapath::commit_to_bank(const ToBank& bank) const {
+    nc_rd_conf next = NETCTL_TRY(conf());
+    next.to_bank = (next.to_bank & 1) ^ 1;
+    NETCTL_TRY(write(to_, to_texts_, next.to_bank, bank));
+    NETCTL_TRY(set_conf(next));
+    wait_for_programs();
+    return {};
 }
 
 Result<> Datapath::commit_bank(const Bank& bank) const {
     nc_rd_conf next = NETCTL_TRY(conf());
     const std::uint32_t other = (next.bank & 1) ^ 1;
-    for (std::uint32_t i = 0; i < NC_RD_RULES; i++) {
-        const std::uint32_t index = other * NC_RD_RULES + i;
-        NETCTL_TRY(rules_.update(&index, &bank.rules[i]));
-        NETCTL_TRY(texts_.update(&index, bank.texts[i].data()));
-    }
+    NETCTL_TRY(write(rules_, texts_, other, bank));
     next.bank = other;
     next.generation++;
     NETCTL_TRY(set_conf(next));
@@ -545,7 +676,7 @@ Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
         conf.flags |= NC_RD_FORCED;
     if (never_pass)
         conf.flags |= NC_RD_NEVER_PASS;
-    conf.next_rule_id = 1;
+    conf.next_rule_id = conf.next_to_id = 1;
     conf.cgroup = cgroup.id;
     conf.generation = 1;
     NETCTL_TRY(datapath.set_conf(conf));
@@ -589,7 +720,10 @@ Result<bool> Controller::disable(unsigned timeout_ms) {
                 "netctl redirect list names them; run netctl redirect disable again when they have "
                 "read or are closed");
         // The order keeps a killed disable repeatable: `conf` last but for the rest.
-        for (const char* name : {"link_sockops", "link_setsockopt", "prog_join", "conf"})
+        NETCTL_TRY(dir().unpin("link_sockops"));
+        for (const Hook& hook : hooks)
+            NETCTL_TRY(dir().unpin(link_name(hook)));
+        for (const char* name : {"prog_join", "conf"})
             NETCTL_TRY(dir().unpin(name));
     }
     NETCTL_TRY(dir().remove_all());
@@ -616,6 +750,7 @@ Result<Status> Controller::status() const {
     status.joiner = joiner_runs();
     status.cgroup = sys::cgroup_name(conf.cgroup).value_or(fmt::format("#{}", conf.cgroup));
     status.rules = used(NETCTL_TRY(datapath.read_bank(conf.bank & 1)));
+    status.to_rules = used(NETCTL_TRY(datapath.read_to_bank(conf.to_bank & 1)));
     for (const nc_rd_pair& pair : NETCTL_TRY(datapath.pairs())) {
         status.joined += pair.state == NC_RD_JOINED;
         status.leaving += pair.state == NC_RD_LEAVING;
@@ -755,14 +890,7 @@ Result<std::vector<Controller::ListedRule>> Controller::rules() const {
     NETCTL_TRY(datapath::Root::open(root_));
     const Datapath datapath = NETCTL_TRY(open());
     const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-    const Datapath::Bank bank = NETCTL_TRY(datapath.read_bank(conf.bank & 1));
-    std::vector<ListedRule> listed;
-    for (std::size_t i = 0; i < used(bank); i++) {
-        const auto& text = bank.texts[i];
-        const std::string ours(text.data(), strnlen(text.data(), text.size()));
-        listed.push_back({bank.rules[i].id, ours.empty() ? describe(bank.rules[i]) : ours});
-    }
-    return listed;
+    return listed(NETCTL_TRY(datapath.read_bank(conf.bank & 1)));
 }
 
 Result<std::uint32_t> Controller::add_rule(const Rule& rule, bool first) {
@@ -788,16 +916,7 @@ Result<std::uint32_t> Controller::add_rule(const Rule& rule, bool first) {
         return Error::failed(fmt::format("there are {} rules, and no room for more", count));
     kernel.id = conf.next_rule_id++;
     NETCTL_TRY(datapath.set_conf(conf));
-    const auto at = static_cast<std::ptrdiff_t>(first ? 0 : count);
-    const auto shift = [at](auto& array) {
-        std::move_backward(array.begin() + at, array.end() - 1, array.end());
-    };
-    shift(bank.rules);
-    shift(bank.texts);
-    bank.rules[static_cast<std::size_t>(at)] = kernel;
-    auto& place = bank.texts[static_cast<std::size_t>(at)];
-    place.fill(0);
-    std::copy(text.begin(), text.end(), place.begin());
+    insert(bank, first ? 0 : count, kernel, text);
     NETCTL_TRY(datapath.commit_bank(bank));
     if (first && count != 0)
         NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
@@ -811,20 +930,51 @@ Result<> Controller::delete_rule(std::uint32_t id) {
     const Datapath datapath = NETCTL_TRY(open());
     const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
     Datapath::Bank bank = NETCTL_TRY(datapath.read_bank(conf.bank & 1));
-    const auto end = bank.rules.begin() + static_cast<std::ptrdiff_t>(used(bank));
-    const auto found = std::find_if(bank.rules.begin(), end,
-                                    [id](const nc_rd_rule& rule) { return rule.id == id; });
-    if (found == end)
+    if (!erase(bank, id))
         return Error::failed(fmt::format("there is no rule {}", id), "netctl redirect rule list");
-    const auto at = found - bank.rules.begin();
-    const auto close = [at](auto& array) {
-        std::move(array.begin() + at + 1, array.end(), array.begin() + at);
-        array.back() = {};
-    };
-    close(bank.rules);
-    close(bank.texts);
     NETCTL_TRY(datapath.commit_bank(bank));
     NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
+    NETCTL_TRY(root.next_generation());
+    return {};
+}
+
+Result<std::vector<Controller::ListedRule>> Controller::to_rules() const {
+    NETCTL_TRY(datapath::Root::open(root_));
+    const Datapath datapath = NETCTL_TRY(open());
+    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
+    return listed(NETCTL_TRY(datapath.read_to_bank(conf.to_bank & 1)));
+}
+
+Result<std::uint32_t> Controller::add_to(const ToRule& rule) {
+    std::vector<std::string> notes;
+    nc_rd_to kernel = NETCTL_TRY(to_kernel(rule));
+    const std::string text = to_string(rule);
+    if (text.size() >= 256)
+        return Error::usage("the rule is longer than 255 characters");
+    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
+    const Datapath datapath = NETCTL_TRY(open());
+    nc_rd_conf conf = NETCTL_TRY(datapath.conf());
+    Datapath::ToBank bank = NETCTL_TRY(datapath.read_to_bank(conf.to_bank & 1));
+    const std::size_t count = used(bank);
+    if (count == NC_RD_TO_RULES)
+        return Error::failed(fmt::format("there are {} rules, and no room for more", count));
+    kernel.id = conf.next_to_id++;
+    NETCTL_TRY(datapath.set_conf(conf));
+    insert(bank, count, kernel, text);
+    NETCTL_TRY(datapath.commit_to_bank(bank));
+    NETCTL_TRY(root.next_generation());
+    return kernel.id;
+}
+
+Result<> Controller::delete_to(std::uint32_t id) {
+    std::vector<std::string> notes;
+    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
+    const Datapath datapath = NETCTL_TRY(open());
+    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
+    Datapath::ToBank bank = NETCTL_TRY(datapath.read_to_bank(conf.to_bank & 1));
+    if (!erase(bank, id))
+        return Error::failed(fmt::format("there is no rule {}", id), "netctl redirect to list");
+    NETCTL_TRY(datapath.commit_to_bank(bank));
     NETCTL_TRY(root.next_generation());
     return {};
 }

@@ -73,19 +73,28 @@ class Datapath {
     Result<bpf::RawMap> events() const { return events_.duplicate(); }
 
     /// One bank of rules with their texts. Entries from the first without action on are unused.
-    struct Bank {
-        std::array<nc_rd_rule, NC_RD_RULES> rules{};
+    template <class R> struct BankOf {
+        std::array<R, NC_RD_RULES> rules{};
         std::array<std::array<char, 256>, NC_RD_RULES> texts{};
     };
+    static_assert(NC_RD_RULES == NC_RD_TO_RULES);
+    using Bank = BankOf<nc_rd_rule>;
+    using ToBank = BankOf<nc_rd_to>;
     Result<Bank> read_bank(std::uint32_t bank) const;
     /// Fills the bank that is not live, and makes it the live one.
     Result<> commit_bank(const Bank& bank) const;
+    /// The same for those of `to`.
+    Result<ToBank> read_to_bank(std::uint32_t bank) const;
+    Result<> commit_to_bank(const ToBank& bank) const;
 
   private:
     Datapath() = default;
     bpf::RawMap socks_, pairs_, events_, request_, stats_, rules_, texts_, conf_, recent_;
-    Fd sockops_, setsockopt_, join_, leave_;
-    bpf::Link sockops_link_, setsockopt_link_;
+    bpf::RawMap to_, to_texts_;
+    Fd sockops_, join_, leave_;
+    std::vector<Fd> hooks_; // as in the table of hooks
+    bpf::Link sockops_link_;
+    std::vector<bpf::Link> hook_links_;
     std::uint32_t cursor_ = 0;
 };
 
@@ -130,6 +139,7 @@ struct Status {
     bool joiner = false; ///< a joiner is running
     std::string cgroup;  ///< its name, or `#ID` if it is gone
     std::size_t rules = 0;
+    std::size_t to_rules = 0;
     std::size_t joined = 0; ///< connections in the map now
     std::size_t leaving = 0;
     nc_rd_stats stats{}; ///< those of joined connections included
@@ -184,6 +194,11 @@ class Controller {
     Result<std::uint32_t> add_rule(const Rule& rule, bool first);
     Result<> delete_rule(std::uint32_t id);
     Result<> flush_rules();
+
+    /// Where connect() goes instead; the first that matches decides.
+    Result<std::vector<ListedRule>> to_rules() const;
+    Result<std::uint32_t> add_to(const ToRule& rule);
+    Result<> delete_to(std::uint32_t id);
 
   private:
     bpf::PinDir dir() const;

@@ -72,6 +72,42 @@ TEST(RedirectRule, SaysWhatIsWrong) {
     }
 }
 
+TEST(RedirectTo, PrintsWhatItParsed) {
+    for (const std::string text :
+         {"dst 127.0.0.1 dport 80 target 127.0.0.1:8080", "dst ::1 dport 80-90 target [::1]:8080",
+          "dst 192.0.2.0/24 proto udp target 127.0.0.1:53 cgroup /a/b"}) {
+        const auto rule = parse_to(words(text));
+        ASSERT_TRUE(rule) << text << ": " << rule.error().what;
+        EXPECT_EQ(to_string(*rule), text);
+    }
+    EXPECT_EQ(to_string(*parse_to(words("target 127.0.0.1:1 dst ::ffff:127.0.0.1 dport 80"))),
+              "dst 127.0.0.1 dport 80 target 127.0.0.1:1");
+}
+
+TEST(RedirectTo, SaysWhatIsWrong) {
+    const struct {
+        const char* text;
+        const char* said;
+    } rows[] = {
+        {"", "'dst' is missing"},
+        {"dst 127.0.0.1", "'target' is missing"},
+        {"dst 127.0.0.1 target", "needs a value"},
+        {"dst 127.0.0.1 target 127.0.0.1", "no address with a port"},
+        {"dst 127.0.0.1 target 127.0.0.1:0", "no address with a port"},
+        {"dst ::1 target ::1:80", "no address with a port"},
+        {"dst ::1 target 127.0.0.1:80", "different families"},
+        {"dst 127.0.0.0/8 target 127.0.0.1:80", "itself a destination"},
+        {"dst 127.0.0.1 trget 127.0.0.1:80", "did you mean 'target'"},
+        {"dst 127.0.0.1 proto sctp target 127.0.0.1:80", "neither tcp nor udp"},
+    };
+    for (const auto& row : rows) {
+        const auto rule = parse_to(words(row.text));
+        ASSERT_FALSE(rule) << row.text;
+        EXPECT_NE(rule.error().what.find(row.said), std::string::npos)
+            << row.text << ": " << rule.error().what;
+    }
+}
+
 TEST(Redirect, EveryReasonHasItsOwnName) {
     std::set<std::string> names;
     for (std::uint32_t reason = 0; reason < NC_RD_REASONS; reason++)

@@ -15,6 +15,7 @@ namespace netctl::redirect {
 namespace {
 
 const std::vector<std::string> keys{"dport", "dst", "cgroup", "exe"};
+const std::vector<std::string> to_keys{"dst", "dport", "proto", "target", "cgroup"};
 
 Result<std::uint16_t> parse_port(std::string_view text, std::string_view whole) {
     std::uint32_t value = 0;
@@ -25,35 +26,61 @@ Result<std::uint16_t> parse_port(std::string_view text, std::string_view whole) 
     return static_cast<std::uint16_t>(value);
 }
 
-Result<> set_ports(Rule& rule, const std::string& text) {
+Result<> set_ports(PortRange& ports, const std::string& text) {
     const std::size_t dash = text.find('-');
     const std::string_view view(text);
-    rule.dport_low = NETCTL_TRY(parse_port(view.substr(0, dash), view));
-    rule.dport_high = dash == std::string::npos
-                          ? rule.dport_low
-                          : NETCTL_TRY(parse_port(view.substr(dash + 1), view));
-    if (rule.dport_low > rule.dport_high)
+    ports.low = NETCTL_TRY(parse_port(view.substr(0, dash), view));
+    ports.high =
+        dash == std::string::npos ? ports.low : NETCTL_TRY(parse_port(view.substr(dash + 1), view));
+    if (ports.low > ports.high)
         return Error::usage(fmt::format("dport: the range {} is empty", text),
-                            fmt::format("{}-{}?", rule.dport_high, rule.dport_low));
+                            fmt::format("{}-{}?", ports.high, ports.low));
     return {};
 }
 
-Result<> set_destination(Rule& rule, const std::string& text) {
+/// The kernel's side compares mapped addresses as the IPv4 ones that they are.
+Result<Prefix> parse_destination(const std::string& text) {
     Result<Prefix> prefix = Prefix::parse(text);
     if (!prefix)
         return std::move(prefix).error().within("dst");
-    rule.dst = *prefix;
-    // The kernel's side compares mapped addresses as the IPv4 ones that they are.
-    const auto& bytes = rule.dst->address.bytes;
-    bool mapped = rule.dst->address.family == Family::ipv6 && rule.dst->length >= 96;
+    const auto& bytes = prefix->address.bytes;
+    bool mapped = prefix->address.family == Family::ipv6 && prefix->length >= 96;
     for (std::size_t i = 0; i < 12; i++)
         mapped = mapped && bytes[i] == (i < 10 ? 0x00 : 0xff);
-    if (mapped) {
-        Prefix ipv4;
-        std::copy(bytes.begin() + 12, bytes.end(), ipv4.address.bytes.begin());
-        ipv4.length = static_cast<std::uint8_t>(rule.dst->length - 96);
-        rule.dst = ipv4;
-    }
+    if (!mapped)
+        return prefix;
+    Prefix ipv4;
+    std::copy(bytes.begin() + 12, bytes.end(), ipv4.address.bytes.begin());
+    ipv4.length = static_cast<std::uint8_t>(prefix->length - 96);
+    return ipv4;
+}
+
+/// `ADDRESS:PORT`, `[ADDRESS]:PORT`.
+Result<> set_target(ToRule& rule, const std::string& text) {
+    const std::size_t colon = text.rfind(':');
+    const Error wrong = Error::usage(fmt::format("target: '{}' is no address with a port", text),
+                                     "as in 127.0.0.1:8080 or [::1]:8080");
+    if (colon == std::string::npos || colon == 0)
+        return wrong;
+    std::string_view address(text.data(), colon);
+    const bool bracketed = address.front() == '[' && address.back() == ']';
+    if (bracketed)
+        address = address.substr(1, address.size() - 2);
+    const Result<Address> parsed = Address::parse(address);
+    PortRange port;
+    if (!parsed || (parsed->family == Family::ipv6) != bracketed ||
+        !set_ports(port, text.substr(colon + 1)) || port.low != port.high || port.low == 0)
+        return wrong;
+    rule.target = *parsed;
+    rule.target_port = port.low;
+    return {};
+}
+
+std::string port_text(const PortRange& ports) {
+    if (ports.low == ports.high)
+        return fmt::format("dport {} ", ports.low);
+    if (ports.low != 0 || ports.high != 65535)
+        return fmt::format("dport {}-{} ", ports.low, ports.high);
     return {};
 }
 
@@ -81,9 +108,9 @@ Result<Rule> parse_rule(const std::vector<std::string>& words) {
         if (++i == words.size())
             return Error::usage(fmt::format("'{}' needs a value", word));
         if (word == "dport")
-            NETCTL_TRY(set_ports(rule, words[i]));
+            NETCTL_TRY(set_ports(rule.dport, words[i]));
         else if (word == "dst")
-            NETCTL_TRY(set_destination(rule, words[i]));
+            rule.dst = NETCTL_TRY(parse_destination(words[i]));
         else if (words[i].empty())
             return Error::usage(fmt::format("'{}' needs a path", word));
         else
@@ -96,11 +123,7 @@ Result<Rule> parse_rule(const std::vector<std::string>& words) {
 }
 
 std::string to_string(const Rule& rule) {
-    std::string text;
-    if (rule.dport_low == rule.dport_high)
-        text += fmt::format("dport {} ", rule.dport_low);
-    else if (rule.dport_low != 0 || rule.dport_high != 65535)
-        text += fmt::format("dport {}-{} ", rule.dport_low, rule.dport_high);
+    std::string text = port_text(rule.dport);
     if (rule.dst)
         text += fmt::format("dst {} ", rule.dst->to_string());
     if (!rule.cgroup.empty())
@@ -108,6 +131,61 @@ std::string to_string(const Rule& rule) {
     if (!rule.exe.empty())
         text += fmt::format("exe {} ", rule.exe);
     return text + (rule.allow ? "allow" : "deny");
+}
+
+Result<ToRule> parse_to(const std::vector<std::string>& words) {
+    constexpr const char* form = "dst ADDRESS[/LENGTH] [dport PORT|LOW-HIGH] [proto tcp|udp] "
+                                 "target ADDRESS:PORT [cgroup PATH]";
+    ToRule rule;
+    std::set<std::string> seen;
+    for (std::size_t i = 0; i < words.size(); i += 2) {
+        const std::string& word = words[i];
+        if (std::find(to_keys.begin(), to_keys.end(), word) == to_keys.end())
+            return Error::usage(fmt::format("to has no '{}'{}", word, did_you_mean(word, to_keys)),
+                                form);
+        if (!seen.insert(word).second)
+            return Error::usage(fmt::format("'{}' stands twice", word));
+        if (i + 1 == words.size() || words[i + 1].empty())
+            return Error::usage(fmt::format("'{}' needs a value", word), form);
+        const std::string& value = words[i + 1];
+        if (word == "dport") {
+            NETCTL_TRY(set_ports(rule.dport, value));
+        } else if (word == "dst") {
+            rule.dst = NETCTL_TRY(parse_destination(value));
+        } else if (word == "target") {
+            NETCTL_TRY(set_target(rule, value));
+        } else if (word == "cgroup") {
+            rule.cgroup = value;
+        } else if (value == "tcp" || value == "udp") {
+            rule.protocol = value == "tcp" ? 6 : 17;
+        } else {
+            return Error::usage(fmt::format("proto: '{}' is neither tcp nor udp", value));
+        }
+    }
+    for (const char* needed : {"dst", "target"})
+        if (!seen.contains(needed))
+            return Error::usage(fmt::format("'{}' is missing", needed), form);
+    if (rule.dst.address.family != rule.target.family)
+        return Error::usage(fmt::format("dst {} and target {} are of different families",
+                                        rule.dst.to_string(), rule.target.to_string()),
+                            "a socket of one family cannot connect to an address of the other");
+    if (rule.dst.contains(rule.target) && rule.target_port >= rule.dport.low &&
+        rule.target_port <= rule.dport.high)
+        return Error::usage("the target is itself a destination that the rule rewrites",
+                            "narrow dst or dport, so that connections to the target stay");
+    return rule;
+}
+
+std::string to_string(const ToRule& rule) {
+    std::string text = fmt::format("dst {} {}", rule.dst.to_string(), port_text(rule.dport));
+    if (rule.protocol != 0)
+        text += fmt::format("proto {} ", rule.protocol == 6 ? "tcp" : "udp");
+    text += rule.target.family == Family::ipv6
+                ? fmt::format("target [{}]:{}", rule.target.to_string(), rule.target_port)
+                : fmt::format("target {}:{}", rule.target.to_string(), rule.target_port);
+    if (!rule.cgroup.empty())
+        text += fmt::format(" cgroup {}", rule.cgroup);
+    return text;
 }
 
 } // namespace netctl::redirect

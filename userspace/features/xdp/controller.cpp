@@ -3,12 +3,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 
 #include <fmt/format.h>
 
 #include "bpf/pin_dir.hpp"
-#include "bpf/ring_buffer.hpp"
 #include "datapath/generation.hpp"
 #include "datapath/root.hpp"
 #include "netctl/abi/classify.h"
@@ -74,8 +72,12 @@ Result<Loaded> load(const Root& root, PointState& state, const LivePoint* previo
     const std::size_t devices = std::max<std::size_t>(count_devices(state), 1);
     NETCTL_TRY(object.set_max_entries("devices", static_cast<std::uint32_t>(devices)));
     const GenerationRequest request{
-        program_name, &state, previous,
-        [&](const std::string& device) { return targets.resolve(device); }, simulate};
+        program_name,
+        Hook::xdp,
+        &state,
+        previous,
+        [&](const std::string& device) { return targets.resolve(device); },
+        simulate};
     Generation generation = NETCTL_TRY(datapath::load_generation(object, root, request));
     const bpf::RawMap map = NETCTL_TRY(object.map("devices"));
     for (std::uint32_t i = 0; i < targets.indexes().size(); i++) {
@@ -204,7 +206,7 @@ class Editor : public datapath::RuleEditor {
         const Loaded loaded = NETCTL_TRY(load(root, state, &*live, false));
         NETCTL_TRY(live->link.update(loaded.generation.program));
         // From here on the new rules are in force; the rest is tidying up that any writer repeats.
-        NETCTL_TRY(datapath::forget_limits(loaded.generation.program, state));
+        NETCTL_TRY(datapath::forget_limits(loaded.generation.program, state, Hook::xdp));
         NETCTL_TRY(datapath::publish_pins(dir, loaded.generation.program));
         NETCTL_TRY(root.next_generation());
         report.generation = state.point.generation;
@@ -234,51 +236,6 @@ std::string to_string(bpf::XdpMode mode) {
     case bpf::XdpMode::none: break;
     }
     return "none";
-}
-
-std::string to_string(Presence presence) {
-    switch (presence) {
-    case Presence::attached: return "attached";
-    case Presence::vanished: return "vanished";
-    case Presence::returned: return "returned";
-    }
-    return "unknown";
-}
-
-std::string to_string(nc_verdict verdict) {
-    switch (verdict) {
-    case NC_VERDICT_PASS: return "pass";
-    case NC_VERDICT_DROP: return "drop";
-    case NC_VERDICT_TX: return "tx";
-    case NC_VERDICT_REDIRECT: return "redirect";
-    case NC_VERDICT_NEXT: return "next";
-    case NC_VERDICTS: break;
-    }
-    return "unknown";
-}
-
-std::string to_string(nc_reason reason) {
-    switch (reason) {
-    case NC_REASON_RULE: return "rule";
-    case NC_REASON_DEFAULT: return "default";
-    case NC_REASON_UNPARSED: return "unparsed";
-    case NC_REASON_LIMIT: return "over limit";
-    case NC_REASON_FAILED: return "redirect failed";
-    }
-    return "unknown";
-}
-
-std::string to_string(nc_unparsed reason) {
-    switch (reason) {
-    case NC_UNPARSED_CUT: return "cut";
-    case NC_UNPARSED_IPV4: return "ipv4";
-    case NC_UNPARSED_IPV6: return "ipv6";
-    case NC_UNPARSED_CHAIN: return "chain";
-    case NC_UNPARSED_BOUND: return "bound";
-    case NC_UNPARSED_ENGINE: return "engine";
-    case NC_UNPARSED_REASONS: break;
-    }
-    return "unknown";
 }
 
 bpf::PinDir Controller::point_dir(const Root& root, const std::string& interface) const {
@@ -362,31 +319,12 @@ Result<> Controller::detach(const std::string& interface) const {
 }
 
 Result<Status> Controller::read_status(const bpf::PinDir& dir) const {
-    Status status;
-    const std::string name = dir.path().substr(dir.path().rfind('/') + 1);
-    const auto colon = name.find(':');
-    if (colon != std::string::npos)
-        status.netns = bpf::decode_pin_name(name.substr(0, colon));
-    status.interface =
-        bpf::decode_pin_name(colon == std::string::npos ? name : name.substr(colon + 1));
+    const datapath::PointName name = datapath::parse_point_name(dir.name());
     auto live = NETCTL_TRY(datapath::open_point(dir, Hook::xdp));
     if (!live)
-        return Editor::not_attached(status.interface);
-    status.settings = live->state.point;
-    status.mode = static_cast<bpf::XdpMode>(live->state.point.mode);
-    status.program_id = live->link_info.program_id;
-    if (live->link_info.ifindex == 0) {
-        const auto guard = sys::NetnsGuard::enter(status.netns);
-        const bool back = guard && sys::find_interface(status.interface);
-        status.presence = back ? Presence::returned : Presence::vanished;
-    }
-    status.stats = NETCTL_TRY(datapath::read_stats(live->program));
-    std::vector<std::uint32_t> slots;
-    for (const auto& installed : live->state.rules)
-        slots.push_back(installed.slot);
-    const auto counters = NETCTL_TRY(datapath::read_counters(live->program, slots));
-    for (std::size_t i = 0; i < counters.size(); i++)
-        status.rules.push_back({std::move(live->state.rules[i].rule), counters[i]});
+        return Editor::not_attached(name.interface);
+    Status status{NETCTL_TRY(datapath::read_status(name, std::move(*live)))};
+    status.mode = static_cast<bpf::XdpMode>(status.settings.mode);
     return status;
 }
 
@@ -408,55 +346,25 @@ Result<std::unique_ptr<datapath::RuleEditor>> Controller::edit(const std::string
         std::make_unique<Editor>(root_, netns_, interface));
 }
 
-Result<> Controller::follow_log(const std::string& interface,
-                                const std::function<bool(const LogEvent&)>& handle,
+Result<> Controller::follow_log(const std::string& interface, const datapath::HandleEvent& handle,
                                 const std::function<bool()>& idle) const {
     const Root root = NETCTL_TRY(Root::open(root_));
-    const bpf::PinDir dir = point_dir(root, interface);
     const LivePoint live = NETCTL_TRY(open_live(root, interface));
-    const auto lock = bpf::DirLock::try_acquire(dir.path());
-    if (!lock) {
-        if (lock.error().code == EWOULDBLOCK)
-            return Error::failed(fmt::format("the log of {} is being read already", interface),
-                                 "a ring buffer gives each event to one reader only");
-        return Error(lock.error());
-    }
-    auto buffer = NETCTL_TRY(bpf::RingBuffer::open(
-        NETCTL_TRY(live.program.map("events")), [&](std::span<const std::byte> record) {
-            LogEvent event{{}, interface};
-            if (record.size() < sizeof event.event)
-                return true;
-            std::memcpy(&event.event, record.data(), sizeof event.event);
-            event.event.captured = std::min<__u16>(event.event.captured, NC_EVENT_HEADERS);
-            return handle(event);
-        }));
-    while (NETCTL_TRY(buffer.poll(100)))
-        if (!idle() || !dir.has("link"))
-            break;
-    return {};
+    return datapath::follow_log(point_dir(root, interface), live, interface, handle, idle);
 }
 
-Result<> Controller::simulate(
-    const std::string& interface,
-    const std::function<Result<std::optional<std::vector<std::uint8_t>>>()>& next,
-    const std::function<void(std::span<const std::uint8_t>, const Simulated&)>& handle) const {
+Result<> Controller::simulate(const std::string& interface, const datapath::NextFrame& next,
+                              const datapath::HandleSimulated& handle) const {
     const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
     const Root root = NETCTL_TRY(Root::open(root_));
     LivePoint live = NETCTL_TRY(open_live(root, interface));
     const Loaded loaded = NETCTL_TRY(load(root, live.state, &live, true));
-    const bpf::RawMap result_map = NETCTL_TRY(loaded.skeleton.object().map("result"));
-    for (;;) {
-        const auto frame = NETCTL_TRY(next());
-        if (!frame)
-            return {};
-        NETCTL_TRY(bpf::test_run(loaded.generation.program, *frame));
-        Simulated simulated;
-        const std::uint32_t zero = 0;
-        NETCTL_TRY(result_map.lookup(&zero, &simulated.result));
-        if (simulated.result.position < live.state.rules.size())
-            simulated.rule = live.state.rules[simulated.result.position].rule;
-        handle(*frame, simulated);
-    }
+    const bpf::RawMap result = NETCTL_TRY(loaded.skeleton.object().map("result"));
+    const datapath::RunFrame run = [&](std::span<const std::uint8_t> frame) -> Result<> {
+        NETCTL_TRY(bpf::test_run(loaded.generation.program, frame));
+        return {};
+    };
+    return datapath::run_simulation(live.state, result, next, run, handle);
 }
 
 } // namespace netctl::xdp

@@ -14,6 +14,7 @@
 #include "bpf/xdp.hpp"
 #include "core/result.hpp"
 #include "core/rule.hpp"
+#include "datapath/filter.hpp"
 #include "datapath/point.hpp"
 #include "datapath/rule_command.hpp"
 #include "netctl/abi/rule.h"
@@ -44,33 +45,8 @@ struct AttachReport {
     std::vector<std::string> notes; ///< fallbacks, mounts
 };
 
-/// How a point stands.
-enum class Presence {
-    attached,
-    vanished, ///< the interface is gone: rules and counters are kept
-    returned, ///< gone and made again under its name: not attached to the new one
-};
-
-struct Status {
-    std::string interface;
-    std::string netns; ///< empty: the one netctl runs in
-    Presence presence = Presence::attached;
+struct Status : datapath::FilterStatus {
     bpf::XdpMode mode = bpf::XdpMode::none;
-    std::uint32_t program_id = 0;
-    nc_point settings{};
-    nc_stats stats{};
-    std::vector<datapath::RuleStatus> rules;
-};
-
-struct LogEvent {
-    nc_event event{};
-    std::string interface;
-};
-
-/// What the program would do with one frame.
-struct Simulated {
-    nc_result result{};
-    std::optional<Rule> rule;
 };
 
 class Controller {
@@ -88,18 +64,13 @@ class Controller {
 
     Result<std::unique_ptr<datapath::RuleEditor>> edit(const std::string& interface) const;
 
-    /// Calls `handle` for each event until it returns false, or the point is detached; between events
-    /// `idle` is asked at least ten times a second whether to go on. Only one reader at a time.
-    Result<> follow_log(const std::string& interface,
-                        const std::function<bool(const LogEvent&)>& handle,
+    /// See datapath::follow_log.
+    Result<> follow_log(const std::string& interface, const datapath::HandleEvent& handle,
                         const std::function<bool()>& idle) const;
 
-    /// Runs the interface's rules over frames, without touching traffic or counters. `next` gives a
-    /// frame, or nothing at the end; `handle` gets its outcome.
-    Result<> simulate(const std::string& interface,
-                      const std::function<Result<std::optional<std::vector<std::uint8_t>>>()>& next,
-                      const std::function<void(std::span<const std::uint8_t> frame,
-                                               const Simulated&)>& handle) const;
+    /// Runs the interface's rules over frames, without touching traffic or counters.
+    Result<> simulate(const std::string& interface, const datapath::NextFrame& next,
+                      const datapath::HandleSimulated& handle) const;
 
   private:
     bpf::PinDir point_dir(const datapath::Root& root, const std::string& interface) const;
@@ -111,10 +82,7 @@ class Controller {
     std::string netns_;
 };
 
+using datapath::to_string;
 std::string to_string(bpf::XdpMode mode);
-std::string to_string(Presence presence);
-std::string to_string(nc_verdict verdict);
-std::string to_string(nc_reason reason);
-std::string to_string(nc_unparsed reason);
 
 } // namespace netctl::xdp

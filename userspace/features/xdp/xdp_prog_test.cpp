@@ -11,10 +11,10 @@
 
 #include "bpf/ring_buffer.hpp"
 #include "classifier/packet.hpp"
-#include "classifier/reference.hpp"
 #include "netctl/abi/classify.h" // of the skeleton's types
 #include "testing/examples.hpp"
 #include "testing/fuzz.hpp"
+#include "testing/judgement.hpp"
 #include "testing/packet.hpp"
 #include "testing/prog_run.hpp"
 #include "xdp_filter.skel.h"
@@ -41,88 +41,6 @@ std::uint32_t code_of(std::uint32_t verdict) {
     case NC_VERDICT_REDIRECT: return xdp_redirect;
     default: return xdp_drop;
     }
-}
-
-nc_verdict verdict_of(const Rule& rule) {
-    switch (rule.actions.back().kind) {
-    case ActionKind::pass: return NC_VERDICT_PASS;
-    case ActionKind::tx: return NC_VERDICT_TX;
-    case ActionKind::redirect: return NC_VERDICT_REDIRECT;
-    default: return NC_VERDICT_DROP;
-    }
-}
-
-/// What must come of a frame, by the reference.
-nc_result expected_result(const ProgSetup& setup, std::span<const std::uint8_t> frame) {
-    const classifier::Parsed parsed = classifier::parse_ethernet(frame);
-    nc_result expected{};
-    expected.position = NC_NO_RULE;
-    expected.packet = parsed.packet;
-    if (!parsed.parsed) {
-        expected.verdict = setup.unparsed_verdict;
-        expected.reason = NC_REASON_UNPARSED;
-        expected.unparsed = parsed.reason;
-        return expected;
-    }
-    const auto position = classifier::first_match(setup.rules, parsed.packet, oracle(setup.sets));
-    if (!position) {
-        expected.verdict = setup.default_verdict;
-        expected.reason = NC_REASON_DEFAULT;
-        return expected;
-    }
-    expected.position = static_cast<__u32>(*position);
-    expected.verdict = verdict_of(setup.rules[*position]);
-    expected.reason = NC_REASON_RULE;
-    return expected;
-}
-
-std::string to_text(const nc_packet& p) {
-    const auto words = [](const __be32(&a)[4]) {
-        return fmt::format("{:08x} {:08x} {:08x} {:08x}", __builtin_bswap32(a[0]),
-                           __builtin_bswap32(a[1]), __builtin_bswap32(a[2]),
-                           __builtin_bswap32(a[3]));
-    };
-    const auto mac = [](const __u8(&m)[6]) {
-        return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", m[0], m[1], m[2], m[3],
-                           m[4], m[5]);
-    };
-    return fmt::format("has={:#x} len={} src={} dst={} sport={} dport={} ether_type={:#x} vlan={} "
-                       "proto={} flags={:#x} icmp={}/{} dscp={} frag={} ether_src={} ether_dst={} "
-                       "mark={}",
-                       p.has, p.len, words(p.src), words(p.dst), p.sport, p.dport, p.ether_type,
-                       p.vlan, p.proto, p.flags, p.icmp_type, p.icmp_code, p.dscp, p.frag,
-                       mac(p.ether_src), mac(p.ether_dst), p.mark);
-}
-
-std::string to_text(const nc_result& r) {
-    return fmt::format("position={} verdict={} reason={} unparsed={}\n    {}",
-                       static_cast<std::int32_t>(r.position), r.verdict, r.reason, r.unparsed,
-                       to_text(r.packet));
-}
-
-std::string to_text(const ProgSetup& setup) {
-    std::string text = fmt::format("default verdict {}, unparsed verdict {}\n",
-                                   int{setup.default_verdict}, int{setup.unparsed_verdict});
-    for (std::size_t i = 0; i < setup.rules.size(); i++)
-        text += fmt::format("  {}: {}\n", i, to_string(setup.rules[i]));
-    for (const auto& [name, set] : setup.sets) {
-        text += fmt::format("  set {} type {}:", name, int{set.type});
-        for (const auto& [prefix, value] : set.addresses)
-            text += fmt::format(" {}({}/{})", prefix.to_string(), value.flags, value.expires);
-        for (const auto& [port, value] : set.ports)
-            text += fmt::format(" {}({}/{})", port, value.flags, value.expires);
-        text += "\n";
-    }
-    return text;
-}
-
-/// Fields of a packet that was not parsed are not specified.
-bool same(const nc_result& kernel, const nc_result& reference) {
-    return kernel.position == reference.position && kernel.verdict == reference.verdict &&
-           kernel.reason == reference.reason &&
-           (reference.reason != NC_REASON_UNPARSED || kernel.unparsed == reference.unparsed) &&
-           (reference.reason == NC_REASON_UNPARSED ||
-            std::memcmp(&kernel.packet, &reference.packet, sizeof kernel.packet) == 0);
 }
 
 /// Whether this kernel lets a test say how much of a frame is in the first buffer (6.18).
@@ -155,7 +73,7 @@ class Comparison {
         if (splits_ && fuzz.percent(25))
             linear = static_cast<std::uint32_t>(
                 14 + fuzz.below(std::min<std::size_t>(frame.bytes.size(), 3000) - 13));
-        const nc_result expected = expected_result(setup_, frame.bytes);
+        const nc_result expected = expected_result(setup_, classifier::parse_ethernet(frame.bytes));
         auto action = simulating_->run(frame.bytes, linear);
         ASSERT_TRUE(action) << action.error().what;
         const nc_result& found = simulating_->result();
@@ -257,7 +175,8 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
         setup.default_verdict = fuzz.pick({NC_VERDICT_PASS, NC_VERDICT_DROP});
         setup.unparsed_verdict = fuzz.pick({NC_VERDICT_PASS, NC_VERDICT_DROP});
         for (const Frame& frame : frames) {
-            const nc_result expected = expected_result(setup, frame.bytes);
+            const nc_result expected =
+                expected_result(setup, classifier::parse_ethernet(frame.bytes));
             reasons[expected.reason]++;
         }
         Comparison comparison(std::move(setup), seed);
@@ -679,7 +598,7 @@ TEST(XdpFrags, AFrameMayBeSplitAnywhere) {
         GTEST_SKIP() << "this kernel's test run puts as much as fits into the first buffer";
     for (const Packet& packet : {four, six}) {
         const Bytes frame = packet.bytes();
-        const nc_result expected = expected_result(setup, frame);
+        const nc_result expected = expected_result(setup, classifier::parse_ethernet(frame));
         for (std::uint32_t linear = 14; linear <= frame.size(); linear++) {
             const auto action = run.run(frame, linear);
             ASSERT_TRUE(action) << action.error().what;

@@ -41,6 +41,27 @@ struct nc_rd_rule {
 };
 NC_STATIC_ASSERT(sizeof(struct nc_rd_rule) == 48, "nc_rd_rule is ABI");
 
+/* ---- map `to`: array of two banks; nc_rd_conf::to_bank says which one is live ---- */
+
+#define NC_RD_TO_RULES 64
+
+/* connect() to `dst` and a port of `dport` goes to the target instead; the first match decides. */
+struct nc_rd_to {
+	__u32 id;
+	__u8 used;	    /* 0: the list ends here */
+	__u8 family;	    /* of dst and target: 4 or 6 */
+	__u8 prefix_length; /* of dst in bits */
+	__u8 protocol;	    /* 6 TCP, 17 UDP, 0 both */
+	__u16 dport_low;    /* inclusive range; 0-65535 is any */
+	__u16 dport_high;
+	__u16 target_port; /* host byte order */
+	__u16 reserved;
+	__be32 dst[4]; /* as in nc_rd_rule */
+	__be32 target[4];
+	__u64 cgroup; /* as in nc_rd_rule, of the process that connects */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_to) == 56, "nc_rd_to is ABI");
+
 /* ---- map `conf`: array of one ---- */
 
 enum nc_rd_flags {
@@ -61,8 +82,10 @@ struct nc_rd_conf {
 	__u32 next_rule_id;
 	__u64 cgroup;	  /* inode number of the cgroup that redirection is enabled on */
 	__u64 generation; /* of the rules; one higher with each commit */
+	__u32 to_bank;	  /* live bank of `to` */
+	__u32 next_to_id;
 };
-NC_STATIC_ASSERT(sizeof(struct nc_rd_conf) == 32, "nc_rd_conf is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_rd_conf) == 40, "nc_rd_conf is ABI");
 
 /* ---- why a connection is on TCP ---- */
 
@@ -110,8 +133,10 @@ struct nc_rd_stats {
 	__u64 removed;		     /* ends taken out of the map */
 	__u64 removed_by_timer;	     /* of those, with no callback of the connection's own */
 	__u64 helper_failed;	     /* storage, timer, or deletion failed */
+	__u64 rewritten;	     /* calls of connect() that got another address by `to` */
+	__u64 loops; /* that would have come back to the process itself, and did not */
 };
-NC_STATIC_ASSERT(sizeof(struct nc_rd_stats) == 272, "nc_rd_stats is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_rd_stats) == 288, "nc_rd_stats is ABI");
 
 /* ---- a connection, as one of its ends sees it ---- */
 

@@ -27,6 +27,7 @@ enum nc_reason {
 	NC_REASON_UNPARSED = 2, /* nc_result::unparsed says why */
 	NC_REASON_LIMIT = 3,	/* over the limit of the rule */
 	NC_REASON_FAILED = 4,	/* the action could not be done: redirect target gone */
+	NC_REASON_RATE = 5,	/* tc: over the rate of the rule */
 };
 
 /* ---- map `actions`: array, index = position of the rule in its list ---- */
@@ -57,7 +58,7 @@ struct nc_action {
 	__u64 limit_interval_ns; /* time that one packet costs (GCRA's emission interval) */
 	__u64 limit_burst_ns;	 /* how far ahead of time packets may be (its tolerance) */
 	__u64 rate_bytes;	 /* tc: bytes a second */
-	__u64 rate_burst;	 /* tc: bytes */
+	__u64 rate_burst;	 /* tc: bytes that may leave at once; 0: as below */
 };
 NC_STATIC_ASSERT(sizeof(struct nc_action) == 72, "nc_action is ABI");
 
@@ -69,7 +70,7 @@ NC_STATIC_ASSERT(sizeof(struct nc_action) == 72, "nc_action is ABI");
 struct nc_counter {
 	__u64 packets; /* got the rule's action */
 	__u64 bytes;
-	__u64 over_packets; /* matched, but were over the rule's limit */
+	__u64 over_packets; /* matched, but were over the rule's limit or rate */
 	__u64 over_bytes;
 };
 
@@ -88,6 +89,9 @@ struct nc_stats {
 	__u64 log_written;
 	__u64 log_lost;	      /* ring buffer full */
 	__u64 log_suppressed; /* above the log's rate */
+	__u64 over_rate;      /* tc: dropped for being over a rule's rate */
+	__u64 mirror_failed;  /* tc: copies that could not be sent; the packet itself goes on */
+	__u64 rewrite_failed; /* tc: headers that could not be written: the packet goes on as it was */
 };
 
 /* ---- maps `limits` (hash, rule-wide) and `limit_src` (LRU hash, one entry a source) ---- */
@@ -100,6 +104,19 @@ struct nc_limit_key {
 struct nc_limit_state {
 	__u64 arrival_ns; /* theoretical arrival time of GCRA, CLOCK_MONOTONIC */
 };
+
+/* ---- map `rates` (tc): hash, by rule id; one entry a rule with a rate ---- */
+
+struct nc_rate_state {
+	__u64 departure_ns; /* when all that was let through has left; CLOCK_MONOTONIC */
+};
+
+/* With departure times: how long a packet may wait; what would have to wait longer is dropped. */
+#define NC_RATE_HORIZON_NS 500000000ull
+/* A policer without a burst of its own lets a 20th of a second through at once, but at least 128 KiB:
+ * two of the largest packets that the stack handles as one. */
+#define NC_POLICER_BURST_PART 20
+#define NC_POLICER_BURST_LEAST (128u << 10)
 
 /* ---- map `rules`: array of records that hold the rules' canonical text ---- */
 
@@ -123,6 +140,12 @@ enum nc_engine {
 
 /* ---- map `point`: array of one; what this attachment point is set to ---- */
 
+enum nc_point_flags {
+	NC_POINT_EGRESS = 1 << 0,    /* tc */
+	NC_POINT_DEPARTURE = 1 << 1, /* tc: rates are kept by departure time; else by dropping */
+	NC_POINT_ETHER = 1 << 2,     /* tc: packets have a link header */
+};
+
 struct nc_point {
 	__u32 abi_version;
 	__u32 ifindex;
@@ -137,10 +160,13 @@ struct nc_point {
 	__u32 log_rate;	   /* events a second at most */
 	__u32 engine;	   /* enum nc_engine */
 	__u32 rules_apart; /* of the crossing engine: looked up as bit vectors, 64 in a step */
-	__u32 reserved;
+	__u32 flags;	   /* enum nc_point_flags */
 	__u64 table_bytes; /* of the engine's tables */
+	/* tc with clsact: where the filter is. */
+	__u32 tc_priority;
+	__u32 tc_handle;
 };
-NC_STATIC_ASSERT(sizeof(struct nc_point) == 72, "nc_point is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_point) == 80, "nc_point is ABI");
 
 /* ---- sets: <root>/sets/NAME/{info,v4,v6,ports} ---- */
 

@@ -11,6 +11,10 @@
  *   nc_ctx_mark()                of the packet; 0 where there is none
  *   nc_ctx_has_ether()           whether the frame starts with an Ethernet header
  *   nc_ctx_vlan()                a tag that the kernel took out of the frame; it is outermost
+ *   nc_ctx_is_super()            whether many packets travel as one, maybe with a length of 0 in
+ *                                its IP header since the field is too small
+ *   nc_ctx_is_padded()           whether there may be more bytes than nc_ctx_length() says: in
+ *                                simulation, a constant
  */
 #ifndef NETCTL_LIB_CTX_H
 #define NETCTL_LIB_CTX_H
@@ -71,6 +75,16 @@ static __always_inline bool nc_ctx_has_ether(const nc_ctx *ctx)
 }
 
 static __always_inline bool nc_ctx_vlan(const nc_ctx *ctx, __u16 *tci)
+{
+	return false;
+}
+
+static __always_inline bool nc_ctx_is_padded(void)
+{
+	return false;
+}
+
+static __always_inline bool nc_ctx_is_super(const nc_ctx *ctx)
 {
 	return false;
 }

@@ -59,6 +59,8 @@ static __always_inline const void *nc_bytes(const struct nc_frame *frame, __u32 
 {
 	const void *at = frame->data + offset;
 
+	if (nc_ctx_is_padded() && offset + size > frame->length)
+		return NULL;
 	if (likely(at + size <= frame->data_end))
 		return at;
 	if (offset + size > frame->length || nc_ctx_load(frame->ctx, offset, copy, size))
@@ -225,6 +227,8 @@ static __always_inline int nc_parse_ipv4(const struct nc_frame *frame, __u32 wan
 	start = *(const __u8 *)ip;
 	header = (start & 0xf) * 4;
 	total = bpf_ntohs(ip->tot_len);
+	if (unlikely(!total) && nc_ctx_is_super(frame->ctx))
+		total = available;
 	if (start >> 4 != 4 || header < sizeof(*ip))
 		return NC_UNPARSED_IPV4;
 	if (header > available)
@@ -268,6 +272,8 @@ static __always_inline int nc_parse_ipv6(const struct nc_frame *frame, __u32 wan
 		return NC_UNPARSED_CUT;
 	start = (const __u8 *)ip;
 	payload = bpf_ntohs(ip->payload_len);
+	if (unlikely(!payload) && nc_ctx_is_super(frame->ctx))
+		payload = frame->length - offset - sizeof(*ip);
 	transport = offset + sizeof(*ip);
 	end = transport + payload;
 	if (start[0] >> 4 != 6 || end > frame->length)

@@ -182,10 +182,14 @@ static __always_inline void nc_account(nc_ctx *ctx, const struct nc_judgement *j
 	case NC_REASON_FAILED:
 		s->redirect_failed++;
 		break;
+	case NC_REASON_RATE:
+		s->over_rate++;
+		break;
 	}
 	if (!j->action)
 		return;
-	nc_count_rule(j->action->slot, bytes, j->reason == NC_REASON_LIMIT);
+	nc_count_rule(j->action->slot, bytes,
+		      j->reason == NC_REASON_LIMIT || j->reason == NC_REASON_RATE);
 	if (actions_used & NC_ACTION_LOG && j->action->flags & NC_ACTION_LOG)
 		nc_log(ctx, s, j->action->rule_id, j->packet.len, j->verdict, j->reason);
 }

@@ -82,17 +82,10 @@ static __always_inline bool nc_in_trie(void *trie, void *key, __u32 *length, int
 	return false;
 }
 
-/* Whether the field of set use number `use` is in its set. A field that is not there is in no set.
- * Global, like nc_walk_extensions(): verified once, not once for each use. */
-__noinline int nc_set_holds(const struct nc_packet *p, __u32 use)
+/* Whether a field of the packet is in the set in slot `use`. A field that is not there is in no set. */
+static __always_inline int nc_in_set(const struct nc_packet *p, __u32 use, __u32 field, __u32 type)
 {
 	const __be32 *address;
-	__u32 field, type;
-
-	if (!p || use >= NC_MAX_SET_USES)
-		return 0;
-	field = set_use[use].field;
-	type = set_use[use].type;
 
 	if (type == NC_SET_PORT) {
 		struct nc_set_port key = {
@@ -134,6 +127,15 @@ __noinline int nc_set_holds(const struct nc_packet *p, __u32 use)
 		}
 	}
 	return 0;
+}
+
+/* Whether the field of set use number `use` is in its set.
+ * Global, like nc_walk_extensions(): verified once, not once for each use. */
+__noinline int nc_set_holds(const struct nc_packet *p, __u32 use)
+{
+	if (!p || use >= NC_MAX_SET_USES)
+		return 0;
+	return nc_in_set(p, use, set_use[use].field, set_use[use].type);
 }
 
 /* Bit i = membership for set use i. */

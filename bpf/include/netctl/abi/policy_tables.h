@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the compiler of connect policies (userspace/features/policy/compile.cpp) and the kernel's
+ * lookup (lib/policy_classify.h) agree on. Private to one version of netctl. The structure is told
+ * in lib/policy_classify.h.
+ *
+ * A generation of rules is one sequence of 64-bit words, cut into segments. The first one begins
+ * with struct nc_policy_head and hangs in the only slot of the map `root`.
+ */
+#ifndef NETCTL_ABI_POLICY_TABLES_H
+#define NETCTL_ABI_POLICY_TABLES_H
+
+#include "policy.h"
+
+#define NC_SEGMENT_WORDS (1u << 18) /* 2 MiB */
+#define NC_MAX_SEGMENTS 32	    /* of one generation */
+
+struct nc_policy_segment {
+	__u64 words[NC_SEGMENT_WORDS];
+};
+
+/* What rules can look at, each answered with a row of bits: which rules its value leaves possible. */
+enum nc_policy_input {
+	NC_SUBJECT_DST = 0,
+	NC_SUBJECT_SPORT = 1,
+	NC_SUBJECT_DPORT = 2,
+	NC_SUBJECT_PROTO = 3,
+	NC_SUBJECT_UID = 4,
+	NC_SUBJECT_GID = 5,
+	NC_SUBJECT_CGROUP = 6,
+	NC_SUBJECT_EXE = 7,
+	NC_SUBJECTS = 8,
+};
+
+/* Pairs of field and set that the rules of a policy may ask about. */
+#define NC_POLICY_SET_USES 24
+
+/* One word of a row's summary stands for so many rules. */
+#define NC_SUMMARY_RULES 4096
+#define NC_MAX_SUMMARIES 16
+#define NC_POLICY_MAX_RULES (NC_SUMMARY_RULES * NC_MAX_SUMMARIES)
+
+/* Names of cgroups are compared as a whole: longer ones cannot be named in rules. */
+#define NC_CGROUP_NAME 120
+#define NC_CGROUP_DEPTH 32
+
+enum nc_policy_action_flags { NC_POLICY_LOG = 1 << 0, NC_POLICY_LIMIT = 1 << 1 };
+
+struct nc_policy_action {
+	__u32 rule_id;
+	__u32 slot;    /* of the rule's counter */
+	__u32 verdict; /* enum nc_policy_verdict */
+	__u32 flags;   /* enum nc_policy_action_flags */
+	__u64 limit_interval_ns;
+	__u64 limit_burst_ns;
+};
+#define NC_ACTION_WORDS 4
+NC_STATIC_ASSERT(sizeof(struct nc_policy_action) == NC_ACTION_WORDS * 8, "actions are whole words");
+
+struct nc_policy_set_use {
+	__u8 field; /* enum nc_field: dst, sport or dport */
+	__u8 type;  /* enum nc_set_type */
+	__u8 slot;  /* in the outer maps of lib/sets.h */
+	__u8 reserved;
+	__u32 row[2]; /* not in the set; in it */
+};
+
+/* Offsets count words from the start of the head. Row 0 means that no rule looks there. */
+struct nc_policy_head {
+	__u32 abi_version;
+	__u32 mode;	       /* enum nc_policy_mode */
+	__u32 default_verdict; /* enum nc_policy_verdict */
+	__u32 layers;	       /* live ones: 1 << enum nc_policy_layer */
+	__u64 generation;
+	__u64 scope_id;	   /* cgroup that the policy is for, 0: all */
+	__u32 scope_level; /* its depth below the root */
+	__u32 epoch;	   /* of the keys in `exes` and `cgroups` that belong to this generation */
+	__u32 rules;
+	__u32 records; /* used ones of the map `rules` */
+	__u32 next_rule_id;
+	__u32 log_rate;
+	__u64 log_interval;
+	__u64 log_burst;
+	__u32 texts_slot;   /* of the map `rules` in the outer map `texts` */
+	__u32 near;	    /* 1: the tables fit into the first segment */
+	__u32 segment_base; /* else all segments are in the outer map `segments`, from here on */
+	__u32 summaries;    /* words of a row's summary */
+	__u32 n_set_uses;
+	__u32 actions; /* of nc_policy_action, by position */
+	__u32 tries;   /* what the bases of trie nodes count from */
+	__u32 reserved;
+	/* Tries from a value to its row: of IPv4, and of IPv6 addresses; of numbers. */
+	__u64 root4;
+	__u64 root6;
+	__u64 roots[NC_SUBJECTS];  /* 0: not looked at; cgroup and exe are not in tries */
+	__u32 absent[NC_SUBJECTS]; /* row of those without the field; for the cgroup: of its root */
+	struct nc_policy_set_use set_use[NC_POLICY_SET_USES];
+	char scope[256]; /* path of the scope below the mount of cgroup v2 */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_policy_head) % 8 == 0, "words follow the head");
+#define NC_HEAD_WORDS (sizeof(struct nc_policy_head) / 8)
+
+/* Map `exes`: executables that rules name, by device and inode. The value is a row. */
+struct nc_policy_exe {
+	__u32 epoch;
+	__u32 dev; /* major << 20 | minor */
+	__u64 inode;
+};
+
+/* Map `cgroups`: the cgroups that rules name and those above them, as a tree of names. */
+struct nc_policy_cgroup {
+	__u32 epoch;
+	__u32 parent; /* number of the node above; the root is 0 */
+	char name[NC_CGROUP_NAME];
+};
+struct nc_policy_node {
+	__u32 node;
+	__u32 row;
+};
+
+/* Map `cgroup_rows`: LRU hash, what walking that tree gave for a cgroup. */
+struct nc_policy_cached {
+	__u64 cgroup_id;
+	__u64 epoch;
+};
+
+/* What the program `probe` judges (BPF_PROG_TEST_RUN), and what it answers. */
+struct nc_policy_question {
+	__u32 dst[4]; /* network order */
+	__u32 uid;
+	__u32 gid;
+	__u32 exe_dev;
+	__u32 cgroup_row;
+	__u64 exe_inode;
+	__u16 sport; /* 0: none */
+	__u16 dport;
+	__u8 family; /* 4 or 6 */
+	__u8 proto;
+	__u8 reserved[2];
+};
+
+#endif

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The seam between lib/ and a hook (ctx_xdp.h tells what it has), for tc: tcx and clsact.
+ *
+ * The start of an skb is its link header on the way in and on the way out. On devices without one (tun,
+ * WireGuard, IP tunnels) it is the IP header, which userspace tells by `has_ether`.
+ */
+#ifndef NETCTL_LIB_CTX_H
+#define NETCTL_LIB_CTX_H
+
+#include <netctl/lib/bpf.h>
+
+#define nc_ctx struct __sk_buff /* no typedef: the verifier knows contexts by their struct */
+
+const volatile __u32 has_ether = 1;
+const volatile __u32 simulate; /* ruleset.h says what it is */
+
+static __always_inline void *nc_ctx_data(const nc_ctx *ctx)
+{
+	return (void *)(long)ctx->data;
+}
+
+static __always_inline void *nc_ctx_data_end(const nc_ctx *ctx)
+{
+	return (void *)(long)ctx->data_end;
+}
+
+static __always_inline long nc_ctx_load(nc_ctx *ctx, __u32 offset, void *to, __u32 size)
+{
+	return bpf_skb_load_bytes(ctx, offset, to, size);
+}
+
+/* A test run takes only the start of a long frame, and no IP packet without a whole header; the true
+ * length comes as cb[0]. */
+static __always_inline bool nc_ctx_is_padded(void)
+{
+	return simulate;
+}
+
+static __always_inline __u32 nc_ctx_length(const nc_ctx *ctx)
+{
+	__u32 length;
+
+	if (!simulate)
+		return ctx->len;
+	length = ctx->cb[0];
+	nc_opaque(length); /* else the compiler adds to `ctx` and loads once, which is refused */
+	return length;
+}
+
+static __always_inline __u32 nc_ctx_ifindex(const nc_ctx *ctx)
+{
+	return ctx->ifindex;
+}
+
+static __always_inline __u32 nc_ctx_mark(const nc_ctx *ctx)
+{
+	return ctx->mark;
+}
+
+static __always_inline bool nc_ctx_has_ether(const nc_ctx *ctx)
+{
+	return has_ether;
+}
+
+static __always_inline bool nc_ctx_vlan(const nc_ctx *ctx, __u16 *tci)
+{
+	if (!ctx->vlan_present)
+		return false;
+	*tci = ctx->vlan_tci;
+	return true;
+}
+
+/* Packets that the stack handles as one may be longer than an IP header can say ("BIG TCP"). */
+static __always_inline bool nc_ctx_is_super(const nc_ctx *ctx)
+{
+	return ctx->gso_size;
+}
+
+#endif

@@ -1,0 +1,549 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the connect policy does with a connection, whatever its hook: who asks (the task that runs,
+ * not the one that made the socket), what the rules say, and what is counted and told about it.
+ *
+ * Counters are raised by atomic additions although they are per CPU: these programs can be preempted.
+ */
+#ifndef NETCTL_LIB_POLICY_H
+#define NETCTL_LIB_POLICY_H
+
+#include <netctl/lib/bpf.h>
+
+#include <bpf/bpf_core_read.h>
+
+#include <netctl/lib/limit.h>
+#include <netctl/lib/policy_classify.h>
+
+/* ---- the kernel's structs, as far as they are looked at; places are found at load time ---- */
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct kernfs_node___nc {
+	__u64 id;
+	const char *name;
+};
+
+struct cgroup___nc {
+	int level;
+	struct kernfs_node___nc *kn;
+	struct cgroup___nc *ancestors[1];
+};
+
+struct css_set___nc {
+	struct cgroup___nc *dfl_cgrp;
+};
+
+struct super_block___nc {
+	__u32 s_dev;
+};
+
+struct inode___nc {
+	struct super_block___nc *i_sb;
+	unsigned long i_ino;
+};
+
+struct qstr___nc {
+	const unsigned char *name;
+};
+
+struct dentry___nc {
+	struct qstr___nc d_name;
+};
+
+struct path___nc {
+	struct dentry___nc *dentry;
+};
+
+struct file___nc {
+	struct inode___nc *f_inode;
+	struct path___nc f_path;
+};
+
+struct mm_struct___nc {
+	struct file___nc *exe_file;
+};
+
+struct task_struct___nc {
+	int pid;
+	int tgid;
+	struct mm_struct___nc *mm;
+	struct css_set___nc *cgroups;
+};
+
+struct sock_cgroup_data___nc {
+	struct cgroup___nc *cgroup;
+};
+
+struct sock_common___nc {
+	unsigned short skc_family;
+	__u16 skc_num;
+	__be32 skc_rcv_saddr;
+	struct in6_addr skc_v6_rcv_saddr;
+};
+
+struct sock___nc {
+	struct sock_common___nc __sk_common;
+	__u16 sk_type;
+	__u16 sk_protocol;
+	struct sock_cgroup_data___nc sk_cgrp_data;
+};
+
+struct socket___nc {
+	struct sock___nc *sk;
+};
+
+struct msghdr___nc {
+	void *msg_name;
+	int msg_namelen;
+	unsigned int msg_flags;
+};
+
+#pragma clang attribute pop
+
+/* ---- maps ---- */
+
+NC_BTF(nc_policy_event);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct nc_policy_stats);
+} stats SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, NC_COUNTER_CHUNKS);
+	__type(key, __u32);
+	__array(values, struct nc_map_policy_counters);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct nc_policy_seen);
+	__type(value, struct nc_policy_seen_value);
+} seen SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 2 * NC_POLICY_MAX_RULES);
+	__type(key, struct nc_policy_cgroup);
+	__type(value, struct nc_policy_node);
+} cgroups SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct nc_policy_cached);
+	__type(value, __u32);
+} cgroup_rows SEC(".maps");
+
+/* Not used by the programs, but kept with them: the texts of the rules. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct nc_map_texts);
+} texts SEC(".maps");
+
+static __u64 log_arrival;
+
+/* ---- who asks ---- */
+
+static __always_inline struct task_struct___nc *nc_task(void)
+{
+	return (void *)bpf_get_current_task_btf();
+}
+
+static __always_inline struct cgroup___nc *nc_ancestor(struct cgroup___nc *cgroup, int level)
+{
+	struct cgroup___nc *ancestor = NULL;
+
+	bpf_probe_read_kernel(&ancestor, sizeof(ancestor),
+			      (void *)cgroup + bpf_core_field_offset(cgroup->ancestors) +
+				      level * sizeof(void *));
+	return ancestor;
+}
+
+/* Whether a cgroup is `id`, which is `level` below the root, or below that one. */
+static __always_inline bool nc_in_scope(struct cgroup___nc *cgroup, __u64 id, __u32 level)
+{
+	struct cgroup___nc *ancestor;
+
+	if (!id)
+		return true;
+	if (!cgroup || cgroup->level < (int)level || level > NC_CGROUP_DEPTH)
+		return false;
+	ancestor = nc_ancestor(cgroup, level);
+	return ancestor && BPF_CORE_READ(ancestor, kn, id) == id;
+}
+
+/* Follows the names of a cgroup's path from the root, as far as rules name them. They are compared
+ * by name and not by id, so that a rule holds for a service that has been started anew. */
+static __noinline __u32 nc_walk_cgroup(const struct nc_policy_head *head,
+				       struct cgroup___nc *cgroup)
+{
+	struct nc_policy_cgroup key = {};
+	__u32 row = head->absent[NC_SUBJECT_CGROUP];
+	int level;
+
+	key.epoch = head->epoch;
+	for (level = 1; level <= NC_CGROUP_DEPTH; level++) {
+		struct nc_policy_node *node;
+		struct cgroup___nc *ancestor;
+
+		if (level > cgroup->level)
+			break;
+		ancestor = nc_ancestor(cgroup, level);
+		if (!ancestor)
+			return NC_ROW_FAULT;
+		__builtin_memset(key.name, 0, sizeof(key.name));
+		if (bpf_probe_read_kernel_str(key.name, sizeof(key.name),
+					      BPF_CORE_READ(ancestor, kn, name)) < 0)
+			return NC_ROW_FAULT;
+		node = bpf_map_lookup_elem(&cgroups, &key);
+		if (!node)
+			break;
+		key.parent = node->node;
+		row = node->row;
+	}
+	return row;
+}
+
+static __always_inline __u32 nc_cgroup_row(const struct nc_policy_head *head,
+					   struct cgroup___nc *cgroup)
+{
+	struct nc_policy_cached key = { .epoch = head->generation };
+	__u32 *known, row;
+
+	if (!head->absent[NC_SUBJECT_CGROUP])
+		return 0;
+	if (!cgroup)
+		return NC_ROW_FAULT;
+	key.cgroup_id = cgroup->kn->id;
+	known = bpf_map_lookup_elem(&cgroup_rows, &key);
+	if (known)
+		return *known;
+	row = nc_walk_cgroup(head, cgroup);
+	if (row != NC_ROW_FAULT)
+		bpf_map_update_elem(&cgroup_rows, &key, &row, BPF_ANY);
+	return row;
+}
+
+/* Kernel threads have no executable: device 0, which no file has. */
+static __always_inline struct file___nc *nc_exe_file(struct task_struct___nc *task)
+{
+	struct mm_struct___nc *mm = task->mm;
+
+	return mm ? mm->exe_file : NULL;
+}
+
+static __always_inline void nc_fill_exe(struct nc_subject *s, struct task_struct___nc *task)
+{
+	struct file___nc *file = nc_exe_file(task);
+	struct inode___nc *inode;
+
+	if (!file)
+		return;
+	inode = file->f_inode;
+	if (!inode)
+		return;
+	s->exe_inode = inode->i_ino;
+	if (inode->i_sb)
+		s->exe_dev = inode->i_sb->s_dev;
+}
+
+/* ---- what it asks for ---- */
+
+/* 0.0.0.0 is this host: the address that the socket is bound to, else loopback. */
+static __always_inline void nc_to_ipv4(struct nc_packet *p, __be32 address, __be32 source)
+{
+	p->has |= NC_HAS_IPV4;
+	p->dst[0] = address ?: source ?: bpf_htonl(0x7f000001);
+}
+
+/* A mapped address is IPv4. :: is this host, by IPv4 if the socket is bound to a mapped address. */
+static __always_inline void nc_to_ipv6(struct nc_packet *p, const __be32 *address,
+				       const __be32 *source)
+{
+	if (!address[0] && !address[1] && address[2] == bpf_htonl(0xffff)) {
+		nc_to_ipv4(p, address[3], 0);
+		return;
+	}
+	if (!address[0] && !address[1] && !address[2] && !address[3]) {
+		if (!source[0] && !source[1] && source[2] == bpf_htonl(0xffff)) {
+			nc_to_ipv4(p, 0, 0);
+			return;
+		}
+		p->has |= NC_HAS_IPV6;
+		p->dst[3] = bpf_htonl(1);
+		return;
+	}
+	p->has |= NC_HAS_IPV6;
+	__builtin_memcpy(p->dst, address, sizeof(p->dst));
+}
+
+#define NC_PROTO_TCP 6
+#define NC_PROTO_UDP 17
+#define NC_PROTO_SMC 256
+#define NC_PROTO_MPTCP 262
+
+static __always_inline void nc_set_protocol(struct nc_packet *p, __u32 protocol, __u16 sport,
+					    __u16 dport)
+{
+	/* Both speak TCP to the other side. */
+	if (protocol == NC_PROTO_MPTCP || protocol == NC_PROTO_SMC)
+		protocol = NC_PROTO_TCP;
+	p->has |= NC_HAS_PROTO;
+	p->proto = protocol > 255 ? 255 : protocol;
+	switch (protocol) {
+	case NC_PROTO_TCP:
+	case NC_PROTO_UDP:
+	case 33:  /* DCCP */
+	case 132: /* SCTP */
+	case 136: /* UDP-Lite */
+		p->has |= NC_HAS_PORTS;
+		p->sport = sport;
+		p->dport = dport;
+	}
+}
+
+/* ---- what is told about it ---- */
+
+static __always_inline struct nc_policy_stats *nc_policy_stats_of_cpu(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&stats, &zero);
+}
+
+#define NC_COUNT(where) __sync_fetch_and_add(&(where), 1)
+
+static __always_inline void nc_count_policy_rule(__u32 slot, __u32 layer, bool over)
+{
+	__u32 chunk = slot / NC_COUNTER_CHUNK, index = slot % NC_COUNTER_CHUNK;
+	struct nc_policy_counter *counter;
+	void *map;
+
+	map = bpf_map_lookup_elem(&counters, &chunk);
+	if (!map)
+		return;
+	counter = bpf_map_lookup_elem(map, &index);
+	if (!counter)
+		return;
+	if (over)
+		NC_COUNT(counter->over[layer & 1]);
+	else
+		NC_COUNT(counter->matched[layer & 1]);
+}
+
+struct nc_decision {
+	__u32 position;
+	__u32 rule_id;
+	__u32 verdict; /* enum nc_policy_verdict */
+	__u32 reason;  /* enum nc_policy_reason */
+	__u32 hook;
+	bool enforced;
+};
+
+static __always_inline void nc_exe_name(char *name, struct task_struct___nc *task)
+{
+	struct file___nc *file = nc_exe_file(task);
+
+	name[0] = 0;
+	if (file && file->f_path.dentry)
+		bpf_probe_read_kernel_str(name, NC_POLICY_EXE_NAME,
+					  file->f_path.dentry->d_name.name);
+}
+
+static __noinline int nc_tell(const struct nc_policy_head *head, const struct nc_subject *s,
+			      const struct nc_decision *d, struct nc_policy_stats *stats)
+{
+	struct task_struct___nc *task = nc_task();
+	struct nc_policy_event *event;
+
+	if (head->log_interval && nc_take(&log_arrival, bpf_ktime_get_ns(), head->log_interval,
+					  head->log_burst) != NC_LIMIT_WITHIN) {
+		NC_COUNT(stats->log_suppressed);
+		return 0;
+	}
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		NC_COUNT(stats->log_lost);
+		return 0;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->time_ns = bpf_ktime_get_boot_ns();
+	event->generation = head->generation;
+	event->cgroup_id = task->cgroups->dfl_cgrp->kn->id;
+	event->exe_inode = s->exe_inode;
+	event->exe_dev = s->exe_dev;
+	event->rule_id = d->rule_id;
+	event->pid = task->pid;
+	event->tgid = task->tgid;
+	event->uid = s->uid;
+	event->gid = s->gid;
+	__builtin_memcpy(event->dst, s->packet.dst, sizeof(event->dst));
+	event->dport = s->packet.dport;
+	event->sport = s->packet.sport;
+	event->family = s->packet.has & NC_HAS_IPV4 ? 4 : 6;
+	event->proto = s->packet.proto;
+	event->verdict = d->verdict;
+	event->reason = d->reason;
+	event->hook = d->hook;
+	event->enforced = d->enforced;
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
+	nc_exe_name(event->exe_name, task);
+	bpf_ringbuf_submit(event, 0);
+	NC_COUNT(stats->log_written);
+	return 0;
+}
+
+#define NC_EEXIST 17
+
+/* Remembers what would have been denied, for `policy learn`. */
+static __noinline int nc_remember(const struct nc_subject *s, struct nc_policy_stats *stats)
+{
+	struct task_struct___nc *task = nc_task();
+	struct nc_policy_seen_value *known, fresh = {};
+	struct nc_policy_seen key = {};
+	long failure;
+
+	key.cgroup_id = task->cgroups->dfl_cgrp->kn->id;
+	key.exe_inode = s->exe_inode;
+	key.exe_dev = s->exe_dev;
+	key.uid = s->uid;
+	key.gid = s->gid;
+	__builtin_memcpy(key.dst, s->packet.dst, sizeof(key.dst));
+	key.dport = s->packet.dport;
+	key.family = s->packet.has & NC_HAS_IPV4 ? 4 : 6;
+	key.proto = s->packet.proto;
+	known = bpf_map_lookup_elem(&seen, &key);
+	if (known) {
+		NC_COUNT(known->count);
+		known->last_ns = bpf_ktime_get_boot_ns();
+		return 0;
+	}
+	fresh.count = 1;
+	fresh.last_ns = bpf_ktime_get_boot_ns();
+	fresh.tgid = task->tgid;
+	bpf_get_current_comm(fresh.comm, sizeof(fresh.comm));
+	nc_exe_name(fresh.exe_name, task);
+	failure = bpf_map_update_elem(&seen, &key, &fresh, BPF_NOEXIST);
+	if (failure && failure != -NC_EEXIST) /* another CPU was first */
+		NC_COUNT(stats->seen_lost);
+	return 0;
+}
+
+/* ---- the decision ---- */
+
+static __always_inline const struct nc_policy_segment *nc_policy_in_force(void)
+{
+	__u32 zero = 0;
+	void *map = bpf_map_lookup_elem(&root, &zero);
+
+	return map ? bpf_map_lookup_elem(map, &zero) : NULL;
+}
+
+static __always_inline __u64 nc_action_word(const struct nc_policy_segment *first, __u32 at)
+{
+	return nc_head(first)->near ? nc_word(first, at, true) : nc_word(first, at, false);
+}
+
+static __always_inline enum nc_limit_result nc_policy_limit(const struct nc_policy_segment *first,
+							    __u32 rule_id, __u32 action)
+{
+	struct nc_limit_key key = { .rule_id = rule_id };
+	struct nc_limit_state *state = bpf_map_lookup_elem(&limits, &key);
+
+	if (!state)
+		return NC_LIMIT_FAILED;
+	return nc_take(&state->arrival_ns, bpf_ktime_get_ns(), nc_action_word(first, action + 2),
+		       nc_action_word(first, action + 3));
+}
+
+/*
+ * Fills in who asks, and decides. `deferring`: the cgroup layer will be asked about this connection
+ * as well; what must happen once only (limits, events) is left to it unless this layer denies.
+ * Returns whether to deny.
+ */
+static __always_inline bool nc_decide(const struct nc_policy_segment *first, struct nc_subject *s,
+				      enum nc_policy_hook hook, bool deferring)
+{
+	const struct nc_policy_head *head = nc_head(first);
+	__u32 layer = hook >= NC_HOOK_LSM_CONNECT ? NC_LAYER_LSM : NC_LAYER_CGROUP;
+	struct task_struct___nc *task = nc_task();
+	struct nc_policy_stats *stats = nc_policy_stats_of_cpu();
+	struct nc_decision d = { .hook = hook, .rule_id = NC_NO_RULE };
+	__u64 ids = bpf_get_current_uid_gid();
+	__u32 flags = 0;
+	bool would_deny;
+
+	if (!stats)
+		return true; /* not to be had: an array has its elements */
+	s->packet.has |= nc_unknown;
+	s->packet.dst[0] |= nc_unknown;
+	s->packet.dst[1] |= nc_unknown;
+	s->packet.dst[2] |= nc_unknown;
+	s->packet.dst[3] |= nc_unknown;
+	s->packet.sport |= nc_unknown;
+	s->packet.dport |= nc_unknown;
+	s->packet.proto |= nc_unknown;
+	s->uid = ids;
+	s->gid = ids >> 32;
+	nc_fill_exe(s, task);
+	s->cgroup_row = nc_cgroup_row(head, task->cgroups->dfl_cgrp);
+
+	NC_COUNT(stats->judged[layer]);
+	d.position = nc_policy_classify(first, s);
+	if (d.position == NC_NO_RULE) {
+		d.verdict = head->default_verdict;
+		d.reason = NC_POLICY_BY_DEFAULT;
+		NC_COUNT(stats->by_default[layer]);
+	} else if (unlikely(d.position >= head->rules)) {
+		d.verdict = NC_POLICY_DENY;
+		d.reason = NC_POLICY_BY_FAULT;
+		NC_COUNT(stats->failed[layer]);
+	} else {
+		__u32 action = head->actions + d.position * NC_ACTION_WORDS;
+		__u64 names = nc_action_word(first, action),
+		      does = nc_action_word(first, action + 1);
+
+		d.rule_id = names;
+		d.verdict = (__u32)does;
+		flags = does >> 32;
+		if (flags & NC_POLICY_LIMIT && !deferring &&
+		    nc_policy_limit(first, d.rule_id, action) != NC_LIMIT_WITHIN) {
+			d.verdict = NC_POLICY_DENY;
+			d.reason = NC_POLICY_BY_LIMIT;
+			NC_COUNT(stats->over_limit[layer]);
+		}
+		nc_count_policy_rule(names >> 32, layer, d.reason == NC_POLICY_BY_LIMIT);
+	}
+
+	would_deny = d.verdict == NC_POLICY_DENY;
+	d.enforced = !(would_deny && head->mode == NC_POLICY_MODE_AUDIT);
+	if (!would_deny)
+		NC_COUNT(stats->allowed[layer]);
+	else if (d.enforced)
+		NC_COUNT(stats->denied[layer]);
+	else
+		NC_COUNT(stats->would_deny[layer]);
+	if (deferring && !(would_deny && d.enforced))
+		return false;
+	if (would_deny && !d.enforced)
+		nc_remember(s, stats);
+	if (d.verdict != NC_POLICY_ALLOW || flags & NC_POLICY_LOG)
+		nc_tell(head, s, &d, stats);
+	return would_deny && d.enforced;
+}
+
+#endif

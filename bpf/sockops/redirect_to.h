@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Connections to one address go to another: `netctl redirect to`. Part of redirect.bpf.c.
+ *
+ * connect() is given the target's address in the place of the one it was called with. The client's
+ * getpeername() and recvfrom() tell the latter, and so does the server's SO_ORIGINAL_DST, which
+ * proxies ask for and which else only netfilter answers. A process that has the target's socket
+ * open, listening, is left alone: its own connections would come back to itself.
+ */
+#ifndef NETCTL_REDIRECT_TO_H
+#define NETCTL_REDIRECT_TO_H
+
+#define SOCK_STREAM 1
+#define SOCK_DGRAM 2
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define SO_ORIGINAL_DST 80 /* of SOL_IP; IP6T_SO_ORIGINAL_DST of SOL_IPV6 has the same number */
+
+/* An address and port as connect() has them. */
+struct rd_name {
+	__u32 family; /* 4, 6; IPv6-mapped IPv4 is 4 */
+	__be16 port;
+	__u16 mapped; /* it was given as an IPv6-mapped address */
+	__be32 ip[4];
+};
+
+/* Of a socket whose connect() was given another address. */
+struct rd_to_mine {
+	struct rd_name original;
+	struct rd_name target;
+};
+
+/* A rewritten TCP connection; `client` and `target` are its addresses in packets. */
+struct rd_to_key {
+	__u64 netns;
+	__u32 family;
+	__u32 reserved;
+	__be32 client[4];
+	__be32 target[4];
+	__u16 client_port; /* host byte order, as in nc_rd_end */
+	__u16 target_port;
+	__u32 reserved2;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NC_RD_BANKS *NC_RD_TO_RULES);
+	__type(key, __u32);
+	__type(value, struct nc_rd_to);
+} rd_to SEC(".maps");
+
+/* Their texts; the programs do not read it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NC_RD_BANKS *NC_RD_TO_RULES);
+	__type(key, __u32);
+	__type(value, char[256]);
+} rd_to_text SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct rd_to_mine);
+} rd_to_mine SEC(".maps");
+
+/* What SO_ORIGINAL_DST answers. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct rd_to_key);
+	__type(value, struct rd_name);
+} rd_to_known SEC(".maps");
+
+struct rd_to_question {
+	struct rd_name name;
+	__u32 protocol;
+	__u32 bank;
+	struct nc_rd_to found;
+};
+
+static __always_inline bool task_is_under(__u64 wanted)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct cgroup *cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp);
+
+	for (int i = 0; i < RD_CGROUP_DEPTH; i++) {
+		struct cgroup_subsys_state *parent;
+
+		if (!cgroup)
+			return false;
+		if (BPF_CORE_READ(cgroup, kn, id) == wanted)
+			return true;
+		parent = BPF_CORE_READ(cgroup, self.parent);
+		if (!parent)
+			return false;
+		cgroup = (void *)parent - bpf_core_field_offset(struct cgroup, self);
+	}
+	return false;
+}
+
+/* bpf_loop callback: stops at the first rule that matches. */
+static long ask_to(__u32 i, struct rd_to_question *q)
+{
+	__u32 index = q->bank * NC_RD_TO_RULES + i;
+	const struct nc_rd_to *rule = bpf_map_lookup_elem(&rd_to, &index);
+	__u32 port = bpf_ntohs(q->name.port);
+
+	if (!rule || !rule->used)
+		return 1;
+	if (rule->family != q->name.family || port < rule->dport_low || port > rule->dport_high ||
+	    (rule->protocol && rule->protocol != q->protocol))
+		return 0;
+#pragma unroll
+	for (int w = 0; w < 4; w++) {
+		int bits = (int)rule->prefix_length - 32 * w;
+		__u32 mask = bits <= 0 ? 0 : bits >= 32 ? ~0u : ~0u << (32 - bits);
+
+		if ((q->name.ip[w] ^ rule->dst[w]) & bpf_htonl(mask))
+			return 0;
+	}
+	if (rule->cgroup && !task_is_under(rule->cgroup))
+		return 0;
+	q->found = *rule;
+	return 1;
+}
+
+struct rd_holder {
+	struct file *wanted;
+	struct file **files;
+	__u32 found;
+	__u32 reserved;
+};
+
+static long look_at_file(__u32 i, struct rd_holder *h)
+{
+	struct file *file = NULL;
+
+	READ(file, h->files + i);
+	h->found = file == h->wanted;
+	return h->found;
+}
+
+/* The connecting process has the socket open that the target's clients get to. */
+static __noinline bool would_loop(struct bpf_sock_addr *ctx, const struct nc_rd_to *rule,
+				  __u32 protocol)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct bpf_sock_tuple tuple = {};
+	struct rd_holder h = {};
+	struct bpf_sock *sk;
+	struct socket *socket = NULL;
+	struct fdtable *table;
+	__u64 address;
+	__u32 count, size;
+
+	if (!rule)
+		return false;
+	if (rule->family == 4) {
+		size = sizeof(tuple.ipv4);
+		tuple.ipv4.saddr = tuple.ipv4.daddr = rule->target[0];
+		tuple.ipv4.dport = bpf_htons(rule->target_port);
+	} else {
+		size = sizeof(tuple.ipv6);
+		__builtin_memcpy(tuple.ipv6.saddr, rule->target, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, rule->target, 16);
+		tuple.ipv6.dport = bpf_htons(rule->target_port);
+	}
+	if (protocol == IPPROTO_TCP)
+		sk = bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = bpf_sk_lookup_udp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!sk)
+		return false;
+	/* The verifier allows no arithmetic on a socket's pointer, but its bytes may be copied. */
+	bpf_probe_read_kernel(&address, sizeof(address), &sk);
+	READ(socket, &((struct sock *)address)->sk_socket);
+	if (socket)
+		READ(h.wanted, &socket->file);
+	bpf_sk_release(sk);
+	if (!h.wanted)
+		return false;
+	table = BPF_CORE_READ(task, files, fdt);
+	h.files = BPF_CORE_READ(table, fd);
+	count = BPF_CORE_READ(table, max_fds);
+	bpf_loop(count < 65536 ? count : 65536, look_at_file, &h, 0);
+	return h.found;
+}
+
+static __always_inline void normalise(struct rd_name *name, __u32 protocol)
+{
+	if (name->family == 6 && !name->ip[0] && !name->ip[1] && name->ip[2] == bpf_htonl(0xffff)) {
+		name->family = 4;
+		name->mapped = 1;
+		name->ip[0] = name->ip[3];
+		name->ip[2] = name->ip[3] = 0;
+	}
+	/* The unspecified address means this host. */
+	if (!name->ip[0] && !name->ip[1] && !name->ip[2] && !name->ip[3]) {
+		if (name->family == 4)
+			name->ip[0] = bpf_htonl(0x7f000001);
+		else
+			name->ip[3] = bpf_htonl(1);
+	}
+}
+
+/* Whether the address in `q` is to be another: that in q->found. */
+static __always_inline bool rewrites(struct bpf_sock_addr *ctx, struct rd_to_question *q)
+{
+	struct nc_rd_conf *c = conf();
+	struct rd_to_mine *mine;
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!c || !sk || c->flags & NC_RD_DRAINING)
+		return false;
+	q->protocol = ctx->type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP;
+	q->bank = c->to_bank & 1;
+	normalise(&q->name, q->protocol);
+	bpf_loop(NC_RD_TO_RULES, ask_to, q, 0);
+	if (q->found.used && would_loop(ctx, &q->found, q->protocol)) {
+		COUNT(loops);
+		q->found.used = 0;
+	}
+	if (!q->found.used) {
+		bpf_sk_storage_delete(&rd_to_mine, sk); /* of an earlier connect() */
+		return false;
+	}
+	mine = bpf_sk_storage_get(&rd_to_mine, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!mine) {
+		COUNT(helper_failed);
+		return false;
+	}
+	mine->original = q->name;
+	mine->target.family = q->name.family;
+	mine->target.mapped = q->name.mapped;
+	mine->target.port = bpf_htons(q->found.target_port);
+	__builtin_memcpy(mine->target.ip, q->found.target, sizeof(mine->target.ip));
+	COUNT(rewritten);
+	return true;
+}
+
+SEC("cgroup/connect4")
+int rd_connect4(struct bpf_sock_addr *ctx)
+{
+	struct rd_to_question q = {};
+
+	if (ctx->type != SOCK_STREAM && ctx->type != SOCK_DGRAM)
+		return 1;
+	q.name.family = 4;
+	q.name.port = ctx->user_port;
+	q.name.ip[0] = ctx->user_ip4;
+	if (rewrites(ctx, &q)) {
+		ctx->user_ip4 = q.found.target[0];
+		ctx->user_port = bpf_htons(q.found.target_port);
+	}
+	return 1;
+}
+
+SEC("cgroup/connect6")
+int rd_connect6(struct bpf_sock_addr *ctx)
+{
+	struct rd_to_question q = {};
+
+	if (ctx->type != SOCK_STREAM && ctx->type != SOCK_DGRAM)
+		return 1;
+	q.name.family = 6;
+	q.name.port = ctx->user_port;
+	q.name.ip[0] = ctx->user_ip6[0];
+	q.name.ip[1] = ctx->user_ip6[1];
+	q.name.ip[2] = ctx->user_ip6[2];
+	q.name.ip[3] = ctx->user_ip6[3];
+	if (!rewrites(ctx, &q))
+		return 1;
+	ctx->user_port = bpf_htons(q.found.target_port);
+	if (q.name.mapped) {
+		ctx->user_ip6[3] = q.found.target[0];
+		return 1;
+	}
+	ctx->user_ip6[0] = q.found.target[0];
+	ctx->user_ip6[1] = q.found.target[1];
+	ctx->user_ip6[2] = q.found.target[2];
+	ctx->user_ip6[3] = q.found.target[3];
+	return 1;
+}
+
+/* The address that a client is told for its peer is the one that it asked for. */
+static __always_inline const struct rd_name *told(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct rd_to_mine *mine;
+	__u32 port = (__u16)ctx->user_port;
+
+	if (!sk)
+		return NULL;
+	mine = bpf_sk_storage_get(&rd_to_mine, sk, NULL, 0);
+	return mine && mine->target.port == port ? &mine->original : NULL;
+}
+
+static __always_inline int tell4(struct bpf_sock_addr *ctx)
+{
+	const struct rd_name *name = told(ctx);
+
+	if (name && name->family == 4) {
+		ctx->user_ip4 = name->ip[0];
+		ctx->user_port = name->port;
+	}
+	return 1;
+}
+
+static __always_inline int tell6(struct bpf_sock_addr *ctx)
+{
+	const struct rd_name *name = told(ctx);
+
+	if (!name)
+		return 1;
+	ctx->user_port = name->port;
+	if (name->family == 4) {
+		ctx->user_ip6[3] = name->ip[0];
+		return 1;
+	}
+	ctx->user_ip6[0] = name->ip[0];
+	ctx->user_ip6[1] = name->ip[1];
+	ctx->user_ip6[2] = name->ip[2];
+	ctx->user_ip6[3] = name->ip[3];
+	return 1;
+}
+
+SEC("cgroup/getpeername4")
+int rd_peername4(struct bpf_sock_addr *ctx)
+{
+	return tell4(ctx);
+}
+
+SEC("cgroup/getpeername6")
+int rd_peername6(struct bpf_sock_addr *ctx)
+{
+	return tell6(ctx);
+}
+
+SEC("cgroup/recvmsg4")
+int rd_recvmsg4(struct bpf_sock_addr *ctx)
+{
+	return tell4(ctx);
+}
+
+SEC("cgroup/recvmsg6")
+int rd_recvmsg6(struct bpf_sock_addr *ctx)
+{
+	return tell6(ctx);
+}
+
+/* The client's port is known and nothing sent yet: remembered for whoever accepts. */
+static __noinline void on_connect(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct rd_to_key key = {};
+	struct rd_to_mine *mine;
+	struct nc_rd_end end = {};
+
+	if (!sk)
+		return;
+	mine = bpf_sk_storage_get(&rd_to_mine, sk, NULL, 0);
+	if (!mine)
+		return;
+	fill_end(ctx, &end);
+	key.netns = bpf_get_netns_cookie(ctx);
+	key.family = end.family;
+	key.client_port = end.local_port;
+	key.target_port = end.remote_port;
+	__builtin_memcpy(key.client, end.local, sizeof(key.client));
+	__builtin_memcpy(key.target, end.remote, sizeof(key.target));
+	if (bpf_map_update_elem(&rd_to_known, &key, &mine->original, BPF_ANY))
+		COUNT(helper_failed);
+}
+
+struct rd_sockaddr4 {
+	__u16 family;
+	__be16 port;
+	__be32 ip;
+	__u64 zero;
+};
+
+struct rd_sockaddr6 {
+	__u16 family;
+	__be16 port;
+	__u32 flow;
+	__be32 ip[4];
+	__u32 scope;
+};
+
+SEC("cgroup/getsockopt")
+int rd_getsockopt(struct bpf_sockopt *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct rd_to_key key = {};
+	struct rd_name *name;
+	void *value, *end;
+
+	if (ctx->optname != SO_ORIGINAL_DST || (ctx->level != SOL_IP && ctx->level != SOL_IPV6) ||
+	    !sk || sk->protocol != IPPROTO_TCP) {
+		ctx->optlen = 0; /* the kernel's answer as it is, whatever its length */
+		return 1;
+	}
+	key.netns = bpf_get_netns_cookie(ctx);
+	key.client_port = bpf_ntohs(sk->dst_port);
+	key.target_port = sk->src_port;
+	if (sk->family == AF_INET) {
+		key.family = 4;
+		key.client[0] = sk->dst_ip4;
+		key.target[0] = sk->src_ip4;
+	} else {
+		key.family = 6;
+		key.client[0] = sk->dst_ip6[0];
+		key.client[1] = sk->dst_ip6[1];
+		key.client[2] = sk->dst_ip6[2];
+		key.client[3] = sk->dst_ip6[3];
+		key.target[0] = sk->src_ip6[0];
+		key.target[1] = sk->src_ip6[1];
+		key.target[2] = sk->src_ip6[2];
+		key.target[3] = sk->src_ip6[3];
+		if (!key.client[0] && !key.client[1] && key.client[2] == bpf_htonl(0xffff)) {
+			key.family = 4;
+			key.client[0] = key.client[3];
+			key.target[0] = key.target[3];
+			key.client[2] = key.client[3] = key.target[2] = key.target[3] = 0;
+		}
+	}
+	name = bpf_map_lookup_elem(&rd_to_known, &key);
+	value = ctx->optval;
+	end = ctx->optval_end;
+	if (name && name->family == 4 && ctx->level == SOL_IP &&
+	    value + sizeof(struct rd_sockaddr4) <= end) {
+		struct rd_sockaddr4 *out = value;
+
+		out->family = AF_INET;
+		out->port = name->port;
+		out->ip = name->ip[0];
+		out->zero = 0;
+		ctx->optlen = sizeof(*out);
+		ctx->retval = 0;
+		return 1;
+	}
+	if (name && name->family == 6 && ctx->level == SOL_IPV6 &&
+	    value + sizeof(struct rd_sockaddr6) <= end) {
+		struct rd_sockaddr6 *out = value;
+
+		out->family = AF_INET6;
+		out->port = name->port;
+		out->flow = 0;
+		out->ip[0] = name->ip[0];
+		out->ip[1] = name->ip[1];
+		out->ip[2] = name->ip[2];
+		out->ip[3] = name->ip[3];
+		out->scope = 0;
+		ctx->optlen = sizeof(*out);
+		ctx->retval = 0;
+		return 1;
+	}
+	ctx->optlen = 0;
+	return 1;
+}
+
+#endif

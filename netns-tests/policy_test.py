@@ -1,0 +1,618 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`netctl policy` with real connections, and attempts to get around it. The letters I1 to I10 are the
+invariants of docs/architecture.md. All of it happens on loopback, in cgroups of the tests' own."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from lab import IN_VM, Cgroup, bpftool, run, until
+
+EPERM = 1
+PYTHON = "/usr/bin/python3"
+TCP_WAYS = ("connect", "nonblocking", "fastopen-sendto", "fastopen-connect", "mptcp",
+            "uring-connect", "uring-sqpoll-connect", "thread")  # fmt: skip
+UDP_WAYS = ("udp-connect", "udp-sendto", "udp-sendmsg", "udp-sendmmsg", "uring-sendmsg",
+            "udp-elsewhere")  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def ways(tmp_path_factory):
+    """The program that knows ways to reach an address."""
+    directory = tmp_path_factory.mktemp("ways")
+    directory.chmod(0o755)
+    built = directory / "ways"
+    source = Path(__file__).with_name("policy_ways.c")
+    run("gcc", "-O1", "-o", built, source, "-luring", "-lpthread")
+    return built
+
+
+class Group:
+    """A cgroup below that of a policy, with what processes in it try."""
+
+    def __init__(self, path, ways):
+        self.path, self.ways = path, ways
+        path.mkdir(exist_ok=True)
+        self.name = "/" + str(path.relative_to(Cgroup.mount()))
+
+    def wrap(self, argv):
+        return ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(self.path), *map(str, argv)]
+
+    def run(self, *argv, **options):
+        return run(*self.wrap(argv), **options)
+
+    def attempt(self, way, address, port, *prefix, **options):
+        """The errno of an attempt, or "unavailable"."""
+        out = self.run(*prefix, self.ways, way, address, port, **options).stdout.strip()
+        return out if out == "unavailable" else int(out)
+
+    def refused(self, address, port, way="connect", *prefix, **options):
+        return self.attempt(way, address, port, *prefix, **options) == EPERM
+
+
+class Policy:
+    """The policy of a cgroup that a test made."""
+
+    def __init__(self, netctl, cgroup, ways):
+        self.netctl, self.ways = netctl, ways
+        self.cgroup = cgroup
+        self.name = "/" + str(cgroup.path.relative_to(Cgroup.mount()))
+
+    def __call__(self, *argv, **options):
+        return self.netctl("policy", *argv, **options)
+
+    def json(self, *argv, **options):
+        return self.netctl.json("policy", *argv, **options)
+
+    def fails(self, *argv, **options):
+        return self.netctl.fails("policy", *argv, **options)
+
+    def enable(self, *options, layer="cgroup", **more):
+        return self.json("enable", "--cgroup", self.cgroup.path, "--layer", layer, *options, **more)
+
+    def add(self, *words):
+        return self.json("rule", "add", *words)["id"]
+
+    def replace(self, *rules):
+        return self.json("rule", "replace", input="\n".join(rules))
+
+    def status(self):
+        return self.json("status")
+
+    def events(self):
+        """What the log has by now."""
+        out = run(*self.netctl.argv("policy", "log", options=("--json",))).stdout
+        return [json.loads(line) for line in out.splitlines()]
+
+    def group(self, name):
+        return Group(self.cgroup.path / name, self.ways)
+
+    def counts(self, layer="cgroup"):
+        return {rule["id"]: rule[layer] for rule in self.status()["rules"]}
+
+
+@pytest.fixture
+def policy(netctl, lab, ways):
+    return Policy(netctl, lab.cgroup("policy"), ways)
+
+
+class Listener:
+    """Counts what arrives on a port of all of loopback, by TCP and UDP."""
+
+    def __init__(self):
+        self.tcp = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        self.udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        for one in (self.tcp, self.udp):
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self.tcp.bind(("::", 0))
+        self.port = self.tcp.getsockname()[1]
+        self.udp.bind(("::", self.port))
+        self.tcp.listen(128)
+        self.tcp.setblocking(False)
+        self.udp.setblocking(False)
+
+    def arrived(self):
+        """How many connections and datagrams came since the last time."""
+        count = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.tcp.accept()[0].close()
+                count += 1
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self.udp.recv(64)
+                count += 1
+        return count
+
+    def close(self):
+        self.tcp.close()
+        self.udp.close()
+
+
+@pytest.fixture
+def listener():
+    made = Listener()
+    yield made
+    made.close()
+
+
+def lsm_works():
+    return IN_VM
+
+
+@pytest.fixture(params=("cgroup", "lsm", "both"))
+def layer(request):
+    if request.param != "cgroup" and not lsm_works():
+        pytest.skip("this kernel refuses LSM programs; the vm suite has kernels that take them")
+    return request.param
+
+
+# ---- nobody gets around it ----
+
+
+@pytest.mark.kernel
+def test_every_way_is_refused(policy, layer, listener):
+    """Each layer alone, and both together, refuse all ways; what is refused does not arrive, and
+    each of these ways arrives where nothing forbids it."""
+    port = listener.port
+    policy.enable(layer=layer)
+    group = policy.group("inner")
+    policy.replace(f"dst {{127.0.0.1, ::1}} dport {port} deny", "dst 127.0.0.9 allow")
+    attempts = [(way, address) for way in TCP_WAYS + UDP_WAYS
+                for address in ("127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::")
+                if way != "udp-elsewhere" or ":" not in address]  # fmt: skip
+    attempts.append(("udp-unspec", "127.0.0.1"))
+    if IN_VM:  # a process takes long there
+        attempts = [(way, address) for way, address in attempts
+                    if address == "127.0.0.1" or way in ("connect", "udp-sendto")]  # fmt: skip
+    outcomes = {attempt: group.attempt(attempt[0], attempt[1], port) for attempt in attempts}
+    passed = {attempt: errno for attempt, errno in outcomes.items() if errno not in (EPERM, "unavailable")}
+    assert not passed
+    assert listener.arrived() == 0
+    assert group.attempt("disconnect", "127.0.0.1", port) == 0
+    status = policy.status()
+    (deny, _) = status["rules"]
+    tried = sum(errno == EPERM for errno in outcomes.values())
+    # Both layers may be asked about one attempt, but only one of them refuses it.
+    assert deny["cgroup"] + deny["lsm"] == tried
+    assert sum(status["layers"][name]["denied"] for name in ("cgroup", "lsm")) == tried
+    # A socket from outside of the policy's cgroup is out of the cgroup layer's sight, not of the LSM
+    # layer's.
+    with socket.socket() as outside:
+        errno = group.attempt("fd-connect", "127.0.0.1", port, stdin=outside)
+    assert (errno == EPERM) == (layer != "cgroup")
+    assert policy.counts("lsm")[deny["id"]] == deny["lsm"] + (layer != "cgroup")
+    assert listener.arrived() == (layer == "cgroup")
+    policy("disable")
+    for (way, address), errno in outcomes.items():
+        if errno == EPERM and way not in ("uring-sqpoll-connect",):
+            assert group.attempt(way, address, port) == 0, (way, address)
+            assert until(listener.arrived) == 1, (way, address)
+
+
+def test_a_socket_of_another_cgroup_does_not_help(policy, layer, listener, ways):
+    """Rules are about the cgroup of the process that connects: a socket that it made before it was
+    moved, or that another one gave it, makes no difference."""
+    policy.enable(layer=layer)
+    free, bound = policy.group("free"), policy.group("bound")
+    policy.add(f"cgroup {bound.name} dport {listener.port} deny")
+    made_in = {}
+    for group in (free, bound):
+        for kind, way in ((socket.SOCK_STREAM, "fd-connect"), (socket.SOCK_DGRAM, "fd-sendto")):
+            # A process in the group makes the socket, and passes it on by SCM_RIGHTS.
+            here, there = socket.socketpair()
+            code = (
+                f"import socket; made = socket.socket(socket.AF_INET, {int(kind)}); "
+                "socket.send_fds(socket.socket(fileno=0), [b'x'], [made.fileno()])"
+            )
+            group.run(PYTHON, "-c", code, stdin=there)
+            (descriptor,) = socket.recv_fds(here, 1, 1)[1]
+            made_in[group, way] = descriptor
+            here.close()
+            there.close()
+    for (maker, way), descriptor in made_in.items():
+        for user in (bound, free):  # refused first: afterwards it is connected
+            errno = user.attempt(way, "127.0.0.1", listener.port, stdin=descriptor)
+            assert (errno == EPERM) == (user is bound), (maker.name, user.name, way)
+        os.close(descriptor)
+    # A process that makes a socket, is moved, and connects.
+    code = (
+        "import socket,sys\n"
+        "s=socket.socket()\n"
+        f"open({str(bound.path / 'cgroup.procs')!r},'w').write('0')\n"
+        f"print(s.connect_ex(('127.0.0.1',{listener.port})))\n"
+    )
+    assert free.run(PYTHON, "-c", code).stdout.strip() == str(EPERM)
+
+
+def test_identity_is_not_shed(policy, listener, ways, tmp_path_factory):
+    """A thread, a setuid program, another name: still the same user and the same executable."""
+    policy.enable()
+    group = policy.group("inner")
+    port = listener.port
+    directory = tmp_path_factory.mktemp("identity")
+    directory.chmod(0o755)
+    suid, renamed = directory / "suid", directory / "renamed"
+    shutil.copy(ways, suid)
+    suid.chmod(0o4755)
+    os.link(ways, renamed)
+    policy.replace(f"uid 65534 dport {port} deny")
+    as_nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    assert group.refused("127.0.0.1", port, "connect", *as_nobody)
+    assert group.refused("127.0.0.1", port, "thread", *as_nobody)
+    done = group.run(*as_nobody, suid, "connect", "127.0.0.1", port)
+    assert done.stdout.strip() == str(EPERM)
+    assert not group.refused("127.0.0.1", port)
+    policy.replace(f"exe {ways} dport {port} deny")
+    assert group.refused("127.0.0.1", port)
+    # A hard link, and a name of the process's own choice, are the same file.
+    disguised = group.run("bash", "-c", f"exec -a harmless {renamed} connect 127.0.0.1 {port}")
+    assert disguised.stdout.strip() == str(EPERM)
+    # A copy is another file.
+    assert group.run(suid, "connect", "127.0.0.1", port).stdout.strip() == "0"
+    # A script's executable is its interpreter.
+    script = directory / "script"
+    script.write_text(
+        f"#!{PYTHON}\nimport socket\nprint(socket.socket().connect_ex(('127.0.0.1', {port})))\n"
+    )
+    script.chmod(0o755)
+    policy.replace(f"exe {script} deny")
+    assert group.run(script).stdout.strip() == "0"
+    policy.replace(f"exe {os.path.realpath(PYTHON)} deny")
+    assert group.run(script).stdout.strip() == str(EPERM)
+
+
+def test_a_cgroup_that_is_made_anew_is_still_meant(policy, listener):
+    """Services come and go; rules are about the cgroup's name."""
+    policy.enable()
+    for_service = f"cgroup {policy.name}/service dport {listener.port} deny"
+    assert "there is no cgroup" in policy.fails("rule", "add", for_service, status=2)
+    policy("rule", "add", "--allow-missing", for_service)
+    for _ in range(2):
+        group = policy.group("service")
+        inner = Group(group.path / "deeper", policy.ways)
+        assert group.refused("127.0.0.1", listener.port)
+        assert inner.refused("127.0.0.1", listener.port)
+        for path in (inner.path, group.path):
+            until(lambda: "populated 0" in (path / "cgroup.events").read_text())
+            path.rmdir()
+    assert not policy.group("service2").refused("127.0.0.1", listener.port)
+
+
+# ---- rules ----
+
+
+def test_first_match_decides_and_is_counted(policy, listener):
+    policy.enable("--default", "deny")
+    group = policy.group("inner")
+    port = listener.port
+    first = policy.add(f"dst 127.0.0.0/30 proto tcp dport {port} allow")
+    second = policy.add(f"dst 127.0.0.0/8 proto tcp dport {port} deny")
+    udp = policy.add("proto udp allow")
+    assert not group.refused("127.0.0.2", port)
+    assert group.refused("127.0.0.4", port)
+    assert group.refused("::1", port)  # no rule is about it
+    assert not group.refused("127.0.0.4", port, "udp-sendto")
+    assert policy.counts() == {first: 1, second: 1, udp: 1}
+    status = policy.status()
+    assert status["layers"]["cgroup"]["judged"] == 4
+    assert status["layers"]["cgroup"]["denied"] == 2
+    assert status["layers"]["cgroup"]["by_default"] == 1
+    # Counters stay with their rules (I4).
+    policy("rule", "insert", "--before", second, "dst 127.0.0.4 allow")
+    policy("rule", "delete", udp)
+    assert not group.refused("127.0.0.4", port)
+    counts = policy.counts()
+    assert (counts[first], counts[second], len(counts)) == (1, 1, 3)
+
+
+def test_sets_take_effect_at_once(policy, listener, netctl):
+    netctl("set", "create", "bad", "--type", "cidr")
+    netctl("set", "create", "ports", "--type", "port")
+    policy.enable()
+    group = policy.group("inner")
+    policy.replace("dst @bad deny", "dport @ports deny")
+    assert not group.refused("127.0.0.5", listener.port)
+    netctl("set", "add", "bad", "127.0.0.0/29", "::1")
+    assert group.refused("127.0.0.5", listener.port) and group.refused("::1", listener.port)
+    assert not group.refused("127.0.0.9", listener.port)
+    netctl("set", "delete", "bad", "127.0.0.0/29")
+    assert not group.refused("127.0.0.5", listener.port)
+    netctl("set", "add", "ports", listener.port)
+    assert group.refused("127.0.0.5", listener.port)
+    assert "policy rule" in netctl.fails("set", "destroy", "ports")
+    policy.replace("dst not @bad deny")
+    assert group.refused("127.0.0.5", 9) and not group.refused("::1", 9)
+    netctl("set", "destroy", "ports")
+
+
+def test_limit_denies_what_is_above_it(policy, listener):
+    policy.enable()
+    group = policy.group("inner")
+    rule = policy.add(f"dport {listener.port} allow limit 1/hour burst 3")
+    outcomes = [group.refused("127.0.0.1", listener.port) for _ in range(5)]
+    assert outcomes == [False, False, False, True, True]
+    (status,) = policy.status()["rules"]
+    assert (status["id"], status["cgroup"], status["over_cgroup"]) == (rule, 3, 2)
+
+
+def test_test_tells_what_happens(policy, listener, ways):
+    policy.enable("--default", "deny")
+    group = policy.group("inner")
+    policy.replace(f"cgroup {group.name} dst 127.0.0.1 allow", "uid 65534 proto udp allow",
+                   f"exe {ways} dport 99 allow")  # fmt: skip
+
+    def verdict(*argv):
+        answer = policy.json("test", *argv)
+        return answer["verdict"], answer.get("rule")
+
+    assert verdict("127.0.0.1", "80", "tcp", "--cgroup", f"{group.name}/below") == ("allow", 1)
+    assert verdict("0.0.0.0", "80", "tcp", "--cgroup", group.name) == ("allow", 1)
+    assert verdict("::ffff:127.0.0.1", "http", "tcp", "--cgroup", "/elsewhere") == ("deny", None)
+    assert verdict("192.0.2.1", "53", "udp", "--uid", "nobody") == ("allow", 2)
+    assert verdict("192.0.2.1", "99", "tcp", "--exe", ways) == ("allow", 3)
+    assert policy.status()["layers"]["cgroup"]["judged"] == 0
+    assert "no protocol" in policy.fails("test", "192.0.2.1", "99", "nonsense", status=2)
+
+
+# ---- log, audit, learn ----
+
+
+def test_events_tell_who_tried(policy, listener, lab, ways):
+    policy.enable()
+    group = policy.group("inner")
+    rule = policy.add(f"dst 127.0.0.1 dport {listener.port} uid 65534 deny")
+    allowed = policy.add("dst 127.0.0.2 allow log")
+    follower = policy.netctl.start(lab, "policy", "log", "--follow")
+    try:
+        group.attempt("connect", "127.0.0.1", listener.port,
+                      "setpriv", "--reuid", "65534", "--clear-groups")  # fmt: skip
+        group.attempt("udp-sendto", "127.0.0.2", listener.port)
+        until(lambda: len(follower.json_lines()) == 2)
+        first, second = follower.json_lines()
+    finally:
+        follower.stop()
+    assert (first["verdict"], first["rule"], first["layer"]) == ("deny", rule, "cgroup")
+    assert (first["uid"], first["dst"], first["dport"]) == (65534, "127.0.0.1", listener.port)
+    assert (first["proto"], first["comm"], first["cgroup"]) == ("tcp", "ways", group.name)
+    assert Path(first["exe"]).name == "ways" and first["tgid"] > 0 and first["enforced"]
+    assert (second["verdict"], second["rule"], second["proto"]) == ("allow", allowed, "udp")
+    assert first["generation"] == policy.status()["generation"]
+    assert abs(float(first["time"]) - time.time()) < 60
+
+
+def test_log_counts_what_it_leaves_out(policy, listener):
+    policy.enable("--log-rate", "1")
+    group = policy.group("inner")
+    policy.add(f"dport {listener.port} deny")
+    for _ in range(4):
+        group.attempt("connect", "127.0.0.1", listener.port)
+    log = policy.status()["log"]
+    assert log["written"] >= 1 and log["written"] + log["suppressed"] == 4
+    assert len(policy.events()) == log["written"]
+
+
+def test_audit_learns_rules_that_allow(policy, listener):
+    policy.enable("--default", "deny", "--mode", "audit")
+    group = policy.group("inner")
+    assert not group.refused("127.0.0.1", listener.port)
+    assert not group.refused("::1", listener.port, "udp-sendto")
+    status = policy.status()["layers"]["cgroup"]
+    assert (status["would_deny"], status["denied"]) == (2, 0)
+    learnt = policy.json("learn")
+    assert sum(rule["count"] for rule in learnt) == 2
+    policy.replace(*(rule["rule"] for rule in learnt))
+    policy("enable", "--mode", "enforce")
+    assert not group.refused("127.0.0.1", listener.port)
+    assert not group.refused("::1", listener.port, "udp-sendto")
+    assert group.refused("127.0.0.1", listener.port, "udp-sendto")
+    policy("learn", "--forget")
+    assert policy.json("learn") == []
+
+
+def test_an_audit_rule_reports_and_lets_pass(policy, listener):
+    policy.enable()
+    group = policy.group("inner")
+    policy.add(f"dport {listener.port} audit")
+    assert not group.refused("127.0.0.1", listener.port)
+    (event,) = policy.events()
+    assert event["verdict"] == "audit"
+
+
+# ---- commits ----
+
+
+HAMMER = """
+import socket, sys, time
+port, seconds = int(sys.argv[1]), float(sys.argv[2])
+wrong = count = 0
+end = time.monotonic() + seconds
+while time.monotonic() < end:
+    for host, allowed in (("127.0.0.1", True), ("127.0.0.2", False)):
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            s.connect((host, port))
+            wrong += not allowed
+        except PermissionError:
+            wrong += allowed
+        s.close()
+        count += 1
+print(count, wrong)
+"""
+
+
+def test_no_connection_meets_half_of_a_change(policy, listener):
+    """Two lists whose rules stand in another order and at other places give the same verdicts; a
+    mixture of them would not (I2)."""
+    policy.enable()
+    group = policy.group("inner")
+    filler = [f"dst 10.0.{i}.0/24 uid {i} dport {i + 1} deny" for i in range(200)]
+    lists = [
+        ["dst 127.0.0.1 allow", *filler, "dst 127.0.0.0/8 deny"],
+        ["dst 127.0.0.2 deny", *filler[::-1], "dst 127.0.0.0/30 allow", "exe /bin/true deny"],
+    ]
+    policy.replace(*lists[0])
+    hammer = subprocess.Popen(group.wrap([PYTHON, "-c", HAMMER, str(listener.port), "4"]),
+                              stdout=subprocess.PIPE, text=True)  # fmt: skip
+    changes = 0
+    while hammer.poll() is None:
+        changes += 1
+        policy.replace(*lists[changes % 2])
+    count, wrong = map(int, hammer.stdout.read().split())
+    assert wrong == 0
+    assert count > 1000 and changes > 3
+
+
+def test_a_killed_command_changes_nothing(policy, listener):
+    """kill -9 at any moment: the old rules are in force, or the new ones (I1, I2)."""
+    policy.enable()
+    group = policy.group("inner")
+    lists = [[f"dst 127.0.0.{n} deny", *(f"dst 10.{n}.{i}.0/24 deny" for i in range(250))]
+             for n in (1, 2)]  # fmt: skip
+    policy.replace(*lists[0])
+    rng = random.Random(6)
+    for turn in range(12):
+        process = subprocess.Popen(policy.netctl.argv("policy", "rule", "replace"),
+                                   stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)  # fmt: skip
+        process.stdin.write("\n".join(lists[turn % 2]).encode())
+        process.stdin.close()
+        time.sleep(rng.random() * 0.1)
+        process.kill()
+        process.wait()
+        rules = {rule["rule"] for rule in policy.status()["rules"]}
+        assert rules in (set(lists[0]), set(lists[1]))
+        denied = [n for n in (1, 2) if group.refused(f"127.0.0.{n}", listener.port)]
+        assert denied == [1 if rules == set(lists[0]) else 2]
+
+
+def test_enable_killed_half_way_is_taken_for_nothing(policy, listener):
+    group = policy.group("inner")
+    rng = random.Random(7)
+    for _ in range(6):
+        process = subprocess.Popen(policy.netctl.argv("policy", "enable", "--layer", "cgroup",
+                                   "--default", "deny", "--cgroup", str(policy.cgroup.path)),
+                                   stdout=subprocess.DEVNULL)  # fmt: skip
+        time.sleep(rng.random() * 0.6)
+        process.kill()
+        process.wait()
+        enabled = policy("status", check=False).returncode == 0
+        assert group.refused("127.0.0.1", listener.port) == enabled
+        policy("disable", check=False)
+    policy.enable("--default", "deny")
+    assert group.refused("127.0.0.1", listener.port)
+
+
+def test_disable_leaves_no_trace(policy, listener, netctl):
+    def programs():
+        names = ("connect4", "connect6", "sendmsg4", "sendmsg6")
+        return {program["id"] for program in bpftool("prog", "show") if program.get("name") in names}
+
+    before = programs()
+    policy.enable("--default", "deny")
+    group = policy.group("inner")
+    assert len(programs() - before) == 4
+    assert group.refused("127.0.0.1", listener.port)
+    policy("disable")
+    assert not group.refused("127.0.0.1", listener.port)
+    assert not netctl.root.exists()
+    until(lambda: programs() <= before)
+    assert not list(policy.cgroup.path.glob("netctl-*"))
+    assert "not enabled" in policy.fails("disable")
+
+
+def test_ten_thousand_rules(policy, listener):
+    policy.enable()
+    group = policy.group("inner")
+    rules = [f"dst 10.{i >> 8}.{i & 255}.0/24 proto tcp dport {1 + i} uid {i % 7} deny"
+             for i in range(9999)]  # fmt: skip
+    policy.replace(*rules, f"dst 127.0.0.1 dport {listener.port} deny")
+    assert group.refused("127.0.0.1", listener.port)
+    assert not group.refused("127.0.0.2", listener.port)
+    assert policy.json("test", "10.39.14.9", "9999", "tcp", "--uid", "2")["rule"] == 9999
+    status = policy.status()
+    assert len(status["rules"]) == 10000 and status["rules"][-1]["cgroup"] == 1
+
+
+# ---- layers ----
+
+
+def test_a_layer_that_cannot_be_had_is_told(policy):
+    if lsm_works():
+        pytest.skip("this kernel takes LSM programs")
+    for layer in ("lsm", "both"):
+        told = policy.fails("enable", "--layer", layer, "--cgroup", policy.cgroup.path, status=3)
+        assert "Operation not permitted" in told and "lsm" in told
+        assert not policy.netctl.root.exists()
+    done = policy("enable", "--cgroup", policy.cgroup.path)
+    assert "the lsm layer cannot be had" in done.stderr
+    status = policy.status()["layers"]
+    assert status["cgroup"]["live"] and not status["lsm"]["live"]
+    assert "Operation not permitted" in status["lsm"]["why"]
+
+
+# ---- what is asked for wrongly ----
+
+
+def test_bad_input_changes_nothing(policy):
+    assert "not enabled" in policy.fails("status")
+    assert "not enabled" in policy.fails("rule", "add", "deny")
+    missing = policy.cgroup.path / "nothing"
+    assert "no cgroup" in policy.fails("enable", "--cgroup", missing)
+    assert not policy.netctl.root.exists()
+    policy.enable()
+    assert "no executable" in policy.fails("rule", "add", "exe /no/such/file deny", status=2)
+    assert "drop" in policy.fails("rule", "add", "dst 192.0.2.1 drop", status=2)
+    assert "no set" in policy.fails("rule", "add", "dst @nothing deny")
+    assert "no user" in policy.fails("rule", "add", "uid no-such-user deny", status=2)
+    assert "enabled already" in policy.fails("enable", "--layer", "cgroup")
+    assert policy.status()["rules"] == []
+    assert policy.status()["generation"] == 1
+    policy("rule", "add", "--allow-missing", "exe /no/such/file deny")
+    assert any("no executable" in note for note in policy.status()["notes"])
+
+
+def test_a_rule_that_can_never_match_is_named(policy):
+    policy.enable()
+    policy.add("dst 10.0.0.0/8 deny")
+    told = policy("rule", "add", "dst 10.1.0.0/16 dport 80 allow").stderr
+    assert "rule 2 can never match: rule 1 covers it" in told
+    assert policy("rule", "add", "dst 192.0.2.1 allow").stderr == ""
+
+
+def test_a_default_deny_over_ssh_wants_a_yes(policy, tmp_path):
+    ssh = {**os.environ, "SSH_CONNECTION": "192.0.2.7 40000 192.0.2.1 22"}
+    cgroup = ("--cgroup", policy.cgroup.path, "--layer", "cgroup")
+    told = policy.fails("enable", *cgroup, "--default", "deny", status=2, env=ssh)
+    assert "192.0.2.7" in told and "--yes" in told
+    rules = tmp_path / "rules"
+    rules.write_text("dst 192.0.2.0/24 allow\n")
+    policy("enable", *cgroup, "--default", "deny", "--rules", rules, env=ssh)
+    policy("disable")
+    policy("enable", *cgroup, "--default", "deny", "--yes", env=ssh)
+
+
+# ---- maps ----
+
+
+def test_writable_maps_can_be_zeroed_by_others(policy, listener):
+    """docs/pinned-maps.md says who may write what."""
+    policy.enable("--default", "deny", "--mode", "audit")
+    group = policy.group("inner")
+    group.attempt("connect", "127.0.0.1", listener.port)
+    root = policy.netctl.root / "policy"
+    (seen,) = bpftool("map", "dump", "pinned", root / "seen")
+    assert seen["formatted"]["key"]["dport"] == listener.port  # BTF names the fields
+    size = bpftool("map", "show", "pinned", root / "stats")["bytes_value"]
+    run("bpftool", "map", "update", "pinned", root / "stats", "key", *["0"] * 4, "value", *["0"] * size)
+    assert policy.status()["layers"]["cgroup"]["judged"] == 0
+    key = [str(byte) for byte in bytes(int(b, 16) for b in seen["key"])]
+    run("bpftool", "map", "delete", "pinned", root / "seen", "key", *key)
+    assert policy.json("learn") == []

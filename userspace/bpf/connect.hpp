@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Attaching programs that are asked about connections: to hooks of a cgroup, and of the kernel's
+// security modules.
+#pragma once
+
+#include <cstdint>
+
+#include "bpf/object.hpp"
+#include "core/result.hpp"
+
+namespace netctl::bpf {
+
+enum class ConnectHook : std::uint8_t { connect4, connect6, sendmsg4, sendmsg6 };
+
+/// Attaches beside programs of others, which keep their say. `cgroup` is its directory's descriptor.
+Result<Link> attach_to_cgroup(int cgroup, const Program& program, ConnectHook hook);
+
+/// Attaches to the LSM hook that the program was loaded for.
+Result<Link> attach_lsm(const Program& program);
+
+} // namespace netctl::bpf

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "datapath/filter.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "bpf/ring_buffer.hpp"
+#include "sys/netlink.hpp"
+#include "sys/netns.hpp"
+
+namespace netctl::datapath {
+
+namespace {
+
+Presence presence_of(const FilterStatus& status, const LivePoint& live) {
+    if (live.link_info.ifindex != 0)
+        return Presence::attached;
+    const auto guard = sys::NetnsGuard::enter(status.netns);
+    if (!guard)
+        return Presence::vanished;
+    const auto interface = sys::find_interface(status.interface);
+    if (!interface)
+        return Presence::vanished;
+    // A link knows that its interface is gone; a filter may be taken away from one that stays.
+    return !live.link && interface->index == live.state.point.ifindex ? Presence::removed
+                                                                      : Presence::returned;
+}
+
+} // namespace
+
+Result<FilterStatus> read_status(const PointName& name, LivePoint live) {
+    FilterStatus status;
+    status.interface = name.interface;
+    status.netns = name.netns;
+    status.settings = live.state.point;
+    status.program_id = live.link_info.program_id;
+    status.presence = presence_of(status, live);
+    status.stats = NETCTL_TRY(read_stats(live.program));
+    std::vector<std::uint32_t> slots;
+    for (const auto& installed : live.state.rules)
+        slots.push_back(installed.slot);
+    const auto counters = NETCTL_TRY(read_counters(live.program, slots));
+    for (std::size_t i = 0; i < counters.size(); i++)
+        status.rules.push_back({std::move(live.state.rules[i].rule), counters[i]});
+    return status;
+}
+
+Result<> follow_log(const bpf::PinDir& dir, const LivePoint& live, const std::string& interface,
+                    const HandleEvent& handle, const std::function<bool()>& idle) {
+    const auto lock = bpf::DirLock::try_acquire(dir.path());
+    if (!lock) {
+        if (lock.error().code == EWOULDBLOCK)
+            return Error::failed(fmt::format("the log of {} is being read already", interface),
+                                 "a ring buffer gives each event to one reader only");
+        return Error(lock.error());
+    }
+    auto buffer = NETCTL_TRY(bpf::RingBuffer::open(
+        NETCTL_TRY(live.program.map("events")), [&](std::span<const std::byte> record) {
+            LogEvent event{{}, interface};
+            if (record.size() < sizeof event.event)
+                return true;
+            std::memcpy(&event.event, record.data(), sizeof event.event);
+            event.event.captured = std::min<__u16>(event.event.captured, NC_EVENT_HEADERS);
+            return handle(event);
+        }));
+    while (NETCTL_TRY(buffer.poll(100)))
+        if (!idle() || !is_pinned(dir))
+            break;
+    return {};
+}
+
+Result<> run_simulation(const PointState& state, const bpf::RawMap& result, const NextFrame& next,
+                        const RunFrame& run, const HandleSimulated& handle) {
+    for (;;) {
+        const auto frame = NETCTL_TRY(next());
+        if (!frame)
+            return {};
+        NETCTL_TRY(run(*frame));
+        Simulated simulated;
+        const std::uint32_t zero = 0;
+        NETCTL_TRY(result.lookup(&zero, &simulated.result));
+        if (simulated.result.position < state.rules.size())
+            simulated.rule = state.rules[simulated.result.position].rule;
+        handle(*frame, simulated);
+    }
+}
+
+std::string to_string(Presence presence) {
+    switch (presence) {
+    case Presence::attached: return "attached";
+    case Presence::vanished: return "vanished";
+    case Presence::returned: return "returned";
+    case Presence::removed: return "removed";
+    }
+    return "unknown";
+}
+
+std::string to_string(nc_verdict verdict) {
+    switch (verdict) {
+    case NC_VERDICT_PASS: return "pass";
+    case NC_VERDICT_DROP: return "drop";
+    case NC_VERDICT_TX: return "tx";
+    case NC_VERDICT_REDIRECT: return "redirect";
+    case NC_VERDICT_NEXT: return "next";
+    case NC_VERDICTS: break;
+    }
+    return "unknown";
+}
+
+std::string to_string(nc_reason reason) {
+    switch (reason) {
+    case NC_REASON_RULE: return "rule";
+    case NC_REASON_DEFAULT: return "default";
+    case NC_REASON_UNPARSED: return "unparsed";
+    case NC_REASON_LIMIT: return "over limit";
+    case NC_REASON_FAILED: return "redirect failed";
+    case NC_REASON_RATE: return "over rate";
+    }
+    return "unknown";
+}
+
+std::string to_string(nc_unparsed reason) {
+    switch (reason) {
+    case NC_UNPARSED_CUT: return "cut";
+    case NC_UNPARSED_IPV4: return "ipv4";
+    case NC_UNPARSED_IPV6: return "ipv6";
+    case NC_UNPARSED_CHAIN: return "chain";
+    case NC_UNPARSED_BOUND: return "bound";
+    case NC_UNPARSED_ENGINE: return "engine";
+    case NC_UNPARSED_REASONS: break;
+    }
+    return "unknown";
+}
+
+} // namespace netctl::datapath

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// What the packet filters of every hook can tell about a point: its state and counters, its log, and
+// what its rules would do with a frame.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "bpf/pin_dir.hpp"
+#include "core/result.hpp"
+#include "core/rule.hpp"
+#include "datapath/point.hpp"
+#include "datapath/rule_command.hpp"
+#include "netctl/abi/rule.h"
+
+namespace netctl::datapath {
+
+/// How a point stands.
+enum class Presence {
+    attached,
+    vanished, ///< the interface is gone: rules and counters are kept
+    returned, ///< gone and made again under its name: not attached to the new one
+    removed,  ///< the interface is there, but somebody took the filter away (clsact)
+};
+
+struct FilterStatus {
+    std::string interface;
+    std::string netns; ///< empty: the one netctl runs in
+    Presence presence = Presence::attached;
+    std::uint32_t program_id = 0;
+    nc_point settings{};
+    nc_stats stats{};
+    std::vector<RuleStatus> rules;
+};
+
+/// Reads a point with its counters.
+Result<FilterStatus> read_status(const PointName& name, LivePoint live);
+
+struct LogEvent {
+    nc_event event{};
+    std::string interface;
+};
+/// Gets each event; false ends the reading.
+using HandleEvent = std::function<bool(const LogEvent&)>;
+
+/// Calls `handle` for each event until it returns false, or the point in `dir` is detached; between
+/// events `idle` is asked at least ten times a second whether to go on. Only one reader at a time.
+Result<> follow_log(const bpf::PinDir& dir, const LivePoint& live, const std::string& interface,
+                    const HandleEvent& handle, const std::function<bool()>& idle);
+
+/// What the program would do with one frame.
+struct Simulated {
+    nc_result result{};
+    std::optional<Rule> rule;
+};
+/// Gives a frame, or nothing at the end.
+using NextFrame = std::function<Result<std::optional<std::vector<std::uint8_t>>>()>;
+using HandleSimulated =
+    std::function<void(std::span<const std::uint8_t> frame, const Simulated& outcome)>;
+/// Runs a simulating program over a frame.
+using RunFrame = std::function<Result<>(std::span<const std::uint8_t> frame)>;
+
+/// Runs frames through a simulating program, whose map `result` is given, and tells what came out.
+Result<> run_simulation(const PointState& state, const bpf::RawMap& result, const NextFrame& next,
+                        const RunFrame& run, const HandleSimulated& handle);
+
+std::string to_string(Presence presence);
+std::string to_string(nc_verdict verdict);
+std::string to_string(nc_reason reason);
+std::string to_string(nc_unparsed reason);
+
+} // namespace netctl::datapath

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "datapath/filter_command.hpp"
+
+#include <algorithm>
+#include <array>
+#include <ctime>
+#include <map>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include "classifier/packet.hpp"
+#include "classifier/packet_text.hpp"
+#include "core/json.hpp"
+#include "sys/pcap.hpp"
+#include "sys/stop.hpp"
+
+namespace netctl::datapath {
+
+namespace {
+
+/// What to add to CLOCK_BOOTTIME to get the time of day, in nanoseconds.
+std::int64_t boottime_offset() {
+    const auto nanoseconds = [](clockid_t clock) {
+        timespec time{};
+        clock_gettime(clock, &time);
+        return static_cast<std::int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+    };
+    return nanoseconds(CLOCK_REALTIME) - nanoseconds(CLOCK_BOOTTIME);
+}
+
+std::string time_text(std::uint64_t time_ns) {
+    const auto seconds = static_cast<time_t>(time_ns / 1'000'000'000);
+    tm parts{};
+    localtime_r(&seconds, &parts);
+    char text[32] = "";
+    std::strftime(text, sizeof text, "%F %T", &parts);
+    return fmt::format("{}.{:06}", text, time_ns % 1'000'000'000 / 1000);
+}
+
+/// The event has the start of the frame only; what the IP header says about its length must still
+/// agree with the frame, so the rest is made up for the parser.
+nc_packet event_packet(const nc_event& event, FrameForm form) {
+    std::vector<std::uint8_t> frame(event.headers, event.headers + event.captured);
+    frame.resize(std::max<std::size_t>(event.len, event.captured));
+    return form == FrameForm::ip ? classifier::parse_ip(frame).packet
+                                 : classifier::parse_ethernet(frame).packet;
+}
+
+/// What simulation found, counted by rule or reason.
+struct Tally {
+    std::uint64_t packets = 0;
+    std::uint64_t bytes = 0;
+    std::string verdict;
+    std::string what;
+};
+
+std::string participle(nc_verdict verdict) {
+    switch (verdict) {
+    case NC_VERDICT_PASS: return "passed";
+    case NC_VERDICT_DROP: return "dropped";
+    case NC_VERDICT_TX: return "sent back";
+    case NC_VERDICT_REDIRECT: return "redirected";
+    case NC_VERDICT_NEXT: return "left to the next program";
+    case NC_VERDICTS: break;
+    }
+    return "of unknown verdict";
+}
+
+} // namespace
+
+std::optional<nc_verdict> verdict_option(const Arguments& arguments, const std::string& option) {
+    if (!arguments.has(option))
+        return std::nullopt;
+    const std::string word = arguments.get(option);
+    return word == "drop" ? NC_VERDICT_DROP : word == "next" ? NC_VERDICT_NEXT : NC_VERDICT_PASS;
+}
+
+Result<std::optional<std::uint32_t>> log_rate_option(const Arguments& arguments) {
+    if (!arguments.has("log-rate"))
+        return std::optional<std::uint32_t>();
+    return std::optional(
+        static_cast<std::uint32_t>(NETCTL_TRY(arguments.number("log-rate", 0, 1, 1'000'000'000))));
+}
+
+Json status_json(const FilterStatus& status, Json place,
+                 std::initializer_list<nc_verdict> verdicts) {
+    const nc_stats& stats = status.stats;
+    Json counts = Json::object();
+    for (const nc_verdict verdict : verdicts)
+        counts[to_string(verdict)] = stats.verdicts[verdict];
+    Json unparsed = Json::object();
+    for (int reason = 0; reason < NC_UNPARSED_REASONS; reason++)
+        unparsed[to_string(static_cast<nc_unparsed>(reason))] = stats.unparsed[reason];
+    Json rules = Json::array();
+    for (const RuleStatus& rule : status.rules)
+        rules.push_back(rule_json(rule));
+    const Json common{
+        {"default", to_string(static_cast<nc_verdict>(status.settings.default_verdict))},
+        {"on_unparsed", to_string(static_cast<nc_verdict>(status.settings.unparsed_verdict))},
+        {"program_id", status.program_id},
+        {"generation", status.settings.generation},
+        {"engine", engine_json(status.settings)},
+        {"packets", stats.packets},
+        {"bytes", stats.bytes},
+        {"verdicts", counts},
+        {"default_packets", stats.default_packets},
+        {"default_bytes", stats.default_bytes},
+        {"over_limit", stats.over_limit},
+        {"unparsed", unparsed},
+        {"redirect_failed", stats.redirect_failed},
+        {"limit_failed", stats.limit_failed},
+        {"log",
+         {{"rate", status.settings.log_rate},
+          {"written", stats.log_written},
+          {"lost", stats.log_lost},
+          {"suppressed", stats.log_suppressed}}},
+        {"rules", rules}};
+    place.update(common);
+    return place;
+}
+
+std::string status_text(const FilterStatus& status, std::initializer_list<nc_verdict> verdicts,
+                        const std::string& what_to_do) {
+    const nc_stats& stats = status.stats;
+    std::string text;
+    if (status.presence == Presence::vanished)
+        text += "  the interface is gone; its rules and counters are kept\n";
+    if (status.presence == Presence::returned)
+        text += fmt::format("  the interface was gone and is back, unfiltered: `{}` filters it "
+                            "again with these rules\n",
+                            what_to_do);
+    if (status.presence == Presence::removed)
+        text += fmt::format("  somebody removed the filter: `{}` filters again with these rules\n",
+                            what_to_do);
+    text += fmt::format("  {} packets, {} bytes: ", stats.packets, stats.bytes);
+    bool first = true;
+    for (const nc_verdict verdict : verdicts) {
+        text +=
+            fmt::format("{}{} {}", first ? "" : ", ", stats.verdicts[verdict], participle(verdict));
+        first = false;
+    }
+    text += fmt::format("\n  {}\n", engine_text(status.settings));
+    text += fmt::format("  {} by no rule ({})\n", stats.default_packets,
+                        to_string(static_cast<nc_verdict>(status.settings.default_verdict)));
+    // What is zero on a healthy host is shown only when it is not.
+    const auto rare = [&](std::uint64_t count, const std::string& what) {
+        if (count != 0)
+            text += fmt::format("  {} {}\n", count, what);
+    };
+    rare(stats.over_limit, "over a rule's limit (dropped)");
+    rare(stats.over_rate, "over a rule's rate (dropped)");
+    for (int reason = 0; reason < NC_UNPARSED_REASONS; reason++)
+        rare(stats.unparsed[reason],
+             fmt::format("unparsed: {}", to_string(static_cast<nc_unparsed>(reason))));
+    rare(stats.redirect_failed, "not redirected, since the target is gone (dropped)");
+    rare(stats.mirror_failed, "copies not mirrored");
+    rare(stats.rewrite_failed, "headers not rewritten");
+    rare(stats.limit_failed, "without room for a limit's state (dropped)");
+    rare(stats.log_written, "log events written");
+    rare(stats.log_lost, "log events lost: the buffer was full");
+    rare(stats.log_suppressed, "log events left out: above the log's rate");
+    if (!status.rules.empty())
+        text += rule_table(status.rules, "  ");
+    return text;
+}
+
+Result<int> print_log(const Arguments& arguments, Context& context, FrameForm form,
+                      const Follow& follow) {
+    std::optional<sys::PcapWriter> writer;
+    if (arguments.has("write"))
+        writer = NETCTL_TRY(sys::PcapWriter::create(
+            arguments.get("write"),
+            form == FrameForm::ip ? sys::LinkType::raw_ip : sys::LinkType::ethernet));
+    const std::uint64_t most = NETCTL_TRY(arguments.number("count", 0, 1, std::uint64_t{1} << 62));
+    const std::int64_t offset = boottime_offset();
+    std::uint64_t seen = 0;
+    Result<> failure;
+    const auto handle = [&](const LogEvent& logged) {
+        const nc_event& event = logged.event;
+        const std::uint64_t time = event.time_ns + static_cast<std::uint64_t>(offset);
+        const auto verdict = static_cast<nc_verdict>(event.verdict);
+        const auto reason = static_cast<nc_reason>(event.reason);
+        const nc_packet packet = event_packet(event, form);
+        if (writer) {
+            failure = writer->write(time, event.len, {event.headers, event.captured});
+            if (failure)
+                failure = writer->flush();
+            if (!failure)
+                return false;
+        }
+        const bool reading = context.out.line(
+            {{"time", fmt::format("{}.{:09}", time / 1'000'000'000, time % 1'000'000'000)},
+             {"interface", logged.interface},
+             {"rule", event.rule_id},
+             {"verdict", to_string(verdict)},
+             {"reason", to_string(reason)},
+             {"generation", event.generation},
+             {"packet", classifier::packet_json(packet)}},
+            fmt::format("{} rule {} {}{}: {}", time_text(time), event.rule_id, to_string(verdict),
+                        reason == NC_REASON_RULE ? "" : fmt::format(" ({})", to_string(reason)),
+                        classifier::packet_text(packet)));
+        return reading && ++seen != most;
+    };
+    sys::catch_stop_signals();
+    NETCTL_TRY(follow(handle, [] { return !sys::stop_requested(); }));
+    NETCTL_TRY(std::move(failure));
+    return 0;
+}
+
+std::vector<Option> log_options() {
+    return {{"write", "FILE", "write their headers to a pcap file as well", {}},
+            {"count", "N", "stop after so many", {}}};
+}
+
+Result<int> print_simulation(const Arguments& arguments, Context& context, FrameForm form,
+                             const Simulate& simulate) {
+    auto reader = NETCTL_TRY(sys::PcapReader::open(arguments["FILE"]));
+    const sys::LinkType link = reader.link_type();
+    const bool ethernet = link == sys::LinkType::ethernet;
+    if ((!ethernet && link != sys::LinkType::raw_ip) || (ethernet && form == FrameForm::ip))
+        return Error::usage(
+            fmt::format("{} holds frames of type {}", arguments["FILE"], reader.link_type_name()),
+            form == FrameForm::ip
+                ? "this interface has packets without Ethernet header: capture on one like it"
+                : "the interface has Ethernet frames: capture on an Ethernet interface");
+    const bool summary = arguments.has("summary");
+    std::uint64_t number = 0, skipped = 0;
+    // Rules in the order of their ids; what no rule decided comes behind them.
+    std::map<std::pair<std::uint32_t, std::string>, Tally> tallies;
+
+    const auto next = [&]() -> Result<std::optional<std::vector<std::uint8_t>>> {
+        constexpr std::size_t ether_header = 14;
+        for (;;) {
+            auto frame = NETCTL_TRY(reader.next());
+            if (!frame)
+                return std::optional<std::vector<std::uint8_t>>();
+            if (!ethernet && form == FrameForm::ethernet && !frame->bytes.empty()) {
+                std::array<std::uint8_t, ether_header> header{};
+                const bool ipv6 = frame->bytes[0] >> 4 == 6;
+                header[12] = ipv6 ? 0x86 : 0x08;
+                header[13] = ipv6 ? 0xdd : 0x00;
+                frame->bytes.insert(frame->bytes.begin(), header.begin(), header.end());
+            }
+            if (frame->bytes.size() >= ether_header)
+                return std::optional(std::move(frame->bytes));
+            skipped++; // shorter than the kernel's test run takes, and than any real frame
+        }
+    };
+    const auto handle = [&](std::span<const std::uint8_t> frame, const Simulated& simulated) {
+        const auto verdict = static_cast<nc_verdict>(simulated.result.verdict);
+        const auto reason = static_cast<nc_reason>(simulated.result.reason);
+        std::string what = to_string(reason);
+        if (reason == NC_REASON_UNPARSED)
+            what += ": " + to_string(static_cast<nc_unparsed>(simulated.result.unparsed));
+        if (simulated.rule)
+            what = fmt::format("rule {}", simulated.rule->id);
+        number++;
+        if (summary) {
+            Tally& tally = tallies[{simulated.rule ? simulated.rule->id : NC_NO_RULE, what}];
+            tally.packets++;
+            tally.bytes += frame.size();
+            tally.verdict = to_string(verdict);
+            tally.what = simulated.rule ? to_string(*simulated.rule) : what;
+            return;
+        }
+        Json json{
+            {"number", number}, {"verdict", to_string(verdict)}, {"reason", to_string(reason)}};
+        if (simulated.rule)
+            json["rule"] = simulated.rule->id;
+        json["packet"] = classifier::packet_json(simulated.result.packet);
+        context.out.line(json, fmt::format("{} {} ({}): {}", number, to_string(verdict), what,
+                                           classifier::packet_text(simulated.result.packet)));
+    };
+    NETCTL_TRY(simulate(next, handle));
+    if (skipped > 0)
+        context.out.note(
+            fmt::format("{} frames shorter than an Ethernet header left out", skipped));
+    if (!summary)
+        return 0;
+    Json json = Json::array();
+    TextTable table({{"rule", true}, {"packets", true}, {"bytes", true}, {"verdict"}, {"what"}});
+    for (const auto& [key, tally] : tallies) {
+        Json row{{"verdict", tally.verdict}, {"packets", tally.packets}, {"bytes", tally.bytes}};
+        if (key.first != NC_NO_RULE) {
+            row["id"] = key.first;
+            row["rule"] = tally.what;
+        } else {
+            row["reason"] = tally.what;
+        }
+        json.push_back(row);
+        table.row({key.first == NC_NO_RULE ? "-" : std::to_string(key.first),
+                   std::to_string(tally.packets), std::to_string(tally.bytes), tally.verdict,
+                   tally.what});
+    }
+    context.out.document(json, table.render());
+    return 0;
+}
+
+std::vector<Option> simulate_options() {
+    return {{"summary", "", "print totals by rule instead of each packet", {}}};
+}
+
+} // namespace netctl::datapath

@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <arpa/inet.h>
+#include <charconv>
+#include <ctime>
+#include <fstream>
+#include <grp.h>
+#include <iterator>
+#include <map>
+#include <netdb.h>
+#include <pwd.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "core/command.hpp"
+#include "core/json.hpp"
+#include "core/rule_keys.hpp"
+#include "datapath/rule_command.hpp"
+#include "features/policy/controller.hpp"
+#include "sys/stop.hpp"
+
+namespace netctl::policy {
+
+namespace {
+
+using Count = Positional::Count;
+
+Controller controller(const Context& context) {
+    return Controller(context.root);
+}
+
+Result<int> enable(const Arguments& arguments, Context& context) {
+    EnableRequest request;
+    if (arguments.has("layer")) {
+        const std::string layer = arguments.get("layer");
+        request.layer = layer == "both"     ? LayerChoice::both
+                        : layer == "cgroup" ? LayerChoice::cgroup
+                        : layer == "lsm"    ? LayerChoice::lsm
+                                            : LayerChoice::automatic;
+    }
+    if (arguments.has("cgroup"))
+        request.cgroup = arguments.get("cgroup");
+    if (arguments.has("mode"))
+        request.mode =
+            arguments.get("mode") == "audit" ? NC_POLICY_MODE_AUDIT : NC_POLICY_MODE_ENFORCE;
+    if (arguments.has("default"))
+        request.default_verdict =
+            arguments.get("default") == "deny" ? NC_POLICY_DENY : NC_POLICY_ALLOW;
+    if (arguments.has("log-rate"))
+        request.log_rate = static_cast<std::uint32_t>(
+            NETCTL_TRY(arguments.number("log-rate", 0, 1, 1'000'000'000)));
+    if (arguments.has("rules")) {
+        const std::string path = arguments.get("rules");
+        errno = 0;
+        std::ifstream file(path, std::ios::binary);
+        const std::string text((std::istreambuf_iterator<char>(file)),
+                               std::istreambuf_iterator<char>());
+        if (!file.is_open() || file.bad())
+            return Error::system(errno != 0 ? errno : EIO, fmt::format("cannot read {}", path));
+        request.rules = NETCTL_TRY(parse_rules(text, Hook::policy, path));
+    }
+    request.allow_missing = arguments.has("allow-missing");
+    request.yes = arguments.has("yes");
+    const EnableReport report = NETCTL_TRY(controller(context).enable(request));
+    context.out.notes(report.notes);
+    Json layers = Json::array();
+    std::string names;
+    for (const nc_policy_layer layer : {NC_LAYER_CGROUP, NC_LAYER_LSM})
+        if (report.live[layer]) {
+            layers.push_back(to_string(layer));
+            names += (names.empty() ? "" : " and ") + to_string(layer);
+        }
+    context.out.document({{"layers", layers},
+                          {"cgroup", report.scope},
+                          {"mode", to_string(report.mode)},
+                          {"default", to_string(report.default_verdict)},
+                          {"rules", report.rules},
+                          {"generation", report.generation}},
+                         fmt::format("policy {}: {} layer{}, cgroup {}, mode {}, default {}, {} "
+                                     "rules\n",
+                                     report.was_enabled ? "changed" : "enabled", names,
+                                     layers.size() > 1 ? "s" : "", report.scope,
+                                     to_string(report.mode), to_string(report.default_verdict),
+                                     report.rules));
+    return 0;
+}
+
+Result<int> disable(const Arguments&, Context& context) {
+    NETCTL_TRY(controller(context).disable());
+    context.out.done("policy disabled");
+    return 0;
+}
+
+Json layer_json(const Status& status, nc_policy_layer layer) {
+    const nc_policy_stats& stats = status.stats;
+    Json json{{"live", status.layers[layer].live}};
+    if (!status.layers[layer].live)
+        json["why"] = status.layers[layer].why;
+    json["judged"] = stats.judged[layer];
+    json["allowed"] = stats.allowed[layer];
+    json["denied"] = stats.denied[layer];
+    json["would_deny"] = stats.would_deny[layer];
+    json["by_default"] = stats.by_default[layer];
+    json["over_limit"] = stats.over_limit[layer];
+    json["failed"] = stats.failed[layer];
+    return json;
+}
+
+Json status_json(const Status& status) {
+    const nc_policy_head& settings = status.settings;
+    Json rules = Json::array();
+    for (const datapath::RuleStatus& rule : status.rules)
+        rules.push_back(datapath::rule_json(rule, Hook::policy));
+    return {{"mode", to_string(static_cast<nc_policy_mode>(settings.mode))},
+            {"default", to_string(static_cast<nc_policy_verdict>(settings.default_verdict))},
+            {"cgroup", status.scope},
+            {"generation", settings.generation},
+            {"layers",
+             {{"cgroup", layer_json(status, NC_LAYER_CGROUP)},
+              {"lsm", layer_json(status, NC_LAYER_LSM)}}},
+            {"disconnects", status.stats.disconnects},
+            {"other_family", status.stats.other_family},
+            {"log",
+             {{"rate", settings.log_rate},
+              {"written", status.stats.log_written},
+              {"lost", status.stats.log_lost},
+              {"suppressed", status.stats.log_suppressed}}},
+            {"seen_lost", status.stats.seen_lost},
+            {"rules", rules},
+            {"notes", status.notes}};
+}
+
+std::string status_text(const Status& status) {
+    const nc_policy_head& settings = status.settings;
+    const nc_policy_stats& stats = status.stats;
+    std::string text =
+        fmt::format("policy: mode {}, default {}, cgroup {}, generation {}\n",
+                    to_string(static_cast<nc_policy_mode>(settings.mode)),
+                    to_string(static_cast<nc_policy_verdict>(settings.default_verdict)),
+                    status.scope, settings.generation);
+    for (const nc_policy_layer layer : {NC_LAYER_CGROUP, NC_LAYER_LSM}) {
+        const LayerStatus& about = status.layers[layer];
+        if (!about.live) {
+            text += fmt::format("  {} layer: not live: {}\n", to_string(layer), about.why);
+            continue;
+        }
+        text += fmt::format("  {} layer: {} connections judged: {} allowed, {} denied, {} by no "
+                            "rule\n",
+                            to_string(layer), stats.judged[layer], stats.allowed[layer],
+                            stats.denied[layer], stats.by_default[layer]);
+        const auto rare = [&](std::uint64_t count, const char* what) {
+            if (count != 0)
+                text += fmt::format("    {} {}\n", count, what);
+        };
+        rare(stats.would_deny[layer], "would have been denied, but the mode is audit");
+        rare(stats.over_limit[layer], "over a rule's limit (denied)");
+        rare(stats.failed[layer], "met a broken table (denied)");
+    }
+    const auto rare = [&](std::uint64_t count, const char* what) {
+        if (count != 0)
+            text += fmt::format("  {} {}\n", count, what);
+    };
+    rare(stats.disconnects, "disconnects, which are allowed");
+    rare(stats.other_family, "of other address families, which are allowed");
+    rare(stats.log_written, "log events written");
+    rare(stats.log_lost, "log events lost: the buffer was full");
+    rare(stats.log_suppressed, "log events left out: above the log's rate");
+    rare(stats.seen_lost, "not remembered for `policy learn`: no room");
+    for (const std::string& note : status.notes)
+        text += "  " + note + "\n";
+    if (!status.rules.empty())
+        text += datapath::rule_table(status.rules, "  ", Hook::policy);
+    return text;
+}
+
+Result<int> status(const Arguments&, Context& context) {
+    const Status status = NETCTL_TRY(controller(context).status());
+    context.out.document(status_json(status), status_text(status));
+    return 0;
+}
+
+// ---- log ----
+
+/// What to add to CLOCK_BOOTTIME to get the time of day, in nanoseconds.
+std::int64_t boottime_offset() {
+    const auto nanoseconds = [](clockid_t clock) {
+        timespec time{};
+        clock_gettime(clock, &time);
+        return static_cast<std::int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+    };
+    return nanoseconds(CLOCK_REALTIME) - nanoseconds(CLOCK_BOOTTIME);
+}
+
+std::string time_text(std::uint64_t time_ns) {
+    const auto seconds = static_cast<time_t>(time_ns / 1'000'000'000);
+    tm parts{};
+    localtime_r(&seconds, &parts);
+    char text[32] = "";
+    std::strftime(text, sizeof text, "%F %T", &parts);
+    return fmt::format("{}.{:06}", text, time_ns % 1'000'000'000 / 1000);
+}
+
+std::string protocol_name(std::uint8_t number) {
+    for (const NamedRange& name : info(Key::proto).names)
+        if (name.low == number && name.prints)
+            return std::string(name.name);
+    return std::to_string(number);
+}
+
+std::string user_name(std::uint32_t uid) {
+    const passwd* user = getpwuid(uid);
+    return user ? user->pw_name : std::to_string(uid);
+}
+
+Address event_address(const nc_policy_event& event) {
+    Address address;
+    address.family = event.family == 4 ? Family::ipv4 : Family::ipv6;
+    std::copy_n(reinterpret_cast<const std::uint8_t*>(event.dst), event.family == 4 ? 4 : 16,
+                address.bytes.begin());
+    return address;
+}
+
+std::string destination_text(const Address& address, std::uint8_t proto, std::uint16_t port) {
+    if (!has_ports(proto))
+        return address.to_string();
+    return address.family == Family::ipv6 ? fmt::format("[{}]:{}", address.to_string(), port)
+                                          : fmt::format("{}:{}", address.to_string(), port);
+}
+
+bool print_event(const Context& context, const LogEvent& logged, std::int64_t offset) {
+    const nc_policy_event& event = logged.event;
+    const std::uint64_t time = event.time_ns + static_cast<std::uint64_t>(offset);
+    const auto verdict = static_cast<nc_policy_verdict>(event.verdict);
+    const auto reason = static_cast<nc_policy_reason>(event.reason);
+    const auto hook = static_cast<nc_policy_hook>(event.hook);
+    const std::string layer =
+        to_string(event.hook < NC_HOOK_LSM_CONNECT ? NC_LAYER_CGROUP : NC_LAYER_LSM);
+    const Address address = event_address(event);
+    Json json{{"time", fmt::format("{}.{:09}", time / 1'000'000'000, time % 1'000'000'000)},
+              {"verdict", to_string(verdict)},
+              {"enforced", event.enforced != 0},
+              {"reason", to_string(reason)},
+              {"layer", layer},
+              {"hook", to_string(hook)},
+              {"generation", event.generation},
+              {"pid", event.pid},
+              {"tgid", event.tgid},
+              {"comm", event.comm},
+              {"exe", logged.exe},
+              {"uid", event.uid},
+              {"gid", event.gid},
+              {"cgroup", logged.cgroup},
+              {"cgroup_id", event.cgroup_id},
+              {"proto", protocol_name(event.proto)},
+              {"dst", address.to_string()}};
+    if (has_ports(event.proto))
+        json["dport"] = event.dport;
+    if (event.sport != 0)
+        json["sport"] = event.sport;
+    if (event.rule_id != NC_NO_RULE)
+        json["rule"] = event.rule_id;
+    const std::string by = reason == NC_POLICY_BY_RULE || reason == NC_POLICY_BY_LIMIT
+                               ? fmt::format("rule {}", event.rule_id)
+                               : to_string(reason);
+    return context.out.line(
+        json, fmt::format(
+                  "{} {}{} by {}{}: {} {} from {} ({}, {}) of {} in {}, {} layer", time_text(time),
+                  event.enforced ? "" : "would ", to_string(verdict), by,
+                  reason == NC_POLICY_BY_LIMIT ? " (over its limit)" : "",
+                  protocol_name(event.proto), destination_text(address, event.proto, event.dport),
+                  event.comm, event.tgid, logged.exe, user_name(event.uid),
+                  logged.cgroup.empty() ? fmt::format("cgroup {}", event.cgroup_id) : logged.cgroup,
+                  layer));
+}
+
+Result<int> log(const Arguments& arguments, Context& context) {
+    const std::uint64_t most = NETCTL_TRY(arguments.number("count", 0, 1, std::uint64_t{1} << 62));
+    const std::int64_t offset = boottime_offset();
+    std::uint64_t seen = 0;
+    sys::catch_stop_signals();
+    NETCTL_TRY(controller(context).read_log(
+        [&](const LogEvent& logged) {
+            return print_event(context, logged, offset) && ++seen != most;
+        },
+        arguments.has("follow"), [] { return !sys::stop_requested(); }));
+    return 0;
+}
+
+// ---- test and learn ----
+
+Result<std::uint32_t> number_of(const std::string& text, std::uint32_t most, const char* what) {
+    std::uint32_t number = 0;
+    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (status == std::errc{} && end == text.data() + text.size() && number <= most)
+        return number;
+    return Error::usage(fmt::format("'{}' is no {}", text, what), fmt::format("0 to {}", most));
+}
+
+Result<std::uint8_t> protocol_of(const std::string& text) {
+    for (const NamedRange& name : info(Key::proto).names)
+        if (name.name == text)
+            return static_cast<std::uint8_t>(name.low);
+    auto number = number_of(text, 255, "protocol");
+    if (!number)
+        return std::move(number).error();
+    return static_cast<std::uint8_t>(*number);
+}
+
+Result<std::uint16_t> port_of(const std::string& text) {
+    if (const servent* service = getservbyname(text.c_str(), nullptr))
+        return ntohs(static_cast<std::uint16_t>(service->s_port));
+    return static_cast<std::uint16_t>(NETCTL_TRY(number_of(text, 65535, "port")));
+}
+
+/// Path of the calling process's cgroup v2.
+std::string own_cgroup() {
+    std::ifstream file("/proc/self/cgroup");
+    for (std::string line; std::getline(file, line);)
+        if (line.starts_with("0::"))
+            return line.substr(3);
+    return "/";
+}
+
+Result<int> test(const Arguments& arguments, Context& context) {
+    Question question;
+    question.dst = NETCTL_TRY(Address::parse(arguments["DST"]));
+    question.dport = NETCTL_TRY(port_of(arguments["PORT"]));
+    question.proto = NETCTL_TRY(protocol_of(arguments["PROTO"]));
+    question.uid = getuid();
+    question.gid = getgid();
+    if (arguments.has("uid")) {
+        const std::string name = arguments.get("uid");
+        const passwd* user = getpwnam(name.c_str());
+        question.uid = user ? user->pw_uid : NETCTL_TRY(number_of(name, 0xfffffffe, "user"));
+    }
+    if (arguments.has("gid")) {
+        const std::string name = arguments.get("gid");
+        const group* found = getgrnam(name.c_str());
+        question.gid = found ? found->gr_gid : NETCTL_TRY(number_of(name, 0xfffffffe, "group"));
+    }
+    if (arguments.has("sport"))
+        question.sport = NETCTL_TRY(port_of(arguments.get("sport")));
+    question.cgroup = arguments.get("cgroup", own_cgroup());
+    question.exe = arguments.get("exe");
+    const Answer answer = NETCTL_TRY(controller(context).test(question));
+    const bool enforced = answer.verdict != NC_POLICY_DENY || answer.mode == NC_POLICY_MODE_ENFORCE;
+    Json json{{"verdict", to_string(answer.verdict)},
+              {"enforced", enforced},
+              {"reason", to_string(answer.reason)},
+              {"dst", answer.dst.to_string()}};
+    std::string by = "no rule matches";
+    if (answer.rule) {
+        json["rule"] = answer.rule->id;
+        json["text"] = to_string(*answer.rule);
+        by = fmt::format("rule {}: {}", answer.rule->id, to_string(*answer.rule));
+    }
+    context.out.document(json, fmt::format("{}{} ({})\n", to_string(answer.verdict),
+                                           enforced ? "" : ", but the mode is audit", by));
+    return 0;
+}
+
+Result<int> learn(const Arguments& arguments, Context& context) {
+    const auto learnt = NETCTL_TRY(controller(context).learn(arguments.has("forget")));
+    Json json = Json::array();
+    std::string text;
+    for (const Learnt& one : learnt) {
+        json.push_back({{"rule", to_string(one.rule)}, {"count", one.count}, {"comm", one.who}});
+        text += fmt::format("# {} connections, last by {}\n{}\n", one.count, one.who,
+                            to_string(one.rule));
+    }
+    context.out.document(json, text);
+    return 0;
+}
+
+} // namespace
+
+const Command& command() {
+    static const std::vector<Option> missing{
+        {"allow-missing", "", "take rules on a cgroup or executable that does not exist", {}}};
+    static const Command policy{
+        .name = "policy",
+        .summary = "say which processes may connect where",
+        .children = {
+            {.name = "enable",
+             .summary = "put the policy in force, or change its settings while it is",
+             .description = "Without rules, everything gets the default. A policy that is in force "
+                            "keeps its rules, layers and cgroup; executables are looked for again.",
+             .options =
+                 {{"layer",
+                   "auto|both|lsm|cgroup",
+                   "where to ask: cgroup hooks, security hooks, both, or what the kernel has "
+                   "(default: auto)",
+                   {"auto", "both", "lsm", "cgroup"}},
+                  {"cgroup", "PATH", "only for this cgroup and those below it (default: all)", {}},
+                  {"mode",
+                   "enforce|audit",
+                   "deny, or only report what would be denied (default: enforce)",
+                   {"enforce", "audit"}},
+                  {"default",
+                   "allow|deny",
+                   "verdict on what no rule matches (default: allow)",
+                   {"allow", "deny"}},
+                  {"rules", "FILE", "rules that are in force from the first moment", {}},
+                  {"log-rate", "N", "log events a second at most (default: 10000)", {}},
+                  missing.front(),
+                  {"yes", "", "even if it refuses connections to where the caller comes from", {}}},
+             .run = enable},
+            {.name = "disable",
+             .summary = "allow everything again and forget the rules",
+             .run = disable},
+            {.name = "status",
+             .summary = "show layers, settings, counters and rules",
+             .run = status},
+            datapath::rule_command(
+                Hook::policy, {},
+                [](const Arguments& arguments, const Context& context) {
+                    return controller(context).edit(arguments.has("allow-missing"));
+                },
+                missing),
+            {.name = "log",
+             .summary = "print denials, audits, and what rules with `log` decided",
+             .options = {{"follow", "", "go on until the policy is disabled", {}},
+                         {"count", "N", "stop after so many", {}}},
+             .run = log},
+            {.name = "test",
+             .summary = "tell what would happen to a connection, and by which rule",
+             .description =
+                 "The kernel's own tables are asked, and nothing is counted. User, group "
+                 "and cgroup are the caller's where they are not given.",
+             .positionals = {{"DST"}, {"PORT"}, {"PROTO"}},
+             .options = {{"uid", "USER", "user that connects", {}},
+                         {"gid", "GROUP", "group that connects", {}},
+                         {"cgroup", "PATH", "cgroup of the process", {}},
+                         {"exe", "PATH", "executable that the process runs", {}},
+                         {"sport", "PORT", "port that the socket is bound to", {}}},
+             .run = test},
+            {.name = "learn",
+             .summary = "print rules that allow what the mode audit let pass",
+             .options = {{"forget", "", "begin anew", {}}},
+             .run = learn},
+        }};
+    return policy;
+}
+
+} // namespace netctl::policy

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// A connection as policies see it, and the reference matcher (invariant I7): walks the rules in
+// order. Written for being obviously right; the kernel's lookup is compared with it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "classifier/reference.hpp"
+#include "core/address.hpp"
+#include "core/rule.hpp"
+
+namespace netctl::policy {
+
+/// What tells an executable file from all others.
+struct ExeId {
+    std::uint32_t device = 0; ///< major << 20 | minor, as the kernel has it
+    std::uint64_t inode = 0;
+    auto operator<=>(const ExeId&) const = default;
+};
+
+/// Finds the file of a rule's `exe`; nothing if there is none.
+using ResolveExe = std::function<std::optional<ExeId>(const std::string& path)>;
+
+struct Connection {
+    Address dst; ///< normalised: `normalise()`
+    std::uint8_t proto = 0;
+    std::uint16_t dport = 0; ///< counts if the protocol has ports
+    std::uint16_t sport = 0; ///< 0: not bound yet
+    std::uint32_t uid = 0;
+    std::uint32_t gid = 0;
+    std::string cgroup = "/"; ///< path below the mount of cgroup v2
+    ExeId exe;
+};
+
+/// What the hooks do to an address before any rule is asked: a mapped address is IPv4, and the
+/// unspecified address is this host.
+Address normalise(const Address& address);
+
+bool has_ports(std::uint8_t proto);
+
+/// Position of the first rule that matches.
+std::optional<std::size_t> first_match(std::span<const Rule> rules, const Connection& connection,
+                                       const ResolveExe& resolve,
+                                       const classifier::SetOracle& sets);
+
+/// Whether every connection that `later` matches is matched by `earlier` as well, as far as it can
+/// be told from the two rules alone: false does not mean the contrary.
+bool covers(const Rule& earlier, const Rule& later);
+
+struct Covered {
+    std::size_t rule;    ///< position of the one that can never match
+    std::size_t earlier; ///< position of the one that covers it
+};
+/// Rules that can never match, as far as one earlier rule alone is to blame. Looks at each rule's
+/// likely culprits, so that the time grows with the rules and not with their square.
+std::vector<Covered> covered_rules(std::span<const Rule> rules);
+
+} // namespace netctl::policy

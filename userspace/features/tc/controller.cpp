@@ -1,0 +1,665 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "features/tc/controller.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+
+#include <fmt/format.h>
+
+#include "bpf/pin_dir.hpp"
+#include "datapath/generation.hpp"
+#include "datapath/root.hpp"
+#include "netctl/abi/classify.h"
+#include "sys/netns.hpp"
+#include "tc_filter.skel.h"
+
+namespace netctl::tc {
+
+using datapath::Generation;
+using datapath::GenerationRequest;
+using datapath::LivePoint;
+using datapath::LockedRoot;
+using datapath::PointState;
+using datapath::Root;
+using Where = bpf::TcxPlace::Where;
+
+namespace {
+
+constexpr const char* program_name = "tc_filter";
+constexpr std::uint32_t default_log_rate = 10000;
+
+/// clsact orders filters by priority, a 16-bit number. The kernel gives 49152 to the first filter that
+/// does not ask for one.
+constexpr std::uint32_t middle_priority = 49152, highest_priority = 65535;
+constexpr std::uint32_t filter_handle = 1;
+
+Direction direction_of(const nc_point& point) {
+    return point.flags & NC_POINT_EGRESS ? Direction::egress : Direction::ingress;
+}
+
+std::string title(const std::string& interface, Direction direction) {
+    return fmt::format("{} {}", interface, to_string(direction));
+}
+
+Error not_attached(const std::string& interface, Direction direction) {
+    const std::string place = title(interface, direction);
+    return Error::failed(fmt::format("no tc classifier is attached to {}", place),
+                         fmt::format("attach one with `netctl tc attach {}`", place));
+}
+
+bool has_rate(const Rule& rule) {
+    return std::any_of(rule.actions.begin(), rule.actions.end(),
+                       [](const Action& action) { return action.kind == ActionKind::rate; });
+}
+
+/// A generation with the object that holds its maps until it is attached.
+struct Loaded {
+    bpf::Skeleton<tc_filter> skeleton;
+    Generation generation;
+};
+
+/// Loads the program for `state`. In the namespace of the interface: targets are looked up there.
+Result<Loaded> load(const Root& root, PointState& state, const LivePoint* previous, bool simulate) {
+    auto skeleton = NETCTL_TRY(bpf::Skeleton<tc_filter>::open());
+    const bpf::Object object = skeleton.object();
+    const std::uint32_t ether = state.point.flags & NC_POINT_ETHER ? 1 : 0;
+    const std::uint32_t by_departure = state.point.flags & NC_POINT_DEPARTURE ? 1 : 0;
+    NETCTL_TRY(object.set_constant("has_ether", {&ether, 1}));
+    NETCTL_TRY(object.set_constant("by_departure", {&by_departure, 1}));
+    const GenerationRequest request{program_name,
+                                    Hook::tc,
+                                    &state,
+                                    previous,
+                                    [](const std::string& device) -> Result<std::uint32_t> {
+                                        return NETCTL_TRY(sys::find_interface(device)).index;
+                                    },
+                                    simulate};
+    Generation generation = NETCTL_TRY(datapath::load_generation(object, root, request));
+    return Loaded{std::move(skeleton), std::move(generation)};
+}
+
+/// Chooses how the rates of this generation are kept.
+Result<> choose_rates(PointState& state, const sys::Interface& interface) {
+    state.point.flags &= ~static_cast<__u32>(NC_POINT_DEPARTURE);
+    if (direction_of(state.point) == Direction::egress &&
+        NETCTL_TRY(sys::leaves_through_fq(interface.index)))
+        state.point.flags |= NC_POINT_DEPARTURE;
+    return {};
+}
+
+/// Says how rates are kept where that is not as one may expect. `before` are the rules so far.
+void note_rates(const PointState& state, const PointState* before, const sys::Interface& interface,
+                std::vector<std::string>& notes) {
+    if (state.point.flags & NC_POINT_DEPARTURE)
+        return;
+    const bool news = std::any_of(state.rules.begin(), state.rules.end(), [&](const auto& added) {
+        return has_rate(added.rule) &&
+               (!before ||
+                std::none_of(before->rules.begin(), before->rules.end(), [&](const auto& old) {
+                    return old.rule.id == added.rule.id && has_rate(old.rule);
+                }));
+    });
+    if (!news)
+        return;
+    if (direction_of(state.point) == Direction::ingress)
+        notes.push_back(
+            "rates drop what comes too early: packets that have arrived are not delayed");
+    else
+        notes.push_back(
+            fmt::format("rates drop what comes too early, since {} does not send through "
+                        "the qdisc fq: `tc qdisc replace dev {} root fq` before a "
+                        "change of rules, or `attach --setup-fq`, has them delay it",
+                        interface.name, interface.name));
+}
+
+/// A point is named after its interface; the same name in another namespace is another interface.
+Result<> check_netns(const PointState& state, const std::string& interface,
+                     const bpf::PinDir& dir) {
+    if (state.point.netns_inode == NETCTL_TRY(sys::current_netns_inode()))
+        return {};
+    return Error::failed(
+        fmt::format("{} at {} is an interface of another network namespace", interface, dir.path()),
+        "name the namespace with --netns, or use another --root");
+}
+
+std::vector<Rule> rules_of(const PointState& state) {
+    std::vector<Rule> rules;
+    for (const auto& installed : state.rules)
+        rules.push_back(installed.rule);
+    return rules;
+}
+
+// ---- tcx ----
+
+/// The program that the user means by an id or a name.
+Result<std::uint32_t> find_neighbour(const std::vector<bpf::TcxProgram>& chain,
+                                     const std::string& text, const std::string& place) {
+    std::uint32_t id = 0;
+    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), id);
+    const bool is_id = status == std::errc{} && end == text.data() + text.size();
+    std::vector<std::uint32_t> found;
+    std::string present;
+    for (const bpf::TcxProgram& program : chain) {
+        if (is_id ? program.id == id : program.name == text)
+            found.push_back(program.id);
+        present +=
+            fmt::format("{}'{}' (id {})", present.empty() ? "" : ", ", program.name, program.id);
+    }
+    if (found.size() == 1)
+        return found.front();
+    if (found.empty())
+        return Error::failed(fmt::format("no program '{}' is attached to {}", text, place),
+                             present.empty() ? "there is none at all" : "there are: " + present);
+    return Error::failed(
+        fmt::format("{} programs '{}' are attached to {}", found.size(), text, place),
+        "name one by its id: " + present);
+}
+
+Result<bpf::Link> attach_tcx(const sys::Interface& interface, const bpf::Program& program,
+                             const AttachRequest& request,
+                             const std::vector<bpf::TcxProgram>& chain) {
+    const Place place = request.place.value_or(Place{});
+    bpf::TcxPlace where{place.where, 0};
+    if (!place.neighbour.empty())
+        where.program_id = NETCTL_TRY(
+            find_neighbour(chain, place.neighbour, title(interface.name, request.direction)));
+    auto link = bpf::attach_tcx(interface.index, request.direction, program, where);
+    if (!link && link.error().code == ERANGE)
+        return Error::failed(fmt::format("{} has as many tcx programs as the kernel takes",
+                                         title(interface.name, request.direction)));
+    if (!link)
+        return std::move(link).error().within(title(interface.name, request.direction));
+    return link;
+}
+
+// ---- clsact ----
+
+/// Marks that the qdisc clsact of an interface is netctl's, beside the directions of the interface: a
+/// directory, since bpffs holds no plain files.
+std::string clsact_mark(std::uint32_t ifindex) {
+    return fmt::format("clsact-{}", ifindex);
+}
+
+/// Finds a place for a filter: the priority that was asked for, or one by --first and --last.
+Result<std::uint32_t> choose_priority(const AttachRequest& request,
+                                      const sys::Interface& interface) {
+    const auto filters = NETCTL_TRY(
+        sys::list_clsact_filters(interface.index, request.direction == Direction::egress));
+    const std::string where = title(interface.name, request.direction);
+    if (request.priority) {
+        // One priority holds filters of one kind; two of ours would share the handle.
+        for (const sys::ClsactFilter& filter : filters)
+            if (filter.priority == *request.priority)
+                return Error::failed(
+                    fmt::format("priority {} of {} is taken by a filter of kind {}, handle {:#x}",
+                                filter.priority, where, filter.kind, filter.handle),
+                    fmt::format("give another one; `tc filter show dev {}` lists them all", where));
+        return *request.priority;
+    }
+    if (filters.empty())
+        return middle_priority;
+    const bool first = request.place && request.place->where == Where::first;
+    const std::uint32_t edge = first ? filters.front().priority - 1 : filters.back().priority + 1;
+    if (edge == 0 || edge > highest_priority)
+        return Error::failed(fmt::format("{} has a filter of the {} priority there is", where,
+                                         first ? "first" : "last"),
+                             "choose one with --priority");
+    return edge;
+}
+
+/// Removes a clsact qdisc of our own that nobody has a filter in. `point_root` is the interface's
+/// directory.
+Result<> tidy_clsact(const bpf::PinDir& point_root, std::uint32_t ifindex, std::string_view name,
+                     std::vector<std::string>& notes) {
+    const std::string mark = clsact_mark(ifindex);
+    if (!point_root.has(mark))
+        return {};
+    std::size_t filters = 0;
+    for (const bool egress : {false, true})
+        filters += NETCTL_TRY(sys::list_clsact_filters(ifindex, egress)).size();
+    const bool other_direction = datapath::is_pinned(point_root.sub("ingress")) ||
+                                 datapath::is_pinned(point_root.sub("egress"));
+    if (filters == 0)
+        NETCTL_TRY(bpf::destroy_clsact(ifindex));
+    else if (!other_direction)
+        notes.push_back(fmt::format("the qdisc clsact of {} is left in place: others have filters "
+                                    "in it",
+                                    name));
+    if (filters == 0 || !other_direction)
+        NETCTL_TRY(point_root.sub(mark).remove_all());
+    return {};
+}
+
+/// Attaches a filter and pins its program. With an error, all is as it was.
+Result<> attach_clsact(const bpf::PinDir& dir, const bpf::PinDir& point_root,
+                       const sys::Interface& interface, const nc_point& point,
+                       const bpf::Program& program) {
+    const bpf::PinDir mark = point_root.sub(clsact_mark(interface.index));
+    const bool marked = mark.exists();
+    std::vector<std::string> ignored;
+    // First the mark, then the qdisc: killed in between, there is a mark too many, not a qdisc.
+    NETCTL_TRY(mark.create());
+    auto made = bpf::create_clsact(interface.index);
+    if ((!made || !*made) && !marked)
+        NETCTL_TRY(mark.remove_all());
+    if (!made)
+        return std::move(made).error().within(interface.name);
+    // First the pin, then the filter: so there is never a filter that no pin leads to.
+    auto status = dir.create();
+    if (status)
+        status = dir.replace("program", program);
+    if (status)
+        status = bpf::attach_filter(datapath::filter_of(point), program);
+    if (status)
+        return {};
+    static_cast<void>(dir.unpin("program"));
+    static_cast<void>(tidy_clsact(point_root, interface.index, interface.name, ignored));
+    return status;
+}
+
+// ---- commits ----
+
+/// Puts the next generation into force, in one step.
+Result<> swap_program(const LivePoint& live, const bpf::PinDir& dir, const bpf::Program& program) {
+    if (live.link)
+        return live.link.update(program);
+    NETCTL_TRY(bpf::replace_filter(datapath::filter_of(live.state.point), program));
+    return dir.replace("program", program);
+}
+
+/// The rules of one direction of an interface.
+class Editor : public datapath::RuleEditor {
+  public:
+    Editor(std::string root, std::string netns, std::string interface, Direction direction)
+        : root_(std::move(root)),
+          netns_(std::move(netns)),
+          interface_(std::move(interface)),
+          direction_(direction) {}
+
+    Result<std::vector<datapath::RuleStatus>> rules() override {
+        const Status status = NETCTL_TRY(Controller(root_, netns_).status(interface_, direction_));
+        return status.rules;
+    }
+
+    Result<datapath::CommitReport> commit(const Edit& edit) override {
+        const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
+        datapath::CommitReport report;
+        const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, report.notes));
+        const bpf::PinDir dir = root.dir()
+                                    .sub("tc")
+                                    .sub(datapath::point_name(netns_, interface_))
+                                    .sub(to_string(direction_));
+        const auto live = NETCTL_TRY(datapath::open_point(dir, Hook::tc));
+        if (!live)
+            return not_attached(interface_, direction_);
+        const std::string where = title(interface_, direction_);
+        if (live->link_info.ifindex == 0)
+            return Error::failed(
+                fmt::format("the classifier of {} is attached no more: its rules cannot be changed "
+                            "until it is attached again",
+                            where),
+                fmt::format("`netctl tc attach {}`; `detach` forgets its rules", where));
+        NETCTL_TRY(check_netns(live->state, interface_, dir));
+        const sys::Interface interface = NETCTL_TRY(sys::find_interface(interface_));
+        PointState state = live->state;
+        NETCTL_TRY(edit(state));
+        NETCTL_TRY(check_rules(rules_of(state), interface, direction_));
+        NETCTL_TRY(choose_rates(state, interface));
+        state.point.generation++;
+        const Loaded loaded = NETCTL_TRY(load(root, state, &*live, false));
+        const bpf::Program& program = loaded.generation.program;
+        NETCTL_TRY(swap_program(*live, dir, program));
+        // From here on the new rules are in force; the rest is tidying up that any writer repeats.
+        NETCTL_TRY(datapath::forget_limits(program, state, Hook::tc));
+        NETCTL_TRY(datapath::publish_pins(dir, program));
+        NETCTL_TRY(root.next_generation());
+        note_rates(state, &live->state, interface, report.notes);
+        report.generation = state.point.generation;
+        report.engine = loaded.generation.engine;
+        report.rules_apart = loaded.generation.rules_apart;
+        report.reason = loaded.generation.reason;
+        report.memory = loaded.generation.memory;
+        return report;
+    }
+
+  private:
+    std::string root_, netns_, interface_;
+    Direction direction_;
+};
+
+/// Pins a link in the place of one whose interface is gone. Killed between its two steps, it leaves
+/// `link~new`, which the next attach takes for what it is.
+Result<> replace_link(const bpf::PinDir& dir, const bpf::Link& link) {
+    NETCTL_TRY(link.pin(dir.path_of("link~new")));
+    return dir.rename("link~new", "link");
+}
+
+Result<> finish_replacement(const bpf::PinDir& dir) {
+    if (!dir.has("link~new"))
+        return {};
+    return dir.rename("link~new", "link");
+}
+
+/// Takes fq off again unless it is kept: an attachment that fails leaves nothing behind.
+class AddedFq {
+  public:
+    AddedFq() = default;
+    AddedFq(const AddedFq&) = delete;
+    AddedFq& operator=(const AddedFq&) = delete;
+    ~AddedFq() {
+        if (ifindex_ != 0)
+            static_cast<void>(sys::remove_root(ifindex_));
+    }
+    void added(std::uint32_t ifindex) { ifindex_ = ifindex; }
+    void keep() { ifindex_ = 0; }
+
+  private:
+    std::uint32_t ifindex_ = 0;
+};
+
+/// Puts fq on the interface. Only where the kernel's default stands: what somebody chose is his.
+Result<> setup_fq(const sys::Interface& interface, AddedFq& fq, std::vector<std::string>& notes) {
+    if (NETCTL_TRY(sys::leaves_through_fq(interface.index)))
+        return {};
+    const sys::Qdisc root = NETCTL_TRY(sys::root_qdisc(interface.index));
+    if (root.handle != 0)
+        return Error::failed(
+            fmt::format("{} has a qdisc of somebody else's: {} {:x}:", interface.name, root.kind,
+                        root.handle >> 16),
+            fmt::format("`tc qdisc replace dev {} root fq` puts fq in its place", interface.name));
+    if (root.kind == "mq")
+        return Error::failed(
+            fmt::format("{} has several queues, and one fq for all of them would slow it down",
+                        interface.name),
+            fmt::format("`sysctl net.core.default_qdisc=fq` and `tc qdisc replace dev {} root mq` "
+                        "put fq into each",
+                        interface.name));
+    auto made = sys::create_fq(interface.index);
+    if (!made) {
+        Error error = std::move(made).error();
+        error.kind = ErrorKind::unsupported;
+        error.hint = "the kernel may lack sch_fq; without it, rates drop what comes too early";
+        return std::move(error).within(interface.name);
+    }
+    fq.added(interface.index);
+    notes.push_back(fmt::format("{} sends through the qdisc fq now; `detach` takes it away again",
+                                interface.name));
+    return {};
+}
+
+} // namespace
+
+std::string to_string(Direction direction) {
+    return direction == Direction::ingress ? "ingress" : "egress";
+}
+
+std::string to_string(Mode mode) {
+    switch (mode) {
+    case Mode::tcx: return "tcx";
+    case Mode::clsact: return "clsact";
+    case Mode::none: break;
+    }
+    return "none";
+}
+
+Result<> check_rules(const std::vector<Rule>& rules, const sys::Interface& interface,
+                     Direction direction) {
+    for (const Rule& rule : rules) {
+        for (const Action& action : rule.actions) {
+            if (action.device.empty())
+                continue;
+            const sys::Interface target = NETCTL_TRY(sys::find_interface(action.device));
+            const auto refuse = [&](const std::string& why, const std::string& hint) -> Error {
+                return Error::failed(fmt::format("{}: {}", to_string(rule), why), hint);
+            };
+            const Direction towards = action.to_ingress ? Direction::ingress : Direction::egress;
+            if (target.index == interface.index && towards == direction)
+                return refuse(fmt::format("the packet would come by here again, without end"),
+                              fmt::format("name another interface than {}", interface.name));
+            if (target.ethernet && !interface.ethernet)
+                return refuse(fmt::format("packets of {} have no Ethernet header, which {} needs",
+                                          interface.name, target.name),
+                              "route them instead");
+        }
+    }
+    return {};
+}
+
+bpf::PinDir Controller::point_dir(const Root& root, const std::string& interface,
+                                  Direction direction) const {
+    return root.dir()
+        .sub("tc")
+        .sub(datapath::point_name(netns_, interface))
+        .sub(to_string(direction));
+}
+
+Result<LivePoint> Controller::open_live(const Root& root, const std::string& interface,
+                                        Direction direction) const {
+    auto live = NETCTL_TRY(datapath::open_point(point_dir(root, interface, direction), Hook::tc));
+    if (!live)
+        return not_attached(interface, direction);
+    return std::move(*live);
+}
+
+Result<AttachReport> Controller::attach(const AttachRequest& request) const {
+    const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
+    AttachReport report;
+    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, report.notes));
+    const sys::Interface interface = NETCTL_TRY(sys::find_interface(request.interface));
+    const std::string where = title(interface.name, request.direction);
+    if (!interface.ethernet && !interface.layer3)
+        return Error::unsupported(
+            fmt::format("{} has link headers that netctl does not know", interface.name),
+            "it knows Ethernet, and devices whose packets begin with the IP header");
+    if (request.setup_fq && request.direction == Direction::ingress)
+        return Error::usage("--setup-fq is about what leaves: it goes with egress");
+    const bpf::PinDir dir = point_dir(root, interface.name, request.direction);
+    const bpf::PinDir point_root =
+        root.dir().sub("tc").sub(datapath::point_name(netns_, interface.name));
+    NETCTL_TRY(finish_replacement(dir));
+    const auto live = NETCTL_TRY(datapath::open_point(dir, Hook::tc));
+    if (live && live->link_info.ifindex != 0) {
+        NETCTL_TRY(check_netns(live->state, interface.name, dir));
+        return Error::failed(
+            fmt::format("netctl's classifier is attached to {} already", where),
+            "`netctl tc rule` changes its rules; detach it first to change its place or default");
+    }
+
+    const auto chain = NETCTL_TRY(bpf::query_tcx(interface.index, request.direction));
+    report.mode = request.mode.value_or(chain ? Mode::tcx : Mode::clsact);
+    if (report.mode == Mode::tcx && !chain)
+        return Error::unsupported("this kernel has no tcx", "--mode clsact works on it");
+    if (report.mode == Mode::tcx && request.priority)
+        return Error::usage("tcx has no priorities",
+                            "--first, --last, --before and --after tell the place; --mode clsact "
+                            "takes a priority");
+    if (report.mode == Mode::clsact && request.place && !request.place->neighbour.empty())
+        return Error::usage("clsact orders filters by priority, not by program",
+                            "use --priority, --first or --last");
+    if (!request.mode && report.mode == Mode::clsact)
+        report.notes.push_back("attached through clsact, since this kernel has no tcx");
+
+    PointState state = live ? live->state : PointState{};
+    nc_point& point = state.point;
+    if (!live) {
+        point.default_verdict = NC_VERDICT_NEXT;
+        point.unparsed_verdict = NC_VERDICT_DROP;
+        point.log_rate = default_log_rate;
+    }
+    point.default_verdict =
+        request.default_verdict.value_or(static_cast<nc_verdict>(point.default_verdict));
+    point.unparsed_verdict =
+        request.unparsed_verdict.value_or(static_cast<nc_verdict>(point.unparsed_verdict));
+    point.log_rate = request.log_rate.value_or(point.log_rate);
+    point.ifindex = interface.index;
+    point.netns_inode = NETCTL_TRY(sys::current_netns_inode());
+    point.mode = static_cast<__u32>(report.mode);
+    point.flags = 0;
+    if (request.direction == Direction::egress)
+        point.flags |= NC_POINT_EGRESS;
+    if (interface.ethernet)
+        point.flags |= NC_POINT_ETHER;
+    point.tc_priority = point.tc_handle = 0;
+    if (report.mode == Mode::clsact) {
+        point.tc_priority = NETCTL_TRY(choose_priority(request, interface));
+        point.tc_handle = filter_handle;
+    }
+    point.generation++;
+    NETCTL_TRY(check_rules(rules_of(state), interface, request.direction));
+    AddedFq fq;
+    if (request.setup_fq)
+        NETCTL_TRY(setup_fq(interface, fq, report.notes));
+    NETCTL_TRY(choose_rates(state, interface));
+
+    const Loaded loaded = NETCTL_TRY(load(root, state, live ? &*live : nullptr, false));
+    const bpf::Program& program = loaded.generation.program;
+    if (report.mode == Mode::tcx) {
+        // The link's pin comes first: with it everything can be found, without it nothing is attached
+        // once this process ends.
+        const bpf::Link link = NETCTL_TRY(attach_tcx(interface, program, request, *chain));
+        NETCTL_TRY(dir.create());
+        NETCTL_TRY(live && live->link ? replace_link(dir, link) : link.pin(dir.path_of("link")));
+        NETCTL_TRY(dir.unpin("program")); // of a point that was attached through clsact
+    } else {
+        NETCTL_TRY(attach_clsact(dir, point_root, interface, point, program));
+        NETCTL_TRY(dir.unpin("link"));
+    }
+    fq.keep();
+    NETCTL_TRY(datapath::publish_pins(dir, program));
+    NETCTL_TRY(root.next_generation());
+    note_rates(state, nullptr, interface, report.notes);
+    report.program_id = NETCTL_TRY(program.info()).id;
+    report.rules = state.rules.size();
+    return report;
+}
+
+Result<DetachReport> Controller::detach(const std::string& interface, Direction direction) const {
+    DetachReport report;
+    std::vector<std::string> ignored;
+    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, ignored));
+    const bpf::PinDir dir = point_dir(root, interface, direction);
+    const bpf::PinDir point_root =
+        root.dir().sub("tc").sub(datapath::point_name(netns_, interface));
+    const auto live = NETCTL_TRY(datapath::open_point(dir, Hook::tc));
+    if (!live) {
+        NETCTL_TRY(dir.remove_all()); // an attach that was killed may have left the directory
+        point_root.remove_if_empty();
+        return not_attached(interface, direction);
+    }
+    const bool attached = live->link_info.ifindex != 0;
+    const std::uint32_t ifindex = live->state.point.ifindex;
+    // A namespace that is gone has taken all of it along.
+    const auto guard = sys::NetnsGuard::enter(netns_);
+    if (attached && !live->link) // so the namespace is there
+        NETCTL_TRY(bpf::detach_filter(datapath::filter_of(live->state.point)));
+    NETCTL_TRY(datapath::remove_pins(dir));
+    NETCTL_TRY(dir.remove_all());
+    // Only where the interface is still the one that we put things on.
+    const bool same_netns =
+        guard && NETCTL_TRY(sys::current_netns_inode()) == live->state.point.netns_inode;
+    if (same_netns) {
+        const auto present = sys::find_interface(interface);
+        if (present && present->index == ifindex) {
+            NETCTL_TRY(tidy_clsact(point_root, ifindex, interface, report.notes));
+            if (direction == Direction::egress &&
+                sys::is_own_fq(NETCTL_TRY(sys::root_qdisc(ifindex))))
+                NETCTL_TRY(sys::remove_root(ifindex));
+        }
+    }
+    if (!datapath::is_pinned(point_root.sub("ingress")) &&
+        !datapath::is_pinned(point_root.sub("egress")))
+        NETCTL_TRY(point_root.remove_all());
+    NETCTL_TRY(root.next_generation());
+    return report;
+}
+
+Result<Status> Controller::read_status(const bpf::PinDir& dir) const {
+    const std::string parent = dir.path().substr(0, dir.path().rfind('/'));
+    const datapath::PointName name = datapath::parse_point_name(bpf::PinDir(parent).name());
+    const Direction direction =
+        dir.name() == to_string(Direction::egress) ? Direction::egress : Direction::ingress;
+    auto live = NETCTL_TRY(datapath::open_point(dir, Hook::tc));
+    if (!live)
+        return not_attached(name.interface, direction);
+    Status status;
+    static_cast<datapath::FilterStatus&>(status) =
+        NETCTL_TRY(datapath::read_status(name, std::move(*live)));
+    status.direction = direction;
+    status.mode = static_cast<Mode>(status.settings.mode);
+    const auto guard = sys::NetnsGuard::enter(name.netns);
+    if (!guard || status.presence != datapath::Presence::attached)
+        return status;
+    const std::uint32_t ifindex = status.settings.ifindex;
+    if (auto chain = NETCTL_TRY(bpf::query_tcx(ifindex, direction))) {
+        status.has_tcx = true;
+        status.chain = std::move(*chain);
+    }
+    const bool egress = direction == Direction::egress;
+    status.filters = NETCTL_TRY(sys::list_clsact_filters(ifindex, egress));
+    if (egress) {
+        status.qdisc = NETCTL_TRY(sys::root_qdisc(ifindex)).kind;
+        status.fq_missing = status.settings.flags & NC_POINT_DEPARTURE &&
+                            !NETCTL_TRY(sys::leaves_through_fq(ifindex));
+    }
+    return status;
+}
+
+Result<Status> Controller::status(const std::string& interface, Direction direction) const {
+    const Root root = NETCTL_TRY(Root::open(root_));
+    return read_status(point_dir(root, interface, direction));
+}
+
+Result<std::vector<Status>> Controller::status_of_all(const std::string& interface) const {
+    const Root root = NETCTL_TRY(Root::open(root_));
+    const std::string wanted =
+        root.dir().path() + "/tc/" + datapath::point_name(netns_, interface) + "/";
+    std::vector<Status> all;
+    for (const bpf::PinDir& dir : datapath::list_points(root, Hook::tc))
+        if (interface.empty() || dir.path().starts_with(wanted))
+            all.push_back(NETCTL_TRY(read_status(dir)));
+    if (!interface.empty() && all.empty())
+        return Error::failed(
+            fmt::format("no tc classifier is attached to {}", interface),
+            fmt::format("attach one with `netctl tc attach {} ingress` or `egress`", interface));
+    return all;
+}
+
+Result<std::unique_ptr<datapath::RuleEditor>> Controller::edit(const std::string& interface,
+                                                               Direction direction) const {
+    return std::unique_ptr<datapath::RuleEditor>(
+        std::make_unique<Editor>(root_, netns_, interface, direction));
+}
+
+Result<bool> Controller::has_ether(const std::string& interface, Direction direction) const {
+    const Root root = NETCTL_TRY(Root::open(root_));
+    const LivePoint live = NETCTL_TRY(open_live(root, interface, direction));
+    return (live.state.point.flags & NC_POINT_ETHER) != 0;
+}
+
+Result<> Controller::follow_log(const std::string& interface, Direction direction,
+                                const datapath::HandleEvent& handle,
+                                const std::function<bool()>& idle) const {
+    const Root root = NETCTL_TRY(Root::open(root_));
+    const LivePoint live = NETCTL_TRY(open_live(root, interface, direction));
+    return datapath::follow_log(point_dir(root, interface, direction), live,
+                                title(interface, direction), handle, idle);
+}
+
+Result<> Controller::simulate(const std::string& interface, Direction direction,
+                              const datapath::NextFrame& next,
+                              const datapath::HandleSimulated& handle) const {
+    const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
+    const Root root = NETCTL_TRY(Root::open(root_));
+    LivePoint live = NETCTL_TRY(open_live(root, interface, direction));
+    const Loaded loaded = NETCTL_TRY(load(root, live.state, &live, true));
+    const bpf::RawMap result = NETCTL_TRY(loaded.skeleton.object().map("result"));
+    return datapath::run_simulation(
+        live.state, result, next,
+        [&](std::span<const std::uint8_t> frame) {
+            return bpf::test_run_skb(loaded.generation.program, frame);
+        },
+        handle);
+}
+
+} // namespace netctl::tc
