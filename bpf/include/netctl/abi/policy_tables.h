@@ -33,7 +33,7 @@ enum nc_policy_input {
 };
 
 /* Pairs of field and set that the rules of a policy may ask about. */
-#define NC_POLICY_SET_USES 24
+#define NC_POLICY_SET_USES 8
 
 /* One word of a row's summary stands for so many rules. */
 #define NC_SUMMARY_RULES 4096
