@@ -181,9 +181,8 @@ Json rule_json(const RuleStatus& status, Hook hook) {
 }
 
 std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& indent, Hook hook) {
-    const bool any_limit = std::any_of(rules.begin(), rules.end(), [](const RuleStatus& status) {
-        return polices(status.rule);
-    });
+    const bool any_limit = std::any_of(
+        rules.begin(), rules.end(), [](const RuleStatus& status) { return polices(status.rule); });
     const CounterNames names = counter_names(hook);
     std::vector<TextTable::Column> columns{{"id", true}, {names.first, true}, {names.second, true}};
     if (any_limit)
