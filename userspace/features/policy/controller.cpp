@@ -1019,7 +1019,7 @@ Result<std::vector<Learnt>> Controller::learn(bool forget) const {
         for (const Prefix& prefix : group.destinations)
             list += (list.empty() ? "" : ", ") + prefix.to_string();
         if (group.destinations.size() > 1)
-            list = "{" + list + "}";
+            list = fmt::format("{{{}}}", list);
         std::string text = fmt::format("dst {} proto {} uid {}", list, proto, uid);
         if (port >= 0)
             text += fmt::format(" dport {}", port);

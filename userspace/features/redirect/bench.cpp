@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <cstdlib>
 #include <poll.h>
@@ -130,7 +131,8 @@ Result<double> measure(const BenchOptions& options, int client_cpu, int server_c
 
 double median(std::vector<double> values, double at = 0.5) {
     std::sort(values.begin(), values.end());
-    return values[static_cast<std::size_t>(at * static_cast<double>(values.size() - 1) + 0.5)];
+    return values[static_cast<std::size_t>(
+        std::lround(at * static_cast<double>(values.size() - 1)))];
 }
 
 Result<BenchReport::Line> measure_line(const BenchOptions& options, Datapath& datapath,

@@ -217,7 +217,8 @@ const std::vector<const char*>& programs_of(ProbePoint point) {
 class CallSession : public Session {
   public:
     static Result<std::unique_ptr<Session>> open(const Request& request, const std::string& root,
-                                                 Emit emit, std::vector<std::string>& notes) {
+                                                 const Emit& emit,
+                                                 std::vector<std::string>& notes) {
         const nc_http_config config = NETCTL_TRY(make_config(request));
         Error first = Error::failed("");
         for (const ProbePoint point : {ProbePoint::tracepoints, ProbePoint::functions}) {
@@ -635,7 +636,7 @@ Result<std::unique_ptr<Session>> Session::open(const Request& request, const std
     switch (request.source) {
     case Source::file: return FileSession::open(request, std::move(emit));
     case Source::socket: return PacketSession::open(request, root, std::move(emit), notes);
-    case Source::syscall: return CallSession::open(request, root, std::move(emit), notes);
+    case Source::syscall: return CallSession::open(request, root, emit, notes);
     case Source::automatic: break;
     }
     if (!request.interface.empty() || !request.write.empty())
