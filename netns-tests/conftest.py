@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from lab import Lab, Netctl
+from lab import GUEST_SHARE, Lab, Netctl
 
 
 def pytest_configure(config):
@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(config, items):
 
     def wanted(item):
         mark = item.get_closest_marker("kernel")
-        if os.environ.get("NETCTL_VM", "all") == "all" or not mark or "mode" not in mark.kwargs:
+        if not GUEST_SHARE or not mark or "mode" not in mark.kwargs:
             return True
         return item.callspec.params["mode"] == mark.kwargs["mode"]
 

@@ -35,6 +35,8 @@ BPFFS = Path("/sys/fs/bpf")
 # How much longer than on a fast machine things may take; set for software emulation.
 PATIENCE = float(os.environ.get("NETCTL_PATIENCE", "1"))
 IN_VM = bool(os.environ.get("NETCTL_VM"))
+# A guest runs a share of the tests, unless it is told to run all.
+GUEST_SHARE = os.environ.get("NETCTL_VM", "all") != "all"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
