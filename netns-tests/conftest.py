@@ -15,13 +15,13 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """`kernel(mode="native")`: what differs between kernels shows in this mode; a guest runs just it."""
+    """`kernel(mode="native")`: what differs between kernels shows with this parameter; a guest runs just it."""
 
     def wanted(item):
         mark = item.get_closest_marker("kernel")
-        if not GUEST_SHARE or not mark or "mode" not in mark.kwargs:
+        if not GUEST_SHARE or not mark:
             return True
-        return item.callspec.params["mode"] == mark.kwargs["mode"]
+        return all(item.callspec.params[name] == value for name, value in mark.kwargs.items())
 
     config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
     items[:] = filter(wanted, items)
