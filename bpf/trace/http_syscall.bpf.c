@@ -377,9 +377,12 @@ static long scan_block(__u32 block, struct search *search)
 	if (start >= SCAN_MAX || start + 4 > search->length)
 		return 1;
 	at = from + start;
-	barrier_var(at); /* the verifier of 6.1 needs the very register that is compared */
+	/* The verifier of 6.1 needs the very register that is compared: before, since a copy of it is
+	 * not bounded with it, and behind, lest what was put on the stack before is used. */
+	barrier_var(at);
 	if (at > PIECE_MAX + SCAN_MAX)
 		return 1;
+	barrier_var(at);
 	bytes = &search->scratch->bytes[at];
 	for (__u32 i = 0; i < SCAN_BLOCK; i += 8) {
 		__u64 here = has_byte(*(__u64 *)(bytes + i), '\r'), behind;
