@@ -45,3 +45,9 @@ def netctl():
 def pair(lab):
     """Two namespaces, `client` and `server`, joined by one veth pair."""
     return lab.pair()
+
+
+@pytest.fixture
+def link(lab):
+    """A client and a server whose packets are on the link as they would be on a wire."""
+    return lab.pair(checksums=False)

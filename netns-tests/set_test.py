@@ -13,11 +13,6 @@ from traffic import IP, UDP, Ether, Filter, IPv6, Wire
 FAMILIES = (4, 6)
 
 
-@pytest.fixture
-def link(lab):
-    return lab.pair(checksums=False)
-
-
 def make(netctl, name, kind, *elements, size=None):
     options = ("--size", size) if size else ()
     netctl("set", "create", name, "--type", kind, *options)

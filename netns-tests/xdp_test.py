@@ -50,12 +50,6 @@ def mode(request):
     return request.param
 
 
-@pytest.fixture
-def link(lab):
-    """A client and a server whose packets are on the link as they would be on a wire."""
-    return lab.pair(checksums=False)
-
-
 @pytest.fixture(scope="session")
 def blaster(tmp_path_factory):
     return Blaster.compile(tmp_path_factory.mktemp("blaster"))

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <ctime>
 #include <map>
 #include <optional>
 
@@ -12,31 +11,13 @@
 #include "classifier/packet.hpp"
 #include "classifier/packet_text.hpp"
 #include "core/json.hpp"
+#include "sys/clock.hpp"
 #include "sys/pcap.hpp"
 #include "sys/stop.hpp"
 
 namespace netctl::datapath {
 
 namespace {
-
-/// What to add to CLOCK_BOOTTIME to get the time of day, in nanoseconds.
-std::int64_t boottime_offset() {
-    const auto nanoseconds = [](clockid_t clock) {
-        timespec time{};
-        clock_gettime(clock, &time);
-        return static_cast<std::int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
-    };
-    return nanoseconds(CLOCK_REALTIME) - nanoseconds(CLOCK_BOOTTIME);
-}
-
-std::string time_text(std::uint64_t time_ns) {
-    const auto seconds = static_cast<time_t>(time_ns / 1'000'000'000);
-    tm parts{};
-    localtime_r(&seconds, &parts);
-    char text[32] = "";
-    std::strftime(text, sizeof text, "%F %T", &parts);
-    return fmt::format("{}.{:06}", text, time_ns % 1'000'000'000 / 1000);
-}
 
 /// The event has the start of the frame only; what the IP header says about its length must still
 /// agree with the frame, so the rest is made up for the parser.
@@ -173,7 +154,7 @@ Result<int> print_log(const Arguments& arguments, Context& context, FrameForm fo
             arguments.get("write"),
             form == FrameForm::ip ? sys::LinkType::raw_ip : sys::LinkType::ethernet));
     const std::uint64_t most = NETCTL_TRY(arguments.number("count", 0, 1, std::uint64_t{1} << 62));
-    const std::int64_t offset = boottime_offset();
+    const std::int64_t offset = sys::boottime_offset();
     std::uint64_t seen = 0;
     Result<> failure;
     const auto handle = [&](const LogEvent& logged) {
@@ -197,7 +178,8 @@ Result<int> print_log(const Arguments& arguments, Context& context, FrameForm fo
              {"reason", to_string(reason)},
              {"generation", event.generation},
              {"packet", classifier::packet_json(packet)}},
-            fmt::format("{} rule {} {}{}: {}", time_text(time), event.rule_id, to_string(verdict),
+            fmt::format("{} rule {} {}{}: {}", sys::time_text(time), event.rule_id,
+                        to_string(verdict),
                         reason == NC_REASON_RULE ? "" : fmt::format(" ({})", to_string(reason)),
                         classifier::packet_text(packet)));
         return reading && ++seen != most;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <arpa/inet.h>
 #include <charconv>
-#include <ctime>
 #include <fstream>
 #include <grp.h>
 #include <iterator>
@@ -17,6 +16,7 @@
 #include "core/rule_keys.hpp"
 #include "datapath/rule_command.hpp"
 #include "features/policy/controller.hpp"
+#include "sys/clock.hpp"
 #include "sys/stop.hpp"
 
 namespace netctl::policy {
@@ -181,25 +181,6 @@ Result<int> status(const Arguments&, Context& context) {
 
 // ---- log ----
 
-/// What to add to CLOCK_BOOTTIME to get the time of day, in nanoseconds.
-std::int64_t boottime_offset() {
-    const auto nanoseconds = [](clockid_t clock) {
-        timespec time{};
-        clock_gettime(clock, &time);
-        return static_cast<std::int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
-    };
-    return nanoseconds(CLOCK_REALTIME) - nanoseconds(CLOCK_BOOTTIME);
-}
-
-std::string time_text(std::uint64_t time_ns) {
-    const auto seconds = static_cast<time_t>(time_ns / 1'000'000'000);
-    tm parts{};
-    localtime_r(&seconds, &parts);
-    char text[32] = "";
-    std::strftime(text, sizeof text, "%F %T", &parts);
-    return fmt::format("{}.{:06}", text, time_ns % 1'000'000'000 / 1000);
-}
-
 std::string protocol_name(std::uint8_t number) {
     for (const NamedRange& name : info(Key::proto).names)
         if (name.low == number && name.prints)
@@ -264,8 +245,8 @@ bool print_event(const Context& context, const LogEvent& logged, std::int64_t of
                                : to_string(reason);
     return context.out.line(
         json, fmt::format(
-                  "{} {}{} by {}{}: {} {} from {} ({}, {}) of {} in {}, {} layer", time_text(time),
-                  event.enforced ? "" : "would ", to_string(verdict), by,
+                  "{} {}{} by {}{}: {} {} from {} ({}, {}) of {} in {}, {} layer",
+                  sys::time_text(time), event.enforced ? "" : "would ", to_string(verdict), by,
                   reason == NC_POLICY_BY_LIMIT ? " (over its limit)" : "",
                   protocol_name(event.proto), destination_text(address, event.proto, event.dport),
                   event.comm, event.tgid, logged.exe, user_name(event.uid),
@@ -275,7 +256,7 @@ bool print_event(const Context& context, const LogEvent& logged, std::int64_t of
 
 Result<int> log(const Arguments& arguments, Context& context) {
     const std::uint64_t most = NETCTL_TRY(arguments.number("count", 0, 1, std::uint64_t{1} << 62));
-    const std::int64_t offset = boottime_offset();
+    const std::int64_t offset = sys::boottime_offset();
     std::uint64_t seen = 0;
     sys::catch_stop_signals();
     NETCTL_TRY(controller(context).read_log(

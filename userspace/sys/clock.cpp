@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "sys/clock.hpp"
+
+#include <ctime>
+
+#include <fmt/format.h>
+
+namespace netctl::sys {
+
+std::int64_t boottime_offset() {
+    const auto nanoseconds = [](clockid_t clock) {
+        timespec time{};
+        clock_gettime(clock, &time);
+        return static_cast<std::int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+    };
+    return nanoseconds(CLOCK_REALTIME) - nanoseconds(CLOCK_BOOTTIME);
+}
+
+std::string time_text(std::uint64_t time_ns) {
+    const auto seconds = static_cast<time_t>(time_ns / 1'000'000'000);
+    tm parts{};
+    localtime_r(&seconds, &parts);
+    char text[32] = "";
+    std::strftime(text, sizeof text, "%F %T", &parts);
+    return fmt::format("{}.{:06}", text, time_ns % 1'000'000'000 / 1000);
+}
+
+} // namespace netctl::sys
