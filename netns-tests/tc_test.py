@@ -29,6 +29,7 @@ from traffic import (
     IPv6,
     IPv6ExtHdrFragment,
     Raw,
+    compile_bpf,
     raw,
 )
 
@@ -62,23 +63,9 @@ def direction(request):
 
 
 @pytest.fixture(scope="session")
-def blaster(tmp_path_factory):
-    return Blaster.compile(tmp_path_factory.mktemp("blaster"))
-
-
-@pytest.fixture(scope="session")
 def foreign_object(tmp_path_factory):
     """Another tool's classifier, which leaves everything to the next."""
-    directory = tmp_path_factory.mktemp("foreign")
-    source, built = directory / "foreign.bpf.c", directory / "foreign.bpf.o"
-    source.write_text(
-        """
-        __attribute__((section("tc"), used)) int foreign(void *ctx) { return -1; }
-        char _license[] __attribute__((section("license"), used)) = "GPL";
-        """
-    )
-    run("clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", built)
-    return built
+    return compile_bpf(tmp_path_factory.mktemp("foreign"), "tc", verdict=-1)
 
 
 class Receivers:

@@ -240,6 +240,19 @@ int main(int argc, char **argv)
 """
 
 
+def compile_bpf(directory, section, verdict):
+    """Another tool's program, which gives every packet the same verdict. Returns the object's path."""
+    source, built = directory / "foreign.bpf.c", directory / "foreign.bpf.o"
+    source.write_text(
+        f"""
+        __attribute__((section("{section}"), used)) int foreign(void *ctx) {{ return {verdict}; }}
+        char _license[] __attribute__((section("license"), used)) = "GPL";
+        """
+    )
+    run("clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", built)
+    return built
+
+
 class Blaster:
     """A flood of UDP, from its making until `stop`."""
 

@@ -38,6 +38,7 @@ from traffic import (
     IPOption_RR,
     Raw,
     Wire,
+    compile_bpf,
     raw,
 )
 
@@ -51,23 +52,9 @@ def mode(request):
 
 
 @pytest.fixture(scope="session")
-def blaster(tmp_path_factory):
-    return Blaster.compile(tmp_path_factory.mktemp("blaster"))
-
-
-@pytest.fixture(scope="session")
 def foreign_object(tmp_path_factory):
     """Another tool's XDP program, which passes everything."""
-    directory = tmp_path_factory.mktemp("foreign")
-    source, built = directory / "foreign.bpf.c", directory / "foreign.bpf.o"
-    source.write_text(
-        """
-        __attribute__((section("xdp"), used)) int foreign(void *ctx) { return 2; }
-        char _license[] __attribute__((section("license"), used)) = "GPL";
-        """
-    )
-    run("clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", built)
-    return built
+    return compile_bpf(tmp_path_factory.mktemp("foreign"), "xdp", verdict=2)
 
 
 @pytest.fixture
