@@ -76,6 +76,7 @@ class Lexer {
 
     Result<std::vector<Token>> run() {
         NETCTL_TRY(check_characters());
+        tokens_.reserve(16);
         while (at_ < text_.size()) {
             const char c = text_[at_];
             if (is_blank(c) || (c == ',' && in_braces_)) {
@@ -98,6 +99,10 @@ class Lexer {
   private:
     Result<> check_characters() const {
         for (std::size_t at = 0; at < text_.size();) {
+            if (text_[at] >= ' ' && text_[at] <= '~') {
+                at++;
+                continue;
+            }
             const std::size_t length = utf8_length(text_, at);
             if (length == 0)
                 return rule_error(text_, {at, at + 1},

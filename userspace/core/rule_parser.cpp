@@ -96,6 +96,7 @@ class Parser {
     // ---- first pass ----
 
     Result<> read_structure() {
+        clauses_.reserve(8);
         while (peek().kind != TokenKind::end) {
             const Token& token = take();
             if (token.kind != TokenKind::word)

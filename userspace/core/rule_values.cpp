@@ -53,6 +53,8 @@ ServicePorts service_ports(const std::string& name) {
 }
 
 std::vector<Range> normalised(std::vector<Range> ranges) {
+    if (ranges.size() <= 1)
+        return ranges;
     std::sort(ranges.begin(), ranges.end());
     std::vector<Range> merged;
     for (const Range& range : ranges) {
@@ -66,6 +68,8 @@ std::vector<Range> normalised(std::vector<Range> ranges) {
 
 /// Sorted by address and then by length, a prefix comes right behind those that cover it.
 std::vector<Prefix> normalised(std::vector<Prefix> prefixes) {
+    if (prefixes.size() <= 1)
+        return prefixes;
     std::sort(prefixes.begin(), prefixes.end());
     std::vector<Prefix> kept;
     for (const Prefix& prefix : prefixes)
@@ -83,6 +87,8 @@ class ValueReader {
         // In the order of the text, so that of several errors the first is shown; values that
         // depend on others come last.
         std::vector<const Clause*> order;
+        order.reserve(clauses.size());
+        rule_.matches.reserve(clauses.size());
         for (const Clause& clause : clauses)
             order.push_back(&clause);
         std::sort(order.begin(), order.end(), [](const Clause* a, const Clause* b) {

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Rules that were added or went since the program was made: at a cost that depends on the fields
+ * that they look at, not on how many they are (bit vectors, one word). Nothing here is a constant of
+ * the program, and all is verified once, in functions of its own.
+ */
+#ifndef NETCTL_LIB_CHANGES_H
+#define NETCTL_LIB_CHANGES_H
+
+#include <netctl/lib/bpf.h>
+
+#include <netctl/abi/changes.h>
+#include <netctl/lib/crossing.h>
+
+/* Whether a < b, without a branch: the verifier would follow each outcome apart (Hacker's Delight,
+ * section 2-12). */
+static __always_inline __u64 nc_is_less(__u64 a, __u64 b)
+{
+	return ((~a & b) | ((~a | b) & (a - b))) >> 63;
+}
+
+/* The rules that hold for a number. */
+__noinline __u64 nc_change_row(const struct nc_change_numbers *numbers, __u64 number)
+{
+	__u64 at = 0, step;
+
+	if (!numbers)
+		return 0;
+#pragma clang loop unroll(full)
+	for (step = NC_CHANGE_STARTS / 2; step; step /= 2) {
+		__u64 next = at + step;
+
+		nc_opaque(next);
+		next &= NC_CHANGE_STARTS - 1;
+		at += step & (nc_is_less(number, numbers->starts[next]) - 1);
+	}
+	nc_opaque(at);
+	return numbers->rows[at & (NC_CHANGE_STARTS - 1)];
+}
+
+/* The rules that hold for an IPv6 address. */
+__noinline __u64 nc_change_row6(const struct nc_change_addresses *addresses, __u64 high, __u64 low)
+{
+	__u64 at = 0, step;
+
+	if (!addresses)
+		return 0;
+#pragma clang loop unroll(full)
+	for (step = NC_CHANGE_STARTS / 2; step; step /= 2) {
+		__u64 next = at + step, less, same;
+
+		nc_opaque(next);
+		next &= NC_CHANGE_STARTS - 1;
+		less = nc_is_less(low, addresses->low[next]);
+		same = nc_is_less(high ^ addresses->high[next], 1);
+		less = nc_is_less(high, addresses->high[next]) | (same & less);
+		at += step & (less - 1);
+	}
+	nc_opaque(at);
+	return addresses->rows[at & (NC_CHANGE_STARTS - 1)];
+}
+
+static __always_inline __u64 nc_change_address(const struct nc_changes *c, __u32 side, __u32 has,
+					       const __be32 *words)
+{
+	if (has & NC_HAS_IPV4)
+		return nc_change_row(&c->numbers[side], bpf_ntohl(words[0]));
+	if (has & NC_HAS_IPV6)
+		return nc_change_row6(&c->addresses[side], nc_half(words), nc_half(words + 2));
+	return c->numbers[side].absent;
+}
+
+#define NC_CHANGE_AND(field, is_there, value)                                                      \
+	do {                                                                                       \
+		if (c->fields & 1u << (field))                                                     \
+			bits &= (is_there) ? nc_change_row(&c->numbers[field], value) :            \
+					     c->numbers[field].absent;                             \
+	} while (0)
+
+/*
+ * What the changes make of `first`, the answer of the program's tables: index into `actions` of the
+ * first rule that matches, or NC_NO_RULE.
+ */
+__noinline __u32 nc_changed(const struct nc_changes *c, const struct nc_packet *p, __u32 first)
+{
+	__u32 has, bit;
+	__u64 bits, word;
+
+	if (!c || !p)
+		return first;
+	if (first < NC_COMPILED_MAX) {
+		word = first / 64;
+		nc_opaque(word);
+		if (c->gone[word & (NC_COMPILED_MAX / 64 - 1)] >> (first & 63) & 1)
+			first = NC_NO_RULE;
+	}
+	has = p->has;
+	bits = c->all;
+	if (c->fields & 1u << NC_FIELD_SRC)
+		bits &= nc_change_address(c, NC_FIELD_SRC, has, p->src);
+	if (c->fields & 1u << NC_FIELD_DST)
+		bits &= nc_change_address(c, NC_FIELD_DST, has, p->dst);
+	NC_CHANGE_AND(NC_FIELD_SPORT, has & NC_HAS_PORTS, p->sport);
+	NC_CHANGE_AND(NC_FIELD_DPORT, has & NC_HAS_PORTS, p->dport);
+	NC_CHANGE_AND(NC_FIELD_PROTO, has & NC_HAS_PROTO, p->proto);
+	NC_CHANGE_AND(NC_FIELD_FLAGS, has & NC_HAS_FLAGS, p->flags);
+	NC_CHANGE_AND(NC_FIELD_ICMP_TYPE, has & NC_HAS_ICMP, p->icmp_type);
+	NC_CHANGE_AND(NC_FIELD_ICMP_CODE, has & NC_HAS_ICMP, p->icmp_code);
+	NC_CHANGE_AND(NC_FIELD_VLAN, has & NC_HAS_VLAN, p->vlan);
+	NC_CHANGE_AND(NC_FIELD_FRAG, has & NC_HAS_PROTO, p->frag);
+	NC_CHANGE_AND(NC_FIELD_DSCP, has & NC_HAS_PROTO, p->dscp);
+	NC_CHANGE_AND(NC_FIELD_LEN, true, p->len);
+	NC_CHANGE_AND(NC_FIELD_ETHER_TYPE, has & NC_HAS_ETHER, p->ether_type);
+	NC_CHANGE_AND(NC_FIELD_ETHER_SRC, has & NC_HAS_ETHER, nc_mac(p->ether_src));
+	NC_CHANGE_AND(NC_FIELD_ETHER_DST, has & NC_HAS_ETHER, nc_mac(p->ether_dst));
+	NC_CHANGE_AND(NC_FIELD_MARK, true, p->mark);
+	if (!bits)
+		return first;
+	bit = nc_lowest_bit(bits) & (NC_CHANGES - 1);
+	return c->before[bit] <= first ? c->action[bit] : first;
+}
+
+#endif
