@@ -8,6 +8,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <numeric>
 #include <variant>
 #include <vector>
 
@@ -32,28 +33,50 @@ bool is_call(const bpf_insn& insn) {
     return insn.code == (BPF_JMP | BPF_CALL);
 }
 
+bool is_plain_jump(const bpf_insn& insn) {
+    return is_jump_class(insn) && BPF_OP(insn.code) == BPF_JA;
+}
+
+bool is_exit(const bpf_insn& insn) {
+    return insn.code == (BPF_JMP | BPF_EXIT);
+}
+
+bool is_nothing(const bpf_insn& insn) {
+    return insn.code == (BPF_JMP | BPF_JA) && insn.off == 0;
+}
+
+/// By how far an instruction refers to another one: where it jumps to, or the function that it calls or
+/// takes the address of. From the instruction behind it.
+std::optional<std::int64_t> reference(const bpf_insn& insn) {
+    if (is_wide_load(insn))
+        return insn.src_reg == BPF_PSEUDO_FUNC ? std::optional<std::int64_t>(insn.imm)
+                                               : std::nullopt;
+    if (is_call(insn))
+        return insn.src_reg == BPF_PSEUDO_CALL ? std::optional<std::int64_t>(insn.imm)
+                                               : std::nullopt;
+    if (!is_jump_class(insn) || is_exit(insn))
+        return {};
+    return insn.code == (BPF_JMP32 | BPF_JA) ? insn.imm : insn.off;
+}
+
+void refer(bpf_insn& insn, std::int64_t distance) {
+    if (is_wide_load(insn) || is_call(insn) || insn.code == (BPF_JMP32 | BPF_JA))
+        insn.imm = static_cast<__s32>(distance);
+    else
+        insn.off = static_cast<__s16>(distance);
+}
+
 /// Where control may come from elsewhere: nothing is known about registers there.
 std::vector<bool> jump_targets(std::span<const bpf_insn> insns) {
     std::vector<bool> targets(insns.size() + 1);
-    auto mark = [&](std::size_t from, std::int64_t distance) {
-        std::int64_t to = static_cast<std::int64_t>(from) + 1 + distance;
-        if (to >= 0 && to < static_cast<std::int64_t>(targets.size()))
-            targets[static_cast<std::size_t>(to)] = true;
-    };
     for (std::size_t i = 0; i < insns.size(); ++i) {
-        const bpf_insn& insn = insns[i];
-        if (is_wide_load(insn)) {
-            if (insn.src_reg == BPF_PSEUDO_FUNC)
-                mark(i, insn.imm);
-            ++i;
-        } else if (is_call(insn)) {
-            if (insn.src_reg == BPF_PSEUDO_CALL)
-                mark(i, insn.imm);
-        } else if (insn.code == (BPF_JMP32 | BPF_JA)) {
-            mark(i, insn.imm);
-        } else if (is_jump_class(insn) && BPF_OP(insn.code) != BPF_EXIT) {
-            mark(i, insn.off);
+        if (const auto distance = reference(insns[i])) {
+            std::int64_t to = static_cast<std::int64_t>(i) + 1 + *distance;
+            if (to >= 0 && to < static_cast<std::int64_t>(targets.size()))
+                targets[static_cast<std::size_t>(to)] = true;
         }
+        if (is_wide_load(insns[i]))
+            ++i;
     }
     return targets;
 }
@@ -115,6 +138,31 @@ std::optional<std::uint64_t> compute(unsigned op, std::uint64_t a, std::uint64_t
     }
 }
 
+/// Whether a conditional jump on `a` and `b` is taken.
+std::optional<bool> is_taken(unsigned op, bool narrow, std::uint64_t a, std::uint64_t b) {
+    if (narrow) {
+        a &= 0xffffffff;
+        b &= 0xffffffff;
+    }
+    const auto as_signed = [&](std::uint64_t x) {
+        return narrow ? std::int64_t{static_cast<std::int32_t>(x)} : static_cast<std::int64_t>(x);
+    };
+    switch (op) {
+    case BPF_JEQ: return a == b;
+    case BPF_JNE: return a != b;
+    case BPF_JGT: return a > b;
+    case BPF_JGE: return a >= b;
+    case BPF_JLT: return a < b;
+    case BPF_JLE: return a <= b;
+    case BPF_JSET: return (a & b) != 0;
+    case BPF_JSGT: return as_signed(a) > as_signed(b);
+    case BPF_JSGE: return as_signed(a) >= as_signed(b);
+    case BPF_JSLT: return as_signed(a) < as_signed(b);
+    case BPF_JSLE: return as_signed(a) <= as_signed(b);
+    default: return {};
+    }
+}
+
 /// Follows constants from load to use, within straight code.
 class Folding {
   public:
@@ -154,11 +202,11 @@ class Folding {
         case BPF_ST: break;
         case BPF_JMP:
         case BPF_JMP32:
-            // Branches are left to the verifier: it refuses programs with unreachable code, and
-            // takes out itself what it finds to be never taken.
             if (is_call(insn))
                 for (unsigned reg = 0; reg <= 5; ++reg)
                     known_[reg] = {};
+            else
+                fold_branch(insn);
             break;
         default: known_.fill({}); break;
         }
@@ -174,6 +222,21 @@ class Folding {
             return;
         insn = move(insn.dst_reg, static_cast<std::uint32_t>(*value));
         known_[insn.dst_reg] = *value;
+    }
+
+    void fold_branch(bpf_insn& insn) const {
+        auto* left = std::get_if<std::uint64_t>(&known_[insn.dst_reg]);
+        const std::optional<std::uint64_t> right = operand(insn);
+        if (!left || !right || is_plain_jump(insn) || is_exit(insn))
+            return;
+        const auto taken =
+            is_taken(BPF_OP(insn.code), BPF_CLASS(insn.code) == BPF_JMP32, *left, *right);
+        if (!taken)
+            return;
+        const __s16 off = insn.off;
+        insn = nothing();
+        if (*taken)
+            insn.off = off;
     }
 
     /// The second operand of an instruction, as far as it is known: sign-extended as the kernel does.
@@ -269,7 +332,7 @@ bool is_unused(std::span<const bpf_insn> insns, const std::vector<bool>& targets
                 return false;
             continue;
         }
-        if (insn.code == (BPF_JMP | BPF_JA) && insn.off == 0)
+        if (is_nothing(insn))
             continue;
         if (reads(insn, reg))
             return false;
@@ -295,10 +358,40 @@ void drop_unused(std::span<bpf_insn> insns, const std::vector<bool>& targets,
     }
 }
 
+/// Which instructions are ever reached; nothing if the program is not as it should be.
+std::optional<std::vector<bool>> reached(std::span<const bpf_insn> insns) {
+    std::vector<bool> out(insns.size());
+    std::vector<std::size_t> open{0};
+    while (!open.empty()) {
+        std::size_t i = open.back();
+        open.pop_back();
+        for (;;) { // on along straight code
+            if (i >= insns.size())
+                return {};
+            if (out[i])
+                break;
+            out[i] = true;
+            const bpf_insn& insn = insns[i];
+            if (const auto distance = reference(insn)) {
+                const std::int64_t to = static_cast<std::int64_t>(i) + 1 + *distance;
+                if (to < 0)
+                    return {};
+                open.push_back(static_cast<std::size_t>(to));
+            }
+            if (is_exit(insn) || is_plain_jump(insn))
+                break;
+            if (is_wide_load(insn) && ++i < insns.size())
+                out[i] = true;
+            ++i;
+        }
+    }
+    return out;
+}
+
 /// Reads maps that neither the program nor anybody else can write any more.
 class FrozenMaps {
   public:
-    std::optional<std::span<const std::byte>> operator()(int fd) {
+    std::optional<std::span<const std::byte>> operator()(int fd) const {
         auto [at, fresh] = contents_.try_emplace(fd);
         std::optional<std::vector<std::byte>>& content = at->second;
         bpf_map_info info{};
@@ -316,16 +409,53 @@ class FrozenMaps {
     }
 
   private:
-    std::map<int, std::optional<std::vector<std::byte>>> contents_;
+    mutable std::map<int, std::optional<std::vector<std::byte>>> contents_; ///< read once each
 };
+
+/// The records that tell which function begins where, after instructions have moved.
+std::vector<std::byte> moved_functions(const bpf_prog_load_opts& options,
+                                       const std::vector<std::int64_t>& moved) {
+    std::vector<std::byte> out;
+    const std::size_t size = options.func_info_rec_size;
+    const auto* record = static_cast<const std::byte*>(options.func_info);
+    for (std::size_t i = 0; i < options.func_info_cnt; ++i, record += size) {
+        bpf_func_info info{};
+        std::memcpy(&info, record, sizeof info);
+        if (info.insn_off >= moved.size() || moved[info.insn_off] < 0)
+            continue;
+        info.insn_off = static_cast<__u32>(moved[info.insn_off]);
+        out.insert(out.end(), record, record + size);
+        std::memcpy(out.data() + out.size() - size, &info, sizeof info);
+    }
+    return out;
+}
 
 /// libbpf calls this when maps exist and the program's references to them are resolved.
 int on_load(bpf_program* program, bpf_prog_load_opts* options, long flags) {
     options->prog_flags |= static_cast<__u32>(flags);
     std::size_t count = bpf_program__insn_cnt(program);
     std::vector<bpf_insn> insns(bpf_program__insns(program), bpf_program__insns(program) + count);
-    specialize(insns, FrozenMaps{});
-    return bpf_program__set_insns(program, insns.data(), count);
+    const FrozenMaps frozen;
+    // With each branch that goes, more is known where it led to.
+    std::vector<std::int64_t> moved(count);
+    std::iota(moved.begin(), moved.end(), 0);
+    for (std::size_t before = count + 1; insns.size() < before;) {
+        before = insns.size();
+        specialize(insns, std::ref(frozen));
+        const std::vector<std::int64_t> step = prune(insns);
+        for (std::int64_t& place : moved)
+            place = place < 0 ? place : step[static_cast<std::size_t>(place)];
+    }
+    // libbpf's own records stay as they are, since it frees them; these live as long as the call.
+    static thread_local std::vector<std::byte> functions;
+    if (options->func_info) {
+        functions = moved_functions(*options, moved);
+        options->func_info = functions.data();
+        options->func_info_cnt = static_cast<__u32>(functions.size() / options->func_info_rec_size);
+    }
+    options->line_info = nullptr; // of the source: for the verifier's log only
+    options->line_info_cnt = 0;
+    return bpf_program__set_insns(program, insns.data(), insns.size());
 }
 
 } // namespace
@@ -334,6 +464,39 @@ void specialize(std::span<bpf_insn> instructions, const ConstantMap& constants) 
     const std::vector<bool> targets = jump_targets(instructions);
     Folding(instructions, targets, constants).run();
     drop_unused(instructions, targets, constants);
+}
+
+std::vector<std::int64_t> prune(std::vector<bpf_insn>& instructions) {
+    std::vector<std::int64_t> moved(instructions.size() + 1);
+    std::iota(moved.begin(), moved.end(), 0);
+    const auto kept = reached(instructions);
+    if (!kept)
+        return moved;
+    const auto stays = [&](std::size_t i) { return (*kept)[i] && !is_nothing(instructions[i]); };
+    std::int64_t next = 0;
+    for (std::size_t i = 0; i < instructions.size(); ++i) {
+        moved[i] = next; // a jump to what goes leads to what is behind it
+        next += stays(i);
+    }
+    moved.back() = next;
+    std::vector<bpf_insn> out;
+    for (std::size_t i = 0; i < instructions.size(); ++i) {
+        if (!stays(i))
+            continue;
+        bpf_insn insn = instructions[i];
+        if (const auto distance = reference(insn)) {
+            const auto to = static_cast<std::size_t>(static_cast<std::int64_t>(i) + 1 + *distance);
+            refer(insn, moved[to] - moved[i] - 1);
+        }
+        out.push_back(insn);
+        if (is_wide_load(insn)) // its second half is no instruction, though it may look like one
+            out.push_back(instructions[++i]);
+    }
+    for (std::size_t i = 0; i < instructions.size(); ++i)
+        if (!(*kept)[i])
+            moved[i] = -1;
+    instructions = std::move(out);
+    return moved;
 }
 
 void specialize_on_load() {

@@ -171,5 +171,79 @@ TEST(Specialize, AddressesThatAreStoredOrPassedStay) {
     }
 }
 
+TEST(Specialize, BranchesOnNumbersAreDecided) {
+    struct Case {
+        int code, constant;
+        bool taken;
+    };
+    // r2 is 0xfffffff0: a great number, and -16 in 32 bits with a sign.
+    for (const Case& test :
+         {Case{BPF_JMP | BPF_JEQ | BPF_K, 5, false}, Case{BPF_JMP | BPF_JNE | BPF_K, 5, true},
+          Case{BPF_JMP | BPF_JGT | BPF_K, 5, true}, Case{BPF_JMP | BPF_JSLT | BPF_K, 5, false},
+          Case{BPF_JMP32 | BPF_JSLT | BPF_K, 5, true}, Case{BPF_JMP | BPF_JGT | BPF_K, -1, false},
+          Case{BPF_JMP32 | BPF_JEQ | BPF_K, -16, true}, Case{BPF_JMP | BPF_JEQ | BPF_K, -16, false},
+          Case{BPF_JMP | BPF_JSET | BPF_K, 8, false},
+          Case{BPF_JMP32 | BPF_JLE | BPF_K, -1, true}}) {
+        std::vector<bpf_insn> program;
+        address(program, 1, constant_map, 0);
+        program.push_back(load(2, 1, 4));
+        program.push_back(insn(test.code, 2, 0, 1, test.constant));
+        program.push_back(insn(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 1));
+        program.push_back(leave);
+        specialize(program, constants);
+        const bpf_insn expected = insn(BPF_JMP | BPF_JA, 0, 0, test.taken ? 1 : 0, 0);
+        EXPECT_TRUE(same(program[3], expected)) << test.code << " " << test.constant;
+    }
+}
+
+TEST(Specialize, BranchesOnWhatIsNotKnownStay) {
+    std::vector<bpf_insn> program;
+    address(program, 1, constant_map, 0);
+    program.push_back(insn(BPF_JMP | BPF_JEQ | BPF_K, 1, 0, 1, 0)); // an address
+    program.push_back(insn(BPF_JMP | BPF_JEQ | BPF_X, 2, 3, 0, 0)); // two registers
+    program.push_back(leave);
+    const std::vector<bpf_insn> before = program;
+    specialize(program, constants);
+    for (std::size_t i = 2; i < program.size(); ++i)
+        EXPECT_TRUE(same(program[i], before[i])) << i;
+}
+
+TEST(Prune, WhatIsNeverReachedGoesAndReferencesFollow) {
+    const bpf_insn one = insn(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 1);
+    std::vector<bpf_insn> program{
+        insn(BPF_JMP | BPF_JEQ | BPF_K, 3, 0, 4, 0),               // 0: to 5
+        insn(BPF_JMP | BPF_JA, 0, 0, 1, 0),                        // 1: to 3
+        insn(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_CALL, 0, 4),        // 2: never; the function at 7
+        no_operation,                                              // 3
+        insn(BPF_LD | BPF_IMM | BPF_DW, 2, BPF_PSEUDO_FUNC, 0, 4), // 4: the function at 9
+        insn(0, 0, 0, 0, 0),                                       // 5: (its second half)
+        leave,                                                     // 6
+        one,   // 7: a function that nothing calls
+        leave, // 8
+        one,   // 9: a function
+        leave, // 10
+    };
+    program[0].off = 5; // to 6
+    const std::vector<std::int64_t> moved = prune(program);
+    ASSERT_EQ(program.size(), 7U);
+    EXPECT_TRUE(same(program[0], insn(BPF_JMP | BPF_JEQ | BPF_K, 3, 0, 3, 0)));
+    EXPECT_EQ(program[1].off, 0); // over nothing any more
+    EXPECT_TRUE(same(program[2], insn(BPF_LD | BPF_IMM | BPF_DW, 2, BPF_PSEUDO_FUNC, 0, 2)));
+    EXPECT_EQ(moved[2], -1);
+    EXPECT_EQ(moved[7], -1);
+    EXPECT_EQ(moved[9], 5);
+    prune(program);
+    EXPECT_EQ(program.size(), 6U);
+    EXPECT_TRUE(same(program[0], insn(BPF_JMP | BPF_JEQ | BPF_K, 3, 0, 2, 0)));
+}
+
+TEST(Prune, ABrokenProgramStaysAsItIs) {
+    std::vector<bpf_insn> program{insn(BPF_JMP | BPF_JA, 0, 0, 7, 0), leave};
+    const std::vector<bpf_insn> before = program;
+    EXPECT_EQ(prune(program)[1], 1);
+    ASSERT_EQ(program.size(), 2U);
+    EXPECT_TRUE(same(program[0], before[0]));
+}
+
 } // namespace
 } // namespace netctl::bpf
