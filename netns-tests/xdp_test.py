@@ -269,6 +269,7 @@ def test_rules_whose_tables_would_explode(netctl, link, tmp_path):
     assert status["engine"] == {
         "name": "crossing",
         "rules_apart": report["rules_apart"],
+        "changes": 0,
         "table_bytes": report["table_bytes"],
     }
     shown = netctl("xdp", "status", name, netns=server.netns).stdout
@@ -291,6 +292,66 @@ def test_rules_whose_tables_would_explode(netctl, link, tmp_path):
 
     netctl("xdp", "rule", "flush", name, netns=server.netns)
     assert filter.status()["engine"]["rules_apart"] == 0
+
+
+@pytest.mark.kernel
+def test_few_changes_to_many_rules(netctl, link):
+    """They take no new program; rules keep their order, ids and counters (I2, I4)."""
+    client, server = link
+    filter = Filter(netctl, server, "--mode", "generic", "--default", "pass")
+    rules = [f"src 10.0.{i >> 8}.{i & 255} proto udp dport {i} drop" for i in range(1000)]
+    rules[500] = f"src {client.ip4} proto udp dport 7 drop"
+    rules[600] = "proto udp dport 7-8 drop comment wider"
+    rules[601] = "proto udp dport 7 pass"
+    filter.replace(*rules)
+    program = filter.status()["program_id"]
+
+    def unchanged(changes):
+        status = filter.status()
+        assert (status["program_id"], status["engine"]["changes"]) == (program, changes)
+        assert status["generation"] == generation
+        return [rule["id"] for rule in status["rules"]]
+
+    generation = filter.status()["generation"]
+    with Wire(client, server) as wire:
+
+        def ports(**passes):
+            packets = [udp(client, server, 4, int(port[1:])) for port in passes]
+            assert wire.deliver(packets, list(passes.values()))[0] == list(passes.values())
+
+        ports(p7=False, p8=False, p9=True)
+        last = filter.add(f"src {client.ip4} proto udp dport 9 drop")
+        generation += 1
+        assert unchanged(1) == [*range(1, 1001), last]
+        ports(p7=False, p9=False)
+
+        # What was behind a rule that goes comes to the fore, and nothing else.
+        filter("rule delete", "501")
+        generation += 1
+        assert unchanged(2) == [*range(1, 501), *range(502, 1001), last]
+        ports(p7=False, p8=False, p9=False)
+        filter("rule delete", "601")
+        generation += 1
+        ports(p7=True, p8=True)
+
+        first = filter("rule insert", "proto udp dport 8 drop")["id"]
+        before = filter("rule insert", "--before", "602", "proto udp dport 7 drop log")["id"]
+        assert filter.status()["program_id"] != program  # the old one has no code for the log
+        program = filter.status()["program_id"]
+        generation += 2
+        ids = [first, *range(1, 501), *range(502, 601), before, *range(602, 1001), last]
+        assert unchanged(0) == ids
+        ports(p7=False, p8=False, p9=False)
+        filter("rule delete", str(first), "3")
+        generation += 1
+        assert unchanged(1) == [i for i in ids if i not in (first, 3)]
+        ports(p8=True)
+        assert filter.fails("rule delete", "3").startswith("netctl: there is no rule with id 3")
+
+    counts = {i: count for i, count in filter.packets().items() if count and i in ids}
+    assert counts == {602: 1, last: 3, before: 1}
+    shown = netctl("xdp", "status", filter.name, netns=filter.netns).stdout
+    assert "engine crossing and 1 change," in shown
 
 
 def test_default_drop_with_established_traffic(lab, netctl, pair, mode):
@@ -816,7 +877,7 @@ def test_root_of_another_version(netctl, link):
         "value", 99, *value[1:])  # fmt: skip
     for words in (("attach",), ("status",), ("rule add", "dport 8 drop"), ("detach",)):
         message = filter.fails(*words)
-        assert "has ABI version 99, this netctl speaks version 1" in message
+        assert "has ABI version 99, this netctl speaks version 2" in message
     assert "ABI version 99" in netctl.fails("set", "create", "s", "--type", "port")
     with Wire(client, server) as wire:  # and it keeps working
         packets, expected = [udp(client, server, 4, 7), udp(client, server, 4, 8)], [False, True]

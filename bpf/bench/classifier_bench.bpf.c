@@ -6,6 +6,7 @@
 #include <netctl/lib/ctx_xdp.h>
 
 #include <netctl/abi/bench.h>
+#include <netctl/lib/changes.h>
 #include <netctl/lib/classify.h>
 #include <netctl/lib/parse.h>
 
@@ -15,12 +16,17 @@ struct nc_packet packets[NC_BENCH_PACKETS] SEC(".data.packets");
 __u64 set_bits[NC_BENCH_PACKETS] SEC(".data.set_bits");
 __u32 positions[NC_BENCH_PACKETS] SEC(".data.positions");
 __u32 packet_count SEC(".data.count");
+/* Applied to the answers if there are any. */
+struct nc_changes block SEC(".data.block");
+__u32 has_changes SEC(".data.has_changes");
 
 static long classify_one(__u32 i, void *unused)
 {
 	if (i >= NC_BENCH_PACKETS)
 		return 1;
 	positions[i] = nc_classify(&packets[i], set_bits[i]);
+	if (has_changes && positions[i] != NC_CLASSIFY_ERROR)
+		positions[i] = nc_changed(&block, &packets[i], positions[i]);
 	return 0;
 }
 

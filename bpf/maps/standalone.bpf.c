@@ -31,6 +31,9 @@ struct nc_map_port set_ports SEC(".maps");
 /* One chunk of a point's `counters`. */
 struct nc_map_counters counter_chunk SEC(".maps");
 
+/* What hangs in a point's `changes`. */
+struct nc_map_changes change_block SEC(".maps");
+
 /* Of the connect policy: tables and texts of a generation, one chunk of its `counters`. */
 struct nc_map_segment policy_segment SEC(".maps");
 struct nc_map_texts policy_texts SEC(".maps");

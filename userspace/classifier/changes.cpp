@@ -66,8 +66,7 @@ template <class T> bool any_meet(const std::vector<T>& a, const std::vector<T>& 
 
 template <class T> bool all_within(const std::vector<T>& inner, const std::vector<T>& outer) {
     return std::all_of(inner.begin(), inner.end(), [&](const T& x) {
-        return std::any_of(outer.begin(), outer.end(),
-                           [&](const T& y) { return is_within(x, y); });
+        return std::any_of(outer.begin(), outer.end(), [&](const T& y) { return is_within(x, y); });
     });
 }
 
@@ -220,10 +219,9 @@ Result<> add_masked(std::vector<std::uint64_t>& starts, Masked masked, unsigned 
 bool holds_number(const Match& match, std::uint64_t number) {
     if (match.masked)
         return ((number & match.masked->mask) == match.masked->value) != match.negated;
-    return std::any_of(match.ranges.begin(), match.ranges.end(),
-                       [&](const Range& range) {
-                           return range.low <= number && number <= range.high;
-                       }) != match.negated;
+    return std::any_of(match.ranges.begin(), match.ranges.end(), [&](const Range& range) {
+               return range.low <= number && number <= range.high;
+           }) != match.negated;
 }
 
 Result<> fill_numbers(nc_change_numbers& out, const Matches& matches, Key key) {

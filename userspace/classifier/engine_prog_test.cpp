@@ -5,12 +5,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
-#include <fstream>
-#include <sstream>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "classifier/changes.hpp"
 #include "classifier/crossing.hpp"
 #include "classifier/engine.hpp"
 #include "classifier/linear.hpp"
@@ -156,6 +159,158 @@ TEST(EngineProg, LinearFormMatchesLikeTheReference) {
         if (HasFailure())
             return;
     }
+}
+
+/// A list of rules that is edited, and a program that was made of what it once was.
+class EditedList {
+  public:
+    struct Item {
+        std::shared_ptr<const Rule> rule;
+        std::uint32_t compiled;
+    };
+
+    EditedList(RuleFuzz& fuzz, std::vector<Rule> rules) : fuzz_(fuzz) {
+        for (Rule& rule : rules)
+            list_.push_back({std::make_shared<const Rule>(std::move(rule)), not_compiled});
+    }
+
+    /// Makes the program anew, of the present list.
+    void fold() {
+        compiled_.clear();
+        std::vector<Rule> rules;
+        for (std::uint32_t i = 0; i < list_.size(); ++i) {
+            list_[i].compiled = i;
+            compiled_.push_back(list_[i].rule);
+            rules.push_back(*list_[i].rule);
+        }
+        Result<Compiled> compiled = compile(rules);
+        ASSERT_TRUE(compiled) << compiled.error().what;
+        uses_ = compiled->set_uses;
+        run_.reset();
+        Result<ClassifierRun> run = ClassifierRun::load(*compiled, ClassifierRun::Use::classify);
+        ASSERT_TRUE(run) << run.error().what;
+        run_.emplace(std::move(*run));
+    }
+
+    /// Deletes, moves, or adds a rule at any place.
+    void edit(std::mt19937_64& random, RuleStyle style) {
+        const std::size_t kind = random() % 4;
+        if (kind >= 2 || list_.empty()) {
+            insert(random() % (list_.size() + 1),
+                   {std::make_shared<const Rule>(fuzz_.rules(style, 1).front()), not_compiled});
+            return;
+        }
+        const auto place = list_.begin() + static_cast<std::ptrdiff_t>(random() % list_.size());
+        Item item = *place;
+        list_.erase(place);
+        if (kind == 1)
+            insert(random() % (list_.size() + 1), std::move(item));
+    }
+
+    /// Compares changes to the program with the reference; false if the list is to be folded.
+    bool check(std::size_t packets, const std::string& what) {
+        std::vector<const Rule*> compiled;
+        for (const auto& rule : compiled_)
+            compiled.push_back(rule.get());
+        std::vector<ListedRule> listed;
+        std::vector<Rule> rules;
+        for (const Item& item : list_) {
+            listed.push_back({item.rule.get(), item.compiled});
+            rules.push_back(*item.rule);
+        }
+        Result<Changes> changes = compile_changes(compiled, listed);
+        if (!changes) {
+            EXPECT_EQ(changes.error().kind, ErrorKind::usage);
+            return false;
+        }
+        std::map<std::uint32_t, std::uint32_t> positions{{NC_NO_RULE, NC_NO_RULE}};
+        for (std::uint32_t i = 0; i < list_.size(); ++i)
+            if (list_[i].compiled != not_compiled)
+                positions[list_[i].compiled] = i;
+        for (std::uint32_t bit = 0; bit < changes->rules.size(); ++bit)
+            if (changes->block->action[bit] == not_compiled) {
+                changes->block->action[bit] = static_cast<std::uint32_t>(compiled.size()) + bit;
+                positions[changes->block->action[bit]] = changes->rules[bit];
+            }
+        run_->set_changes(changes->block.get());
+        const std::vector<nc_packet> near = packets_near(fuzz_, rules, packets);
+        std::vector<std::uint64_t> set_bits;
+        for (const nc_packet& packet : near)
+            set_bits.push_back(RuleFuzz::set_bits(uses_, packet));
+        Result<std::vector<std::uint32_t>> found = run_->classify(near, set_bits);
+        if (!found) {
+            ADD_FAILURE() << found.error().what;
+            return true;
+        }
+        const SetOracle sets = RuleFuzz::sets();
+        for (std::size_t i = 0; i < near.size(); ++i) {
+            const std::optional<std::size_t> first = first_match(rules, near[i], sets);
+            const std::uint32_t expected = first ? static_cast<std::uint32_t>(*first) : NC_NO_RULE;
+            const auto position = positions.find((*found)[i]);
+            if (position != positions.end() && position->second == expected)
+                continue;
+            ADD_FAILURE() << fmt::format("{}: action {} instead of rule {}", what, (*found)[i],
+                                         static_cast<std::int32_t>(expected));
+            return true;
+        }
+        return true;
+    }
+
+    const std::vector<Item>& items() const { return list_; }
+    void restore(std::vector<Item> items) { list_ = std::move(items); }
+
+  private:
+    void insert(std::size_t place, Item item) {
+        list_.insert(list_.begin() + static_cast<std::ptrdiff_t>(place), std::move(item));
+    }
+
+    RuleFuzz& fuzz_;
+    std::vector<Item> list_;
+    std::vector<std::shared_ptr<const Rule>> compiled_;
+    std::vector<SetUse> uses_;
+    std::optional<ClassifierRun> run_;
+};
+
+/// Edits one after the other, each as changes to a program; it is made anew where they are too many.
+TEST(EngineProg, ChangesMatchLikeTheReference) {
+    const std::uint64_t seed = environment("NETCTL_FUZZ_SEED", 1);
+    std::size_t edits = 0, folds = 0, taken_back = 0;
+    // Where loads take seconds, just enough for this kernel to have run all of the code.
+    const bool brief = environment("NETCTL_FUZZ_CASES", 1 << 20) < 10000;
+    for (int kind = 0; kind < testing::rule_styles + testing::firewall_kinds; ++kind) {
+        if (brief && kind != static_cast<int>(RuleStyle::addresses) &&
+            kind != static_cast<int>(RuleStyle::headers))
+            continue;
+        RuleFuzz fuzz(seed * 131 + static_cast<std::uint64_t>(kind));
+        std::mt19937_64 random(seed * 137 + static_cast<std::uint64_t>(kind));
+        const bool firewall = kind >= testing::rule_styles;
+        const auto style = firewall ? RuleStyle::five_tuple : static_cast<RuleStyle>(kind);
+        EditedList list(
+            fuzz, firewall ? testing::firewall_rules(
+                                 static_cast<testing::FirewallKind>(kind - testing::rule_styles),
+                                 kind % 2 ? Family::ipv4 : Family::ipv6, 300, seed)
+                           : fuzz.rules(style, 60));
+        list.fold();
+        int folds_left = brief ? 0 : 2;
+        for (int i = 0; i < 60 && !HasFailure(); ++i) {
+            const auto before = list.items();
+            list.edit(random, style);
+            if (list.check(512, fmt::format("kind {}, edit {}", kind, i))) {
+                ++edits;
+            } else if (folds_left-- > 0) {
+                ++folds;
+                list.fold();
+                EXPECT_TRUE(list.check(512, fmt::format("kind {}, edit {}, folded", kind, i)));
+            } else { // a load of the program takes its time
+                ++taken_back;
+                list.restore(before);
+            }
+        }
+        if (HasFailure())
+            return;
+    }
+    EXPECT_GT(edits, brief ? 20u : 300u);
+    fmt::print("{} edits as changes, {} folded, {} not done\n", edits, folds, taken_back);
 }
 
 } // namespace

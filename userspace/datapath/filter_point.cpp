@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "datapath/changes.hpp"
 #include "sys/netns.hpp"
 
 namespace netctl::datapath {
@@ -43,6 +44,15 @@ Result<CommitReport> FilterPoint::commit(const Edit& edit) {
     NETCTL_TRY(edit(state));
     NETCTL_TRY(prepare(state));
     state.point.generation++;
+    if (NETCTL_TRY(commit_changes(live, state, hook_))) {
+        NETCTL_TRY(root.next_generation());
+        tell(live.state, state, report.notes);
+        report.generation = state.point.generation;
+        report.engine = state.point.engine == NC_ENGINE_LINEAR ? "linear" : "crossing";
+        report.rules_apart = state.point.rules_apart;
+        report.memory = state.point.table_bytes;
+        return report;
+    }
     const LoadedFilter loaded = NETCTL_TRY(load(root, state, &live, false));
     const Generation& next = loaded.generation;
     NETCTL_TRY(swap(live, pins, next.program));

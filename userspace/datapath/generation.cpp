@@ -11,6 +11,7 @@
 
 #include "bpf/standalone.hpp"
 #include "datapath/sets.hpp"
+#include "netctl/abi/changes.h"
 #include "netctl/abi/classify.h"
 
 namespace netctl::datapath {
@@ -26,20 +27,19 @@ std::vector<std::string> persistent_maps(Hook hook) {
 }
 
 /// Pins beside `link`, by map name.
-constexpr std::array pinned_maps{"point", "rules", "actions", "stats", "counters", "events"};
+constexpr std::array pinned_maps{"point", "rules",    "actions", "changes",
+                                 "stats", "counters", "events"};
+
+constexpr std::uint32_t no_slot = 0xffffffff;
 
 template <class T> std::span<const std::byte> bytes_of(const T& value) {
     return std::as_bytes(std::span(&value, 1));
 }
 
-std::uint32_t wanted_fields(const std::vector<InstalledRule>& rules) {
+std::uint32_t all_wanted(const std::vector<InstalledRule>& rules) {
     std::uint32_t wanted = 0;
-    for (const InstalledRule& installed : rules) {
-        for (const Match& match : installed.rule.matches)
-            wanted |= 1U << static_cast<unsigned>(match.key);
-        if (installed.rule.limit && installed.rule.limit->per_source)
-            wanted |= 1U << NC_FIELD_SRC;
-    }
+    for (const InstalledRule& installed : rules)
+        wanted |= wanted_fields(installed.rule);
     return wanted;
 }
 
@@ -51,6 +51,84 @@ nc_verdict verdict_of(ActionKind kind) {
     case ActionKind::next: return NC_VERDICT_NEXT;
     default: return NC_VERDICT_PASS;
     }
+}
+
+bool has_rate(const Rule& rule) {
+    return std::any_of(rule.actions.begin(), rule.actions.end(),
+                       [](const Action& action) { return action.kind == ActionKind::rate; });
+}
+
+struct OpenedSets {
+    std::vector<nc_set_use> uses;
+    std::vector<Set> sets;
+};
+
+Result<OpenedSets> open_sets(const Root& root, const std::vector<classifier::SetUse>& set_uses) {
+    OpenedSets opened;
+    for (const classifier::SetUse& use : set_uses) {
+        Set set = NETCTL_TRY(open_used_set(root, use));
+        nc_set_use entry{};
+        entry.field = static_cast<__u8>(use.key);
+        entry.type = static_cast<__u8>(set.type());
+        opened.uses.push_back(entry);
+        opened.sets.push_back(std::move(set));
+    }
+    return opened;
+}
+
+Result<> fill_set(const FindMap& find, const std::string& outer_name, const bpf::RawMap& inner,
+                  std::uint32_t index) {
+    const bpf::RawMap outer = NETCTL_TRY(find(outer_name));
+    const int fd = inner.fd();
+    return outer.update(&index, &fd);
+}
+
+Result<> fill_sets(const bpf::Object& object, const OpenedSets& opened) {
+    const FindMap find = [&](const std::string& name) { return object.map(name); };
+    for (std::uint32_t i = 0; i < opened.sets.size(); i++)
+        NETCTL_TRY(place_set(find, opened.sets[i], i));
+    return {};
+}
+
+Result<> set_constants(const bpf::Object& object, const GenerationRequest& request,
+                       const std::vector<nc_set_use>& uses, const std::vector<nc_action>& actions) {
+    std::uint32_t used = 0;
+    for (const nc_action& action : actions)
+        used |= action.flags;
+    const PointState& state = *request.state;
+    const std::array<std::pair<const char*, std::uint32_t>, 6> numbers{{
+        {"actions_used", used},
+        {"wanted", all_wanted(state.rules)},
+        {"default_verdict", state.point.default_verdict},
+        {"unparsed_verdict", state.point.unparsed_verdict},
+        {"simulate", request.simulate ? 1U : 0U},
+        {"n_set_uses", static_cast<std::uint32_t>(uses.size())},
+    }};
+    for (const auto& [name, value] : numbers)
+        NETCTL_TRY(object.set_constant(name, {&value, 1}));
+    if (!uses.empty())
+        NETCTL_TRY(object.set_rodata("set_use", std::as_bytes(std::span(uses))));
+
+    // Up to a second's worth of events may come at once.
+    const std::uint64_t rate = state.point.log_rate;
+    const std::uint64_t interval = rate == 0 ? 0 : std::max<std::uint64_t>(1'000'000'000 / rate, 1);
+    const std::uint64_t burst = rate == 0 ? 0 : interval * (rate - 1);
+    const std::uint64_t generation = state.point.generation;
+    NETCTL_TRY(object.set_rodata("log_interval", bytes_of(interval)));
+    NETCTL_TRY(object.set_rodata("log_burst", bytes_of(burst)));
+    NETCTL_TRY(object.set_rodata("generation", bytes_of(generation)));
+    return {};
+}
+
+} // namespace
+
+std::uint32_t wanted_fields(const Rule& rule) {
+    std::uint32_t wanted = 0;
+    for (const Match& match : rule.matches)
+        wanted |= 1U << static_cast<unsigned>(match.key);
+    if (rule.limit && rule.limit->per_source)
+        wanted |= 1U << NC_FIELD_SRC;
+    return wanted;
 }
 
 Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDevice& resolve) {
@@ -105,101 +183,28 @@ Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDev
     return encoded;
 }
 
-Result<> prepare_limits(const bpf::RawMap& limits, const PointState& state) {
-    constexpr std::uint64_t if_missing = 1; // BPF_NOEXIST: a limit that runs keeps its state
-    for (const InstalledRule& installed : state.rules) {
-        if (!installed.rule.limit || installed.rule.limit->per_source)
-            continue;
-        const nc_limit_key key{installed.rule.id, {}};
-        const nc_limit_state fresh{};
-        const auto status = limits.update(&key, &fresh, if_missing);
+Result<> prepare_state(const FindMap& find, Hook hook, std::span<const InstalledRule> rules) {
+    constexpr std::uint64_t if_missing = 1; // BPF_NOEXIST: what runs keeps its state
+    const auto make = [](const bpf::RawMap& map, const void* key, const void* value) -> Result<> {
+        const auto status = map.update(key, value, if_missing);
         if (!status && status.error().code != EEXIST)
             return Error(status.error());
+        return {};
+    };
+    const bpf::RawMap limits = NETCTL_TRY(find("limits"));
+    const bpf::RawMap rates = hook == Hook::tc ? NETCTL_TRY(find("rates")) : bpf::RawMap();
+    for (const InstalledRule& installed : rules) {
+        const Rule& rule = installed.rule;
+        const nc_limit_key key{rule.id, {}};
+        const nc_limit_state fresh_limit{};
+        const nc_rate_state fresh_rate{};
+        if (rule.limit && !rule.limit->per_source)
+            NETCTL_TRY(make(limits, &key, &fresh_limit));
+        if (hook == Hook::tc && has_rate(rule))
+            NETCTL_TRY(make(rates, &rule.id, &fresh_rate));
     }
     return {};
 }
-
-bool has_rate(const Rule& rule) {
-    return std::any_of(rule.actions.begin(), rule.actions.end(),
-                       [](const Action& action) { return action.kind == ActionKind::rate; });
-}
-
-Result<> prepare_rates(const bpf::RawMap& rates, const PointState& state) {
-    constexpr std::uint64_t if_missing = 1; // BPF_NOEXIST
-    for (const InstalledRule& installed : state.rules) {
-        if (!has_rate(installed.rule))
-            continue;
-        const nc_rate_state fresh{};
-        const auto status = rates.update(&installed.rule.id, &fresh, if_missing);
-        if (!status && status.error().code != EEXIST)
-            return Error(status.error());
-    }
-    return {};
-}
-
-struct OpenedSets {
-    std::vector<nc_set_use> uses;
-    std::vector<Set> sets;
-};
-
-Result<OpenedSets> open_sets(const Root& root, const std::vector<classifier::SetUse>& set_uses) {
-    OpenedSets opened;
-    for (const classifier::SetUse& use : set_uses) {
-        Set set = NETCTL_TRY(open_used_set(root, use));
-        nc_set_use entry{};
-        entry.field = static_cast<__u8>(use.key);
-        entry.type = static_cast<__u8>(set.type());
-        opened.uses.push_back(entry);
-        opened.sets.push_back(std::move(set));
-    }
-    return opened;
-}
-
-Result<> fill_set(const FindMap& find, const std::string& outer_name, const bpf::RawMap& inner,
-                  std::uint32_t index) {
-    const bpf::RawMap outer = NETCTL_TRY(find(outer_name));
-    const int fd = inner.fd();
-    return outer.update(&index, &fd);
-}
-
-Result<> fill_sets(const bpf::Object& object, const OpenedSets& opened) {
-    const FindMap find = [&](const std::string& name) { return object.map(name); };
-    for (std::uint32_t i = 0; i < opened.sets.size(); i++)
-        NETCTL_TRY(place_set(find, opened.sets[i], i));
-    return {};
-}
-
-Result<> set_constants(const bpf::Object& object, const GenerationRequest& request,
-                       const std::vector<nc_set_use>& uses, const std::vector<nc_action>& actions) {
-    std::uint32_t used = 0;
-    for (const nc_action& action : actions)
-        used |= action.flags;
-    const PointState& state = *request.state;
-    const std::array<std::pair<const char*, std::uint32_t>, 6> numbers{{
-        {"actions_used", used},
-        {"wanted", wanted_fields(state.rules)},
-        {"default_verdict", state.point.default_verdict},
-        {"unparsed_verdict", state.point.unparsed_verdict},
-        {"simulate", request.simulate ? 1U : 0U},
-        {"n_set_uses", static_cast<std::uint32_t>(uses.size())},
-    }};
-    for (const auto& [name, value] : numbers)
-        NETCTL_TRY(object.set_constant(name, {&value, 1}));
-    if (!uses.empty())
-        NETCTL_TRY(object.set_rodata("set_use", std::as_bytes(std::span(uses))));
-
-    // Up to a second's worth of events may come at once.
-    const std::uint64_t rate = state.point.log_rate;
-    const std::uint64_t interval = rate == 0 ? 0 : std::max<std::uint64_t>(1'000'000'000 / rate, 1);
-    const std::uint64_t burst = rate == 0 ? 0 : interval * (rate - 1);
-    const std::uint64_t generation = state.point.generation;
-    NETCTL_TRY(object.set_rodata("log_interval", bytes_of(interval)));
-    NETCTL_TRY(object.set_rodata("log_burst", bytes_of(burst)));
-    NETCTL_TRY(object.set_rodata("generation", bytes_of(generation)));
-    return {};
-}
-
-} // namespace
 
 Result<Set> open_used_set(const Root& root, const classifier::SetUse& use) {
     Set set = NETCTL_TRY(Set::open(root, use.set));
@@ -222,18 +227,22 @@ Result<> place_set(const FindMap& find, const Set& set, std::uint32_t index) {
 }
 
 void assign_slots(std::vector<InstalledRule>& rules, const std::vector<InstalledRule>* previous) {
-    constexpr std::uint32_t none = 0xffffffff;
-    std::set<std::uint32_t> used;
-    for (const InstalledRule& installed : rules)
-        used.insert(installed.slot);
+    std::vector<bool> used;
+    const auto mark = [&](const InstalledRule& installed) {
+        if (installed.slot >= NC_COUNTER_CHUNK * NC_COUNTER_CHUNKS)
+            return; // none yet
+        if (used.size() <= installed.slot)
+            used.resize(std::size_t{installed.slot} + 1);
+        used[installed.slot] = true;
+    };
+    std::for_each(rules.begin(), rules.end(), mark);
     if (previous)
-        for (const InstalledRule& installed : *previous)
-            used.insert(installed.slot);
+        std::for_each(previous->begin(), previous->end(), mark);
     std::uint32_t candidate = 0;
     for (InstalledRule& installed : rules) {
-        if (installed.slot != none)
+        if (installed.slot != no_slot)
             continue;
-        while (used.contains(candidate))
+        while (candidate < used.size() && used[candidate])
             candidate++;
         installed.slot = candidate++;
     }
@@ -241,10 +250,11 @@ void assign_slots(std::vector<InstalledRule>& rules, const std::vector<Installed
 
 Result<> prepare_counters(const bpf::RawMap& counters, const std::vector<InstalledRule>& rules,
                           const std::vector<InstalledRule>* previous, const CounterKind& kind) {
-    std::set<std::uint32_t> kept;
+    std::vector<std::uint32_t> kept;
     if (previous)
         for (const InstalledRule& installed : *previous)
-            kept.insert(installed.slot);
+            kept.push_back(installed.slot);
+    std::sort(kept.begin(), kept.end());
     const std::vector<std::byte> zeroes(bpf::possible_cpus() * kind.size);
     std::uint32_t open_chunk = NC_COUNTER_CHUNKS;
     bpf::RawMap chunk;
@@ -270,7 +280,7 @@ Result<> prepare_counters(const bpf::RawMap& counters, const std::vector<Install
             }
             open_chunk = number;
         }
-        if (!fresh && !kept.contains(slot)) {
+        if (!fresh && !std::binary_search(kept.begin(), kept.end(), slot)) {
             const std::uint32_t index = slot % NC_COUNTER_CHUNK;
             NETCTL_TRY(chunk.update(&index, zeroes.data()));
         }
@@ -301,6 +311,7 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     state.point.engine = compiled.engine == "linear" ? NC_ENGINE_LINEAR : NC_ENGINE_CROSSING;
     state.point.rules_apart = static_cast<__u32>(compiled.rules_apart);
     state.point.table_bytes = compiled.memory();
+    state.point.changes = 0;
 
     // Before loading: shapes, constants, and what is taken over.
     for (const classifier::Table& table : compiled.tables)
@@ -311,7 +322,7 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     const auto at_least_one = [](std::size_t count) {
         return static_cast<std::uint32_t>(std::max<std::size_t>(count, 1));
     };
-    NETCTL_TRY(object.set_max_entries("actions", at_least_one(actions.size())));
+    NETCTL_TRY(object.set_max_entries("actions", at_least_one(actions.size() + NC_CHANGE_ACTIONS)));
     NETCTL_TRY(object.set_max_entries("rules", at_least_one(records.size())));
     if (request.previous && !request.simulate)
         for (const std::string& name : persistent_maps(request.hook))
@@ -331,12 +342,8 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     const bpf::RawMap counters = NETCTL_TRY(object.map("counters"));
     NETCTL_TRY(prepare_counters(counters, state.rules, request.simulate ? nullptr : before,
                                 {"counter_chunk", sizeof(nc_counter)}));
-    const bpf::RawMap limits = NETCTL_TRY(object.map("limits"));
-    NETCTL_TRY(prepare_limits(limits, state));
-    if (request.hook == Hook::tc) {
-        const bpf::RawMap rates = NETCTL_TRY(object.map("rates"));
-        NETCTL_TRY(prepare_rates(rates, state));
-    }
+    NETCTL_TRY(prepare_state([&](const std::string& name) { return object.map(name); },
+                             request.hook, state.rules));
 
     Generation generation;
     generation.program = NETCTL_TRY(object.program(request.program));

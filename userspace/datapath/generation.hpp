@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,10 +34,10 @@ struct GenerationRequest {
 
 struct Generation {
     bpf::Program program;
-    std::string engine;          ///< form of the classifier
-    std::size_t rules_apart = 0; ///< as in classifier::Compiled
-    std::string reason;          ///< for these, or for the linear form
-    std::size_t memory = 0;      ///< bytes of its tables
+    std::string engine;             ///< form of the classifier
+    std::size_t rules_apart = 0;    ///< as in classifier::Compiled
+    std::string reason;             ///< for these, or for the linear form
+    std::size_t memory = 0;         ///< bytes of its tables
 };
 
 /// Loads `object`, opened and otherwise untouched, with the rules and settings of the request.
@@ -50,6 +51,15 @@ Result<> publish_pins(const bpf::PinDir& dir, const bpf::Program& program);
 Result<> remove_pins(const bpf::PinDir& dir);
 
 // ---- what other forms of a generation are made of as well ----
+
+using FindMap = std::function<Result<bpf::RawMap>(const std::string& name)>;
+
+/// Bits NC_FIELD_…: what must be parsed for a rule.
+std::uint32_t wanted_fields(const Rule& rule);
+/// A rule's entry in `actions`.
+Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDevice& resolve);
+/// Makes the state that limits and rates need, where there is none yet.
+Result<> prepare_state(const FindMap& find, Hook hook, std::span<const InstalledRule> rules);
 
 /// Gives each rule without a counter slot one that neither the present nor the last list uses: what
 /// is in force must not count into a slot that is being zeroed.
@@ -65,7 +75,6 @@ Result<> prepare_counters(const bpf::RawMap& counters, const std::vector<Install
 
 /// Opens the set that rules ask about; fails if it holds something else than the field.
 Result<Set> open_used_set(const Root& root, const classifier::SetUse& use);
-using FindMap = std::function<Result<bpf::RawMap>(const std::string& name)>;
 /// Puts the maps of a set into the outer maps of lib/sets.h.
 Result<> place_set(const FindMap& find, const Set& set, std::uint32_t index);
 

@@ -3,11 +3,14 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <map>
+#include <memory>
 
 #include <fmt/format.h>
 
+#include "netctl/abi/changes.h"
 #include "sys/netns.hpp"
 
 namespace netctl::datapath {
@@ -54,6 +57,50 @@ Result<std::vector<InstalledRule>> decode_rules(const std::vector<nc_rule_text>&
     return rules;
 }
 
+namespace {
+
+/// Makes the rules as compiled those that are in force.
+Result<> apply_changes(const bpf::RawMap& map, PointState& state, Hook hook) {
+    const auto block = std::make_unique<nc_changes>();
+    const std::uint32_t zero = 0;
+    if (NETCTL_TRY(bpf::map_info(map.fd())).value_size != sizeof *block ||
+        !NETCTL_TRY(map.lookup(&zero, block.get())))
+        return Error::failed("the changes to the program's rules cannot be read",
+                             "they were made by another version of netctl");
+    state.point.generation = block->generation;
+    state.point.next_rule_id = block->next_rule_id;
+    state.point.rules = block->rules;
+    state.point.changes = static_cast<__u32>(std::popcount(block->all));
+    const auto count = std::min<std::size_t>(block->records, NC_CHANGE_TEXTS);
+    std::vector<InstalledRule> changed =
+        NETCTL_TRY(decode_rules({block->texts, block->texts + count}, hook));
+
+    std::vector<InstalledRule> rules;
+    rules.reserve(state.rules.size() + changed.size());
+    auto next = changed.begin();
+    unsigned bit = 0;
+    const auto take_until = [&](std::size_t compiled) {
+        for (; bit < NC_CHANGES && next != changed.end(); bit++) {
+            if (!(block->listed >> bit & 1))
+                continue;
+            if (block->before[bit] > compiled)
+                return;
+            next->action = block->action[bit];
+            rules.push_back(std::move(*next++));
+        }
+    };
+    for (std::size_t i = 0; i < state.rules.size(); i++) {
+        take_until(i);
+        const bool is_gone = block->gone[i / 64] >> i % 64 & 1;
+        (is_gone ? state.gone : rules).push_back(std::move(state.rules[i]));
+    }
+    take_until(state.rules.size());
+    state.rules = std::move(rules);
+    return {};
+}
+
+} // namespace
+
 Result<PointState> read_state(const bpf::Program& program, Hook hook) {
     PointState state;
     const bpf::RawMap point = NETCTL_TRY(program.map("point"));
@@ -67,6 +114,13 @@ Result<PointState> read_state(const bpf::Program& program, Hook hook) {
     std::vector<nc_rule_text> records(state.point.records);
     NETCTL_TRY(texts.read_array(records.data(), sizeof(nc_rule_text), state.point.records));
     state.rules = NETCTL_TRY(decode_rules(records, hook));
+    state.compiled = static_cast<std::uint32_t>(state.rules.size());
+    for (std::uint32_t i = 0; i < state.compiled; i++)
+        state.rules[i].action = i;
+    const bpf::RawMap slot = NETCTL_TRY(program.map("changes"));
+    std::uint32_t id = 0;
+    if (NETCTL_TRY(slot.lookup(&zero, &id)))
+        NETCTL_TRY(apply_changes(NETCTL_TRY(bpf::RawMap::open_id(id)), state, hook));
     return state;
 }
 

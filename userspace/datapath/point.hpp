@@ -20,19 +20,26 @@
 
 namespace netctl::datapath {
 
-/// A rule as it is in force: with its id, and the slot of its counter.
+constexpr std::uint32_t not_installed = 0xffffffff;
+
+/// A rule as it is in force: with its id, the slot of its counter, and where its action is.
 struct InstalledRule {
     Rule rule;
     std::uint32_t slot = 0;
+    std::uint32_t action = not_installed; ///< index in the program's `actions`
 };
 
 /// What a program carries: the point's settings and its rules in order.
 struct PointState {
     nc_point point{};
     std::vector<InstalledRule> rules;
+    /// How many rules the program was made with. Their actions come first, in their order then;
+    /// what was added since has actions behind these.
+    std::uint32_t compiled = 0;
+    std::vector<InstalledRule> gone; ///< of the compiled ones: no longer in their place
 };
 
-/// Reads the state out of a program's maps. `hook` is the language of its rules.
+/// Reads the state out of a program's maps: what it was made with, and the changes since. `hook` is the language of its rules.
 Result<PointState> read_state(const bpf::Program& program, Hook hook);
 
 /// Writes rules as records for the map `rules`.

@@ -158,6 +158,7 @@ bool polices(const Rule& rule) {
 Json engine_json(const nc_point& point) {
     return {{"name", point.engine == NC_ENGINE_LINEAR ? "linear" : "crossing"},
             {"rules_apart", point.rules_apart},
+            {"changes", point.changes},
             {"table_bytes", point.table_bytes}};
 }
 
@@ -165,6 +166,8 @@ std::string engine_text(const nc_point& point) {
     std::string text = point.engine == NC_ENGINE_LINEAR ? "linear" : "crossing";
     if (point.rules_apart > 0)
         text += fmt::format(" with {} of {} rules apart", point.rules_apart, point.rules);
+    if (point.changes > 0)
+        text += fmt::format(" and {} change{}", point.changes, point.changes == 1 ? "" : "s");
     return fmt::format("engine {}, {} KiB of tables", text, (point.table_bytes + 1023) / 1024);
 }
 

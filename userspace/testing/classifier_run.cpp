@@ -72,7 +72,8 @@ struct ClassifierRun::State {
     bpf::Program classify_packets{}, bench_parse{}, bench_classify{};
     SharedArray<nc_packet> packets{};
     SharedArray<std::uint64_t> set_bits{};
-    SharedArray<std::uint32_t> positions{}, count{};
+    SharedArray<std::uint32_t> positions{}, count{}, has_changes{};
+    SharedArray<nc_changes> changes{};
     SharedArray<nc_bench_header> headers{};
     SharedArray<nc_bench_walk> walk{};
 };
@@ -105,6 +106,9 @@ Result<ClassifierRun> ClassifierRun::load(const classifier::Compiled& compiled, 
     state.positions =
         NETCTL_TRY(SharedArray<std::uint32_t>::open(object, ".data.positions", NC_BENCH_PACKETS));
     state.count = NETCTL_TRY(SharedArray<std::uint32_t>::open(object, ".data.count", 1));
+    state.has_changes =
+        NETCTL_TRY(SharedArray<std::uint32_t>::open(object, ".data.has_changes", 1));
+    state.changes = NETCTL_TRY(SharedArray<nc_changes>::open(object, ".data.block", 1));
     state.headers =
         NETCTL_TRY(SharedArray<nc_bench_header>::open(object, ".data.headers", NC_BENCH_HEADERS));
     state.walk = NETCTL_TRY(SharedArray<nc_bench_walk>::open(object, ".data.walk", 1));
@@ -127,6 +131,12 @@ ClassifierRun::classify(std::span<const nc_packet> packets,
                          state_->positions.data() + count);
     }
     return positions;
+}
+
+void ClassifierRun::set_changes(const nc_changes* changes) const {
+    *state_->has_changes.data() = changes != nullptr;
+    if (changes)
+        *state_->changes.data() = *changes;
 }
 
 void ClassifierRun::set_headers(std::span<const nc_bench_header> headers) const {

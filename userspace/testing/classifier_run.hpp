@@ -11,6 +11,7 @@
 
 #include "classifier/engine.hpp"
 #include "netctl/abi/bench.h"
+#include "netctl/abi/changes.h"
 #include "netctl/abi/packet.h"
 
 namespace netctl::testing {
@@ -32,6 +33,9 @@ class ClassifierRun {
     /// `set_bits` are theirs.
     Result<std::vector<std::uint32_t>> classify(std::span<const nc_packet> packets,
                                                 std::span<const std::uint64_t> set_bits) const;
+
+    /// From now on `classify()` tells indexes into `actions`, as `changes` say; null: ends that.
+    void set_changes(const nc_changes* changes) const;
 
     enum class Stage : std::uint8_t { parse, classify };
     /// Headers for `cost()`, at most NC_BENCH_HEADERS: in what they differ from the frame's.

@@ -30,7 +30,8 @@ enum nc_reason {
 	NC_REASON_RATE = 5,	/* tc: over the rate of the rule */
 };
 
-/* ---- map `actions`: array, index = position of the rule in its list ---- */
+/* ---- map `actions`: array, index = position of the rule among those of `rules`; behind them are the
+ * actions of rules in `changes` ---- */
 
 enum nc_action_flags {
 	NC_ACTION_LOG = 1 << 0,
@@ -165,8 +166,10 @@ struct nc_point {
 	/* tc with clsact: where the filter is. */
 	__u32 tc_priority;
 	__u32 tc_handle;
+	__u32 changes; /* 0; netctl counts here what `changes` has */
+	__u32 reserved;
 };
-NC_STATIC_ASSERT(sizeof(struct nc_point) == 80, "nc_point is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_point) == 88, "nc_point is ABI");
 
 /* ---- sets: <root>/sets/NAME/{info,v4,v6,ports} ---- */
 

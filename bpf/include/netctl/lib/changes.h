@@ -11,6 +11,24 @@
 
 #include <netctl/abi/changes.h>
 #include <netctl/lib/crossing.h>
+#include <netctl/lib/templates.h>
+
+/* Empty, or a block that was filled before. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct nc_map_changes);
+} changes SEC(".maps");
+
+/* The block in force, or NULL. */
+static __always_inline const struct nc_changes *nc_changes_in_force(void)
+{
+	__u32 zero = 0;
+	void *slot = bpf_map_lookup_elem(&changes, &zero);
+
+	return unlikely(slot) ? bpf_map_lookup_elem(slot, &zero) : NULL;
+}
 
 /* Whether a < b, without a branch: the verifier would follow each outcome apart (Hacker's Delight,
  * section 2-12). */

@@ -13,6 +13,7 @@
 #endif
 
 #include <netctl/abi/rule.h>
+#include <netctl/lib/changes.h>
 #include <netctl/lib/limit.h>
 
 struct {
@@ -31,6 +32,7 @@ static __u64 log_arrival;
 static __always_inline void nc_log(nc_ctx *ctx, struct nc_stats *stats, __u32 rule_id, __u32 length,
 				   __u32 verdict, __u32 reason)
 {
+	const struct nc_changes *block;
 	struct nc_event *event;
 	__u32 captured = length;
 
@@ -45,7 +47,8 @@ static __always_inline void nc_log(nc_ctx *ctx, struct nc_stats *stats, __u32 ru
 		return;
 	}
 	event->time_ns = bpf_ktime_get_boot_ns();
-	event->generation = generation;
+	block = nc_changes_in_force();
+	event->generation = block ? block->generation : generation;
 	event->rule_id = rule_id;
 	event->ifindex = nc_ctx_ifindex(ctx);
 	event->len = length;

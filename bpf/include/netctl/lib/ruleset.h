@@ -7,7 +7,8 @@
  *   nc_account()  counters, log, statistics; or the `result` of a simulation
  *
  * A commit loads a new program with new constants and tables, and swaps it in. What must outlive it
- * (stats, counters, limits, limit_src, events) is handed to the new program.
+ * (stats, counters, limits, limit_src, events) is handed to the new program. A commit that changes few
+ * of many rules leaves the program and fills the slot of `changes`.
  */
 #ifndef NETCTL_LIB_RULESET_H
 #define NETCTL_LIB_RULESET_H
@@ -19,6 +20,7 @@
 #endif
 
 #include <netctl/abi/rule.h>
+#include <netctl/lib/changes.h>
 #include <netctl/lib/classify.h>
 #include <netctl/lib/limit.h>
 #include <netctl/lib/log.h>
@@ -35,7 +37,7 @@ const volatile __u32 unparsed_verdict = NC_VERDICT_PASS;
 /* Tell in `result` what would happen, and touch nothing else. Limits count as not reached. */
 const volatile __u32 simulate;
 
-/* Index = position of the rule. */
+/* Index = position of the rule, and behind them the actions of `changes`. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -69,7 +71,7 @@ struct {
 struct nc_judgement {
 	struct nc_packet packet;
 	__u64 set_bits;
-	__u32 position; /* of the rule, or NC_NO_RULE */
+	__u32 position; /* of the rule in `actions`, or NC_NO_RULE */
 	__u32 verdict;	/* enum nc_verdict */
 	__u32 reason;	/* enum nc_reason */
 	__u32 unparsed; /* enum nc_unparsed, if that is the reason */
@@ -92,6 +94,19 @@ static __always_inline void nc_clear(struct nc_packet *packet)
 		((word *)packet)[i] = nothing;
 }
 
+/* The first rule that matches, by its index in `actions`. */
+static __always_inline __u32 nc_first_rule(const struct nc_packet *packet, __u64 set_bits)
+{
+	__u32 first = nc_classify(packet, set_bits);
+	const struct nc_changes *block;
+
+	if (simulate)
+		return first;
+	block = nc_changes_in_force();
+	return unlikely(block) && first != NC_CLASSIFY_ERROR ? nc_changed(block, packet, first) :
+							       first;
+}
+
 static __always_inline void nc_judge(nc_ctx *ctx, struct nc_judgement *j)
 {
 	int parsed;
@@ -103,7 +118,7 @@ static __always_inline void nc_judge(nc_ctx *ctx, struct nc_judgement *j)
 		goto unparsed;
 	if (n_set_uses)
 		j->set_bits = nc_set_bits(&j->packet);
-	j->position = nc_classify(&j->packet, j->set_bits);
+	j->position = nc_first_rule(&j->packet, j->set_bits);
 	if (j->position == NC_NO_RULE) {
 		j->verdict = default_verdict;
 		j->reason = NC_REASON_DEFAULT;

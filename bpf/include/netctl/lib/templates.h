@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Maps that filters reach through an outer map: the elements of sets, and chunks of counters. They
+ * Maps that filters reach through an outer map: the elements of sets, chunks of counters, and changes
+ * to rules. They
  * are made one at a time from bpf/maps/standalone.bpf.c. The kernel wants kind, key size, value size
  * and flags to be those of the outer map's template, hence one declaration for both; the number of
  * entries is the maker's choice, but for counters.
@@ -12,6 +13,7 @@
 
 #include <netctl/lib/bpf.h>
 
+#include <netctl/abi/changes.h>
 #include <netctl/abi/rule.h>
 
 NC_BTF(nc_set_host4);
@@ -21,6 +23,7 @@ NC_BTF(nc_set_cidr6);
 NC_BTF(nc_set_port);
 NC_BTF(nc_set_value);
 NC_BTF(nc_counter);
+NC_BTF(nc_changes);
 
 struct nc_map_host4 {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -67,6 +70,13 @@ struct nc_map_counters {
 	__uint(max_entries, NC_COUNTER_CHUNK);
 	__type(key, __u32);
 	__type(value, struct nc_counter);
+};
+
+struct nc_map_changes {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct nc_changes);
 };
 
 #endif
