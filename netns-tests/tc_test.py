@@ -311,6 +311,16 @@ def test_redirect_and_mirror(lab, netctl, link, mode):
     assert status["redirect_failed"] == 1
     assert status["mirror_failed"] == 1
     assert status["verdicts"]["redirect"] == 1
+    # It holds up no other change, and is found again by one once it is back.
+    classifier.add("dport 99 pass")
+    send_udp(client, middle, 4, 7)
+    assert classifier.await_packets(7)["redirect_failed"] == 2
+    assert "eth1" in classifier.fails("rule add", "dport 98 redirect eth1")
+    lab.veth(middle.netns, lab.namespace("anew"), name_a="eth1")
+    classifier.add("dport 97 pass")
+    send_udp(client, middle, 4, 7)
+    status = classifier.await_packets(8)
+    assert (status["redirect_failed"], status["verdicts"]["redirect"]) == (2, 2)
 
 
 def test_redirect_into_ingress(lab, netctl, link):
