@@ -282,6 +282,79 @@ def test_readers_that_do_not_read_delay_disable(redirected):
     until(lambda: redirected.netctl("redirect", "disable", check=False).returncode == 0)
 
 
+# ---- across network namespaces ----
+
+
+@pytest.fixture
+def across(netctl, lab, group, request):
+    """A function that has connections between namespaces talk; `link` makes two of these, always
+    with the same addresses."""
+    made = Redirected(netctl, lab, group)
+    made.enable("--force", "all", *getattr(request, "param", ("--cross-netns",)))
+    netctl("redirect", "rule", "add", "dport", "5000-5001")
+
+    def talk(connections, until):
+        words = (sys.executable, HERE / "redirect_across.py", netctl.binary, netctl.root)
+        return json.loads(group.run(*words, json.dumps(connections), "--until", until).stdout)
+
+    def link():
+        lab.repeat_addresses()
+        return lab.pair()
+
+    talk.link = link
+    yield talk
+    made.joiner.stop()
+    netctl("redirect", "disable")
+
+
+def between(client, server, family=4, **more):
+    return {
+        "client": str(client.netns.path), "server": str(server.netns.path),
+        "to": [server.ip(family), 5000], "listen": 5000, "from": 40000, **more,
+    }  # fmt: skip
+
+
+@pytest.mark.kernel
+def test_two_namespaces(across):
+    """And two more with the same addresses and ports, at the same time: each end finds its own."""
+    first, second = across.link(), across.link()
+    six = {"from": 40006, "listen": 5001, "to": [first[1].ip6, 5001]}
+    answer = across([between(*first), between(*second), between(*first, **six)], "joined=3")
+    states = [(one["state"], one["cross_netns"]) for one in answer["list"]]
+    assert states == [("redirecting", True)] * 3, answer
+    assert all(end["redirected_messages"] > 100 for one in answer["list"] for end in one["ends"])
+    assert not any(answer["status"]["on_tcp"].values()), answer["status"]
+
+
+def test_same_addresses_do_not_make_a_connection(across):
+    """Of two connections with the same addresses one end each is in the cgroup: these never meet."""
+    first, second = across.link(), across.link()
+    answer = across(
+        [between(*first, outside="server"), between(*second, outside="client")], "no-peer=2"
+    )
+    assert answer["status"]["joined"] == 0
+    assert answer["status"]["on_tcp"]["no-peer"] == 2, answer["status"]
+
+
+def test_translated_addresses_stay_on_tcp(across):
+    client, server = across.link()
+    client.netns.run(
+        "nft", "add table ip lab; add chain ip lab out { type nat hook output priority -100; }; "
+        f"add rule ip lab out ip daddr 192.0.2.99 tcp dport 5000 dnat to {server.ip4}:5001",
+    )  # fmt: skip
+    client.netns.ip_batch(f"route add 192.0.2.99 via {server.ip4}")
+    connection = between(client, server, listen=5001, to=["192.0.2.99", 5000])
+    answer = across([connection], "no-peer=2")
+    assert answer["status"]["joined"] == 0
+    assert answer["status"]["on_tcp"]["no-peer"] == 2, answer["status"]
+
+
+@pytest.mark.parametrize("across", [()], indirect=True)
+def test_other_namespaces_only_when_asked(across):
+    answer = across([between(*across.link())], "announced=0")
+    assert answer["status"]["announced"] == 0
+
+
 # ---- to ----
 
 

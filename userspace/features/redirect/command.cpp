@@ -59,10 +59,16 @@ Result<> start_joiner(const Controller& controller, const Context& context) {
     return {};
 }
 
+std::string mode_name(bool allow_blocking, bool cross_netns) {
+    return fmt::format("{}{}", allow_blocking ? "blocking sockets too" : "strict",
+                       cross_netns ? ", across network namespaces" : "");
+}
+
 Result<int> enable(const Arguments& arguments, Context& context) {
     EnableOptions options;
     options.cgroup = arguments.get("cgroup");
     options.allow_blocking = arguments.has("allow-blocking");
+    options.cross_netns = arguments.has("cross-netns");
     if (arguments.has("force")) {
         std::string list = arguments.get("force");
         for (std::size_t begin = 0; begin <= list.size();) {
@@ -77,9 +83,12 @@ Result<int> enable(const Arguments& arguments, Context& context) {
     const bool run = arguments.has("run");
     if (run)
         NETCTL_TRY(start_joiner(controller, context));
-    const std::string mode = options.allow_blocking ? "blocking sockets too" : "strict";
+    const std::string mode = mode_name(options.allow_blocking, options.cross_netns);
     context.out.document(
-        {{"cgroup", enabled.cgroup}, {"allow_blocking", options.allow_blocking}, {"joiner", run}},
+        {{"cgroup", enabled.cgroup},
+         {"allow_blocking", options.allow_blocking},
+         {"cross_netns", options.cross_netns},
+         {"joiner", run}},
         fmt::format("redirection is enabled on the cgroup {}, {}\n{}", enabled.cgroup, mode,
                     run ? "" : "connections join while `netctl redirect run` runs\n"));
     return 0;
@@ -120,6 +129,7 @@ Result<int> status(const Arguments&, Context& context) {
                     {"draining", status.draining},
                     {"cgroup", status.cgroup},
                     {"allow_blocking", status.allow_blocking},
+                    {"cross_netns", status.cross_netns},
                     {"forced", status.forced},
                     {"joiner", status.joiner},
                     {"rules", status.rules},
@@ -139,11 +149,10 @@ Result<int> status(const Arguments&, Context& context) {
                     {"helper_failed", stats.helper_failed},
                     {"rewritten", stats.rewritten},
                     {"loops", stats.loops}};
-    std::string text =
-        fmt::format("cgroup {}, {}{}{}\n", status.cgroup,
-                    status.allow_blocking ? "blocking sockets too" : "strict",
-                    status.draining ? ", being disabled" : "",
-                    status.forced ? ", forced although a case of the self-test failed" : "");
+    std::string text = fmt::format(
+        "cgroup {}, {}{}{}\n", status.cgroup, mode_name(status.allow_blocking, status.cross_netns),
+        status.draining ? ", being disabled" : "",
+        status.forced ? ", forced although a case of the self-test failed" : "");
     text +=
         status.joiner ? "joiner runs\n" : "no joiner runs: nothing joins (netctl redirect run)\n";
     if (status.rules == 0)
@@ -198,16 +207,18 @@ Result<int> list(const Arguments&, Context& context) {
             processes += processes.empty() ? "" : " - ";
             processes += end.pid != 0 ? fmt::format("{}[{}]", end.name, end.pid) : "?";
         }
+        const std::string elsewhere = one.cross_netns ? " (another netns)" : "";
         json.push_back({{"state", one.state},
                         {"reason", one.reason},
                         {"local", one.local.to_string()},
                         {"local_port", one.local_port},
                         {"remote", one.remote.to_string()},
                         {"remote_port", one.remote_port},
+                        {"cross_netns", one.cross_netns},
                         {"ends", ends}});
         table.row(
             {one.state, one.reason.empty() ? "-" : one.reason, endpoint(one.local, one.local_port),
-             endpoint(one.remote, one.remote_port), processes,
+             endpoint(one.remote, one.remote_port) + elsewhere, processes,
              std::to_string(one.ends[0].redirected_messages + one.ends[1].redirected_messages),
              std::to_string(one.ends[0].redirected_bytes + one.ends[1].redirected_bytes),
              std::to_string(one.ends[0].passed_messages + one.ends[1].passed_messages)});
@@ -384,6 +395,7 @@ Command make_command() {
          {},
          {{"cgroup", "PATH", "cgroup whose processes it is for (default: all)", {}},
           {"allow-blocking", "", "also join blocking sockets, which may notice it", {}},
+          {"cross-netns", "", "also join ends in different network namespaces", {}},
           {"force",
            "CASE,…",
            "enable although these cases of the self-test fail; `all` does not run it",
