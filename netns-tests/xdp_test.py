@@ -99,7 +99,7 @@ def xdp_of(interface):
 # ---- actions ----
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(mode="native")
 def test_drop_and_pass_are_counted_exactly(netctl, link, mode):
     client, server = link
     filter = Filter(netctl, server, "--mode", mode, "--default", "drop")
@@ -367,7 +367,7 @@ def test_vlan_tags_in_frames(netctl, link, mode):
     assert status["unparsed"]["bound"] == 1
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(mode="native")
 def test_vlan_interfaces(netctl, link, mode):
     """Two tags from real VLAN devices. With the offload on, they would never be in the frame."""
     client, server = link
