@@ -11,6 +11,7 @@
 #include "core/command.hpp"
 #include "core/json.hpp"
 #include "features/redirect/bench.hpp"
+#include "features/redirect/bench_target.hpp"
 #include "features/redirect/controller.hpp"
 #include "features/redirect/selftest.hpp"
 #include "sys/netns.hpp"
@@ -64,7 +65,7 @@ std::string mode_name(bool allow_blocking, bool cross_netns) {
                        cross_netns ? ", across network namespaces" : "");
 }
 
-Result<int> enable(const Arguments& arguments, Context& context) {
+EnableOptions enable_options(const Arguments& arguments) {
     EnableOptions options;
     options.cgroup = arguments.get("cgroup");
     options.allow_blocking = arguments.has("allow-blocking");
@@ -77,6 +78,11 @@ Result<int> enable(const Arguments& arguments, Context& context) {
             begin = end + 1;
         }
     }
+    return options;
+}
+
+Result<int> enable(const Arguments& arguments, Context& context) {
+    const EnableOptions options = enable_options(arguments);
     Controller controller(context.root);
     const Controller::Enabled enabled = NETCTL_TRY(controller.enable(options));
     context.out.notes(enabled.notes);
@@ -315,13 +321,41 @@ Result<int> to_list(const Arguments&, Context& context) {
     return 0;
 }
 
+Result<BenchReport> bench_target(const Arguments& arguments, const BenchOptions& own,
+                                 Context& context) {
+    for (const char* other : {"stream", "size"})
+        if (arguments.has(other) && (other == std::string("stream") || arguments.has("send")))
+            return Error::usage(fmt::format("--{} does not go with --{}", other,
+                                            arguments.has("send") ? "send" : "target"));
+    if (NETCTL_TRY(Controller(context.root).status()).enabled)
+        return Error::failed("redirection is enabled, so there would be nothing to compare with",
+                             "netctl redirect disable; --target brings its own for the while");
+    TargetOptions options;
+    options.target = arguments.get("target");
+    options.size = own.size;
+    options.rounds = own.rounds;
+    options.enable = enable_options(arguments);
+    if (arguments.has("send")) {
+        options.request = NETCTL_TRY(unescape(arguments.get("send")));
+        if (options.request.empty())
+            return Error::usage("--send: an empty request");
+    }
+    return run_target_bench(options);
+}
+
 Result<int> bench(const Arguments& arguments, Context& context) {
     const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(context.netns));
     BenchOptions options;
     options.size = NETCTL_TRY(arguments.number("size", 64, 1, 1 << 20));
     options.rounds = static_cast<unsigned>(NETCTL_TRY(arguments.number("rounds", 15, 3, 1000)));
     options.stream = arguments.has("stream");
-    const BenchReport report = NETCTL_TRY(run_bench(options));
+    const bool target = arguments.has("target");
+    for (const char* only : {"send", "cgroup", "allow-blocking", "cross-netns", "force"})
+        if (!target && arguments.has(only))
+            return Error::usage(fmt::format("--{} is for --target", only));
+    const BenchReport report =
+        NETCTL_TRY(target ? bench_target(arguments, options, context) : run_bench(options));
+    context.out.notes(report.notes);
     Json json = Json::array();
     std::string text;
     for (const BenchReport::Line& line : report.lines) {
@@ -329,15 +363,18 @@ Result<int> bench(const Arguments& arguments, Context& context) {
                         {"unit", line.unit},
                         {"tcp", line.tcp},
                         {"redirected", line.redirected},
-                        {"unix_socket", line.unix_socket},
+                        {"unix_socket", line.unix_socket != 0 ? Json(line.unix_socket) : Json()},
                         {"ratio", line.ratio},
                         {"control_low", line.control_low},
                         {"control_high", line.control_high},
                         {"share_redirected", line.share}});
         text += fmt::format("{}: TCP {:.2f} {}, redirected {:.2f}: ratio {:.2f}; TCP against "
-                            "itself {:.2f} to {:.2f}; Unix socket {:.2f}\n",
+                            "itself {:.2f} to {:.2f}",
                             line.placement, line.tcp, line.unit, line.redirected, line.ratio,
-                            line.control_low, line.control_high, line.unix_socket);
+                            line.control_low, line.control_high);
+        if (line.unix_socket != 0)
+            text += fmt::format("; Unix socket {:.2f}", line.unix_socket);
+        text += "\n";
     }
     context.out.document({{"size", options.size},
                           {"stream", options.stream},
@@ -419,11 +456,21 @@ Command make_command() {
         {"selftest", "prove on this kernel what redirection relies on", "", {}, {}, selftest},
         {"bench",
          "measure whether it is worth it here",
-         "",
+         "With connections of its own, or with those to a server that is there already. The "
+         "options from --send on are for the latter.",
          {},
          {{"size", "BYTES", "of a message (default: 64)", {}},
           {"stream", "", "one way without answers, instead of requests and responses", {}},
-          {"rounds", "N", "alternating rounds (default: 15)", {}}},
+          {"rounds", "N", "alternating rounds (default: 15)", {}},
+          {"target", "HOST:PORT", "a server: one that echoes lines, or see --send", {}},
+          {"send",
+           "TEXT",
+           "a request that the server answers alike each time; knows \\r \\n \\t \\0 \\xHH",
+           {}},
+          {"cgroup", "PATH", "a cgroup that the server is in (default: the root)", {}},
+          {"allow-blocking", "", "as for enable", {}},
+          {"cross-netns", "", "as for enable", {}},
+          {"force", "CASE,…", "as for enable", {}}},
          bench},
         make_rule_command(),
         make_to_command()};

@@ -713,23 +713,13 @@ Result<Datapath> Controller::open() const {
     return Datapath::open(dir());
 }
 
-Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
+Result<Fitness> prove_fit(const EnableOptions& options) {
     const std::vector<std::string> known = selftest_names();
     for (const std::string& name : options.force)
         if (name != "all" && std::find(known.begin(), known.end(), name) == known.end())
             return Error::usage(fmt::format("--force: the self-test has no case '{}'", name),
                                 fmt::format("one of: all, {}", fmt::join(known, ", ")));
-    Enabled enabled;
-    const sys::Cgroup cgroup = NETCTL_TRY(sys::find_cgroup(options.cgroup));
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, enabled.notes));
-    if (dir().has("link_sockops")) {
-        const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(open()).conf());
-        return Error::failed(fmt::format("redirection is enabled already, on the cgroup {}",
-                                         sys::cgroup_name(conf.cgroup).value_or("(gone)")),
-                             (conf.flags & NC_RD_DRAINING) != 0
-                                 ? "it is being disabled: netctl redirect disable"
-                                 : "netctl redirect disable comes first");
-    }
+    Fitness fitness;
     const bool untested =
         std::find(options.force.begin(), options.force.end(), "all") != options.force.end();
     bool forced = untested, never_pass = false;
@@ -753,25 +743,44 @@ Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
                             "--force {}",
                             one.name));
         forced = true;
-        enabled.notes.push_back(fmt::format("forced although {} failed: {}", one.name, one.about));
+        fitness.notes.push_back(fmt::format("forced although {} failed: {}", one.name, one.about));
     }
 
-    Tuning tuning;
+    Tuning& tuning = fitness.tuning;
     tuning.allow_blocking = options.allow_blocking;
     tuning.never_pass = never_pass;
     if (options.allow_blocking) // a recv that began before joining must be over
         tuning.grace_ns = 5'000'000;
-    Datapath datapath = NETCTL_TRY(Datapath::load(tuning));
+    if (options.allow_blocking)
+        fitness.flags |= NC_RD_ALLOW_BLOCKING;
+    if (options.cross_netns)
+        fitness.flags |= NC_RD_CROSS_NETNS;
+    if (forced)
+        fitness.flags |= NC_RD_FORCED;
+    if (never_pass)
+        fitness.flags |= NC_RD_NEVER_PASS;
+    return fitness;
+}
+
+Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
+    Enabled enabled;
+    const sys::Cgroup cgroup = NETCTL_TRY(sys::find_cgroup(options.cgroup));
+    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, enabled.notes));
+    if (dir().has("link_sockops")) {
+        const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(open()).conf());
+        return Error::failed(fmt::format("redirection is enabled already, on the cgroup {}",
+                                         sys::cgroup_name(conf.cgroup).value_or("(gone)")),
+                             (conf.flags & NC_RD_DRAINING) != 0
+                                 ? "it is being disabled: netctl redirect disable"
+                                 : "netctl redirect disable comes first");
+    }
+    const Fitness fitness = NETCTL_TRY(prove_fit(options));
+    enabled.notes.insert(enabled.notes.end(), fitness.notes.begin(), fitness.notes.end());
+
+    Datapath datapath = NETCTL_TRY(Datapath::load(fitness.tuning));
     nc_rd_conf conf{};
     conf.abi_version = NC_ABI_VERSION;
-    if (options.allow_blocking)
-        conf.flags |= NC_RD_ALLOW_BLOCKING;
-    if (options.cross_netns)
-        conf.flags |= NC_RD_CROSS_NETNS;
-    if (forced)
-        conf.flags |= NC_RD_FORCED;
-    if (never_pass)
-        conf.flags |= NC_RD_NEVER_PASS;
+    conf.flags = fitness.flags;
     conf.next_rule_id = conf.next_to_id = 1;
     conf.cgroup = cgroup.id;
     conf.generation = 1;

@@ -190,6 +190,15 @@ struct Connection {
     std::array<End, 2> ends; ///< [0] has the local address
 };
 
+/// What the self-test of this kernel says about how the programs have to be loaded.
+struct Fitness {
+    Tuning tuning;
+    std::uint32_t flags = 0; ///< nc_rd_flags, for nc_rd_conf
+    std::vector<std::string> notes;
+};
+/// Runs the self-test, unless all of it is forced. An error if this kernel would break applications.
+Result<Fitness> prove_fit(const EnableOptions& options);
+
 class Controller {
   public:
     explicit Controller(std::string root) : root_(std::move(root)) {}
