@@ -137,10 +137,12 @@ class Filter:
         return (self.hook, *verb.split(), self.name, *self.direction)
 
     def add(self, *rules):
-        """Adds rules one by one; returns the last one's id."""
-        for rule in rules:
-            answer = self("rule add", rule)
-        return answer["id"]
+        """Adds rules; returns the last one's id."""
+        if len(rules) == 1:
+            return self("rule add", *rules)["id"]
+        # In one commit: under emulation a load of the program takes seconds.
+        self.replace(*self.rules(), *rules)
+        return self.status()["rules"][-1]["id"]
 
     def replace(self, *rules):
         return self("rule replace", input="\n".join(rules))

@@ -60,6 +60,7 @@ Result<CommitReport> FilterPoint::commit(const Edit& edit) {
     NETCTL_TRY(forget_limits(next.program, state, hook_));
     NETCTL_TRY(publish_pins(pins, next.program));
     NETCTL_TRY(root.next_generation());
+    report.notes.insert(report.notes.end(), next.notes.begin(), next.notes.end());
     tell(live.state, state, report.notes);
     report.generation = state.point.generation;
     report.engine = next.engine;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <map>
 
 #include <fmt/format.h>
 
@@ -373,11 +374,17 @@ std::string to_string(Mode mode) {
 
 Result<> check_rules(const std::vector<Rule>& rules, const sys::Interface& interface,
                      Direction direction) {
+    std::map<std::string, Result<sys::Interface>> targets;
     for (const Rule& rule : rules) {
         for (const Action& action : rule.actions) {
             if (action.device.empty())
                 continue;
-            const sys::Interface target = NETCTL_TRY(sys::find_interface(action.device));
+            auto known = targets.find(action.device);
+            if (known == targets.end())
+                known = targets.emplace(action.device, sys::find_interface(action.device)).first;
+            if (!known->second) // load() says of what was in force that it is gone, and refuses new
+                continue;
+            const sys::Interface& target = *known->second;
             const auto refuse = [&](const std::string& why, const std::string& hint) -> Error {
                 return Error::failed(fmt::format("{}: {}", to_string(rule), why), hint);
             };
@@ -469,6 +476,8 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     note_rates(state, nullptr, interface.name, report.notes);
     report.program_id = NETCTL_TRY(program.info()).id;
     report.rules = state.rules.size();
+    const std::vector<std::string>& notes = loaded.generation.notes;
+    report.notes.insert(report.notes.end(), notes.begin(), notes.end());
     return report;
 }
 

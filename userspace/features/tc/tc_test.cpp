@@ -39,10 +39,7 @@ TEST(TcRules, WhatWouldGoRoundForeverIsRefused) {
     EXPECT_TRUE(check("mirror lo pass", Direction::ingress));
 }
 
-TEST(TcRules, ATargetMustBeThereAndTakeThePackets) {
-    const auto unknown = check("redirect nowhere0", Direction::ingress);
-    ASSERT_FALSE(unknown);
-    EXPECT_NE(unknown.error().what.find("nowhere0"), std::string::npos);
+TEST(TcRules, ATargetMustTakeThePackets) {
     const auto header = check("redirect lo", Direction::ingress, false);
     ASSERT_FALSE(header);
     EXPECT_NE(header.error().what.find("Ethernet"), std::string::npos);

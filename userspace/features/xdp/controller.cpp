@@ -30,24 +30,6 @@ namespace {
 
 constexpr const char* program_name = "xdp_filter";
 
-/// Redirect targets of one generation, numbered in the order of their first use.
-class Targets {
-  public:
-    Result<std::uint32_t> resolve(const std::string& device) {
-        const sys::Interface interface = NETCTL_TRY(sys::find_interface(device));
-        const auto known = std::find(indexes_.begin(), indexes_.end(), interface.index);
-        if (known == indexes_.end()) {
-            indexes_.push_back(interface.index);
-            return static_cast<std::uint32_t>(indexes_.size() - 1);
-        }
-        return static_cast<std::uint32_t>(known - indexes_.begin());
-    }
-    const std::vector<std::uint32_t>& indexes() const { return indexes_; }
-
-  private:
-    std::vector<std::uint32_t> indexes_;
-};
-
 /// Interfaces that the rules name, once each: their number sizes the map before it is made.
 std::size_t count_devices(const PointState& state) {
     std::vector<std::string> names;
@@ -137,20 +119,23 @@ class Point : public FilterPoint {
         const auto skeleton = std::make_shared<const bpf::Skeleton<xdp_filter>>(
             NETCTL_TRY(bpf::Skeleton<xdp_filter>::open()));
         const bpf::Object object = skeleton->object();
-        Targets targets;
+        std::vector<std::uint32_t> targets; // their interfaces, by the numbers that actions have
         const std::size_t devices = std::max<std::size_t>(count_devices(state), 1);
         NETCTL_TRY(object.set_max_entries("devices", static_cast<std::uint32_t>(devices)));
-        const GenerationRequest request{
-            program_name,
-            Hook::xdp,
-            &state,
-            previous,
-            [&](const std::string& device) { return targets.resolve(device); },
-            simulate};
+        const GenerationRequest request{program_name,
+                                        Hook::xdp,
+                                        &state,
+                                        previous,
+                                        [&](const std::string& device) -> Result<std::uint32_t> {
+                                            targets.push_back(
+                                                NETCTL_TRY(sys::find_interface(device)).index);
+                                            return static_cast<std::uint32_t>(targets.size() - 1);
+                                        },
+                                        simulate};
         Generation generation = NETCTL_TRY(datapath::load_generation(object, root, request));
         const bpf::RawMap map = NETCTL_TRY(object.map("devices"));
-        for (std::uint32_t i = 0; i < targets.indexes().size(); i++) {
-            const std::uint32_t value[2]{targets.indexes()[i], 0}; // bpf_devmap_val: no program
+        for (std::uint32_t i = 0; i < targets.size(); i++) {
+            const std::uint32_t value[2]{targets[i], 0}; // bpf_devmap_val: no program
             NETCTL_TRY(map.update(&i, value));
         }
         return LoadedFilter{skeleton, object, std::move(generation)};
@@ -230,6 +215,8 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     NETCTL_TRY(root.next_generation());
     report.program_id = NETCTL_TRY(program.info()).id;
     report.rules = state.rules.size();
+    const std::vector<std::string>& notes = loaded.generation.notes;
+    report.notes.insert(report.notes.end(), notes.begin(), notes.end());
     return report;
 }
 
