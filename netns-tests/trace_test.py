@@ -6,14 +6,18 @@ looked at.
 """
 
 import collections
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import textwrap
 
 import pytest
@@ -764,3 +768,58 @@ def test_table_in_a_terminal(lab, netctl, pair):
     tracer.popen.stdin.write(b"q")
     tracer.popen.stdin.flush()
     assert tracer.wait() == 0
+
+
+def test_table_survives_resizes(lab, netctl, pair):
+    client, server = pair
+    nginx(lab, server.netns)
+    outside, inside = pty.openpty()
+
+    def resize(columns, rows):
+        fcntl.ioctl(outside, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+    resize(100, 24)
+    argv = netctl.argv("trace", "http", "--top", netns=server.netns)
+    # The terminal controls it, or a resize would tell it nothing.
+    tracer = subprocess.Popen(["setsid", "--ctty", *map(str, argv)], stdin=inside, stdout=inside,
+                              stderr=subprocess.DEVNULL)  # fmt: skip
+    os.close(inside)
+    os.set_blocking(outside, False)
+    drawn = ""
+
+    def frames():
+        """What was drawn, frame by frame, as lines without control sequences."""
+        nonlocal drawn
+        try:
+            drawn += os.read(outside, 65536).decode()
+        except OSError:  # nothing new, or nobody there
+            pass
+        return [re.sub(r"\x1b\[[?\d]*\w|\r", "", one).split("\n") for one in re.findall(r"\x1b\[H(.*?)\x1b\[J", drawn, re.S)]
+
+    def wait_for_frame(columns, rows, text):
+        def there():
+            last = frames()[-1:]
+            return last and len(last[0]) <= rows and max(map(len, last[0])) <= columns and text in "".join(last[0])
+
+        until(there, 20, f"{text} in {columns} x {rows}, not {frames()[-1:]}")
+
+    try:
+        wait_for_frame(100, 24, "quit: q")
+        client.netns.run("curl", "-s", "-o", "/dev/null", *[f"http://{server.ip4}/hello/{i}x" for i in range(12)])
+        wait_for_frame(100, 24, "/hello/11x")
+        assert max(map(len, frames()[-1])) > 70 and len(frames()[-1]) > 8
+        resize(70, 8)
+        wait_for_frame(70, 8, "more")
+        resize(30, 3)
+        wait_for_frame(30, 3, "too small")
+        resize(100, 24)
+        wait_for_frame(100, 24, "/hello/11x")
+        os.write(outside, b"q")
+        assert tracer.wait(timeout=20) == 0
+        frames()
+        assert drawn.endswith("\x1b[?25h\x1b[?1049l"), "the terminal was not given back"
+    finally:
+        if tracer.poll() is None:
+            tracer.kill()
+            tracer.wait()
+        os.close(outside)
