@@ -105,7 +105,7 @@ CASES = [
 ]
 
 
-@pytest.mark.kernel(family=4)
+@pytest.mark.kernel(kind="cidr", family=4)
 @pytest.mark.parametrize(("kind", "family", "rule", "element_of"), CASES,
                          ids=[f"{kind}-{family}" for kind, family, _, _ in CASES])  # fmt: skip
 def test_bpftool_edits_under_traffic(netctl, link, kind, family, rule, element_of):

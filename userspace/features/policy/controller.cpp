@@ -831,8 +831,8 @@ Result<Status> Controller::status() const {
     return status;
 }
 
-Result<std::unique_ptr<datapath::RuleEditor>> Controller::edit(bool allow_missing) const {
-    return std::unique_ptr<datapath::RuleEditor>(std::make_unique<Editor>(root_, allow_missing));
+std::unique_ptr<datapath::RuleEditor> Controller::edit(bool allow_missing) const {
+    return std::make_unique<Editor>(root_, allow_missing);
 }
 
 Result<> Controller::read_log(const std::function<bool(const LogEvent&)>& handle, bool follow,
