@@ -678,6 +678,23 @@ def test_load_is_shown_or_counted_as_lost(lab, netctl, source):
     assert shown(transactions) == logged(log())
 
 
+@pytest.mark.parametrize("source", SOURCES)
+def test_all_that_wrk_can_ask(lab, netctl, source):
+    """At the highest rate: every request that nginx logged is shown, or the records that are missing are counted."""
+    netns = lab.namespace()
+    log = nginx(lab, netns, workers=2)
+    tracer = trace(lab, netctl, netns, source=source, json=False, interface="lo")
+    netns.run("wrk", "-t1", "-c16", "-d1s", "http://127.0.0.1/hello")
+    until(lambda: tracer.stdout.count("/hello") > 0, 20, "the first lines")
+    assert tracer.stop(signal.SIGINT, timeout=60) == 0
+    said = tracer.stderr.splitlines()[-1]
+    lost = int(re.search(r"records, (\d+) lost", said).group(1))
+    shown = tracer.stdout.count("/hello")
+    # wrk leaves when the time is over: what each connection then waits for may be in the one or the other.
+    assert 0 <= len(log()) - shown + 16 <= lost + 32, said
+    assert shown > 0
+
+
 def test_full_ring_is_told_exactly(lab, netctl):
     netns = lab.namespace()
     nginx(lab, netns)
