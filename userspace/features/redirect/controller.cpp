@@ -287,14 +287,12 @@ Result<Datapath> Datapath::load(const Tuning& tuning) {
         return object.set_rodata(name, std::as_bytes(std::span(&value, 1)));
     };
     const std::uint32_t blocking = tuning.allow_blocking ? 1 : 0;
-    const std::uint32_t never_pass = tuning.never_pass ? 1 : 0;
     NETCTL_TRY(set("rd_turns", tuning.turns));
     NETCTL_TRY(set("rd_max_message", tuning.max_message));
     NETCTL_TRY(set("rd_max_run", tuning.max_run));
     NETCTL_TRY(set("rd_max_ahead", tuning.max_ahead));
     NETCTL_TRY(set("rd_grace_ns", tuning.grace_ns));
     NETCTL_TRY(set("rd_allow_blocking", blocking));
-    NETCTL_TRY(set("rd_never_pass", never_pass));
     NETCTL_TRY(object.load());
 
     Datapath made;
@@ -748,7 +746,6 @@ Result<Fitness> prove_fit(const EnableOptions& options) {
 
     Tuning& tuning = fitness.tuning;
     tuning.allow_blocking = options.allow_blocking;
-    tuning.never_pass = never_pass;
     if (options.allow_blocking) // a recv that began before joining must be over
         tuning.grace_ns = 5'000'000;
     if (options.allow_blocking)

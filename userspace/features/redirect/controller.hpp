@@ -32,7 +32,6 @@ struct Tuning {
     std::uint32_t max_ahead = 1 << 20;
     std::uint64_t grace_ns = 0;
     bool allow_blocking = false;
-    bool never_pass = false; ///< NC_RD_NEVER_PASS
 };
 
 /// The short name of an nc_rd_reason, as in the output and in the man page.
