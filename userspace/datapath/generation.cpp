@@ -189,6 +189,7 @@ Result<OpenedSets> open_sets(const Root& root, const std::vector<classifier::Set
         nc_set_use entry{};
         entry.field = static_cast<__u8>(use.key);
         entry.type = static_cast<__u8>(set.type());
+        entry.base = set.base_index();
         opened.uses.push_back(entry);
         opened.sets.push_back(std::move(set));
     }
@@ -358,6 +359,9 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
         for (const std::string& name : persistent_maps(request.hook))
             NETCTL_TRY(object.reuse(name, NETCTL_TRY(request.previous->program.map(name))));
 
+    const auto is_cidr = [](const Set& set) { return set.type() == SetType::cidr; };
+    if (std::any_of(sets.sets.begin(), sets.sets.end(), is_cidr))
+        NETCTL_TRY(share_bases(object, root));
     NETCTL_TRY(object.load());
 
     // After loading: contents, before anything can reach the program.

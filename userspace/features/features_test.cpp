@@ -24,8 +24,9 @@ TEST(CommandTable, EveryLeafRunsAndEverythingIsDescribed) {
         EXPECT_NE(node.run == nullptr, node.children.empty()) << path;
         for (const Option& option : node.options)
             EXPECT_FALSE(option.help.empty()) << path << " --" << option.name;
-        if (node.children.empty())
+        if (node.children.empty()) {
             EXPECT_TRUE(leaves.insert(path).second) << path << " is there twice";
+        }
     });
     // What every packet filter has.
     for (const std::string filter : {"netctl xdp ", "netctl tc "})

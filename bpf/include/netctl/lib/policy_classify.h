@@ -126,15 +126,6 @@ __noinline __u32 nc_row_of(const struct nc_policy_segment *first, __u64 entry, _
 				      nc_walk_trie(first, entry, high, low, false);
 }
 
-/* Bits that are set. There is no instruction for it. */
-static __always_inline __u32 nc_count_bits(__u64 x)
-{
-	x -= x >> 1 & 0x5555555555555555ull;
-	x = (x & 0x3333333333333333ull) + (x >> 2 & 0x3333333333333333ull);
-	x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0full;
-	return x * 0x0101010101010101ull >> 56;
-}
-
 #define NC_POLICY_ROWS (NC_SUBJECTS + NC_POLICY_SET_USES)
 
 struct nc_policy_rows {
@@ -280,7 +271,7 @@ static __always_inline void nc_add_exe(const struct nc_policy_segment *first,
 	nc_add_row(rows, count, row ? *row : nc_head(first)->absent[NC_SUBJECT_EXE]);
 }
 
-/* Global as well: the sets' loop. Row of set use `i`. */
+/* Global as well: the sets' loop. Row of set use `i`, which is none of a cidr set. */
 __noinline __u32 nc_set_row(const struct nc_policy_segment *first, const struct nc_packet *p,
 			    __u32 i)
 {
@@ -289,7 +280,7 @@ __noinline __u32 nc_set_row(const struct nc_policy_segment *first, const struct 
 	if (!first || !p || i >= NC_POLICY_SET_USES)
 		return NC_ROW_FAULT;
 	use = &nc_head(first)->set_use[i];
-	return nc_in_set(p, use->slot, use->field, use->type) ? use->row[1] : use->row[0];
+	return nc_in_hash(p, use->slot, use->field, use->type) ? use->row[1] : use->row[0];
 }
 
 /* Position of the first rule that matches, NC_NO_RULE, or NC_POLICY_FAULT. */
@@ -304,8 +295,11 @@ static __noinline __u32 nc_policy_classify(const struct nc_policy_segment *first
 		.rows = &rows,
 		.position = NC_NO_RULE,
 	};
+	const struct nc_policy_set_use *use;
 	bool ports = p->has & NC_HAS_PORTS;
+	struct nc_base_found lengths;
 	__u32 count = nc_unknown, i;
+	int held;
 
 	nc_add_destination(first, &rows, &count, p);
 	nc_add_number(first, &rows, &count, NC_SUBJECT_SPORT, ports && p->sport,
@@ -320,7 +314,14 @@ static __noinline __u32 nc_policy_classify(const struct nc_policy_segment *first
 	for (i = 0; i < NC_POLICY_SET_USES; i++) {
 		if (i >= head->n_set_uses)
 			break;
-		nc_add_row(&rows, &count, nc_set_row(first, p, i));
+		use = &head->set_use[i];
+		if (use->type != NC_SET_CIDR) {
+			nc_add_row(&rows, &count, nc_set_row(first, p, i));
+			continue;
+		}
+		nc_base_lengths(p, use->field, use->base, &lengths);
+		held = nc_cidr_holds(p, use->slot, use->field, &lengths);
+		nc_add_row(&rows, &count, held ? use->row[1] : use->row[0]);
 	}
 	rows.count = count;
 	/* No rule looks at anything: then the first one matches, if there is one. */
