@@ -398,6 +398,10 @@ def test_foreign_writes_over_a_base(netctl, link):
                 assert answer == ("no\n" if passes else "yes\n"), (verb, element, source)
 
         deliver(wire, client, server, sources, arrive)
+        # What is in the base only cannot be deleted from the live map, and says so.
+        with pytest.raises(AssertionError, match="No such file"):
+            step("delete", "192.0.2.0/24", None, {})
+        deliver(wire, client, server, sources, arrive)
         step("update", "203.0.113.0/24", bytes(8), {"203.0.113.1": False})
         step("update", "2001:db8:2::/64", bytes(8), {"2001:db8:2::1": False})
         step("delete", "203.0.113.0/24", None, {"203.0.113.1": True})

@@ -258,7 +258,11 @@ unsigned choose_buckets(const std::vector<Net>& nets) {
     constexpr std::size_t bytes_an_element = 15;
     const std::size_t budget = nets.size() * bytes_an_element / sizeof(nc_base_line);
     std::optional<Shape4> best;
-    for (unsigned bits = std::clamp(index_bits(nets.size()) + 5, 9U, 27U); bits >= 9; bits--) {
+    // 4 to 8 buckets an element; more, where that lets entries hold starts, or costs no cache to speak of.
+    const unsigned few = index_bits(nets.size()) + 3, many = few + 2;
+    const unsigned enough = 32 - NC_BASE_ONLY_BITS;
+    for (unsigned bits = std::clamp(std::min(many, std::max(few, enough)), 9U, 27U); bits >= 9;
+         bits--) {
         const Shape4 shape = shape_of(nets, bits);
         if (shape.listed <= NC_BASE_FIRST && (!best || shape.lines() < best->lines()))
             best = shape;

@@ -205,6 +205,10 @@ TEST(SetBaseProg, ManyElements) {
     for (const std::uint8_t shortest : {0, 8, 20, 32}) {
         SetFuzz fuzz(11U + shortest);
         SetInput set = fuzz.set(1, 300);
+        // Wide ones would leave nothing to the base.
+        set.live.erase(std::remove_if(set.live.begin(), set.live.end(),
+                                      [](const auto& each) { return each.first.length < 16; }),
+                       set.live.end());
         while (set.base.size() < 60000) {
             Prefix net = fuzz.net(Family::ipv4, shortest);
             // Some stand together.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// classify_bench rules FILE COUNT ROUNDS
+// classify_bench rules acl1|fw1|ipc1 COUNT ROUNDS [FILE]
 // classify_bench set 4|6 COUNT ROUNDS
 //
 // The measuring half of scripts/bench-classify: what classifying a packet, or asking a set, costs above
@@ -18,6 +18,7 @@
 #include "core/json.hpp"
 #include "datapath/set_base.hpp"
 #include "testing/classifier_run.hpp"
+#include "testing/firewall_rules.hpp"
 #include "testing/packet.hpp"
 #include "testing/set_run.hpp"
 
@@ -154,12 +155,12 @@ Result<Json> bench_set(Family family, std::size_t count, int rounds) {
     return report(cases);
 }
 
-Result<Json> bench_rules(const std::string& path, std::size_t count, int rounds) {
+/// The rules of a file, cut, or grown by copies of the same structure in other networks.
+Result<std::vector<Rule>> rules_of_file(const std::string& path, std::size_t count) {
     std::ifstream file(path);
     const std::string text((std::istreambuf_iterator<char>(file)), {});
     std::vector<Rule> rules =
         NETCTL_TRY(classifier::parse_classbench(text, path, ActionKind::drop));
-    // More than the file has: the same structure again, in other networks.
     const std::size_t had = rules.size();
     if (had == 0)
         return Error::failed("there are no rules in " + path);
@@ -176,6 +177,17 @@ Result<Json> bench_rules(const std::string& path, std::size_t count, int rounds)
         for (std::size_t i = 0; i < rules.size(); i++)
             std::swap(rules[i], rules[(i * 7919) % rules.size()]);
     rules.resize(count);
+    return rules;
+}
+
+Result<Json> bench_rules(const std::string& kind, std::size_t count, int rounds,
+                         const std::string& path) {
+    const std::vector<Rule> rules = path.empty()
+                                        ? firewall_rules(kind == "acl1"  ? FirewallKind::access_list
+                                                         : kind == "fw1" ? FirewallKind::firewall
+                                                                         : FirewallKind::ip_chain,
+                                                         Family::ipv4, count, 1)
+                                        : NETCTL_TRY(rules_of_file(path, count));
 
     const auto begin = std::chrono::steady_clock::now();
     const classifier::Compiled compiled = NETCTL_TRY(classifier::compile(rules));
@@ -238,9 +250,11 @@ Result<Json> bench(const std::vector<std::string>& words) {
     if (words.size() == 4 && words[0] == "set")
         return bench_set(words[1] == "6" ? Family::ipv6 : Family::ipv4, std::stoul(words[2]),
                          std::stoi(words[3]));
-    if (words.size() == 4 && words[0] == "rules")
-        return bench_rules(words[1], std::stoul(words[2]), std::stoi(words[3]));
-    return Error::usage("classify_bench rules FILE COUNT ROUNDS | set 4|6 COUNT ROUNDS");
+    if ((words.size() == 4 || words.size() == 5) && words[0] == "rules")
+        return bench_rules(words[1], std::stoul(words[2]), std::stoi(words[3]),
+                           words.size() == 5 ? words[4] : "");
+    return Error::usage("classify_bench rules acl1|fw1|ipc1 COUNT ROUNDS [FILE] | "
+                        "set 4|6 COUNT ROUNDS");
 }
 
 } // namespace

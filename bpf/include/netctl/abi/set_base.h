@@ -12,7 +12,7 @@
  * the two have in common, since each begins at or before that start: two loads and a mask tell all of them,
  * nested or not.
  *
- * IPv4: an address's leading bits name its bucket, of which there are 16 to 32 an element.
+ * IPv4: an address's leading bits name its bucket, of which there are 4 to 32 an element.
  *
  *   filter  one bit a bucket: whether it has a start. Each line also tells how many are set before it and
  *           before each of its words, so that the line that ends the way for most addresses in no element
