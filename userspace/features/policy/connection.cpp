@@ -2,6 +2,7 @@
 #include "features/policy/connection.hpp"
 
 #include <algorithm>
+#include <bitset>
 #include <cstring>
 #include <map>
 
@@ -158,6 +159,7 @@ std::vector<Covered> covered_rules(std::span<const Rule> rules) {
     constexpr std::size_t most_others = 256;
     std::vector<Covered> found;
     std::map<Prefix, std::vector<std::size_t>> by_prefix;
+    std::bitset<129> lengths; // that occur in it
     std::vector<std::size_t> others;
     for (std::size_t i = 0; i < rules.size(); i++) {
         const std::uint32_t keys = keys_of(rules[i]);
@@ -172,6 +174,8 @@ std::vector<Covered> covered_rules(std::span<const Rule> rules) {
         const Prefix* prefix = single_prefix(rules[i]);
         bool done = blame(others);
         for (unsigned length = 0; prefix && !done && length <= prefix->length; length++) {
+            if (!lengths.test(length))
+                continue;
             const auto at = by_prefix.find(shortened(*prefix, length));
             done = at != by_prefix.end() && blame(at->second);
         }
@@ -179,8 +183,10 @@ std::vector<Covered> covered_rules(std::span<const Rule> rules) {
             continue; // what it covers is covered by its culprit as well
         if (!prefix && others.size() < most_others)
             others.push_back(i);
-        else if (prefix && by_prefix[*prefix].size() < most_others)
+        else if (prefix && by_prefix[*prefix].size() < most_others) {
             by_prefix[*prefix].push_back(i);
+            lengths.set(prefix->length);
+        }
     }
     return found;
 }
