@@ -6,6 +6,7 @@ import os
 import pytest
 
 from lab import GUEST_SHARE, Lab, Netctl
+from traffic import Blaster
 
 
 def pytest_configure(config):
@@ -51,3 +52,9 @@ def pair(lab):
 def link(lab):
     """A client and a server whose packets are on the link as they would be on a wire."""
     return lab.pair(checksums=False)
+
+
+@pytest.fixture(scope="session")
+def blaster(tmp_path_factory):
+    """Sends UDP as fast as it can."""
+    return Blaster.compile(tmp_path_factory.mktemp("blaster"))

@@ -394,6 +394,10 @@ class Lab:
         """A client's and a server's end of a link, in namespaces of their own."""
         return self.veth(self.namespace("client"), self.namespace("server"), **options)
 
+    def repeat_addresses(self):
+        """The next link has the first one's addresses, in namespaces of its own."""
+        self._links = 0
+
     def start(self, *argv, **options):
         process = Process(argv, self._logs, **options)
         self._stack.callback(process.stop)

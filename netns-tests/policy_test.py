@@ -315,9 +315,9 @@ def test_first_match_decides_and_is_counted(policy, listener):
 
 
 def test_sets_take_effect_at_once(policy, listener, netctl):
+    policy.enable()
     netctl("set", "create", "bad", "--type", "cidr")
     netctl("set", "create", "ports", "--type", "port")
-    policy.enable()
     group = policy.group("inner")
     policy.replace("dst @bad deny", "dport @ports deny")
     assert not group.refused("127.0.0.5", listener.port)
@@ -326,6 +326,12 @@ def test_sets_take_effect_at_once(policy, listener, netctl):
     assert not group.refused("127.0.0.9", listener.port)
     netctl("set", "delete", "bad", "127.0.0.0/29")
     assert not group.refused("127.0.0.5", listener.port)
+    # So many that they are compiled; what is taken out of those is in the live map.
+    many = [f"127.1.{i // 256}.{i % 256}/32" for i in range(1024)]
+    netctl("set", "import", "bad", input="\n".join([*many, "127.0.0.4/31"]))
+    assert group.refused("127.0.0.5", listener.port) and group.refused("::1", listener.port)
+    netctl("set", "delete", "bad", "127.0.0.4/31")
+    assert not group.refused("127.0.0.5", listener.port) and group.refused("127.1.3.255", 9)
     netctl("set", "add", "ports", listener.port)
     assert group.refused("127.0.0.5", listener.port)
     assert "policy rule" in netctl.fails("set", "destroy", "ports")

@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -193,14 +194,15 @@ def redirected(netctl, lab, group):
 @pytest.fixture
 def tested(netctl, lab, group):
     """As users have it: with the self-test, forced only where the kernel needs it."""
-    cases = netctl.json("redirect", "selftest", check=False)
-    failed = [c["case"] for c in cases if not (c["passed"] or c["avoided"])]
     made = Redirected(netctl, lab, group)
-    if failed:
+    if netctl("redirect", "enable", "--cgroup", group.path, check=False).returncode:
+        cases = netctl.json("redirect", "selftest", check=False)
+        failed = [c["case"] for c in cases if not (c["passed"] or c["avoided"])]
         refused = netctl.fails("redirect", "enable", "--cgroup", group.path, status=3)
         assert failed[0] in refused and "--force" in refused
         assert not (netctl.root / "redirect").exists()
-    made.enable(*(("--force", ",".join(failed)) if failed else ()))
+        netctl("redirect", "enable", "--cgroup", group.path, "--force", ",".join(failed))
+    made.start_joiner()
     yield made
     made.joiner.stop()
     netctl("redirect", "disable")
@@ -280,6 +282,79 @@ def test_readers_that_do_not_read_delay_disable(redirected):
     assert "not read yet" in answer["disable"] or "has not read" in answer["disable"], answer
     assert answer["then"] == "unread", answer
     until(lambda: redirected.netctl("redirect", "disable", check=False).returncode == 0)
+
+
+# ---- across network namespaces ----
+
+
+@pytest.fixture
+def across(netctl, lab, group, request):
+    """A function that has connections between namespaces talk; `link` makes two of these, always
+    with the same addresses."""
+    made = Redirected(netctl, lab, group)
+    made.enable("--force", "all", *getattr(request, "param", ("--cross-netns",)))
+    netctl("redirect", "rule", "add", "dport", "5000-5001")
+
+    def talk(connections, until):
+        words = (sys.executable, HERE / "redirect_across.py", netctl.binary, netctl.root)
+        return json.loads(group.run(*words, json.dumps(connections), "--until", until).stdout)
+
+    def link():
+        lab.repeat_addresses()
+        return lab.pair()
+
+    talk.link = link
+    yield talk
+    made.joiner.stop()
+    netctl("redirect", "disable")
+
+
+def between(client, server, family=4, **more):
+    return {
+        "client": str(client.netns.path), "server": str(server.netns.path),
+        "to": [server.ip(family), 5000], "listen": 5000, "from": 40000, **more,
+    }  # fmt: skip
+
+
+@pytest.mark.kernel
+def test_two_namespaces(across):
+    """And two more with the same addresses and ports, at the same time: each end finds its own."""
+    first, second = across.link(), across.link()
+    six = {"from": 40006, "listen": 5001, "to": [first[1].ip6, 5001]}
+    answer = across([between(*first), between(*second), between(*first, **six)], "joined=3")
+    states = [(one["state"], one["cross_netns"]) for one in answer["list"]]
+    assert states == [("redirecting", True)] * 3, answer
+    assert all(end["redirected_messages"] > 100 for one in answer["list"] for end in one["ends"])
+    assert not any(answer["status"]["on_tcp"].values()), answer["status"]
+
+
+def test_same_addresses_do_not_make_a_connection(across):
+    """Of two connections with the same addresses one end each is in the cgroup: these never meet."""
+    first, second = across.link(), across.link()
+    answer = across(
+        [between(*first, outside="server"), between(*second, outside="client")], "no-peer=2"
+    )
+    assert answer["status"]["joined"] == 0
+    assert answer["status"]["on_tcp"]["no-peer"] == 2, answer["status"]
+
+
+def test_translated_addresses_stay_on_tcp(across):
+    client, server = across.link()
+    client.netns.run(
+        "nft", "add table ip lab; add chain ip lab out { type nat hook output priority -100; }; "
+        f"add rule ip lab out ip daddr 192.0.2.99 tcp dport 5000 dnat to {server.ip4}:5001",
+    )  # fmt: skip
+    client.netns.ip_batch(f"route add 192.0.2.99 via {server.ip4}")
+    connection = between(client, server, listen=5001, to=["192.0.2.99", 5000])
+    answer = across([connection], "no-peer=2")
+    assert answer["status"]["joined"] == 0
+    assert answer["status"]["on_tcp"]["no-peer"] == 2, answer["status"]
+
+
+@pytest.mark.parametrize("across", [()], indirect=True)
+def test_other_namespaces_only_when_asked(across):
+    answer = across([between(*across.link())], "announced=0")
+    assert answer["status"]["announced"] == 0
 
 
 # ---- to ----
@@ -484,6 +559,87 @@ def test_redis(tested, lab):
 
     plain, with_it = with_and_without(tested, 6379, work, 10000)
     assert plain == with_it
+
+
+@pytest.fixture
+def postgres(tested, lab):
+    """PostgreSQL on port 5432; a function that runs one of its clients."""
+    binaries = max(Path("/usr/lib/postgresql").glob("*/bin"))  # one folder a version
+    user = run("id", "-u", "postgres").stdout.strip()  # it does not run as root
+    wrap = ("setpriv", "--reuid", user, "--regid", "postgres", "--clear-groups")
+    with tempfile.TemporaryDirectory() as home:
+        os.chown(home, int(user), -1)
+        data = f"{home}/data"
+        run(*wrap, binaries / "initdb", "-D", data, "-A", "trust", "--no-sync", "-E", "UTF8", cwd=home)
+        options = ("listen_addresses=127.0.0.1", f"unix_socket_directories={home}", "fsync=off")
+        words = (word for option in options for word in ("-c", option))
+        lab.start(*tested.group.wrap((*wrap, binaries / "postgres", "-D", data, *words)), cwd=home)
+
+        def client(program, *argv):
+            where = ("-h", "127.0.0.1", "-U", "postgres")
+            return tested.group.run(binaries / program, *where, *argv).stdout
+
+        until(lambda: tested.group.run(binaries / "pg_isready", "-h", "127.0.0.1", check=False).returncode == 0,
+              timeout=20, what="PostgreSQL")  # fmt: skip
+        yield client
+
+
+@pytest.mark.timeout(180)
+def test_postgresql(tested, postgres):
+    """pgbench, whose random numbers are the same each time, each protocol, and a large answer."""
+    postgres("pgbench", "-q", "-i", "-I", "dtgp", "postgres")
+
+    def work():
+        for protocol in ("simple", "extended", "prepared"):
+            out = postgres("pgbench", "-n", "-c", 4, "-t", 60, "--random-seed", 7, "-M", protocol, "postgres")
+            assert "number of transactions actually processed: 240/240" in out, out
+            assert "failed transactions: 0" in out, out
+        history = postgres("psql", "-At", "-c", "select count(*), sum(delta) from pgbench_history",
+                           "-c", "truncate pgbench_history", "postgres")  # fmt: skip
+        return history, postgres("psql", "-c", "copy (select aid, bid from pgbench_accounts order by aid) "
+                                 "to stdout", "postgres")  # fmt: skip
+
+    plain, with_it = with_and_without(tested, 5432, work, 2000)
+    assert len(plain[1].splitlines()) == 100000
+    assert plain == with_it
+
+
+@pytest.mark.timeout(180)
+def test_bench_with_a_server(netctl, lab, group):
+    """`bench --target`: what it says of servers that fit, that do not answer so, or block."""
+
+    def bench(*words, **options):
+        return netctl("--json", "redirect", "bench", "--rounds", 3, "--cgroup", group.path, *words, **options)
+
+    argv = ("redis-server", "--port", "6379", "--save", "", "--dir", lab.directory)
+    lab.start(*group.wrap(argv))
+    until(lambda: socket.socket().connect_ex(("127.0.0.1", 6379)) == 0, what="redis")
+    force = ("--force", "all")  # other tests run the self-test
+    ping = ("--target", "localhost:6379", "--send", r"PING\r\n")
+    report = json.loads(bench(*ping, *force).stdout)
+    assert report["results"][0]["share_redirected"] > 0.9, report
+    assert report["results"][0]["tcp"] > 0 and report["verdict"], report
+
+    blocking = "import socket; s = socket.create_server(('127.0.0.1', 7)); print('up', flush=True)\n" \
+        "while True:\n c = s.accept()[0]\n while d := c.recv(999): c.send(d)"  # fmt: skip
+    lab.start(*group.wrap((sys.executable, "-c", blocking))).expect("up")
+    report = json.loads(bench("--target", "127.0.0.1:7", *force).stdout)
+    assert report["results"][0]["share_redirected"] == 0
+    assert "stayed on TCP (blocking)" in report["verdict"], report
+
+    def refused(*words):
+        done = bench(*words, check=False)
+        assert done.returncode, done.stdout
+        return done.stderr
+
+    assert "does not echo" in refused("--target", "127.0.0.1:6379")
+    assert "closed the connection" in refused("--target", "127.0.0.1:6379", "--send", r"QUIT\r\n")
+    assert "does not answer" in refused("--target", "127.0.0.1:6379", "--send", "GET")
+    assert "Connection refused" in refused("--target", "127.0.0.1:9")
+    assert "no HOST:PORT" in refused("--target", "127.0.0.1")
+    assert "means nothing" in refused("--target", "127.0.0.1:7", "--send", r"\q")
+    assert not list(group.path.glob("netctl-*"))
+    assert not bpftool("cgroup", "show", str(group.path))
 
 
 @pytest.mark.timeout(180)

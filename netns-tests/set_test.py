@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """`netctl set`, and edits of the pinned maps by another tool, under traffic."""
 
+import contextlib
 import ipaddress
+import signal
 import socket
 import struct
+import subprocess
 import threading
 
 import pytest
@@ -105,7 +108,7 @@ CASES = [
 ]
 
 
-@pytest.mark.kernel(family=4)
+@pytest.mark.kernel(kind="cidr", family=4)
 @pytest.mark.parametrize(("kind", "family", "rule", "element_of"), CASES,
                          ids=[f"{kind}-{family}" for kind, family, _, _ in CASES])  # fmt: skip
 def test_bpftool_edits_under_traffic(netctl, link, kind, family, rule, element_of):
@@ -224,8 +227,8 @@ def test_import(netctl, link, tmp_path):
 
 
 def test_import_of_many(netctl):
-    make(netctl, "many", "host")
     count = 2000 if IN_VM else 100_000
+    make(netctl, "many", "host", size=count)
     lines = "".join(f"{ipaddress.ip_address(0x0A000000 + i)}\n" for i in range(count))
     assert netctl.json("set", "import", "many", input=lines) == {"elements": count}
     (status,) = netctl.json("set", "list")
@@ -349,4 +352,158 @@ def test_pinned_maps_describe_themselves(netctl):
     make(netctl, "s", "cidr", "192.0.2.0/24")
     (entry,) = bpftool("map", "dump", "pinned", netctl.root / "sets/s/v4")
     assert entry["formatted"]["key"]["length"] == 24
-    assert entry["formatted"]["value"] == {"expires": 0, "flags": 0}
+    assert entry["formatted"]["value"] == {"expires": 0, "flags": 2}  # NC_SET_FOLD: netctl wrote it
+
+
+# ---- bases: what is folded ----
+
+MANY = 1500 if IN_VM else 5000
+TAKEN_OUT = struct.pack("=II", 1, 0)  # a value that expired long ago
+
+
+def networks(count, first="10.0.0.0"):
+    """As many /28, none beside another."""
+    start = int(ipaddress.ip_address(first))
+    return [f"{ipaddress.ip_address(start + 64 * i)}/28" for i in range(count)]
+
+
+def size_of(netctl, name):
+    return next(status for status in netctl.json("set", "list") if status["name"] == name)
+
+
+@pytest.mark.kernel
+def test_foreign_writes_over_a_base(netctl, link):
+    """Adding, taking out, an exception and a time to live, all in the live map, over a big import."""
+    client, server = link
+    make(netctl, "nets", "cidr")
+    filter = Filter(netctl, server)
+    filter.add("src @nets drop")
+    bulk = [*networks(MANY), "192.0.2.0/24", "198.51.100.0/25", "198.51.100.64/26", "2001:db8:1::/48"]
+    netctl("set", "import", "nets", input="\n".join(bulk))
+    size = size_of(netctl, "nets")
+    assert (size["elements"], size["base"], size["live"]) == (len(bulk), len(bulk), 0)
+    assert size["bytes"] < 24 * len(bulk)
+    assert set(elements(netctl, "nets")) == set(bulk)
+    sources = ["10.0.0.5", "192.0.2.9", "198.51.100.70", "203.0.113.1", "2001:db8:1::1", "2001:db8:2::1"]
+    arrive = [False, False, False, True, False, True]
+    with Wire(client, server) as wire:
+
+        def step(verb, element, value, changed):
+            edit(netctl, "nets", verb, "cidr", element, value)
+            for source, passes in changed.items():
+                arrive[sources.index(source)] = passes
+            deliver(wire, client, server, sources, arrive)
+            for source, passes in zip(sources, arrive, strict=True):
+                answer = netctl("set", "test", "nets", source, check=False).stdout
+                assert answer == ("no\n" if passes else "yes\n"), (verb, element, source)
+
+        deliver(wire, client, server, sources, arrive)
+        step("update", "203.0.113.0/24", bytes(8), {"203.0.113.1": False})
+        step("update", "2001:db8:2::/64", bytes(8), {"2001:db8:2::1": False})
+        step("delete", "203.0.113.0/24", None, {"203.0.113.1": True})
+        step("update", "192.0.2.0/24", TAKEN_OUT, {"192.0.2.9": True})
+        step("update", "2001:db8:1::/48", TAKEN_OUT, {"2001:db8:1::1": True})
+        # Nested elements are taken out one by one.
+        step("update", "198.51.100.0/25", TAKEN_OUT, {})
+        step("update", "198.51.100.64/26", TAKEN_OUT, {"198.51.100.70": True})
+        # An exception, inside an element and around one.
+        step("update", "10.0.0.4/30", struct.pack("=II", 0, 1), {"10.0.0.5": True})
+        step("update", "10.0.0.0/8", struct.pack("=II", 0, 1), {})
+        step("delete", "10.0.0.4/30", None, {"10.0.0.5": False})
+        step("delete", "192.0.2.0/24", None, {"192.0.2.9": False})
+        # Folding changes no verdict.
+        netctl("set", "fold", "nets")
+        deliver(wire, client, server, sources, arrive)
+    size = size_of(netctl, "nets")
+    assert size["live"] == 1  # the exception
+    gone = {"198.51.100.0/25", "198.51.100.64/26", "2001:db8:1::/48"}
+    assert set(elements(netctl, "nets")) == set(bulk) - gone | {"2001:db8:2::/64", "10.0.0.0/8"}
+
+
+def test_own_edits_over_a_base(netctl, tmp_path):
+    make(netctl, "nets", "cidr")
+    bulk = networks(MANY)
+    netctl("set", "import", "nets", input="\n".join(bulk))
+    netctl("set", "delete", "nets", bulk[0], bulk[7])
+    assert f"not in set 'nets': {bulk[0]}" in netctl.fails("set", "delete", "nets", bulk[0])
+    netctl("set", "add", "nets", "192.0.2.1", bulk[7])
+    netctl("set", "add", "nets", "--ttl", "3600", "192.0.2.2", bulk[9])
+    expected = set(bulk) - {bulk[0]} | {"192.0.2.1", "192.0.2.2"}
+    assert set(elements(netctl, "nets")) == expected
+    assert size_of(netctl, "nets")["elements"] == len(expected)
+    netctl("set", "fold", "nets")
+    assert set(elements(netctl, "nets")) == expected
+    size = size_of(netctl, "nets")
+    assert (size["elements"], size["live"]) == (len(expected), 2)  # those that expire
+    listed = {entry["element"]: entry.get("expires_in") for entry in netctl.json("set", "list", "nets")}
+    assert 3000 < listed[bulk[9]] <= 3600
+    # What goes with its time is not in the base either.
+    netctl("set", "delete", "nets", bulk[9], "192.0.2.2")
+    assert set(elements(netctl, "nets")) == expected - {bulk[9], "192.0.2.2"}
+    # Many single writes fold themselves.
+    netctl("set", "add", "nets", *networks(1023, "172.16.0.0"))
+    netctl("set", "add", "nets", "172.31.0.1")
+    assert size_of(netctl, "nets")["live"] == 0
+    netctl("set", "import", "nets", "--replace", input="192.0.2.9\n")
+    assert elements(netctl, "nets") == ["192.0.2.9"]
+    netctl("set", "import", "nets", "--replace", input="")
+    assert elements(netctl, "nets") == []
+    assert size_of(netctl, "nets")["bytes"] == 0
+    message = netctl.fails("set", "fold", "absent")
+    assert "there is no set 'absent'" in message
+    make(netctl, "hosts", "host")
+    assert "sets of type cidr are folded" in netctl.fails("set", "fold", "hosts", status=2)
+    netctl("set", "destroy", "nets")
+    netctl("set", "destroy", "hosts")
+    assert not netctl.root.exists()
+
+
+@pytest.mark.kernel
+def test_folding_under_traffic(netctl, lab, link, tmp_path):
+    """No packet from a member gets through, and none from another is dropped, while bases change."""
+    client, server = link
+    member = str(ipaddress.ip_network(f"{client.ip6}/64", strict=False))
+    make(netctl, "nets", "cidr", member)
+    filter = Filter(netctl, server)
+    filter.add("src @nets drop")
+    listing = tmp_path / "list"
+    with Stream(client, server, 4, 4000) as passes, Stream(client, server, 6, 4000) as never:
+        for turn in range(2 if IN_VM else 6):
+            listing.write_text("\n".join([*networks(MANY), f"2001:db8:{turn}::/56"]))
+            folding = lab.start(*netctl.argv("set", "import", "nets", listing))
+            while folding.alive():
+                passes.await_all(passes.hundred())
+            assert folding.wait() == 0, str(folding)
+            netctl("set", "fold", "nets")
+            passes.await_all(passes.hundred())
+        assert never.sent > 100
+    assert never.arrived == []
+    assert size_of(netctl, "nets")["live"] == 0
+
+
+@pytest.mark.kernel
+def test_a_killed_fold_leaves_old_or_new(netctl, lab, tmp_path):
+    make(netctl, "nets", "cidr")
+    old, new = networks(MANY), networks(MANY, "172.16.0.0")
+    netctl("set", "import", "nets", input="\n".join(old))
+    listing = tmp_path / "list"
+    listing.write_text("\n".join(new))
+    before = maps_named("set_base")
+    for delay in (0.005, 0.02, 0.05) if IN_VM else (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05):
+        process = lab.start(*netctl.argv("set", "import", "nets", listing))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(delay)
+        process.stop(signal.SIGKILL)
+        found = set(elements(netctl, "nets"))
+        assert found in (set(old), set(old) | set(new))
+        netctl("set", "import", "nets", "--replace", input="\n".join(old))
+        assert set(elements(netctl, "nets")) == set(old)
+    until(lambda: maps_named("set_base") == before)  # the kernel frees what nobody holds
+    netctl("set", "destroy", "nets")
+    until(lambda: maps_named("set_base") == 0)
+    assert not netctl.root.exists()
+
+
+def maps_named(name):
+    """How many maps of this name the bases of our roots hold, and those that nobody holds yet."""
+    return sum(1 for each in bpftool("map", "list") or [] if each.get("name") == name)

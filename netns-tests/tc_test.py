@@ -29,6 +29,7 @@ from traffic import (
     IPv6,
     IPv6ExtHdrFragment,
     Raw,
+    compile_bpf,
     raw,
 )
 
@@ -62,23 +63,9 @@ def direction(request):
 
 
 @pytest.fixture(scope="session")
-def blaster(tmp_path_factory):
-    return Blaster.compile(tmp_path_factory.mktemp("blaster"))
-
-
-@pytest.fixture(scope="session")
 def foreign_object(tmp_path_factory):
     """Another tool's classifier, which leaves everything to the next."""
-    directory = tmp_path_factory.mktemp("foreign")
-    source, built = directory / "foreign.bpf.c", directory / "foreign.bpf.o"
-    source.write_text(
-        """
-        __attribute__((section("tc"), used)) int foreign(void *ctx) { return -1; }
-        char _license[] __attribute__((section("license"), used)) = "GPL";
-        """
-    )
-    run("clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", built)
-    return built
+    return compile_bpf(tmp_path_factory.mktemp("foreign"), "tc", verdict=-1)
 
 
 class Receivers:
@@ -158,7 +145,7 @@ def qdiscs(interface):
 # ---- verdicts ----
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(direction="ingress")
 def test_verdicts_are_counted_exactly(netctl, link, mode, direction):
     client, server = link
     where = {"ingress": server, "egress": client}[direction]
@@ -253,7 +240,7 @@ def test_mark_is_seen_behind(netctl, link, mode):
     assert counters == [1, 2]
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(direction="egress")
 def test_dscp_on_the_wire(lab, netctl, link, mode, direction):
     """As tcpdump sees it, with right checksums; ECN bits are left alone."""
     client, server = link
@@ -324,6 +311,16 @@ def test_redirect_and_mirror(lab, netctl, link, mode):
     assert status["redirect_failed"] == 1
     assert status["mirror_failed"] == 1
     assert status["verdicts"]["redirect"] == 1
+    # It holds up no other change, and is found again by one once it is back.
+    classifier.add("dport 99 pass")
+    send_udp(client, middle, 4, 7)
+    assert classifier.await_packets(7)["redirect_failed"] == 2
+    assert "eth1" in classifier.fails("rule add", "dport 98 redirect eth1")
+    lab.veth(middle.netns, lab.namespace("anew"), name_a="eth1")
+    classifier.add("dport 97 pass")
+    send_udp(client, middle, 4, 7)
+    status = classifier.await_packets(8)
+    assert (status["redirect_failed"], status["verdicts"]["redirect"]) == (2, 2)
 
 
 def test_redirect_into_ingress(lab, netctl, link):
@@ -341,7 +338,7 @@ def test_redirect_into_ingress(lab, netctl, link):
 # ---- packets of all sorts ----
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(direction="ingress")
 def test_vlan_tags_in_the_packet_and_beside_it(netctl, link, direction):
     """On the way in the kernel has taken the outer tag off; on the way out a raw socket's is in place."""
     client, server = link
@@ -374,7 +371,7 @@ def test_fragments(netctl, link):
     assert classifier.packets() == {port: 1, later: 2, None: 0}
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(direction="egress")
 def test_large_packets_are_one(lab, netctl, pair, direction):
     """With offloads a packet is up to 64 KiB, mostly outside of the linear part; DSCP still gets in."""
     client, server = pair
@@ -438,7 +435,7 @@ def test_a_device_without_ethernet_header(netctl, lab):
 # ---- rates ----
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(direction="egress")
 def test_a_rate_without_fq_drops_and_says_so(netctl, link, direction):
     client, server = link
     where = {"ingress": server, "egress": client}[direction]
@@ -577,7 +574,6 @@ def test_a_clsact_of_somebody_else_stays(netctl, link, foreign_object):
     assert "foreign" in run(*tc, "filter", "show", "dev", "eth0", "ingress").stdout
 
 
-@pytest.mark.kernel
 def test_our_clsact_goes_with_its_last_user(netctl, link, foreign_object):
     _, server = link
     tc = ("tc", "-n", server.netns.name)
@@ -642,7 +638,6 @@ def test_killed_at_any_time_it_leaves_whole_rules(netctl, link, mode):
     assert not netctl.root.exists()
 
 
-@pytest.mark.kernel
 def test_counters_survive_changes(netctl, link, mode):
     client, server = link
     classifier = Classifier(netctl, server, "ingress", "--mode", mode)

@@ -137,10 +137,12 @@ class Filter:
         return (self.hook, *verb.split(), self.name, *self.direction)
 
     def add(self, *rules):
-        """Adds rules one by one; returns the last one's id."""
-        for rule in rules:
-            answer = self("rule add", rule)
-        return answer["id"]
+        """Adds rules; returns the last one's id."""
+        if len(rules) == 1:
+            return self("rule add", *rules)["id"]
+        # In one commit: under emulation a load of the program takes seconds.
+        self.replace(*self.rules(), *rules)
+        return self.status()["rules"][-1]["id"]
 
     def replace(self, *rules):
         return self("rule replace", input="\n".join(rules))
@@ -238,6 +240,19 @@ int main(int argc, char **argv)
 	return 0;
 }
 """
+
+
+def compile_bpf(directory, section, verdict):
+    """Another tool's program, which gives every packet the same verdict. Returns the object's path."""
+    source, built = directory / "foreign.bpf.c", directory / "foreign.bpf.o"
+    source.write_text(
+        f"""
+        __attribute__((section("{section}"), used)) int foreign(void *ctx) {{ return {verdict}; }}
+        char _license[] __attribute__((section("license"), used)) = "GPL";
+        """
+    )
+    run("clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", built)
+    return built
 
 
 class Blaster:

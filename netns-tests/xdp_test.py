@@ -38,6 +38,7 @@ from traffic import (
     IPOption_RR,
     Raw,
     Wire,
+    compile_bpf,
     raw,
 )
 
@@ -51,23 +52,9 @@ def mode(request):
 
 
 @pytest.fixture(scope="session")
-def blaster(tmp_path_factory):
-    return Blaster.compile(tmp_path_factory.mktemp("blaster"))
-
-
-@pytest.fixture(scope="session")
 def foreign_object(tmp_path_factory):
     """Another tool's XDP program, which passes everything."""
-    directory = tmp_path_factory.mktemp("foreign")
-    source, built = directory / "foreign.bpf.c", directory / "foreign.bpf.o"
-    source.write_text(
-        """
-        __attribute__((section("xdp"), used)) int foreign(void *ctx) { return 2; }
-        char _license[] __attribute__((section("license"), used)) = "GPL";
-        """
-    )
-    run("clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", built)
-    return built
+    return compile_bpf(tmp_path_factory.mktemp("foreign"), "xdp", verdict=2)
 
 
 @pytest.fixture
@@ -112,7 +99,7 @@ def xdp_of(interface):
 # ---- actions ----
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(mode="native")
 def test_drop_and_pass_are_counted_exactly(netctl, link, mode):
     client, server = link
     filter = Filter(netctl, server, "--mode", mode, "--default", "drop")
@@ -215,8 +202,14 @@ def test_redirect_makes_a_bridge(lab, netctl, link, mode):
         lost = ether(client, far) / IP(src=client.ip4, dst=far.ip4) / UDP(dport=9)
         assert wire.deliver([lost], [False])[0] == [False]
         after = there.await_packets(before["packets"] + 1)
-    assert after["redirect_failed"] == 1
-    assert after["verdicts"]["drop"] == 1
+        assert after["redirect_failed"] == 1
+        assert after["verdicts"]["drop"] == 1
+        # It holds up no other change; what is new must name something that is there.
+        told = netctl("xdp", "rule", "add", middle.name, "dport 99 pass", netns=middle.netns)
+        assert "eth1 is gone" in told.stderr
+        assert wire.deliver([lost], [False])[0] == [False]
+        assert there.await_packets(before["packets"] + 2)["redirect_failed"] == 2
+        assert "eth1" in there.fails("rule add", "dport 98 redirect eth1")
 
 
 def test_redirect_needs_an_interface(netctl, link):
@@ -374,7 +367,7 @@ def test_vlan_tags_in_frames(netctl, link, mode):
     assert status["unparsed"]["bound"] == 1
 
 
-@pytest.mark.kernel
+@pytest.mark.kernel(mode="native")
 def test_vlan_interfaces(netctl, link, mode):
     """Two tags from real VLAN devices. With the offload on, they would never be in the frame."""
     client, server = link

@@ -9,26 +9,11 @@
 #include "bpf/object.hpp"
 #include "core/command.hpp"
 #include "core/command_docs.hpp"
-#include "features.inc"
+#include "features/features.hpp"
 
 namespace netctl {
 
-#define X(name)                                                                                    \
-    namespace name {                                                                               \
-    const Command& command();                                                                      \
-    }
-NETCTL_FEATURES
-#undef X
-
 namespace {
-
-Command make_root() {
-    Command root{"netctl", "one command for a Linux host's eBPF datapath"};
-#define X(name) root.children.push_back(name::command());
-    NETCTL_FEATURES
-#undef X
-    return root;
-}
 
 /// What the build uses to make its man pages and completion from the command table.
 int generate(const Command& root, const std::vector<std::string>& words) {
@@ -67,7 +52,7 @@ int main(int argc, char** argv) {
     const std::vector<std::string> words(argv + 1, argv + argc);
     netctl::bpf::capture_libbpf_messages();
     try {
-        const netctl::Command root = netctl::make_root();
+        const netctl::Command root = netctl::command_table();
         if (!words.empty() && words[0] == "generate")
             return netctl::generate(root, words);
         const int status = netctl::run_command(root, words);

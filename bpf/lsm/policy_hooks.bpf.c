@@ -258,7 +258,7 @@ int probe(struct xdp_md *ctx)
 	nc_set_protocol(&s, q->proto, q->sport, q->dport);
 	nc_set_owner(&s, q->uid, q->gid);
 	nc_set_exe(&s, q->exe_dev, q->exe_inode);
-	s.cgroup_row = q->cgroup_row;
+	s.word[NC_WORD_CGROUP] = q->cgroup_row;
 	return nc_policy_classify(first, &s, true);
 }
 

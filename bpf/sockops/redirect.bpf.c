@@ -538,7 +538,10 @@ static __always_inline void fill_end(struct bpf_sock_ops *ctx, struct nc_rd_end 
 	}
 }
 
-/* Loopback, or the same address at both ends. Others may be local too; those stay on TCP. */
+/*
+ * Loopback, or the same address at both ends. Others may be local too: in another namespace, which
+ * is asked for with NC_RD_CROSS_NETNS; else those stay on TCP.
+ */
 static __always_inline bool local_only(const struct nc_rd_end *e)
 {
 	if (e->family == 4)
@@ -557,7 +560,7 @@ static __always_inline void on_established(struct bpf_sock_ops *ctx, bool passiv
 	if (!c || c->flags & NC_RD_DRAINING)
 		return;
 	fill_end(ctx, &end);
-	if (!local_only(&end))
+	if (!local_only(&end) && !(c->flags & NC_RD_CROSS_NETNS))
 		return;
 	q.bank = c->bank & 1;
 	q.family = end.family;
@@ -910,8 +913,9 @@ int rd_setsockopt(struct bpf_sockopt *ctx)
 
 /* ---- joining: run by the joiner with BPF_PROG_TEST_RUN ---- */
 
+/* The end that was announced, or its peer; `netns` as for bpf_sk_lookup_tcp(). */
 static __always_inline struct bpf_sock *find(struct __sk_buff *skb, const struct nc_rd_end *e,
-					     bool peer)
+					     bool peer, __s64 netns)
 {
 	const __be32 *local = peer ? e->remote : e->local, *remote = peer ? e->local : e->remote;
 	__u16 local_port = peer ? e->remote_port : e->local_port;
@@ -924,13 +928,13 @@ static __always_inline struct bpf_sock *find(struct __sk_buff *skb, const struct
 		tuple.ipv4.daddr = local[0];
 		tuple.ipv4.sport = bpf_htons(remote_port);
 		tuple.ipv4.dport = bpf_htons(local_port);
-		return bpf_sk_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+		return bpf_sk_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), netns, 0);
 	}
 	__builtin_memcpy(tuple.ipv6.saddr, remote, sizeof(tuple.ipv6.saddr));
 	__builtin_memcpy(tuple.ipv6.daddr, local, sizeof(tuple.ipv6.daddr));
 	tuple.ipv6.sport = bpf_htons(remote_port);
 	tuple.ipv6.dport = bpf_htons(local_port);
-	return bpf_sk_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	return bpf_sk_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), netns, 0);
 }
 
 #define FLAG(name) (1UL << bpf_core_enum_value(enum sock_flags, name))
@@ -979,7 +983,29 @@ static __always_inline __u32 unsuited(struct tcp_sock *tp, __u64 netns, __u64 *f
 }
 
 /*
- * Each has sent what the other has received: by chance one time in 2^32 at most. The connection is
+ * The sender began with the sequence number that the receiver first expected. Unlike where the two
+ * are now, that leaves no room for what is on its way: Linux takes first numbers from a hash of the
+ * addresses and a clock of 64 ns, so connections of the same addresses in different namespaces
+ * differ by their age alone. Who connected counts its SYN among the acknowledged bytes, hence the
+ * 1. Each pair of counters is written one after the other, hence more than one look.
+ */
+static __always_inline bool began_with(struct tcp_sock *from, struct tcp_sock *to)
+{
+#pragma unroll
+	for (int i = 0; i < 3; i++) {
+		__u32 first = *(volatile __u32 *)&from->snd_una -
+			      (__u32) * (volatile __u64 *)&from->bytes_acked;
+		__u32 expected = *(volatile __u32 *)&to->rcv_nxt -
+				 (__u32) * (volatile __u64 *)&to->bytes_received;
+
+		if (expected - first <= 1)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Each has sent what the other has received. The connection is
  * alive meanwhile, hence the order: what the sender knows to be received, what was received, what
  * was written. Read so, they never decrease along the line. (snd_nxt would: over loopback it is
  * raised only after the segment was received.)
@@ -995,7 +1021,7 @@ static __always_inline bool sent_to(struct tcp_sock *from, struct tcp_sock *to)
 
 static __always_inline bool each_others_peer(struct tcp_sock *a, struct tcp_sock *b)
 {
-	return a != b && sent_to(a, b) && sent_to(b, a);
+	return a != b && began_with(a, b) && began_with(b, a) && sent_to(a, b) && sent_to(b, a);
 }
 
 static __always_inline void list_cgroups(struct tcp_sock *tp, __u64 *ids)
@@ -1096,8 +1122,10 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 	struct nc_rd_pair *p;
 	int error;
 
-	if (!a || !b || sa->state != BPF_TCP_ESTABLISHED || sb->state != BPF_TCP_ESTABLISHED)
+	if (!a || !b || sa->state != BPF_TCP_ESTABLISHED)
 		return NC_RD_REASON_CLOSING;
+	if (sb->state != BPF_TCP_ESTABLISHED) /* with `tentative` it may be a listener, or stale */
+		return q->tentative ? NC_RD_REASON_NO_PEER : NC_RD_REASON_CLOSING;
 	if (!each_others_peer(a, b))
 		return NC_RD_REASON_IDENTITY;
 	ma = bpf_sk_storage_get(&rd_mine, sa, NULL, 0);
@@ -1136,7 +1164,7 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 
 	reason = unsuited(a, q->event.netns, &file_flags[0]);
 	if (!reason)
-		reason = unsuited(b, q->event.netns, &file_flags[1]);
+		reason = unsuited(b, q->peer_netns, &file_flags[1]);
 	if (reason) {
 		ma->refused = mb->refused = 1;
 		return reason;
@@ -1147,6 +1175,7 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 		return NC_RD_REASON_FULL;
 	p->key = ++rd_serial;
 	p->netns = q->event.netns;
+	p->peer_netns = q->peer_netns;
 	p->end = *e;
 	p->socket[0] = (__u64)a;
 	p->socket[1] = (__u64)b;
@@ -1224,10 +1253,10 @@ int rd_join(struct __sk_buff *skb)
 	if (c->flags & NC_RD_DRAINING)
 		goto done;
 	reason = NC_RD_REASON_NO_PEER;
-	sa = find(skb, &q->event.end, false);
+	sa = find(skb, &q->event.end, false, BPF_F_CURRENT_NETNS);
 	if (!sa)
 		goto done;
-	sb = find(skb, &q->event.end, true);
+	sb = find(skb, &q->event.end, true, q->peer_nsid);
 	if (sb)
 		reason = join(q, sa, sb, c);
 done:
@@ -1236,6 +1265,8 @@ done:
 	if (sa)
 		bpf_sk_release(sa);
 	q->reason = reason;
+	if (q->tentative && (reason == NC_RD_REASON_NO_PEER || reason == NC_RD_REASON_IDENTITY))
+		return 0;
 	/* FULL counts once, when the joiner has searched everywhere and says so in `state`. */
 	if (reason && reason != NC_RD_REASON_AGAIN && (reason != NC_RD_REASON_FULL || q->state)) {
 		count_on_tcp(reason);

@@ -4,6 +4,8 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <numeric>
+#include <sys/mman.h>
+#include <utility>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -133,6 +135,33 @@ Result<> RawMap::pin(const std::string& path) const {
     if (bpf_obj_pin(fd_.get(), path.c_str()) == 0)
         return {};
     return Error::system(errno, fmt::format("cannot pin a map at {}", path));
+}
+
+Result<MappedArray> MappedArray::open(const RawMap& map, bool writable) {
+    const MapInfo info = NETCTL_TRY(map_info(map.fd()));
+    MappedArray array;
+    const std::size_t size = std::size_t{info.value_size} * info.max_entries;
+    void* memory =
+        mmap(nullptr, size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, map.fd(), 0);
+    if (memory == MAP_FAILED)
+        return Error::system(errno, fmt::format("cannot map {}", map.name()));
+    array.memory_ = memory;
+    array.size_ = size;
+    return array;
+}
+
+MappedArray::MappedArray(MappedArray&& other) noexcept
+    : memory_(std::exchange(other.memory_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+MappedArray& MappedArray::operator=(MappedArray&& other) noexcept {
+    std::swap(memory_, other.memory_);
+    std::swap(size_, other.size_);
+    return *this;
+}
+
+MappedArray::~MappedArray() {
+    if (memory_)
+        munmap(memory_, size_);
 }
 
 } // namespace netctl::bpf

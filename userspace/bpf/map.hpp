@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -62,6 +63,23 @@ class RawMap {
   private:
     Fd fd_;
     std::string name_;
+};
+
+/// The values of a BPF_F_MMAPABLE array, in memory that is shared with the kernel.
+class MappedArray {
+  public:
+    MappedArray() = default;
+    /// All values of the map, to read, or to write as well.
+    static Result<MappedArray> open(const RawMap& map, bool writable);
+    MappedArray(MappedArray&& other) noexcept;
+    MappedArray& operator=(MappedArray&& other) noexcept;
+    ~MappedArray();
+
+    std::span<std::byte> bytes() const { return {static_cast<std::byte*>(memory_), size_}; }
+
+  private:
+    void* memory_ = nullptr;
+    std::size_t size_ = 0;
 };
 
 /// A map whose key and value are ABI structs. Opening compares their sizes with the kernel's, so a

@@ -50,18 +50,33 @@ std::string participle(nc_verdict verdict) {
 
 } // namespace
 
-std::optional<nc_verdict> verdict_option(const Arguments& arguments, const std::string& option) {
-    if (!arguments.has(option))
-        return std::nullopt;
-    const std::string word = arguments.get(option);
-    return word == "drop" ? NC_VERDICT_DROP : word == "next" ? NC_VERDICT_NEXT : NC_VERDICT_PASS;
+Result<FilterSettings> settings_of(const Arguments& arguments) {
+    const auto verdict = [&](const std::string& option) -> std::optional<nc_verdict> {
+        if (!arguments.has(option))
+            return std::nullopt;
+        const std::string word = arguments.get(option);
+        return word == "drop"   ? NC_VERDICT_DROP
+               : word == "next" ? NC_VERDICT_NEXT
+                                : NC_VERDICT_PASS;
+    };
+    FilterSettings settings{verdict("default"), verdict("on-unparsed"), std::nullopt};
+    if (arguments.has("log-rate"))
+        settings.log_rate = static_cast<std::uint32_t>(
+            NETCTL_TRY(arguments.number("log-rate", 0, 1, 1'000'000'000)));
+    return settings;
 }
 
-Result<std::optional<std::uint32_t>> log_rate_option(const Arguments& arguments) {
-    if (!arguments.has("log-rate"))
-        return std::optional<std::uint32_t>();
-    return std::optional(
-        static_cast<std::uint32_t>(NETCTL_TRY(arguments.number("log-rate", 0, 1, 1'000'000'000))));
+std::vector<Option> attach_options(std::vector<Option> own,
+                                   const std::vector<std::string>& verdicts) {
+    const std::string choice = fmt::format("{}", fmt::join(verdicts, "|"));
+    own.push_back({"default", choice,
+                   fmt::format("verdict on what no rule matches (default: {})", verdicts.front()),
+                   verdicts});
+    own.push_back({"on-unparsed", choice,
+                   "verdict on what is cut, contradicts itself or nests too deep (default: drop)",
+                   verdicts});
+    own.push_back({"log-rate", "N", "log events a second at most (default: 10000)", {}});
+    return own;
 }
 
 Json status_json(const FilterStatus& status, Json place,

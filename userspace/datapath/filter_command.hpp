@@ -9,14 +9,16 @@
 #include <string>
 
 #include "core/command.hpp"
-#include "datapath/filter.hpp"
+#include "datapath/filter_point.hpp"
 
 namespace netctl::datapath {
 
-/// The verdict that an option names; nothing if it was not given.
-std::optional<nc_verdict> verdict_option(const Arguments& arguments, const std::string& option);
-/// `--log-rate`; nothing if it was not given.
-Result<std::optional<std::uint32_t>> log_rate_option(const Arguments& arguments);
+/// `--default`, `--on-unparsed` and `--log-rate` of attach, as far as they are given.
+Result<FilterSettings> settings_of(const Arguments& arguments);
+/// The options of attach: the hook's own, then these. The first of the verdicts that the hook can give
+/// is the default.
+std::vector<Option> attach_options(std::vector<Option> own,
+                                   const std::vector<std::string>& verdicts);
 
 /// What status has for every hook, and `verdicts` those that this one can give. `place` comes first:
 /// how the hook names the point.

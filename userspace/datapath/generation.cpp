@@ -5,6 +5,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <set>
 
 #include <fmt/format.h>
@@ -53,7 +54,46 @@ nc_verdict verdict_of(ActionKind kind) {
     }
 }
 
-Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDevice& resolve) {
+/// Numbers the devices that rules name, each once. What was in force before stays in force when its
+/// device is gone: the program finds nothing under `no_device` and drops what is to go there.
+class Devices {
+  public:
+    Devices(const ResolveDevice& resolve, const std::vector<InstalledRule>* before)
+        : resolve_(resolve) {
+        if (before)
+            for (const InstalledRule& installed : *before)
+                installed_.insert(installed.rule.id);
+    }
+
+    Result<std::uint32_t> resolve(const Rule& rule, const std::string& device) {
+        auto known = numbers_.find(device);
+        if (known == numbers_.end()) {
+            auto number = resolve_(device);
+            if (!number && !installed_.contains(rule.id))
+                return std::move(number).error().within(to_string(rule));
+            if (!number)
+                notes_.push_back(fmt::format(
+                    "{} is gone: what rule {} sends there is lost until a change of rules finds it "
+                    "again",
+                    device, rule.id));
+            known = numbers_.emplace(device, number ? *number : no_device).first;
+        }
+        if (known->second == no_device && !installed_.contains(rule.id))
+            return Error::failed(fmt::format("{}: {} is gone", to_string(rule), device));
+        return known->second;
+    }
+    const std::vector<std::string>& notes() const { return notes_; }
+
+  private:
+    static constexpr std::uint32_t no_device = 0xffffffff;
+
+    const ResolveDevice& resolve_;
+    std::set<std::uint32_t> installed_;
+    std::map<std::string, std::uint32_t> numbers_;
+    std::vector<std::string> notes_;
+};
+
+Result<nc_action> encode_action(const InstalledRule& installed, Devices& devices) {
     const Rule& rule = installed.rule;
     nc_action encoded{};
     encoded.rule_id = rule.id;
@@ -77,7 +117,7 @@ Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDev
             break;
         case ActionKind::mirror:
             encoded.flags |= NC_ACTION_MIRROR;
-            encoded.mirror = NETCTL_TRY(resolve(action.device));
+            encoded.mirror = NETCTL_TRY(devices.resolve(rule, action.device));
             break;
         case ActionKind::rate:
             encoded.flags |= NC_ACTION_RATE;
@@ -85,7 +125,7 @@ Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDev
             encoded.rate_burst = action.burst;
             break;
         case ActionKind::redirect:
-            encoded.target = NETCTL_TRY(resolve(action.device));
+            encoded.target = NETCTL_TRY(devices.resolve(rule, action.device));
             if (action.to_ingress)
                 encoded.flags |= NC_ACTION_TO_INGRESS;
             [[fallthrough]];
@@ -149,6 +189,7 @@ Result<OpenedSets> open_sets(const Root& root, const std::vector<classifier::Set
         nc_set_use entry{};
         entry.field = static_cast<__u8>(use.key);
         entry.type = static_cast<__u8>(set.type());
+        entry.base = set.base_index();
         opened.uses.push_back(entry);
         opened.sets.push_back(std::move(set));
     }
@@ -291,9 +332,10 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     const classifier::Compiled compiled = NETCTL_TRY(classifier::compile(rules));
     const OpenedSets sets = NETCTL_TRY(open_sets(root, compiled.set_uses));
 
+    Devices devices(request.resolve_device, before);
     std::vector<nc_action> actions;
     for (const InstalledRule& installed : state.rules)
-        actions.push_back(NETCTL_TRY(encode_action(installed, request.resolve_device)));
+        actions.push_back(NETCTL_TRY(encode_action(installed, devices)));
     const std::vector<nc_rule_text> records = encode_rules(state.rules);
     state.point.abi_version = NC_ABI_VERSION;
     state.point.rules = static_cast<__u32>(state.rules.size());
@@ -317,6 +359,9 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
         for (const std::string& name : persistent_maps(request.hook))
             NETCTL_TRY(object.reuse(name, NETCTL_TRY(request.previous->program.map(name))));
 
+    const auto is_cidr = [](const Set& set) { return set.type() == SetType::cidr; };
+    if (std::any_of(sets.sets.begin(), sets.sets.end(), is_cidr))
+        NETCTL_TRY(share_bases(object, root));
     NETCTL_TRY(object.load());
 
     // After loading: contents, before anything can reach the program.
@@ -344,6 +389,7 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     generation.rules_apart = compiled.rules_apart;
     generation.reason = compiled.reason;
     generation.memory = compiled.memory();
+    generation.notes = devices.notes();
     // All that the next command needs must be found from the program, used by its code or not.
     for (const char* name : pinned_maps) {
         const bpf::RawMap map = NETCTL_TRY(object.map(name));

@@ -19,7 +19,7 @@
 namespace netctl::datapath {
 
 /// Gives the number by which the program knows a redirect target, or an error that says why this
-/// device cannot be one.
+/// device cannot be one. Asked once for each device.
 using ResolveDevice = std::function<Result<std::uint32_t>(const std::string& device)>;
 
 struct GenerationRequest {
@@ -33,10 +33,11 @@ struct GenerationRequest {
 
 struct Generation {
     bpf::Program program;
-    std::string engine;          ///< form of the classifier
-    std::size_t rules_apart = 0; ///< as in classifier::Compiled
-    std::string reason;          ///< for these, or for the linear form
-    std::size_t memory = 0;      ///< bytes of its tables
+    std::string engine;             ///< form of the classifier
+    std::size_t rules_apart = 0;    ///< as in classifier::Compiled
+    std::string reason;             ///< for these, or for the linear form
+    std::size_t memory = 0;         ///< bytes of its tables
+    std::vector<std::string> notes; ///< devices that are gone
 };
 
 /// Loads `object`, opened and otherwise untouched, with the rules and settings of the request.

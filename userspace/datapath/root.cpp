@@ -83,6 +83,9 @@ LockedRoot::~LockedRoot() {
     // Nothing but our own lock and meta left: leave the host as it was (invariant I9).
     for (const char* name : {"xdp", "tc", "sets", "redirect", "policy", "trace"})
         dir_.sub(name).remove_if_empty();
+    // The policy's programs have these from the start, sets or not.
+    if (!dir_.sub("sets").exists() && !dir_.sub("policy").exists())
+        (void)dir_.sub("bases").remove_all(); // if it fails: again next time
     const auto names = dir_.list();
     if (names == std::vector<std::string>{"lock", "meta"} && dir_.unpin("meta")) {
         dir_.sub("lock").remove_if_empty();

@@ -63,7 +63,7 @@ Result<int> add(const Arguments& arguments, const Context& context, Hook hook,
     std::optional<std::uint32_t> before;
     if (arguments.has("before"))
         before = NETCTL_TRY(parse_id(arguments.get("before")));
-    const auto editor = NETCTL_TRY(open(arguments, context));
+    const auto editor = open(arguments, context);
     std::uint32_t id = 0;
     const CommitReport report = NETCTL_TRY(editor->commit([&](PointState& state) -> Result<> {
         auto place = before;
@@ -86,7 +86,7 @@ Result<int> remove(const Arguments& arguments, const Context& context, const Ope
         ids.push_back(NETCTL_TRY(parse_id(word)));
     if (ids.empty())
         return Error::usage("the id of the rule is missing", "`rule list` shows the ids");
-    const auto editor = NETCTL_TRY(open(arguments, context));
+    const auto editor = open(arguments, context);
     const CommitReport report = NETCTL_TRY(editor->commit([&](PointState& state) -> Result<> {
         for (const std::uint32_t id : ids)
             NETCTL_TRY(delete_rule(state, id));
@@ -99,7 +99,7 @@ Result<int> remove(const Arguments& arguments, const Context& context, const Ope
 
 Result<int> list(const Arguments& arguments, const Context& context, Hook hook,
                  const OpenEditor& open) {
-    const auto editor = NETCTL_TRY(open(arguments, context));
+    const auto editor = open(arguments, context);
     const std::vector<RuleStatus> rules = NETCTL_TRY(editor->rules());
     Json json = Json::array();
     for (const RuleStatus& status : rules)
@@ -119,7 +119,7 @@ Result<int> replace(const Arguments& arguments, const Context& context, Hook hoo
                                ? classifier::parse_classbench(text, source, ActionKind::drop)
                                : parse_rules(text, hook, source));
     }
-    const auto editor = NETCTL_TRY(open(arguments, context));
+    const auto editor = open(arguments, context);
     const std::size_t count = rules.size();
     const CommitReport report = NETCTL_TRY(
         editor->commit([&](PointState& state) { return replace_rules(state, std::move(rules)); }));

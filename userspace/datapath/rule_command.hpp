@@ -41,8 +41,7 @@ class RuleEditor {
     virtual Result<CommitReport> commit(const Edit& edit) = 0;
 };
 
-using OpenEditor =
-    std::function<Result<std::unique_ptr<RuleEditor>>(const Arguments&, const Context&)>;
+using OpenEditor = std::function<std::unique_ptr<RuleEditor>(const Arguments&, const Context&)>;
 
 /// The command `rule` with its verbs; `place` are the positionals that name a point, `more` are
 /// further options of the verbs that bring rules.

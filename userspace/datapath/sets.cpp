@@ -19,6 +19,15 @@ namespace netctl::datapath {
 namespace {
 
 constexpr std::uint32_t largest_set = 1U << 26;
+/// Sets of type cidr under one root: entries of the maps of bases, of which 0 is nobody's.
+constexpr std::uint32_t most_bases = 1024;
+/// From so many elements on a base is faster than a trie, and smaller.
+constexpr std::size_t fold_at = 1024;
+/// What an element costs in the kernel's trie: its node, and the inner nodes that lead to it.
+constexpr std::size_t bytes_in_trie = 128, bytes_in_hash = 80;
+constexpr std::uint32_t folded = NC_SET_FOLD;
+/// What takes an element out of the base: one that expired long ago.
+constexpr nc_set_value taken_out{1, NC_SET_FOLD};
 
 /// The key of an element as its map wants it.
 struct ElementKey {
@@ -86,6 +95,54 @@ bool expired(const nc_set_value& value) {
     return value.expires != 0 && value.expires <= boottime_seconds();
 }
 
+/// For ever in the set, no exception.
+bool is_plain(const nc_set_value& value) {
+    return value.expires == 0 && (value.flags & ~folded) == 0;
+}
+
+bool same(const nc_set_value& a, const nc_set_value& b) {
+    return a.expires == b.expires && a.flags == b.flags;
+}
+
+std::size_t place_of(Family family) {
+    return family == Family::ipv4 ? 0 : 1;
+}
+
+bpf::PinDir bases_dir(const Root& root) {
+    return root.dir().sub("bases");
+}
+
+/// Makes the maps of bases if they are not there.
+Result<> make_bases(const Root& root) {
+    const bpf::PinDir dir = bases_dir(root);
+    NETCTL_TRY(dir.create());
+    for (const char* family : {"4", "6"})
+        if (!dir.has(std::string("v") + family))
+            NETCTL_TRY(dir.replace(
+                std::string("v") + family,
+                NETCTL_TRY(bpf::create_standalone(std::string("set_bases") + family, most_bases))));
+    return {};
+}
+
+/// An index that no set of this root has.
+Result<std::uint32_t> free_base(const Root& root) {
+    NETCTL_TRY(make_bases(root));
+    std::vector<bool> used(most_bases);
+    used[0] = true;
+    for (const std::string& name : Set::list(root))
+        used[NETCTL_TRY(Set::open(root, name)).base_index()] = true;
+    for (std::uint32_t i = 0; i < most_bases; i++)
+        if (!used[i])
+            return i;
+    return Error::failed(fmt::format("there are {} sets of type cidr already", most_bases - 1));
+}
+
+Result<> drop_bases(const Root& root, std::uint32_t index) {
+    for (const Family family : {Family::ipv4, Family::ipv6})
+        NETCTL_TRY(NETCTL_TRY(open_bases(root, family)).erase(&index));
+    return {};
+}
+
 bool means_full(const Error& error) {
     return error.code == E2BIG || error.code == ENOSPC;
 }
@@ -111,6 +168,16 @@ template <class Visit> Result<> walk(const bpf::RawMap& map, const Visit& visit)
 }
 
 } // namespace
+
+Result<bpf::RawMap> open_bases(const Root& root, Family family) {
+    return bpf::RawMap::open(bases_dir(root).path_of(family == Family::ipv4 ? "v4" : "v6"));
+}
+
+Result<> share_bases(const bpf::Object& object, const Root& root) {
+    NETCTL_TRY(make_bases(root));
+    NETCTL_TRY(object.reuse("set_bases4", NETCTL_TRY(open_bases(root, Family::ipv4))));
+    return object.reuse("set_bases6", NETCTL_TRY(open_bases(root, Family::ipv6)));
+}
 
 std::uint32_t boottime_seconds() {
     timespec now{};
@@ -208,11 +275,19 @@ Result<Set> Set::open(const Root& root, const std::string& name) {
     set.name_ = name;
     set.type_ = static_cast<SetType>(info->type);
     set.max_entries_ = info->max_entries;
+    set.info_ = NETCTL_TRY(info_map.raw().duplicate());
     if (set.type_ == SetType::port) {
         set.ports_ = NETCTL_TRY(bpf::RawMap::open(dir.path_of("ports")));
     } else {
         set.v4_ = NETCTL_TRY(bpf::RawMap::open(dir.path_of("v4")));
         set.v6_ = NETCTL_TRY(bpf::RawMap::open(dir.path_of("v6")));
+    }
+    if (set.type_ == SetType::cidr) {
+        set.base_index_ = static_cast<std::uint16_t>(info->base);
+        for (const Family family : {Family::ipv4, Family::ipv6}) {
+            set.bases_[place_of(family)] = NETCTL_TRY(open_bases(root, family));
+            NETCTL_TRY(set.open_base(family));
+        }
     }
     return set;
 }
@@ -225,7 +300,14 @@ Result<Set> Set::create(const LockedRoot& root, const std::string& name, SetType
     const bpf::PinDir dir = sets_dir(root).sub(name);
     if (dir.has("info"))
         return Error::failed(fmt::format("there is a set '{}' already", name));
+    if (type == SetType::cidr && max_entries > NC_BASE_MAX)
+        return Error::usage(fmt::format("a set of type cidr holds 1 to {} elements", NC_BASE_MAX));
     NETCTL_TRY(dir.remove_all()); // left by a writer that was killed
+    nc_set_info info{};
+    if (type == SetType::cidr) {
+        info.base = NETCTL_TRY(free_base(root));
+        NETCTL_TRY(drop_bases(root, info.base)); // likewise
+    }
     NETCTL_TRY(dir.create());
     if (type == SetType::port) {
         const auto map = NETCTL_TRY(bpf::create_standalone("set_ports", 65536));
@@ -241,17 +323,21 @@ Result<Set> Set::create(const LockedRoot& root, const std::string& name, SetType
     // `info` is what makes it a set: it comes last.
     const auto info_map = NETCTL_TRY(bpf::create_standalone("set_info", 1));
     const std::uint32_t zero = 0;
-    const nc_set_info info{NC_ABI_VERSION, static_cast<std::uint32_t>(type), max_entries, 0};
+    info.abi_version = NC_ABI_VERSION;
+    info.type = static_cast<std::uint32_t>(type);
+    info.max_entries = max_entries;
     NETCTL_TRY(info_map.update(&zero, &info));
     NETCTL_TRY(dir.replace("info", info_map));
     return open(root, name);
 }
 
 Result<> Set::destroy(const LockedRoot& root, const std::string& name) {
-    NETCTL_TRY(open(root, name));
+    const Set set = NETCTL_TRY(open(root, name));
     const bpf::PinDir dir = sets_dir(root).sub(name);
     NETCTL_TRY(dir.unpin("info")); // first: half a set is none
     NETCTL_TRY(dir.remove_all());
+    if (set.type() == SetType::cidr)
+        NETCTL_TRY(drop_bases(root, set.base_index()));
     sets_dir(root).remove_if_empty();
     return {};
 }
@@ -319,20 +405,156 @@ Result<> Set::forget_expired() const {
     return {};
 }
 
+Result<> Set::open_base(Family family) {
+    const std::uint32_t index = base_index_;
+    std::uint32_t id = 0;
+    if (!NETCTL_TRY(bases_[place_of(family)].lookup(&index, &id)))
+        return {};
+    const bpf::RawMap base = NETCTL_TRY(bpf::RawMap::open_id(id));
+    base_[place_of(family)] = NETCTL_TRY(bpf::MappedArray::open(base, false));
+    return {};
+}
+
+std::span<const nc_base_line> Set::base_lines(Family family) const {
+    const std::span<std::byte> bytes = base_[place_of(family)].bytes();
+    return {reinterpret_cast<const nc_base_line*>(bytes.data()),
+            bytes.size() / sizeof(nc_base_line)};
+}
+
+bool Set::in_base(const SetElement& element) const {
+    const auto* prefix = std::get_if<Prefix>(&element);
+    if (!prefix || type_ != SetType::cidr)
+        return false;
+    const auto lengths = base_lengths(base_lines(prefix->address.family), prefix->address);
+    return lengths[prefix->length / 64] >> prefix->length % 64 & 1;
+}
+
+Result<> Set::put_base(Family family, const std::vector<Prefix>& prefixes) const {
+    const bpf::RawMap& bases = bases_[place_of(family)];
+    const std::uint32_t index = base_index_;
+    const std::vector<nc_base_line> lines = NETCTL_TRY(build_base(family, prefixes));
+    if (lines.empty()) {
+        NETCTL_TRY(bases.erase(&index));
+        return {};
+    }
+    const bpf::RawMap map =
+        NETCTL_TRY(bpf::create_standalone("set_base", static_cast<std::uint32_t>(lines.size())));
+    {
+        const auto memory = NETCTL_TRY(bpf::MappedArray::open(map, true));
+        std::memcpy(memory.bytes().data(), lines.data(), memory.bytes().size());
+    }
+    // The one step: from here on every program sees the new base. The kernel waits until none is left
+    // in the old one, and frees it when nobody waits for that.
+    const int fd = map.fd();
+    return bases.update(&index, &fd);
+}
+
+Result<> Set::fold_with(const std::vector<SetElement>& added, Fold which) const {
+    const std::vector<SetEntry> live = NETCTL_TRY(live_entries());
+    std::vector<SetEntry> done; // what the live maps need not hold any more
+    for (const Family family : {Family::ipv4, Family::ipv6}) {
+        const auto is_ours = [&](const SetElement& element) {
+            return std::get<Prefix>(element).address.family == family;
+        };
+        std::vector<Prefix> before, without, with;
+        if (which != Fold::replace)
+            before = base_elements(base_lines(family));
+        for (const SetElement& element : added)
+            if (is_ours(element))
+                with.push_back(std::get<Prefix>(element));
+        std::size_t kept = 0;
+        for (const SetEntry& entry : live) {
+            if (!is_ours(entry.element))
+                continue;
+            const Prefix& prefix = std::get<Prefix>(entry.element);
+            const bool replaced = which == Fold::replace ||
+                                  std::binary_search(added.begin(), added.end(), entry.element);
+            const bool folds = is_plain(entry.value) &&
+                               (which == Fold::all || (entry.value.flags & NC_SET_FOLD) != 0);
+            if (replaced || folds || expired(entry.value))
+                done.push_back(entry);
+            else
+                kept++;
+            if (replaced)
+                continue;
+            // Whatever stays in the live map goes before the base: it need not have it, and must not
+            // when that one is deleted.
+            (folds && !expired(entry.value) ? with : without).push_back(prefix);
+        }
+        std::sort(with.begin(), with.end());
+        std::vector<Prefix> after, merged;
+        std::set_difference(before.begin(), before.end(), without.begin(), without.end(),
+                            std::back_inserter(after));
+        std::set_union(after.begin(), after.end(), with.begin(), with.end(),
+                       std::back_inserter(merged));
+        if (merged.size() + kept > max_entries_)
+            return full();
+        if (merged != before || which == Fold::replace)
+            NETCTL_TRY(put_base(family, merged));
+    }
+    for (const SetEntry& entry : done) {
+        // Only as it was when we read it: somebody may have written it since.
+        const ElementKey key = key_of(type_, entry.element);
+        nc_set_value now{};
+        if (NETCTL_TRY(map_for(entry.element).lookup(key.bytes.data(), &now)) &&
+            same(now, entry.value))
+            NETCTL_TRY(map_for(entry.element).erase(key.bytes.data()));
+    }
+    const std::uint32_t zero = 0;
+    nc_set_info info{};
+    NETCTL_TRY(info_.lookup(&zero, &info));
+    info.unfolded = 0;
+    return info_.update(&zero, &info);
+}
+
+Result<> Set::fold(bool all) const {
+    if (type_ != SetType::cidr)
+        return Error::usage(fmt::format("set '{}' is of type {}", name_, to_string(type_)),
+                            "sets of type cidr are folded");
+    return fold_with({}, all ? Fold::all : Fold::ours);
+}
+
+Result<> Set::written(std::size_t count) const {
+    if (type_ != SetType::cidr)
+        return {};
+    const std::uint32_t zero = 0;
+    nc_set_info info{};
+    NETCTL_TRY(info_.lookup(&zero, &info));
+    info.unfolded += static_cast<__u32>(count);
+    if (info.unfolded >= fold_at)
+        return fold_with({}, Fold::ours);
+    return info_.update(&zero, &info);
+}
+
 Result<> Set::add(std::vector<SetElement> elements, nc_set_value value) const {
     std::sort(elements.begin(), elements.end());
     elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
+    if (type_ == SetType::cidr && is_plain(value)) {
+        if (elements.size() >= fold_at)
+            return fold_with(elements, Fold::ours);
+        value.flags = NC_SET_FOLD;
+    }
     const auto attempt = [&]() -> Result<> {
         // A single write does all or nothing; of several it must be known before that they fit.
-        if (elements.size() > 1 && !fit(elements, NETCTL_TRY(entries())))
-            return full();
+        if (elements.size() > 1) {
+            const std::vector<SetEntry> live = NETCTL_TRY(live_entries());
+            std::size_t most = 0; // in the base of a family
+            for (const Family family : {Family::ipv4, Family::ipv6})
+                if (const nc_base_head* head = base_head(base_lines(family)))
+                    most = std::max<std::size_t>(most, head->elements);
+            const bool surely = most + live.size() + elements.size() <= max_entries_;
+            if (!surely && !fit(elements, most == 0 ? live : NETCTL_TRY(entries())))
+                return full();
+        }
         return write(elements, value);
     };
     auto status = attempt();
-    if (status || !means_full(status.error()))
-        return status;
-    NETCTL_TRY(forget_expired()); // nobody else takes out what ran out of time
-    return attempt();
+    if (!status && means_full(status.error())) {
+        NETCTL_TRY(forget_expired()); // nobody else takes out what ran out of time
+        status = attempt();
+    }
+    NETCTL_TRY(std::move(status));
+    return written(elements.size());
 }
 
 Result<> Set::assign(std::vector<SetElement> elements) const {
@@ -340,12 +562,16 @@ Result<> Set::assign(std::vector<SetElement> elements) const {
     elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
     if (!fit(elements, {}))
         return full();
+    const bool has_base = !base_lines(Family::ipv4).empty() || !base_lines(Family::ipv6).empty();
+    if (type_ == SetType::cidr && (has_base || elements.size() >= fold_at))
+        return fold_with(elements, Fold::replace);
+    const nc_set_value member{0, type_ == SetType::cidr ? folded : 0};
     const std::vector<SetEntry> present = NETCTL_TRY(entries());
     // What is there as it should be is left alone: full tries refuse it before kernel 6.13.
     std::vector<SetElement> fresh;
     for (const SetElement& element : elements) {
         const SetEntry* entry = find_entry(present, element);
-        if (!entry || entry->value.expires != 0 || entry->value.flags != 0)
+        if (!entry || !is_plain(entry->value))
             fresh.push_back(element);
     }
     const auto remove_others = [&]() -> Result<> {
@@ -357,36 +583,56 @@ Result<> Set::assign(std::vector<SetElement> elements) const {
     // New ones first, so that nothing is missing for a moment that a narrower or wider prefix takes
     // over; unless there is no room for both.
     if (fit(elements, present)) {
-        NETCTL_TRY(write(fresh, {}));
-        return remove_others();
+        NETCTL_TRY(write(fresh, member));
+        NETCTL_TRY(remove_others());
+    } else {
+        NETCTL_TRY(remove_others());
+        NETCTL_TRY(write(fresh, member));
     }
-    NETCTL_TRY(remove_others());
-    return write(fresh, {});
+    return written(fresh.size());
 }
 
 Result<bool> Set::remove(const SetElement& element) const {
     const ElementKey key = key_of(type_, element);
-    return map_for(element).erase(key.bytes.data());
+    if (!in_base(element))
+        return map_for(element).erase(key.bytes.data());
+    const SetEntry* none = nullptr;
+    const std::vector<SetEntry> live = NETCTL_TRY(live_entries());
+    const SetEntry* entry = find_entry(live, element);
+    if (entry != none && same(entry->value, taken_out))
+        return false;
+    NETCTL_TRY(map_for(element).update(key.bytes.data(), &taken_out));
+    NETCTL_TRY(written(1));
+    return true;
 }
 
 Result<bool> Set::contains(const SetElement& element) const {
     // As the datapath does it (lib/sets.h): the longest prefix that has not expired decides.
-    SetElement asked = element;
-    for (;;) {
-        const ElementKey key = key_of(type_, asked);
+    if (type_ != SetType::cidr) {
         nc_set_value value{};
-        if (!NETCTL_TRY(map_for(asked).lookup(key.bytes.data(), &value)))
-            return false;
-        if (!expired(value))
-            return (value.flags & NC_SET_ABSENT) == 0;
-        auto* prefix = std::get_if<Prefix>(&asked);
-        if (type_ != SetType::cidr || prefix->length == 0)
-            return false;
-        prefix->length--;
+        return NETCTL_TRY(map_for(element).lookup(key_of(type_, element).bytes.data(), &value)) &&
+               !expired(value) && (value.flags & NC_SET_ABSENT) == 0;
     }
+    const Prefix& asked = std::get<Prefix>(element);
+    auto lengths = base_lengths(base_lines(asked.address.family), asked.address);
+    std::array<const SetEntry*, 129> live{};
+    const std::vector<SetEntry> entries = NETCTL_TRY(live_entries());
+    for (const SetEntry& entry : entries)
+        if (std::get<Prefix>(entry.element).contains(asked.address))
+            live[std::get<Prefix>(entry.element).length] = &entry;
+    for (int length = asked.length; length >= 0; length--) {
+        const auto place = static_cast<std::size_t>(length);
+        if (live[place]) {
+            if (!expired(live[place]->value))
+                return (live[place]->value.flags & NC_SET_ABSENT) == 0;
+        } else if (lengths[place / 64] >> place % 64 & 1) {
+            return true;
+        }
+    }
+    return false;
 }
 
-Result<std::vector<SetEntry>> Set::entries() const {
+Result<std::vector<SetEntry>> Set::live_entries() const {
     std::vector<SetEntry> entries;
     const auto read = [&](const bpf::RawMap& map, Family family) -> Result<> {
         if (!map)
@@ -405,6 +651,57 @@ Result<std::vector<SetEntry>> Set::entries() const {
     std::sort(entries.begin(), entries.end(),
               [](const SetEntry& a, const SetEntry& b) { return a.element < b.element; });
     return entries;
+}
+
+Result<std::vector<SetEntry>> Set::entries() const {
+    std::vector<SetEntry> live = NETCTL_TRY(live_entries());
+    std::vector<SetEntry> all;
+    for (const Family family : {Family::ipv4, Family::ipv6})
+        for (const Prefix& prefix : base_elements(base_lines(family)))
+            if (live.empty() || !find_entry(live, SetElement(prefix)))
+                all.push_back({SetElement(prefix), {}});
+    const auto middle = static_cast<std::ptrdiff_t>(all.size());
+    // What takes an element out of the base is none itself.
+    for (const SetEntry& entry : live)
+        if (!expired(entry.value) || !((entry.value.flags & NC_SET_FOLD) || in_base(entry.element)))
+            all.push_back(entry);
+    std::inplace_merge(all.begin(), all.begin() + middle, all.end(),
+                       [](const SetEntry& a, const SetEntry& b) { return a.element < b.element; });
+    return all;
+}
+
+Result<Set::Size> Set::size_of(const std::vector<SetEntry>& live) const {
+    Size size;
+    for (const Family family : {Family::ipv4, Family::ipv6}) {
+        const auto lines = base_lines(family);
+        if (const nc_base_head* head = base_head(lines))
+            size.base += head->elements;
+        size.bytes += lines.size_bytes();
+    }
+    size.live = live.size();
+    size.bytes += live.size() * (type_ == SetType::cidr ? bytes_in_trie : bytes_in_hash);
+    size.elements = size.base;
+    for (const SetEntry& entry : live) {
+        const bool based = in_base(entry.element);
+        const bool gone = expired(entry.value) && (based || (entry.value.flags & NC_SET_FOLD));
+        if (based && gone)
+            size.elements--;
+        else if (!based && !gone)
+            size.elements++;
+    }
+    return size;
+}
+
+Result<Set::Size> Set::size() const {
+    Size size = NETCTL_TRY(size_of(NETCTL_TRY(live_entries())));
+    // A hash has its table whether there is something in it or not.
+    if (type_ == SetType::host)
+        for (std::uint64_t buckets = 1; buckets < 2ULL * max_entries_; buckets *= 2)
+            if (buckets >= max_entries_) {
+                size.bytes += 2 * 16 * buckets;
+                break;
+            }
+    return size;
 }
 
 } // namespace netctl::datapath

@@ -10,9 +10,11 @@
 #include <vector>
 
 #include "bpf/map.hpp"
+#include "bpf/object.hpp"
 #include "core/address.hpp"
 #include "core/result.hpp"
 #include "datapath/root.hpp"
+#include "datapath/set_base.hpp"
 #include "netctl/abi/rule.h"
 
 namespace netctl::datapath {
@@ -60,18 +62,33 @@ class Set {
     const bpf::RawMap& addresses(Family family) const { return family == Family::ipv4 ? v4_ : v6_; }
     const bpf::RawMap& ports() const { return ports_; }
 
+    /// cidr sets: index of its bases in the maps of `open_bases()`.
+    std::uint16_t base_index() const { return base_index_; }
+
     /// Takes effect at once. All are added, or none if the set has no room for them; elements that
-    /// expired make room.
+    /// expired make room. Of a cidr set many are folded; the root must be locked then.
     Result<> add(std::vector<SetElement> elements, nc_set_value value = {}) const;
     /// Makes these its only elements, as plain members; the set is left alone if they do not fit.
     Result<> assign(std::vector<SetElement> elements) const;
     /// False if it was not in the set.
     Result<bool> remove(const SetElement& element) const;
+    /// Moves elements of a cidr set from the live maps into a base: those that netctl wrote, or with
+    /// `all` also those of other tools; exceptions and elements that expire stay. No packet gets
+    /// another verdict. The root must be locked.
+    Result<> fold(bool all) const;
     /// Whether a packet with this address or port would be found in it: the longest prefix decides
     /// in cidr sets, expired elements and tombstones do not count.
     Result<bool> contains(const SetElement& element) const;
-    /// All that is in its maps, sorted, with expired elements and tombstones.
+    /// Base and live maps as one, sorted, with exceptions, and expired elements that are not folded.
     Result<std::vector<SetEntry>> entries() const;
+
+    struct Size {
+        std::size_t elements = 0; ///< as many as `entries()` gives
+        std::size_t base = 0;     ///< of them in the base, or taken out of it
+        std::size_t live = 0;     ///< in the live maps
+        std::size_t bytes = 0;    ///< of memory that its elements take, about
+    };
+    Result<Size> size() const;
 
   private:
     Set() = default;
@@ -81,12 +98,32 @@ class Set {
     bool fit(const std::vector<SetElement>& elements, const std::vector<SetEntry>& besides) const;
     Result<> forget_expired() const;
     const bpf::RawMap& map_for(const SetElement& element) const;
+    Result<std::vector<SetEntry>> live_entries() const;
+    Result<Size> size_of(const std::vector<SetEntry>& live) const;
+    bool in_base(const SetElement& element) const;
+    Result<> open_base(Family family);
+    Result<> put_base(Family family, const std::vector<Prefix>& prefixes) const;
+    enum class Fold : std::uint8_t { ours, all, replace };
+    Result<> fold_with(const std::vector<SetElement>& added, Fold which) const;
+    /// Counts elements that netctl wrote into the live maps, and folds when they are many.
+    Result<> written(std::size_t count) const;
 
     std::string name_;
     SetType type_ = SetType::host;
     std::uint32_t max_entries_ = 0;
+    std::uint16_t base_index_ = 0;
     bpf::RawMap v4_, v6_, ports_;
+    bpf::RawMap info_;
+    std::array<bpf::RawMap, 2> bases_{};     ///< maps of bases: IPv4, IPv6
+    std::array<bpf::MappedArray, 2> base_{}; ///< this set's
+    std::span<const nc_base_line> base_lines(Family family) const;
 };
+
+/// The pinned map that holds the bases of all cidr sets of a family.
+Result<bpf::RawMap> open_bases(const Root& root, Family family);
+/// Hands both to programs that ask sets, before they are loaded: all programs under a root share them. The
+/// root must be locked if it may have no set yet.
+Result<> share_bases(const bpf::Object& object, const Root& root);
 
 /// Seconds of CLOCK_BOOTTIME, the clock of nc_set_value::expires.
 std::uint32_t boottime_seconds();

@@ -3,10 +3,15 @@
 
 #include <cerrno>
 #include <fcntl.h>
+#include <linux/net_namespace.h>
+#include <linux/rtnetlink.h>
+#include <memory>
 #include <sched.h>
 #include <sys/stat.h>
 
 #include <fmt/format.h>
+#include <netlink/msg.h>
+#include <netlink/netlink.h>
 
 namespace netctl::sys {
 
@@ -39,6 +44,68 @@ NetnsGuard::~NetnsGuard() {
     // Cannot fail for a descriptor that we came from; nothing sensible could be done if it did.
     if (previous_)
         setns(previous_.get(), CLONE_NEWNET);
+}
+
+namespace {
+
+struct FreeSocket {
+    void operator()(nl_sock* socket) const { nl_socket_free(socket); }
+};
+struct FreeMessage {
+    void operator()(nl_msg* message) const { nlmsg_free(message); }
+};
+
+/// Takes the number out of the answer to RTM_GETNSID.
+int read_number(nl_msg* message, void* into) {
+    nlattr* number = nlmsg_find_attr(nlmsg_hdr(message), sizeof(rtgenmsg), NETNSA_NSID);
+    if (number)
+        *static_cast<int*>(into) = nla_get_s32(number);
+    return NL_OK;
+}
+
+/// Asks for the number of the namespace `fd` (RTM_GETNSID), or has one given (RTM_NEWNSID).
+Result<> ask_number(int type, int fd, int& number) {
+    const std::unique_ptr<nl_sock, FreeSocket> socket(nl_socket_alloc());
+    const std::unique_ptr<nl_msg, FreeMessage> message(nlmsg_alloc_simple(type, NLM_F_REQUEST));
+    if (!socket || !message)
+        return Error::system(ENOMEM, "cannot make a netlink message");
+    rtgenmsg header{AF_UNSPEC};
+    int status = nlmsg_append(message.get(), &header, sizeof(header), NLMSG_ALIGNTO);
+    if (status >= 0)
+        status = nla_put_s32(message.get(), NETNSA_FD, fd);
+    if (status >= 0 && type == RTM_NEWNSID)
+        status = nla_put_s32(message.get(), NETNSA_NSID, NETNSA_NSID_NOT_ASSIGNED);
+    nl_socket_modify_cb(socket.get(), NL_CB_VALID, NL_CB_CUSTOM, read_number, &number);
+    if (status >= 0)
+        status = nl_connect(socket.get(), NETLINK_ROUTE);
+    if (status >= 0)
+        status = nl_send_auto(socket.get(), message.get());
+    if (status >= 0) // the number, an acknowledgement, or an error comes first
+        status = nl_recvmsgs_default(socket.get());
+    if (status < 0)
+        return Error::failed(fmt::format("rtnetlink: {}", nl_geterror(status)));
+    return {};
+}
+
+} // namespace
+
+Result<int> netns_number(const std::string& path) {
+    const Fd target(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!target)
+        return Error::system(errno, fmt::format("cannot open network namespace '{}'", path));
+    int number = NETNSA_NSID_NOT_ASSIGNED;
+    NETCTL_TRY(ask_number(RTM_GETNSID, target.get(), number));
+    if (number == NETNSA_NSID_NOT_ASSIGNED) {
+        int none = 0;
+        // Somebody else may be quicker, which is refused: the second question decides.
+        const auto given = ask_number(RTM_NEWNSID, target.get(), none);
+        NETCTL_TRY(ask_number(RTM_GETNSID, target.get(), number));
+        if (number == NETNSA_NSID_NOT_ASSIGNED && !given)
+            return given.error();
+    }
+    if (number == NETNSA_NSID_NOT_ASSIGNED)
+        return Error::failed(fmt::format("network namespace '{}' gets no number here", path));
+    return number;
 }
 
 Result<std::uint64_t> current_netns_inode() {

@@ -29,6 +29,10 @@ class NetnsGuard {
     Fd previous_;
 };
 
+/// The number by which the kernel knows the namespace at `path` within the current one. It gives
+/// one if there is none yet, as any listing of a veth device between the two makes it do.
+Result<int> netns_number(const std::string& path);
+
 /// The inode number that identifies the current network namespace.
 Result<std::uint64_t> current_netns_inode();
 

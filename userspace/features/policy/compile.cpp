@@ -429,8 +429,7 @@ class Compiler {
                 const auto number = static_cast<std::size_t>(at - out_.set_uses.begin());
                 Users& mine = users[number];
                 (match.negated ? mine.without : mine.with).set(i);
-                actions[i].set_use[asked++] =
-                    static_cast<__u8>(number | (match.negated ? NC_POLICY_NOT_IN_SET : 0));
+                actions[i].set_use[asked++] = static_cast<__u8>(number);
             }
         }
         out_.head.n_set_uses = static_cast<std::uint32_t>(users.size());

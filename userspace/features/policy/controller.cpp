@@ -273,6 +273,7 @@ Result<> place_sets(const Root& root, const FindMap& maps, Tables& tables, const
         nc_policy_set_use& use = tables.head.set_use[i];
         use.type = static_cast<__u8>(set.type());
         use.slot = candidate++;
+        use.base = set.base_index();
         NETCTL_TRY(datapath::place_set(maps, set, use.slot));
     }
     return {};
@@ -740,6 +741,7 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
         std::memcpy(head.scope, scope.name.data(), scope.name.size());
         const auto skeleton = NETCTL_TRY(open_programs(layers.mask, false));
         const bpf::Object object = skeleton.object();
+        NETCTL_TRY(datapath::share_bases(object, root));
         NETCTL_TRY(object.load());
         // As long as the root's slot is empty the programs let everything pass, so that all of the
         // policy begins with the write that fills it.
@@ -838,8 +840,8 @@ Result<Status> Controller::status() const {
     return status;
 }
 
-Result<std::unique_ptr<datapath::RuleEditor>> Controller::edit(bool allow_missing) const {
-    return std::unique_ptr<datapath::RuleEditor>(std::make_unique<Editor>(root_, allow_missing));
+std::unique_ptr<datapath::RuleEditor> Controller::edit(bool allow_missing) const {
+    return std::make_unique<Editor>(root_, allow_missing);
 }
 
 Result<> Controller::read_log(const std::function<bool(const LogEvent&)>& handle, bool follow,
@@ -940,8 +942,8 @@ Result<Answer> Controller::test(const Question& question) const {
 
     const auto skeleton = NETCTL_TRY(open_programs(0, true));
     const bpf::Object object = skeleton.object();
-    for (const char* name :
-         {"root", "segments", "set_host4", "set_host6", "set_cidr4", "set_cidr6", "set_port"})
+    for (const char* name : {"root", "segments", "set_host4", "set_host6", "set_cidr4", "set_cidr6",
+                             "set_port", "set_bases4", "set_bases6"})
         NETCTL_TRY(object.reuse(name, NETCTL_TRY(live->program.map(name))));
     NETCTL_TRY(object.load());
     const bpf::Program probe = NETCTL_TRY(object.program("probe"));

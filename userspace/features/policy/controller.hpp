@@ -105,7 +105,7 @@ class Controller {
     /// Takes all programs off at once and removes all pins.
     Result<> disable() const;
     Result<Status> status() const;
-    Result<std::unique_ptr<datapath::RuleEditor>> edit(bool allow_missing) const;
+    std::unique_ptr<datapath::RuleEditor> edit(bool allow_missing) const;
     /// Calls `handle` for each event until it returns false. With `follow`, waits for more until the
     /// policy is disabled; `idle` is asked at least ten times a second whether to go on. Only one
     /// reader at a time.

@@ -140,7 +140,8 @@ Result<BenchReport::Line> measure_line(const BenchOptions& options, Datapath& da
     Datapath::Bank nothing, everything;
     everything.rules[0].action = NC_RD_ALLOW;
     everything.rules[0].dport_high = 65535;
-    std::vector<double> tcp, redirected, again, unix_sockets, ratios, control;
+    Rounds rounds;
+    std::vector<double> unix_sockets;
     const auto run = [&](const Datapath::Bank& bank, std::vector<double>& into,
                          bool over_unix = false) -> Result<> {
         NETCTL_TRY(datapath.commit_bank(bank));
@@ -149,19 +150,29 @@ Result<BenchReport::Line> measure_line(const BenchOptions& options, Datapath& da
     };
     const nc_rd_stats before = NETCTL_TRY(datapath.stats());
     for (unsigned round = 0; round < options.rounds; round++) {
-        NETCTL_TRY(run(nothing, tcp));
-        NETCTL_TRY(run(everything, redirected));
-        NETCTL_TRY(run(nothing, again));
+        NETCTL_TRY(run(nothing, rounds.tcp));
+        NETCTL_TRY(run(everything, rounds.redirected));
+        NETCTL_TRY(run(nothing, rounds.again));
         NETCTL_TRY(run(nothing, unix_sockets, true));
-        ratios.push_back(2 * redirected.back() / (tcp.back() + again.back()));
-        control.push_back(again.back() / tcp.back());
     }
     const nc_rd_stats after = NETCTL_TRY(datapath.stats());
-    BenchReport::Line line;
+    BenchReport::Line line = rounds.line(before, after);
     line.unit = options.stream ? "MB/s" : "µs";
+    line.unix_socket = median(unix_sockets);
+    return line;
+}
+
+} // namespace
+
+BenchReport::Line Rounds::line(const nc_rd_stats& before, const nc_rd_stats& after) const {
+    std::vector<double> ratios, control;
+    for (std::size_t i = 0; i < tcp.size(); i++) {
+        ratios.push_back(2 * redirected[i] / (tcp[i] + again[i]));
+        control.push_back(again[i] / tcp[i]);
+    }
+    BenchReport::Line line;
     line.tcp = median(tcp);
     line.redirected = median(redirected);
-    line.unix_socket = median(unix_sockets);
     line.ratio = median(ratios);
     line.control_low = median(control, 0.25);
     line.control_high = median(control, 0.75);
@@ -171,11 +182,11 @@ Result<BenchReport::Line> measure_line(const BenchOptions& options, Datapath& da
     return line;
 }
 
-std::string judge(const BenchOptions& options, const std::vector<BenchReport::Line>& lines) {
+std::string judge(const std::vector<BenchReport::Line>& lines, bool higher_is_better) {
     bool better = false, worse = false;
     for (const BenchReport::Line& line : lines) {
         // In time less is better, in throughput more.
-        const double gain = options.stream ? line.ratio : 1 / line.ratio;
+        const double gain = higher_is_better ? line.ratio : 1 / line.ratio;
         const double low = std::min({line.control_low, 1 / line.control_high, 0.97});
         better = better || gain > 1 / low;
         worse = worse || gain < low;
@@ -184,15 +195,13 @@ std::string judge(const BenchOptions& options, const std::vector<BenchReport::Li
         return "it depends on where the two processes run: better in one placement, worse in the "
                "other";
     if (better)
-        return options.stream ? "streams are faster with redirection here"
-                              : "worth it here for requests and responses of this size";
+        return higher_is_better ? "streams are faster with redirection here"
+                                : "worth it here for requests and responses of this size";
     if (worse)
         return "not worth it here: slower than TCP";
-    return options.stream ? "streams are as fast as without: they stay on TCP"
-                          : "not worth it here: no difference beyond the scatter of TCP itself";
+    return higher_is_better ? "streams are as fast as without: they stay on TCP"
+                            : "not worth it here: no difference beyond the scatter of TCP itself";
 }
-
-} // namespace
 
 Result<BenchReport> run_bench(const BenchOptions& options) {
     const std::vector<int> cpus = usable_cpus();
@@ -240,7 +249,7 @@ Result<BenchReport> run_bench(const BenchOptions& options) {
     }
     if (report.lines.empty())
         return Error::failed("the measuring process ended without a word");
-    report.verdict = judge(options, report.lines);
+    report.verdict = judge(report.lines, options.stream);
     return report;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/result.hpp"
+#include "netctl/abi/redirect.h"
 
 namespace netctl::redirect {
 
@@ -23,7 +24,7 @@ struct BenchReport {
         std::string unit;      ///< "µs" a round trip, "MB/s"
         double tcp = 0;        ///< medians
         double redirected = 0;
-        double unix_socket = 0;
+        double unix_socket = 0; ///< 0: not measured
         double ratio = 0;       ///< median of the rounds' redirected / TCP
         double control_low = 0; ///< quartiles of the rounds' TCP / TCP
         double control_high = 0;
@@ -31,7 +32,18 @@ struct BenchReport {
     };
     std::vector<Line> lines;
     std::string verdict; ///< in words
+    std::vector<std::string> notes;
 };
+
+/// Figures of alternating rounds: TCP, redirected, TCP again.
+struct Rounds {
+    std::vector<double> tcp, redirected, again;
+    /// Medians, and the ratios of each round. `before` and `after` are the datapath's counters.
+    BenchReport::Line line(const nc_rd_stats& before, const nc_rd_stats& after) const;
+};
+
+/// The verdict. With `higher_is_better` figures are throughput, else time.
+std::string judge(const std::vector<BenchReport::Line>& lines, bool higher_is_better);
 
 /// Alternates TCP, redirected, TCP in each round, in a process and a cgroup of its own.
 Result<BenchReport> run_bench(const BenchOptions& options);

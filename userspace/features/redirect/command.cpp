@@ -11,6 +11,7 @@
 #include "core/command.hpp"
 #include "core/json.hpp"
 #include "features/redirect/bench.hpp"
+#include "features/redirect/bench_target.hpp"
 #include "features/redirect/controller.hpp"
 #include "features/redirect/selftest.hpp"
 #include "sys/netns.hpp"
@@ -59,10 +60,16 @@ Result<> start_joiner(const Controller& controller, const Context& context) {
     return {};
 }
 
-Result<int> enable(const Arguments& arguments, Context& context) {
+std::string mode_name(bool allow_blocking, bool cross_netns) {
+    return fmt::format("{}{}", allow_blocking ? "blocking sockets too" : "strict",
+                       cross_netns ? ", across network namespaces" : "");
+}
+
+EnableOptions enable_options(const Arguments& arguments) {
     EnableOptions options;
     options.cgroup = arguments.get("cgroup");
     options.allow_blocking = arguments.has("allow-blocking");
+    options.cross_netns = arguments.has("cross-netns");
     if (arguments.has("force")) {
         std::string list = arguments.get("force");
         for (std::size_t begin = 0; begin <= list.size();) {
@@ -71,15 +78,23 @@ Result<int> enable(const Arguments& arguments, Context& context) {
             begin = end + 1;
         }
     }
+    return options;
+}
+
+Result<int> enable(const Arguments& arguments, Context& context) {
+    const EnableOptions options = enable_options(arguments);
     Controller controller(context.root);
     const Controller::Enabled enabled = NETCTL_TRY(controller.enable(options));
     context.out.notes(enabled.notes);
     const bool run = arguments.has("run");
     if (run)
         NETCTL_TRY(start_joiner(controller, context));
-    const std::string mode = options.allow_blocking ? "blocking sockets too" : "strict";
+    const std::string mode = mode_name(options.allow_blocking, options.cross_netns);
     context.out.document(
-        {{"cgroup", enabled.cgroup}, {"allow_blocking", options.allow_blocking}, {"joiner", run}},
+        {{"cgroup", enabled.cgroup},
+         {"allow_blocking", options.allow_blocking},
+         {"cross_netns", options.cross_netns},
+         {"joiner", run}},
         fmt::format("redirection is enabled on the cgroup {}, {}\n{}", enabled.cgroup, mode,
                     run ? "" : "connections join while `netctl redirect run` runs\n"));
     return 0;
@@ -120,6 +135,7 @@ Result<int> status(const Arguments&, Context& context) {
                     {"draining", status.draining},
                     {"cgroup", status.cgroup},
                     {"allow_blocking", status.allow_blocking},
+                    {"cross_netns", status.cross_netns},
                     {"forced", status.forced},
                     {"joiner", status.joiner},
                     {"rules", status.rules},
@@ -139,11 +155,10 @@ Result<int> status(const Arguments&, Context& context) {
                     {"helper_failed", stats.helper_failed},
                     {"rewritten", stats.rewritten},
                     {"loops", stats.loops}};
-    std::string text =
-        fmt::format("cgroup {}, {}{}{}\n", status.cgroup,
-                    status.allow_blocking ? "blocking sockets too" : "strict",
-                    status.draining ? ", being disabled" : "",
-                    status.forced ? ", forced although a case of the self-test failed" : "");
+    std::string text = fmt::format(
+        "cgroup {}, {}{}{}\n", status.cgroup, mode_name(status.allow_blocking, status.cross_netns),
+        status.draining ? ", being disabled" : "",
+        status.forced ? ", forced although a case of the self-test failed" : "");
     text +=
         status.joiner ? "joiner runs\n" : "no joiner runs: nothing joins (netctl redirect run)\n";
     if (status.rules == 0)
@@ -198,16 +213,18 @@ Result<int> list(const Arguments&, Context& context) {
             processes += processes.empty() ? "" : " - ";
             processes += end.pid != 0 ? fmt::format("{}[{}]", end.name, end.pid) : "?";
         }
+        const std::string elsewhere = one.cross_netns ? " (another netns)" : "";
         json.push_back({{"state", one.state},
                         {"reason", one.reason},
                         {"local", one.local.to_string()},
                         {"local_port", one.local_port},
                         {"remote", one.remote.to_string()},
                         {"remote_port", one.remote_port},
+                        {"cross_netns", one.cross_netns},
                         {"ends", ends}});
         table.row(
             {one.state, one.reason.empty() ? "-" : one.reason, endpoint(one.local, one.local_port),
-             endpoint(one.remote, one.remote_port), processes,
+             endpoint(one.remote, one.remote_port) + elsewhere, processes,
              std::to_string(one.ends[0].redirected_messages + one.ends[1].redirected_messages),
              std::to_string(one.ends[0].redirected_bytes + one.ends[1].redirected_bytes),
              std::to_string(one.ends[0].passed_messages + one.ends[1].passed_messages)});
@@ -304,13 +321,41 @@ Result<int> to_list(const Arguments&, Context& context) {
     return 0;
 }
 
+Result<BenchReport> bench_target(const Arguments& arguments, const BenchOptions& own,
+                                 Context& context) {
+    for (const char* other : {"stream", "size"})
+        if (arguments.has(other) && (other == std::string("stream") || arguments.has("send")))
+            return Error::usage(fmt::format("--{} does not go with --{}", other,
+                                            arguments.has("send") ? "send" : "target"));
+    if (NETCTL_TRY(Controller(context.root).status()).enabled)
+        return Error::failed("redirection is enabled, so there would be nothing to compare with",
+                             "netctl redirect disable; --target brings its own for the while");
+    TargetOptions options;
+    options.target = arguments.get("target");
+    options.size = own.size;
+    options.rounds = own.rounds;
+    options.enable = enable_options(arguments);
+    if (arguments.has("send")) {
+        options.request = NETCTL_TRY(unescape(arguments.get("send")));
+        if (options.request.empty())
+            return Error::usage("--send: an empty request");
+    }
+    return run_target_bench(options);
+}
+
 Result<int> bench(const Arguments& arguments, Context& context) {
     const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(context.netns));
     BenchOptions options;
     options.size = NETCTL_TRY(arguments.number("size", 64, 1, 1 << 20));
     options.rounds = static_cast<unsigned>(NETCTL_TRY(arguments.number("rounds", 15, 3, 1000)));
     options.stream = arguments.has("stream");
-    const BenchReport report = NETCTL_TRY(run_bench(options));
+    const bool target = arguments.has("target");
+    for (const char* only : {"send", "cgroup", "allow-blocking", "cross-netns", "force"})
+        if (!target && arguments.has(only))
+            return Error::usage(fmt::format("--{} is for --target", only));
+    const BenchReport report =
+        NETCTL_TRY(target ? bench_target(arguments, options, context) : run_bench(options));
+    context.out.notes(report.notes);
     Json json = Json::array();
     std::string text;
     for (const BenchReport::Line& line : report.lines) {
@@ -318,15 +363,18 @@ Result<int> bench(const Arguments& arguments, Context& context) {
                         {"unit", line.unit},
                         {"tcp", line.tcp},
                         {"redirected", line.redirected},
-                        {"unix_socket", line.unix_socket},
+                        {"unix_socket", line.unix_socket != 0 ? Json(line.unix_socket) : Json()},
                         {"ratio", line.ratio},
                         {"control_low", line.control_low},
                         {"control_high", line.control_high},
                         {"share_redirected", line.share}});
         text += fmt::format("{}: TCP {:.2f} {}, redirected {:.2f}: ratio {:.2f}; TCP against "
-                            "itself {:.2f} to {:.2f}; Unix socket {:.2f}\n",
+                            "itself {:.2f} to {:.2f}",
                             line.placement, line.tcp, line.unit, line.redirected, line.ratio,
-                            line.control_low, line.control_high, line.unix_socket);
+                            line.control_low, line.control_high);
+        if (line.unix_socket != 0)
+            text += fmt::format("; Unix socket {:.2f}", line.unix_socket);
+        text += "\n";
     }
     context.out.document({{"size", options.size},
                           {"stream", options.stream},
@@ -384,6 +432,7 @@ Command make_command() {
          {},
          {{"cgroup", "PATH", "cgroup whose processes it is for (default: all)", {}},
           {"allow-blocking", "", "also join blocking sockets, which may notice it", {}},
+          {"cross-netns", "", "also join ends in different network namespaces", {}},
           {"force",
            "CASE,…",
            "enable although these cases of the self-test fail; `all` does not run it",
@@ -407,11 +456,21 @@ Command make_command() {
         {"selftest", "prove on this kernel what redirection relies on", "", {}, {}, selftest},
         {"bench",
          "measure whether it is worth it here",
-         "",
+         "With connections of its own, or with those to a server that is there already. The "
+         "options from --send on are for the latter.",
          {},
          {{"size", "BYTES", "of a message (default: 64)", {}},
           {"stream", "", "one way without answers, instead of requests and responses", {}},
-          {"rounds", "N", "alternating rounds (default: 15)", {}}},
+          {"rounds", "N", "alternating rounds (default: 15)", {}},
+          {"target", "HOST:PORT", "a server: one that echoes lines, or see --send", {}},
+          {"send",
+           "TEXT",
+           "a request that the server answers alike each time; knows \\r \\n \\t \\0 \\xHH",
+           {}},
+          {"cgroup", "PATH", "a cgroup that the server is in (default: the root)", {}},
+          {"allow-blocking", "", "as for enable", {}},
+          {"cross-netns", "", "as for enable", {}},
+          {"force", "CASE,…", "as for enable", {}}},
          bench},
         make_rule_command(),
         make_to_command()};

@@ -111,9 +111,9 @@ Result<std::string> receive(int fd, std::size_t size) {
 }
 
 Result<std::string> run_in_cgroup(const std::function<void(const sys::Cgroup&, int)>& work,
-                                  unsigned timeout_ms) {
-    const std::string mount = NETCTL_TRY(sys::cgroup_mount());
-    const std::string path = fmt::format("{}/netctl-{}", mount, getpid());
+                                  unsigned timeout_ms, const std::string& parent) {
+    const std::string above = NETCTL_TRY(sys::find_cgroup(parent)).path;
+    const std::string path = fmt::format("{}/netctl-{}", above, getpid());
     if (mkdir(path.c_str(), 0755) != 0)
         return Error::system(errno, fmt::format("cannot make the cgroup {}", path));
     int ends[2];

@@ -29,10 +29,10 @@ Result<> send_all(int fd, const std::string& bytes, int flags = 0);
 /// Reads `size` bytes, waiting for at most a second a piece; fewer at the end of the stream.
 Result<std::string> receive(int fd, std::size_t size);
 
-/// Runs `work` in a process of its own, which lives in a new cgroup and has its own session; what
-/// it writes to the descriptor that it gets is returned. Killed, with the cgroup removed, after
-/// `timeout_ms`.
+/// Runs `work` in a process of its own, which lives in a new cgroup below `parent` (empty: the root)
+/// and has its own session; what it writes to the descriptor that it gets is returned. Killed, with
+/// the cgroup removed, after `timeout_ms`.
 Result<std::string> run_in_cgroup(const std::function<void(const sys::Cgroup&, int)>& work,
-                                  unsigned timeout_ms);
+                                  unsigned timeout_ms, const std::string& parent = {});
 
 } // namespace netctl::redirect

@@ -386,13 +386,17 @@ Result<> Datapath::set_conf(const nc_rd_conf& conf) const {
     return conf_.update(&zero, &conf);
 }
 
-Result<Datapath::Answer> Datapath::join(const nc_rd_event& event) {
+Result<Datapath::Answer> Datapath::join(const nc_rd_event& event, const Peer& peer,
+                                        bool tentative) {
     // Each run looks at this many slots; see find_room() in redirect.bpf.c.
     constexpr std::uint32_t slots_a_run = 16;
     const std::uint32_t zero = 0;
     for (std::uint32_t searched = 0;; searched += slots_a_run) {
         nc_rd_request request{};
         request.event = event;
+        request.peer_netns = peer.netns;
+        request.peer_nsid = peer.number;
+        request.tentative = tentative ? 1 : 0;
         request.slot = cursor_;
         request.state = searched + slots_a_run >= NC_RD_SLOTS; // the last try: count it
         NETCTL_TRY(request_.update(&zero, &request));
@@ -541,7 +545,10 @@ Result<> Datapath::commit_bank(const Bank& bank) const {
 // ---- Joiner ----
 
 Result<Joiner> Joiner::open(Datapath& datapath) {
-    Joiner joiner(datapath, current_netns_cookie());
+    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
+    Joiner joiner(datapath, current_netns_cookie(), (conf.flags & NC_RD_CROSS_NETNS) != 0);
+    if (joiner.cross_netns_) // as seen from wherever we are then
+        joiner.own_path_ = fmt::format("/proc/{}/ns/net", getpid());
     joiner.inbox_ = std::make_unique<Inbox>();
     Inbox* inbox = joiner.inbox_.get();
     joiner.ring_ = NETCTL_TRY(bpf::RingBuffer::open(
@@ -558,9 +565,11 @@ Result<Joiner> Joiner::open(Datapath& datapath) {
 
 Result<> Joiner::poll(int timeout_ms) {
     NETCTL_TRY(ring_->poll(timeout_ms));
+    for (const Announced& announced : std::exchange(unplaced_, {}))
+        NETCTL_TRY(on_event(announced));
     for (const nc_rd_event& event : std::exchange(inbox_->events, {}))
-        NETCTL_TRY(on_event(event));
-    return {};
+        NETCTL_TRY(on_event({event, now_ms()}));
+    return expire();
 }
 
 std::string Joiner::netns_path(std::uint64_t cookie) {
@@ -572,38 +581,123 @@ std::string Joiner::netns_path(std::uint64_t cookie) {
     paths_.clear();
     std::set<std::uint64_t> inodes;
     std::error_code failure;
-    for (const auto& entry : std::filesystem::directory_iterator("/proc", failure)) {
-        const std::string path = entry.path().string() + "/ns/net";
+    const auto look_at = [&](const std::string& path) {
         struct stat status {};
         if (stat(path.c_str(), &status) != 0 || !inodes.insert(status.st_ino).second)
-            continue;
+            return;
         const auto guard = sys::NetnsGuard::enter(path);
         if (guard)
             paths_.emplace(current_netns_cookie(), path);
-    }
+    };
+    for (const auto& entry : std::filesystem::directory_iterator("/proc", failure))
+        look_at(entry.path().string() + "/ns/net");
+    for (const auto& entry : std::filesystem::directory_iterator("/run/netns", failure))
+        look_at(entry.path().string()); // named ones, with sockets but no process of their own
     const auto found = paths_.find(cookie);
     return found == paths_.end() ? std::string() : found->second;
 }
 
-Result<> Joiner::on_event(const nc_rd_event& event) {
+namespace {
+
+/// How long an end waits for its peer, or for its namespace to be found.
+constexpr std::uint64_t patience_ms = 2000;
+constexpr std::size_t max_waiting = 4096;
+
+std::string name_of(const nc_rd_end& end) {
+    return std::string(reinterpret_cast<const char*>(&end), sizeof(end));
+}
+
+/// The same connection, seen from its other end.
+nc_rd_end turned(nc_rd_end end) {
+    std::swap(end.local_port, end.remote_port);
+    std::swap_ranges(std::begin(end.local), std::end(end.local), std::begin(end.remote));
+    return end;
+}
+
+/// Not this one, but there may be another of the same addresses.
+bool is_open(std::uint32_t reason) {
+    return reason == NC_RD_REASON_NO_PEER || reason == NC_RD_REASON_IDENTITY;
+}
+
+} // namespace
+
+Result<Datapath::Answer> Joiner::join(const nc_rd_event& event, const Datapath::Peer& peer,
+                                      bool tentative) {
+    const Datapath::Answer answer = NETCTL_TRY(datapath_->join(event, peer, tentative));
+    debug(fmt::format(
+        "{}:{} -> {}:{}{}: {}{}", to_address(event.end.family, event.end.local).to_string(),
+        event.end.local_port, to_address(event.end.family, event.end.remote).to_string(),
+        event.end.remote_port, peer.number >= 0 ? " in another namespace" : "",
+        answer.reason == NC_RD_REASON_NONE ? "joined" : reason_name(answer.reason),
+        answer.error != 0 ? fmt::format(" ({})", strerror(-answer.error)) : ""));
+    return answer;
+}
+
+Result<bool> Joiner::join_across(const nc_rd_event& event) {
+    const auto [begin, end] = waiting_.equal_range(name_of(turned(event.end)));
+    for (auto other = begin; other != end; ++other) {
+        const std::uint64_t netns = other->second.event.netns;
+        const std::string path = netns_path(netns);
+        if (netns == event.netns || (path.empty() && netns != netns_))
+            continue;
+        const auto known = numbers_.find({event.netns, netns});
+        int number = known == numbers_.end() ? -1 : known->second;
+        if (number < 0) {
+            auto given = sys::netns_number(netns == netns_ ? own_path_ : path);
+            if (!given) {
+                debug(given.error().what);
+                continue;
+            }
+            number = *given;
+            numbers_.emplace(std::pair(event.netns, netns), number);
+        }
+        const Datapath::Answer answer = NETCTL_TRY(join(event, {netns, number}, true));
+        if (is_open(answer.reason))
+            continue;
+        waiting_.erase(other);
+        return true;
+    }
+    return false;
+}
+
+Result<> Joiner::on_event(const Announced& announced) {
+    const nc_rd_event& event = announced.event;
     std::string path;
     if (event.netns != netns_) {
         path = netns_path(event.netns);
-        if (path.empty())
+        if (path.empty()) { // looked for again, but not too often
+            if (now_ms() - announced.since_ms < patience_ms && unplaced_.size() < max_waiting)
+                unplaced_.push_back(announced);
             return {};
+        }
     }
     const auto guard = sys::NetnsGuard::enter(path);
     if (!guard || (!path.empty() && current_netns_cookie() != event.netns)) {
         paths_.erase(event.netns); // its process ended
         return {};
     }
-    const Datapath::Answer answer = NETCTL_TRY(datapath_->join(event));
-    debug(fmt::format(
-        "{}:{} -> {}:{}: {}{}", to_address(event.end.family, event.end.local).to_string(),
-        event.end.local_port, to_address(event.end.family, event.end.remote).to_string(),
-        event.end.remote_port,
-        answer.reason == NC_RD_REASON_NONE ? "joined" : reason_name(answer.reason),
-        answer.error != 0 ? fmt::format(" ({})", strerror(-answer.error)) : ""));
+    const Datapath::Answer answer = NETCTL_TRY(join(event, {event.netns, -1}, cross_netns_));
+    if (!cross_netns_ || !is_open(answer.reason) || NETCTL_TRY(join_across(event)))
+        return {};
+    if (waiting_.size() < max_waiting)
+        waiting_.emplace(name_of(event.end), announced);
+    return {};
+}
+
+Result<> Joiner::expire() {
+    for (auto one = waiting_.begin(); one != waiting_.end();) {
+        if (now_ms() - one->second.since_ms < patience_ms) {
+            ++one;
+            continue;
+        }
+        const nc_rd_event event = one->second.event;
+        one = waiting_.erase(one);
+        // Once more in its own namespace, for the reason to be counted.
+        const std::string path = event.netns == netns_ ? std::string() : netns_path(event.netns);
+        const auto guard = sys::NetnsGuard::enter(path);
+        if (guard && (path.empty() ? event.netns == netns_ : current_netns_cookie() == event.netns))
+            NETCTL_TRY(join(event, {event.netns, -1}, false));
+    }
     return {};
 }
 
@@ -619,23 +713,13 @@ Result<Datapath> Controller::open() const {
     return Datapath::open(dir());
 }
 
-Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
+Result<Fitness> prove_fit(const EnableOptions& options) {
     const std::vector<std::string> known = selftest_names();
     for (const std::string& name : options.force)
         if (name != "all" && std::find(known.begin(), known.end(), name) == known.end())
             return Error::usage(fmt::format("--force: the self-test has no case '{}'", name),
                                 fmt::format("one of: all, {}", fmt::join(known, ", ")));
-    Enabled enabled;
-    const sys::Cgroup cgroup = NETCTL_TRY(sys::find_cgroup(options.cgroup));
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, enabled.notes));
-    if (dir().has("link_sockops")) {
-        const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(open()).conf());
-        return Error::failed(fmt::format("redirection is enabled already, on the cgroup {}",
-                                         sys::cgroup_name(conf.cgroup).value_or("(gone)")),
-                             (conf.flags & NC_RD_DRAINING) != 0
-                                 ? "it is being disabled: netctl redirect disable"
-                                 : "netctl redirect disable comes first");
-    }
+    Fitness fitness;
     const bool untested =
         std::find(options.force.begin(), options.force.end(), "all") != options.force.end();
     bool forced = untested, never_pass = false;
@@ -659,23 +743,44 @@ Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
                             "--force {}",
                             one.name));
         forced = true;
-        enabled.notes.push_back(fmt::format("forced although {} failed: {}", one.name, one.about));
+        fitness.notes.push_back(fmt::format("forced although {} failed: {}", one.name, one.about));
     }
 
-    Tuning tuning;
+    Tuning& tuning = fitness.tuning;
     tuning.allow_blocking = options.allow_blocking;
     tuning.never_pass = never_pass;
     if (options.allow_blocking) // a recv that began before joining must be over
         tuning.grace_ns = 5'000'000;
-    Datapath datapath = NETCTL_TRY(Datapath::load(tuning));
+    if (options.allow_blocking)
+        fitness.flags |= NC_RD_ALLOW_BLOCKING;
+    if (options.cross_netns)
+        fitness.flags |= NC_RD_CROSS_NETNS;
+    if (forced)
+        fitness.flags |= NC_RD_FORCED;
+    if (never_pass)
+        fitness.flags |= NC_RD_NEVER_PASS;
+    return fitness;
+}
+
+Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
+    Enabled enabled;
+    const sys::Cgroup cgroup = NETCTL_TRY(sys::find_cgroup(options.cgroup));
+    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, enabled.notes));
+    if (dir().has("link_sockops")) {
+        const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(open()).conf());
+        return Error::failed(fmt::format("redirection is enabled already, on the cgroup {}",
+                                         sys::cgroup_name(conf.cgroup).value_or("(gone)")),
+                             (conf.flags & NC_RD_DRAINING) != 0
+                                 ? "it is being disabled: netctl redirect disable"
+                                 : "netctl redirect disable comes first");
+    }
+    const Fitness fitness = NETCTL_TRY(prove_fit(options));
+    enabled.notes.insert(enabled.notes.end(), fitness.notes.begin(), fitness.notes.end());
+
+    Datapath datapath = NETCTL_TRY(Datapath::load(fitness.tuning));
     nc_rd_conf conf{};
     conf.abi_version = NC_ABI_VERSION;
-    if (options.allow_blocking)
-        conf.flags |= NC_RD_ALLOW_BLOCKING;
-    if (forced)
-        conf.flags |= NC_RD_FORCED;
-    if (never_pass)
-        conf.flags |= NC_RD_NEVER_PASS;
+    conf.flags = fitness.flags;
     conf.next_rule_id = conf.next_to_id = 1;
     conf.cgroup = cgroup.id;
     conf.generation = 1;
@@ -746,6 +851,7 @@ Result<Status> Controller::status() const {
     status.enabled = true;
     status.draining = (conf.flags & NC_RD_DRAINING) != 0;
     status.allow_blocking = (conf.flags & NC_RD_ALLOW_BLOCKING) != 0;
+    status.cross_netns = (conf.flags & NC_RD_CROSS_NETNS) != 0;
     status.forced = (conf.flags & NC_RD_FORCED) != 0;
     status.joiner = joiner_runs();
     status.cgroup = sys::cgroup_name(conf.cgroup).value_or(fmt::format("#{}", conf.cgroup));
@@ -823,18 +929,17 @@ Result<std::vector<Connection>> Controller::list() const {
             connection.ends[i] = {pair.process[i].pid,         process_name(pair.process[i]),
                                   pair.redirected_messages[i], pair.redirected_bytes[i],
                                   pair.passed_messages[i],     pair.passed_bytes[i]};
+        connection.cross_netns = pair.netns != pair.peer_netns;
         seen.insert(name_of({pair.netns, pair.end}));
+        seen.insert(name_of({pair.peer_netns, turned(pair.end)}));
         all.push_back(std::move(connection));
     }
     const std::uint64_t netns = current_netns_cookie();
     const auto live = live_ports();
     for (const auto& [event, recent] : NETCTL_TRY(datapath.recent())) {
-        nc_rd_event turned = event; // both ends may have an entry
-        std::swap(turned.end.local_port, turned.end.remote_port);
-        std::swap_ranges(std::begin(turned.end.local), std::end(turned.end.local),
-                         std::begin(turned.end.remote));
+        const nc_rd_event other{event.netns, turned(event.end)}; // both ends may have an entry
         if (event.netns != netns || !live.contains({event.end.local_port, event.end.remote_port}) ||
-            seen.contains(name_of(turned)) || !seen.insert(name_of(event)).second)
+            seen.contains(name_of(other)) || !seen.insert(name_of(event)).second)
             continue;
         Connection connection = describe(event.end);
         connection.state = "tcp";

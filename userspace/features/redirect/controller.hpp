@@ -58,8 +58,14 @@ class Datapath {
         std::uint32_t slot = 0;
         int error = 0; ///< errno, negative, with NC_RD_REASON_KERNEL
     };
-    /// Joins an announced connection of the current network namespace.
-    Result<Answer> join(const nc_rd_event& event);
+    /// Where the other end of an announced connection is looked for.
+    struct Peer {
+        std::uint64_t netns = 0; ///< cookie
+        int number = -1;         ///< as the current namespace knows it; -1: it is the current one
+    };
+    /// Joins an announced connection of the current network namespace. If `tentative`, a peer that
+    /// is not found, or proves to be another's, may still be found elsewhere: it is not counted.
+    Result<Answer> join(const nc_rd_event& event, const Peer& peer, bool tentative);
     /// Makes the pair in a slot leave; returns its state afterwards.
     Result<std::uint32_t> leave(std::uint32_t slot, std::uint32_t reason) const;
     /// Makes all pairs leave and waits until they have, or until the time is up. Returns how many
@@ -107,15 +113,35 @@ class Joiner {
     Result<> poll(int timeout_ms);
 
   private:
-    explicit Joiner(Datapath& datapath, std::uint64_t netns)
-        : datapath_(&datapath), netns_(netns) {}
-    Result<> on_event(const nc_rd_event& event);
+    struct Announced {
+        nc_rd_event event;
+        std::uint64_t since_ms;
+    };
+    using Waiting = std::multimap<std::string, Announced>; ///< by the announced end
+
+    explicit Joiner(Datapath& datapath, std::uint64_t netns, bool cross_netns)
+        : datapath_(&datapath), netns_(netns), cross_netns_(cross_netns) {}
+    Result<> on_event(const Announced& announced);
+    /// Looks for the other end of an announced connection in the current network namespace.
+    Result<Datapath::Answer> join(const nc_rd_event& event, const Datapath::Peer& peer,
+                                  bool tentative);
+    /// Tries all ends in other namespaces that were announced with the same addresses, swapped;
+    /// true if that settled it. The current namespace is the event's.
+    Result<bool> join_across(const nc_rd_event& event);
+    /// Gives up waiting for what was announced too long ago.
+    Result<> expire();
     /// A path to the namespace with this cookie, found in /proc. No handle is kept: it would keep
     /// the namespace alive.
     std::string netns_path(std::uint64_t cookie);
 
     Datapath* datapath_;
     std::uint64_t netns_;
+    bool cross_netns_;
+    std::string own_path_;            ///< to the namespace netns_
+    Waiting waiting_;                 // for the other end, in another namespace
+    std::vector<Announced> unplaced_; // in namespaces that are not found yet
+    /// Numbers of namespaces (second) within others (first), by cookie. They never change.
+    std::map<std::pair<std::uint64_t, std::uint64_t>, int> numbers_;
     std::map<std::uint64_t, std::string> paths_;
     std::uint64_t scanned_ms_ = 0;
     struct Inbox {
@@ -128,6 +154,7 @@ class Joiner {
 struct EnableOptions {
     std::string cgroup; ///< empty: the root of cgroup v2
     bool allow_blocking = false;
+    bool cross_netns = false;       ///< ends may be in different network namespaces
     std::vector<std::string> force; ///< cases of the self-test that may fail
 };
 
@@ -135,6 +162,7 @@ struct Status {
     bool enabled = false;
     bool draining = false;
     bool allow_blocking = false;
+    bool cross_netns = false;
     bool forced = false;
     bool joiner = false; ///< a joiner is running
     std::string cgroup;  ///< its name, or `#ID` if it is gone
@@ -149,6 +177,7 @@ struct Status {
 struct Connection {
     std::string state; ///< joined, redirecting, leaving, tcp
     std::string reason;
+    bool cross_netns = false; ///< the remote end is in another network namespace
     Family family = Family::ipv4;
     Address local, remote;
     std::uint16_t local_port = 0, remote_port = 0;
@@ -160,6 +189,15 @@ struct Connection {
     };
     std::array<End, 2> ends; ///< [0] has the local address
 };
+
+/// What the self-test of this kernel says about how the programs have to be loaded.
+struct Fitness {
+    Tuning tuning;
+    std::uint32_t flags = 0; ///< nc_rd_flags, for nc_rd_conf
+    std::vector<std::string> notes;
+};
+/// Runs the self-test, unless all of it is forced. An error if this kernel would break applications.
+Result<Fitness> prove_fit(const EnableOptions& options);
 
 class Controller {
   public:

@@ -4,6 +4,7 @@
 #include <set>
 #include <sstream>
 
+#include "features/redirect/bench_target.hpp"
 #include "features/redirect/controller.hpp"
 #include "features/redirect/rule_text.hpp"
 #include "features/redirect/selftest.hpp"
@@ -106,6 +107,13 @@ TEST(RedirectTo, SaysWhatIsWrong) {
         EXPECT_NE(rule.error().what.find(row.said), std::string::npos)
             << row.text << ": " << rule.error().what;
     }
+}
+
+TEST(Redirect, RequestsMayHoldWhatCannotBeTyped) {
+    EXPECT_EQ(*unescape("PING\\r\\n"), "PING\r\n");
+    EXPECT_EQ(*unescape("\\x00\\xfF\\\\x\\t\\0."), std::string("\0\xff\\x\t\0.", 7));
+    for (const char* wrong : {"\\", "\\q", "\\x1", "\\xg0"})
+        EXPECT_FALSE(unescape(wrong)) << wrong;
 }
 
 TEST(Redirect, EveryReasonHasItsOwnName) {

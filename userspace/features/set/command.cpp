@@ -16,15 +16,17 @@ namespace {
 using datapath::SetEntry;
 using Count = Positional::Count;
 
-constexpr std::uint64_t default_size = 1048576;
+/// A hash has its table at once, 16 bytes an element and IP version; a trie and a base have not.
+constexpr std::uint64_t default_host_size = 65536, default_size = 1048576;
 constexpr std::uint64_t longest_ttl = 10ULL * 365 * 24 * 3600;
 
 Result<int> create(const Arguments& arguments, Context& context) {
     if (!arguments.has("type"))
         return Error::usage("--type is missing", "host, cidr or port");
     const auto type = NETCTL_TRY(datapath::parse_set_type(arguments.get("type")));
-    const std::uint64_t size =
-        NETCTL_TRY(arguments.number("size", default_size, 1, std::uint64_t{1} << 26));
+    const std::uint64_t size = NETCTL_TRY(
+        arguments.number("size", type == datapath::SetType::host ? default_host_size : default_size,
+                         1, std::uint64_t{1} << 26));
     Controller controller(context.root);
     context.out.notes(
         NETCTL_TRY(controller.create(arguments["NAME"], type, static_cast<std::uint32_t>(size))));
@@ -80,6 +82,11 @@ std::string entry_text(const SetEntry& entry) {
     return text + "\n";
 }
 
+Result<int> fold(const Arguments& arguments, Context& context) {
+    NETCTL_TRY(Controller(context.root).fold(arguments["NAME"]));
+    return 0;
+}
+
 Result<int> list(const Arguments& arguments, Context& context) {
     const Controller controller(context.root);
     Json json = Json::array();
@@ -92,15 +99,26 @@ Result<int> list(const Arguments& arguments, Context& context) {
         context.out.document(json, text);
         return 0;
     }
-    TextTable table({{"set"}, {"type"}, {"elements", true}, {"size", true}, {"used by"}});
+    TextTable table({{"set"},
+                     {"type"},
+                     {"elements", true},
+                     {"live", true},
+                     {"size", true},
+                     {"memory", true},
+                     {"used by"}});
     for (const SetStatus& status : NETCTL_TRY(controller.list())) {
         json.push_back({{"name", status.name},
                         {"type", datapath::to_string(status.type)},
-                        {"elements", status.elements},
+                        {"elements", status.size.elements},
+                        {"base", status.size.base},
+                        {"live", status.size.live},
+                        {"bytes", status.size.bytes},
                         {"size", status.max_entries},
                         {"users", status.users}});
-        table.row({status.name, datapath::to_string(status.type), std::to_string(status.elements),
+        table.row({status.name, datapath::to_string(status.type),
+                   std::to_string(status.size.elements), std::to_string(status.size.live),
                    std::to_string(status.max_entries),
+                   fmt::format("{} KiB", (status.size.bytes + 1023) / 1024),
                    fmt::format("{}", fmt::join(status.users, ", "))});
     }
     context.out.document(json, table.empty() ? "" : table.render());
@@ -144,11 +162,15 @@ const Command& command() {
             {.name = "create",
              .summary = "make an empty set",
              .positionals = {{"NAME"}},
-             .options = {{"type",
-                          "host|cidr|port",
-                          "what it holds; IPv4 and IPv6 in one",
-                          {"host", "cidr", "port"}},
-                         {"size", "N", "elements of each family at most (default: 1048576)", {}}},
+             .options =
+                 {{"type",
+                   "host|cidr|port",
+                   "what it holds; IPv4 and IPv6 in one",
+                   {"host", "cidr", "port"}},
+                  {"size",
+                   "N",
+                   "elements of each family at most (default: 65536 hosts, 1048576 prefixes)",
+                   {}}},
              .run = create},
             {.name = "destroy",
              .summary = "remove a set that no rule uses",
@@ -176,6 +198,11 @@ const Command& command() {
              .positionals = {{"NAME"}, {"FILE", Count::optional}},
              .options = {{"replace", "", "remove what the file does not have", {}}},
              .run = import},
+            {.name = "fold",
+             .summary =
+                 "move prefixes from the live map, which other tools write, into the fast base",
+             .positionals = {{"NAME"}},
+             .run = fold},
         }};
     return set;
 }

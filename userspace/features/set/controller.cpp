@@ -46,7 +46,14 @@ Result<std::size_t> Controller::add(const std::string& name, const std::vector<s
     if (ttl_seconds > 0)
         value.expires = datapath::boottime_seconds() + ttl_seconds;
     const std::size_t count = elements.size();
-    NETCTL_TRY(set.add(std::move(elements), value));
+    if (set.type() != datapath::SetType::cidr) {
+        NETCTL_TRY(set.add(std::move(elements), value));
+        return count;
+    }
+    // Not beside a fold, which moves elements.
+    std::vector<std::string> notes;
+    const LockedRoot locked = NETCTL_TRY(LockedRoot::acquire(root_, notes));
+    NETCTL_TRY(NETCTL_TRY(Set::open(locked, name)).add(std::move(elements), value));
     return count;
 }
 
@@ -57,11 +64,23 @@ Result<std::vector<std::string>> Controller::remove(const std::string& name,
     std::vector<SetElement> elements;
     for (const std::string& text : texts)
         elements.push_back(NETCTL_TRY(datapath::parse_element(set.type(), text)));
-    std::vector<std::string> missing;
-    for (const SetElement& element : elements)
-        if (!NETCTL_TRY(set.remove(element)))
-            missing.push_back(datapath::to_string(element));
-    return missing;
+    std::vector<std::string> missing, notes;
+    const auto remove_from = [&](const Set& from) -> Result<std::vector<std::string>> {
+        for (const SetElement& element : elements)
+            if (!NETCTL_TRY(from.remove(element)))
+                missing.push_back(datapath::to_string(element));
+        return missing;
+    };
+    if (set.type() != datapath::SetType::cidr)
+        return remove_from(set);
+    const LockedRoot locked = NETCTL_TRY(LockedRoot::acquire(root_, notes));
+    return remove_from(NETCTL_TRY(Set::open(locked, name)));
+}
+
+Result<> Controller::fold(const std::string& name) {
+    std::vector<std::string> notes;
+    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
+    return NETCTL_TRY(Set::open(root, name)).fold(true);
 }
 
 Result<std::vector<SetStatus>> Controller::list() const {
@@ -69,8 +88,7 @@ Result<std::vector<SetStatus>> Controller::list() const {
     std::vector<SetStatus> all;
     for (const std::string& name : Set::list(root)) {
         const Set set = NETCTL_TRY(Set::open(root, name));
-        SetStatus status{name, set.type(), set.max_entries(), 0, {}};
-        status.elements = NETCTL_TRY(set.entries()).size();
+        SetStatus status{name, set.type(), set.max_entries(), NETCTL_TRY(set.size()), {}};
         status.users = NETCTL_TRY(datapath::users_of_set(root, name));
         all.push_back(std::move(status));
     }

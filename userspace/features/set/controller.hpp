@@ -17,7 +17,7 @@ struct SetStatus {
     std::string name;
     datapath::SetType type{};
     std::uint32_t max_entries = 0;
-    std::size_t elements = 0;
+    datapath::Set::Size size{};
     std::vector<std::string> users; ///< "xdp/eth0 rule 3"
 };
 
@@ -40,6 +40,8 @@ class Controller {
     /// Returns those that were not in the set.
     Result<std::vector<std::string>> remove(const std::string& name,
                                             const std::vector<std::string>& texts);
+    /// Moves the elements of a cidr set, whoever wrote them, from the live maps into the base.
+    Result<> fold(const std::string& name);
     Result<std::vector<SetStatus>> list() const;
     Result<std::vector<datapath::SetEntry>> entries(const std::string& name) const;
     /// Whether a packet with this address or port would be found in the set.

@@ -52,7 +52,7 @@ TEST(SetCommand, HasTheVerbsOfTheDesign) {
     for (const Command& child : command().children)
         verbs.push_back(child.name);
     EXPECT_EQ(verbs, (std::vector<std::string>{"create", "destroy", "add", "delete", "list", "test",
-                                               "import"}));
+                                               "import", "fold"}));
 }
 
 } // namespace

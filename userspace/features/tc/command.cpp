@@ -23,6 +23,12 @@ Direction direction_of(const Arguments& arguments) {
     return arguments["DIRECTION"] == "egress" ? Direction::egress : Direction::ingress;
 }
 
+/// The point that the command line names.
+std::unique_ptr<datapath::FilterPoint> point_of(const Arguments& arguments,
+                                                const Context& context) {
+    return controller(context).point(arguments["IFACE"], direction_of(arguments));
+}
+
 Result<std::optional<Place>> place_option(const Arguments& arguments) {
     struct Choice {
         const char* option;
@@ -56,9 +62,7 @@ Result<int> attach(const Arguments& arguments, Context& context) {
         request.priority =
             static_cast<std::uint32_t>(NETCTL_TRY(arguments.number("priority", 0, 1, 65535)));
     }
-    request.default_verdict = datapath::verdict_option(arguments, "default");
-    request.unparsed_verdict = datapath::verdict_option(arguments, "on-unparsed");
-    request.log_rate = NETCTL_TRY(datapath::log_rate_option(arguments));
+    request.settings = NETCTL_TRY(datapath::settings_of(arguments));
     request.setup_fq = arguments.has("setup-fq");
     const AttachReport report = NETCTL_TRY(controller(context).attach(request));
     context.out.notes(report.notes);
@@ -195,8 +199,7 @@ Result<int> log(const Arguments& arguments, Context& context) {
     return datapath::print_log(
         arguments, context, form,
         [&](const datapath::HandleEvent& handle, const std::function<bool()>& idle) {
-            return controller(context).follow_log(arguments["IFACE"], direction_of(arguments),
-                                                  handle, idle);
+            return point_of(arguments, context)->follow_log(handle, idle);
         });
 }
 
@@ -205,8 +208,7 @@ Result<int> simulate(const Arguments& arguments, Context& context) {
     return datapath::print_simulation(
         arguments, context, form,
         [&](const datapath::NextFrame& next, const datapath::HandleSimulated& handle) {
-            return controller(context).simulate(arguments["IFACE"], direction_of(arguments), next,
-                                                handle);
+            return point_of(arguments, context)->simulate(next, handle);
         });
 }
 
@@ -222,7 +224,7 @@ const Command& command() {
              .summary = "classify what comes in or goes out, at first with no rules",
              .description = "An interface that vanished and returned gets its old rules again.",
              .positionals = {{"IFACE"}, direction},
-             .options =
+             .options = datapath::attach_options(
                  {{"mode",
                    "auto|tcx|clsact",
                    "how to attach: through tcx, as a filter of the qdisc clsact, or tcx if the "
@@ -233,20 +235,12 @@ const Command& command() {
                   {"before", "ID|NAME", "tcx: run just before this program", {}},
                   {"after", "ID|NAME", "tcx: run just after this program", {}},
                   {"priority", "N", "clsact: the filter's priority, lower ones run first", {}},
-                  {"default",
-                   "pass|drop|next",
-                   "verdict on what no rule matches (default: next)",
-                   {"pass", "drop", "next"}},
-                  {"on-unparsed",
-                   "pass|drop|next",
-                   "verdict on what is cut, contradicts itself or nests too deep (default: drop)",
-                   {"pass", "drop", "next"}},
-                  {"log-rate", "N", "log events a second at most (default: 10000)", {}},
                   {"setup-fq",
                    "",
                    "egress: put the qdisc fq on the interface, so that rates delay packets "
                    "instead of dropping them",
                    {}}},
+                 {"next", "pass", "drop"}),
              .run = attach},
             {.name = "detach",
              .summary = "stop classifying and forget the rules",
@@ -258,11 +252,7 @@ const Command& command() {
              .positionals = {{"IFACE", Count::optional},
                              {"DIRECTION", Count::optional, {"ingress", "egress"}}},
              .run = status},
-            datapath::rule_command(Hook::tc, {{"IFACE"}, direction},
-                                   [](const Arguments& arguments, const Context& context) {
-                                       return controller(context).edit(arguments["IFACE"],
-                                                                       direction_of(arguments));
-                                   }),
+            datapath::rule_command(Hook::tc, {{"IFACE"}, direction}, point_of),
             {.name = "log",
              .summary = "print the packets that rules with `log` match, as they come",
              .positionals = {{"IFACE"}, direction},

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <map>
 
 #include <fmt/format.h>
 
 #include "bpf/pin_dir.hpp"
+#include "datapath/filter_point.hpp"
 #include "datapath/generation.hpp"
 #include "datapath/root.hpp"
 #include "netctl/abi/classify.h"
@@ -16,9 +18,11 @@
 
 namespace netctl::tc {
 
+using datapath::FilterPoint;
 using datapath::Generation;
 using datapath::GenerationRequest;
 using datapath::LivePoint;
+using datapath::LoadedFilter;
 using datapath::LockedRoot;
 using datapath::PointState;
 using datapath::Root;
@@ -27,7 +31,6 @@ using Where = bpf::TcxPlace::Where;
 namespace {
 
 constexpr const char* program_name = "tc_filter";
-constexpr std::uint32_t default_log_rate = 10000;
 
 /// clsact orders filters by priority, a 16-bit number. The kernel gives 49152 to the first filter that
 /// does not ask for one.
@@ -42,41 +45,9 @@ std::string title(const std::string& interface, Direction direction) {
     return fmt::format("{} {}", interface, to_string(direction));
 }
 
-Error not_attached(const std::string& interface, Direction direction) {
-    const std::string place = title(interface, direction);
-    return Error::failed(fmt::format("no tc classifier is attached to {}", place),
-                         fmt::format("attach one with `netctl tc attach {}`", place));
-}
-
 bool has_rate(const Rule& rule) {
     return std::any_of(rule.actions.begin(), rule.actions.end(),
                        [](const Action& action) { return action.kind == ActionKind::rate; });
-}
-
-/// A generation with the object that holds its maps until it is attached.
-struct Loaded {
-    bpf::Skeleton<tc_filter> skeleton;
-    Generation generation;
-};
-
-/// Loads the program for `state`. In the namespace of the interface: targets are looked up there.
-Result<Loaded> load(const Root& root, PointState& state, const LivePoint* previous, bool simulate) {
-    auto skeleton = NETCTL_TRY(bpf::Skeleton<tc_filter>::open());
-    const bpf::Object object = skeleton.object();
-    const std::uint32_t ether = state.point.flags & NC_POINT_ETHER ? 1 : 0;
-    const std::uint32_t by_departure = state.point.flags & NC_POINT_DEPARTURE ? 1 : 0;
-    NETCTL_TRY(object.set_constant("has_ether", {&ether, 1}));
-    NETCTL_TRY(object.set_constant("by_departure", {&by_departure, 1}));
-    const GenerationRequest request{program_name,
-                                    Hook::tc,
-                                    &state,
-                                    previous,
-                                    [](const std::string& device) -> Result<std::uint32_t> {
-                                        return NETCTL_TRY(sys::find_interface(device)).index;
-                                    },
-                                    simulate};
-    Generation generation = NETCTL_TRY(datapath::load_generation(object, root, request));
-    return Loaded{std::move(skeleton), std::move(generation)};
 }
 
 /// Chooses how the rates of this generation are kept.
@@ -89,7 +60,7 @@ Result<> choose_rates(PointState& state, const sys::Interface& interface) {
 }
 
 /// Says how rates are kept where that is not as one may expect. `before` are the rules so far.
-void note_rates(const PointState& state, const PointState* before, const sys::Interface& interface,
+void note_rates(const PointState& state, const PointState* before, const std::string& interface,
                 std::vector<std::string>& notes) {
     if (state.point.flags & NC_POINT_DEPARTURE)
         return;
@@ -110,17 +81,7 @@ void note_rates(const PointState& state, const PointState* before, const sys::In
             fmt::format("rates drop what comes too early, since {} does not send through "
                         "the qdisc fq: `tc qdisc replace dev {} root fq` before a "
                         "change of rules, or `attach --setup-fq`, has them delay it",
-                        interface.name, interface.name));
-}
-
-/// A point is named after its interface; the same name in another namespace is another interface.
-Result<> check_netns(const PointState& state, const std::string& interface,
-                     const bpf::PinDir& dir) {
-    if (state.point.netns_inode == NETCTL_TRY(sys::current_netns_inode()))
-        return {};
-    return Error::failed(
-        fmt::format("{} at {} is an interface of another network namespace", interface, dir.path()),
-        "name the namespace with --netns, or use another --root");
+                        interface, interface));
 }
 
 std::vector<Rule> rules_of(const PointState& state) {
@@ -258,88 +219,96 @@ Result<> attach_clsact(const bpf::PinDir& dir, const bpf::PinDir& point_root,
     return status;
 }
 
-// ---- commits ----
+// ---- the point ----
 
-/// Puts the next generation into force, in one step.
-Result<> swap_program(const LivePoint& live, const bpf::PinDir& dir, const bpf::Program& program) {
-    if (live.link)
-        return live.link.update(program);
-    NETCTL_TRY(bpf::replace_filter(datapath::filter_of(live.state.point), program));
-    return dir.replace("program", program);
+/// The directory of both directions of an interface.
+bpf::PinDir interface_dir(const Root& root, const std::string& netns,
+                          const std::string& interface) {
+    return root.dir().sub("tc").sub(datapath::point_name(netns, interface));
 }
 
-/// The rules of one direction of an interface.
-class Editor : public datapath::RuleEditor {
+/// The classifier of one direction of an interface.
+class Point : public FilterPoint {
   public:
-    Editor(std::string root, std::string netns, std::string interface, Direction direction)
-        : root_(std::move(root)),
-          netns_(std::move(netns)),
-          interface_(std::move(interface)),
+    Point(std::string root, std::string netns, std::string interface, Direction direction)
+        : FilterPoint(Hook::tc, std::move(root), std::move(netns), std::move(interface)),
           direction_(direction) {}
 
-    Result<std::vector<datapath::RuleStatus>> rules() override {
-        const Status status = NETCTL_TRY(Controller(root_, netns_).status(interface_, direction_));
-        return status.rules;
+    bpf::PinDir dir(const Root& root) const override {
+        return interface_dir(root, netns(), interface()).sub(to_string(direction_));
     }
 
-    Result<datapath::CommitReport> commit(const Edit& edit) override {
-        const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
-        datapath::CommitReport report;
-        const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, report.notes));
-        const bpf::PinDir dir = root.dir()
-                                    .sub("tc")
-                                    .sub(datapath::point_name(netns_, interface_))
-                                    .sub(to_string(direction_));
-        const auto live = NETCTL_TRY(datapath::open_point(dir, Hook::tc));
-        if (!live)
-            return not_attached(interface_, direction_);
-        const std::string where = title(interface_, direction_);
-        if (live->link_info.ifindex == 0)
-            return Error::failed(
-                fmt::format("the classifier of {} is attached no more: its rules cannot be changed "
-                            "until it is attached again",
-                            where),
-                fmt::format("`netctl tc attach {}`; `detach` forgets its rules", where));
-        NETCTL_TRY(check_netns(live->state, interface_, dir));
-        const sys::Interface interface = NETCTL_TRY(sys::find_interface(interface_));
-        PointState state = live->state;
-        NETCTL_TRY(edit(state));
-        NETCTL_TRY(check_rules(rules_of(state), interface, direction_));
-        NETCTL_TRY(choose_rates(state, interface));
-        state.point.generation++;
-        const Loaded loaded = NETCTL_TRY(load(root, state, &*live, false));
-        const bpf::Program& program = loaded.generation.program;
-        NETCTL_TRY(swap_program(*live, dir, program));
-        // From here on the new rules are in force; the rest is tidying up that any writer repeats.
-        NETCTL_TRY(datapath::forget_limits(program, state, Hook::tc));
-        NETCTL_TRY(datapath::publish_pins(dir, program));
-        NETCTL_TRY(root.next_generation());
-        note_rates(state, &live->state, interface, report.notes);
-        report.generation = state.point.generation;
-        report.engine = loaded.generation.engine;
-        report.rules_apart = loaded.generation.rules_apart;
-        report.reason = loaded.generation.reason;
-        report.memory = loaded.generation.memory;
-        return report;
+    Result<LoadedFilter> load(const Root& root, PointState& state, const LivePoint* previous,
+                              bool simulate) const override {
+        const auto skeleton = std::make_shared<const bpf::Skeleton<tc_filter>>(
+            NETCTL_TRY(bpf::Skeleton<tc_filter>::open()));
+        const bpf::Object object = skeleton->object();
+        const std::uint32_t ether = state.point.flags & NC_POINT_ETHER ? 1 : 0;
+        const std::uint32_t by_departure = state.point.flags & NC_POINT_DEPARTURE ? 1 : 0;
+        NETCTL_TRY(object.set_constant("has_ether", {&ether, 1}));
+        NETCTL_TRY(object.set_constant("by_departure", {&by_departure, 1}));
+        const GenerationRequest request{program_name,
+                                        Hook::tc,
+                                        &state,
+                                        previous,
+                                        [](const std::string& device) -> Result<std::uint32_t> {
+                                            return NETCTL_TRY(sys::find_interface(device)).index;
+                                        },
+                                        simulate};
+        Generation generation = NETCTL_TRY(datapath::load_generation(object, root, request));
+        return LoadedFilter{skeleton, object, std::move(generation)};
+    }
+
+    Error not_attached() const override {
+        return Error::failed(fmt::format("no tc classifier is attached to {}", title()),
+                             fmt::format("attach one with `netctl tc attach {}`", title()));
+    }
+
+  protected:
+    std::string title() const override { return tc::title(interface(), direction_); }
+
+    Error attached_already() const override {
+        return Error::failed(
+            fmt::format("netctl's classifier is attached to {} already", title()),
+            "`netctl tc rule` changes its rules; detach it first to change its place or default");
+    }
+
+    Error lost() const override {
+        return Error::failed(
+            fmt::format("the classifier of {} is attached no more: its rules cannot be changed "
+                        "until it is attached again",
+                        title()),
+            fmt::format("`netctl tc attach {}`; `detach` forgets its rules", title()));
+    }
+
+    Result<> prepare(PointState& state) const override {
+        const sys::Interface present = NETCTL_TRY(sys::find_interface(interface()));
+        NETCTL_TRY(check_rules(rules_of(state), present, direction_));
+        return choose_rates(state, present);
+    }
+
+    Result<> swap(const LivePoint& live, const bpf::PinDir& dir,
+                  const bpf::Program& program) const override {
+        if (live.link)
+            return live.link.update(program);
+        NETCTL_TRY(bpf::replace_filter(datapath::filter_of(live.state.point), program));
+        return dir.replace("program", program);
+    }
+
+    void tell(const PointState& before, const PointState& after,
+              std::vector<std::string>& notes) const override {
+        note_rates(after, &before, interface(), notes);
+    }
+
+    Result<> run(const bpf::Program& program, std::span<const std::uint8_t> frame) const override {
+        return bpf::test_run_skb(program, frame);
     }
 
   private:
-    std::string root_, netns_, interface_;
     Direction direction_;
 };
 
-/// Pins a link in the place of one whose interface is gone. Killed between its two steps, it leaves
-/// `link~new`, which the next attach takes for what it is.
-Result<> replace_link(const bpf::PinDir& dir, const bpf::Link& link) {
-    NETCTL_TRY(link.pin(dir.path_of("link~new")));
-    return dir.rename("link~new", "link");
-}
-
-Result<> finish_replacement(const bpf::PinDir& dir) {
-    if (!dir.has("link~new"))
-        return {};
-    return dir.rename("link~new", "link");
-}
+// ---- fq ----
 
 /// Takes fq off again unless it is kept: an attachment that fails leaves nothing behind.
 class AddedFq {
@@ -405,11 +374,17 @@ std::string to_string(Mode mode) {
 
 Result<> check_rules(const std::vector<Rule>& rules, const sys::Interface& interface,
                      Direction direction) {
+    std::map<std::string, Result<sys::Interface>> targets;
     for (const Rule& rule : rules) {
         for (const Action& action : rule.actions) {
             if (action.device.empty())
                 continue;
-            const sys::Interface target = NETCTL_TRY(sys::find_interface(action.device));
+            auto known = targets.find(action.device);
+            if (known == targets.end())
+                known = targets.emplace(action.device, sys::find_interface(action.device)).first;
+            if (!known->second) // load() says of what was in force that it is gone, and refuses new
+                continue;
+            const sys::Interface& target = *known->second;
             const auto refuse = [&](const std::string& why, const std::string& hint) -> Error {
                 return Error::failed(fmt::format("{}: {}", to_string(rule), why), hint);
             };
@@ -426,20 +401,9 @@ Result<> check_rules(const std::vector<Rule>& rules, const sys::Interface& inter
     return {};
 }
 
-bpf::PinDir Controller::point_dir(const Root& root, const std::string& interface,
-                                  Direction direction) const {
-    return root.dir()
-        .sub("tc")
-        .sub(datapath::point_name(netns_, interface))
-        .sub(to_string(direction));
-}
-
-Result<LivePoint> Controller::open_live(const Root& root, const std::string& interface,
-                                        Direction direction) const {
-    auto live = NETCTL_TRY(datapath::open_point(point_dir(root, interface, direction), Hook::tc));
-    if (!live)
-        return not_attached(interface, direction);
-    return std::move(*live);
+std::unique_ptr<FilterPoint> Controller::point(const std::string& interface,
+                                               Direction direction) const {
+    return std::make_unique<Point>(root_, netns_, interface, direction);
 }
 
 Result<AttachReport> Controller::attach(const AttachRequest& request) const {
@@ -447,24 +411,15 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     AttachReport report;
     const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, report.notes));
     const sys::Interface interface = NETCTL_TRY(sys::find_interface(request.interface));
-    const std::string where = title(interface.name, request.direction);
     if (!interface.ethernet && !interface.layer3)
         return Error::unsupported(
             fmt::format("{} has link headers that netctl does not know", interface.name),
             "it knows Ethernet, and devices whose packets begin with the IP header");
     if (request.setup_fq && request.direction == Direction::ingress)
         return Error::usage("--setup-fq is about what leaves: it goes with egress");
-    const bpf::PinDir dir = point_dir(root, interface.name, request.direction);
-    const bpf::PinDir point_root =
-        root.dir().sub("tc").sub(datapath::point_name(netns_, interface.name));
-    NETCTL_TRY(finish_replacement(dir));
-    const auto live = NETCTL_TRY(datapath::open_point(dir, Hook::tc));
-    if (live && live->link_info.ifindex != 0) {
-        NETCTL_TRY(check_netns(live->state, interface.name, dir));
-        return Error::failed(
-            fmt::format("netctl's classifier is attached to {} already", where),
-            "`netctl tc rule` changes its rules; detach it first to change its place or default");
-    }
+    const Point filter(root_, netns_, interface.name, request.direction);
+    const bpf::PinDir dir = filter.dir(root);
+    const auto left = NETCTL_TRY(filter.left_behind(root));
 
     const auto chain = NETCTL_TRY(bpf::query_tcx(interface.index, request.direction));
     report.mode = request.mode.value_or(chain ? Mode::tcx : Mode::clsact);
@@ -480,20 +435,9 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     if (!request.mode && report.mode == Mode::clsact)
         report.notes.push_back("attached through clsact, since this kernel has no tcx");
 
-    PointState state = live ? live->state : PointState{};
+    PointState state =
+        NETCTL_TRY(filter.next_state(left, request.settings, NC_VERDICT_NEXT, interface));
     nc_point& point = state.point;
-    if (!live) {
-        point.default_verdict = NC_VERDICT_NEXT;
-        point.unparsed_verdict = NC_VERDICT_DROP;
-        point.log_rate = default_log_rate;
-    }
-    point.default_verdict =
-        request.default_verdict.value_or(static_cast<nc_verdict>(point.default_verdict));
-    point.unparsed_verdict =
-        request.unparsed_verdict.value_or(static_cast<nc_verdict>(point.unparsed_verdict));
-    point.log_rate = request.log_rate.value_or(point.log_rate);
-    point.ifindex = interface.index;
-    point.netns_inode = NETCTL_TRY(sys::current_netns_inode());
     point.mode = static_cast<__u32>(report.mode);
     point.flags = 0;
     if (request.direction == Direction::egress)
@@ -505,32 +449,35 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
         point.tc_priority = NETCTL_TRY(choose_priority(request, interface));
         point.tc_handle = filter_handle;
     }
-    point.generation++;
     NETCTL_TRY(check_rules(rules_of(state), interface, request.direction));
     AddedFq fq;
     if (request.setup_fq)
         NETCTL_TRY(setup_fq(interface, fq, report.notes));
     NETCTL_TRY(choose_rates(state, interface));
 
-    const Loaded loaded = NETCTL_TRY(load(root, state, live ? &*live : nullptr, false));
+    const LoadedFilter loaded =
+        NETCTL_TRY(filter.load(root, state, left ? &*left : nullptr, false));
     const bpf::Program& program = loaded.generation.program;
     if (report.mode == Mode::tcx) {
         // The link's pin comes first: with it everything can be found, without it nothing is attached
         // once this process ends.
         const bpf::Link link = NETCTL_TRY(attach_tcx(interface, program, request, *chain));
         NETCTL_TRY(dir.create());
-        NETCTL_TRY(live && live->link ? replace_link(dir, link) : link.pin(dir.path_of("link")));
+        NETCTL_TRY(FilterPoint::pin_link(dir, link));
         NETCTL_TRY(dir.unpin("program")); // of a point that was attached through clsact
     } else {
-        NETCTL_TRY(attach_clsact(dir, point_root, interface, point, program));
+        NETCTL_TRY(attach_clsact(dir, interface_dir(root, netns_, interface.name), interface, point,
+                                 program));
         NETCTL_TRY(dir.unpin("link"));
     }
     fq.keep();
     NETCTL_TRY(datapath::publish_pins(dir, program));
     NETCTL_TRY(root.next_generation());
-    note_rates(state, nullptr, interface, report.notes);
+    note_rates(state, nullptr, interface.name, report.notes);
     report.program_id = NETCTL_TRY(program.info()).id;
     report.rules = state.rules.size();
+    const std::vector<std::string>& notes = loaded.generation.notes;
+    report.notes.insert(report.notes.end(), notes.begin(), notes.end());
     return report;
 }
 
@@ -538,14 +485,14 @@ Result<DetachReport> Controller::detach(const std::string& interface, Direction 
     DetachReport report;
     std::vector<std::string> ignored;
     const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, ignored));
-    const bpf::PinDir dir = point_dir(root, interface, direction);
-    const bpf::PinDir point_root =
-        root.dir().sub("tc").sub(datapath::point_name(netns_, interface));
+    const Point filter(root_, netns_, interface, direction);
+    const bpf::PinDir dir = filter.dir(root);
+    const bpf::PinDir point_root = interface_dir(root, netns_, interface);
     const auto live = NETCTL_TRY(datapath::open_point(dir, Hook::tc));
     if (!live) {
         NETCTL_TRY(dir.remove_all()); // an attach that was killed may have left the directory
         point_root.remove_if_empty();
-        return not_attached(interface, direction);
+        return filter.not_attached();
     }
     const bool attached = live->link_info.ifindex != 0;
     const std::uint32_t ifindex = live->state.point.ifindex;
@@ -581,7 +528,7 @@ Result<Status> Controller::read_status(const bpf::PinDir& dir) const {
         dir.name() == to_string(Direction::egress) ? Direction::egress : Direction::ingress;
     auto live = NETCTL_TRY(datapath::open_point(dir, Hook::tc));
     if (!live)
-        return not_attached(name.interface, direction);
+        return Point(root_, name.netns, name.interface, direction).not_attached();
     Status status;
     static_cast<datapath::FilterStatus&>(status) =
         NETCTL_TRY(datapath::read_status(name, std::move(*live)));
@@ -607,13 +554,12 @@ Result<Status> Controller::read_status(const bpf::PinDir& dir) const {
 
 Result<Status> Controller::status(const std::string& interface, Direction direction) const {
     const Root root = NETCTL_TRY(Root::open(root_));
-    return read_status(point_dir(root, interface, direction));
+    return read_status(point(interface, direction)->dir(root));
 }
 
 Result<std::vector<Status>> Controller::status_of_all(const std::string& interface) const {
     const Root root = NETCTL_TRY(Root::open(root_));
-    const std::string wanted =
-        root.dir().path() + "/tc/" + datapath::point_name(netns_, interface) + "/";
+    const std::string wanted = interface_dir(root, netns_, interface).path() + "/";
     std::vector<Status> all;
     for (const bpf::PinDir& dir : datapath::list_points(root, Hook::tc))
         if (interface.empty() || dir.path().starts_with(wanted))
@@ -625,41 +571,10 @@ Result<std::vector<Status>> Controller::status_of_all(const std::string& interfa
     return all;
 }
 
-Result<std::unique_ptr<datapath::RuleEditor>> Controller::edit(const std::string& interface,
-                                                               Direction direction) const {
-    return std::unique_ptr<datapath::RuleEditor>(
-        std::make_unique<Editor>(root_, netns_, interface, direction));
-}
-
 Result<bool> Controller::has_ether(const std::string& interface, Direction direction) const {
     const Root root = NETCTL_TRY(Root::open(root_));
-    const LivePoint live = NETCTL_TRY(open_live(root, interface, direction));
+    const LivePoint live = NETCTL_TRY(point(interface, direction)->open(root));
     return (live.state.point.flags & NC_POINT_ETHER) != 0;
-}
-
-Result<> Controller::follow_log(const std::string& interface, Direction direction,
-                                const datapath::HandleEvent& handle,
-                                const std::function<bool()>& idle) const {
-    const Root root = NETCTL_TRY(Root::open(root_));
-    const LivePoint live = NETCTL_TRY(open_live(root, interface, direction));
-    return datapath::follow_log(point_dir(root, interface, direction), live,
-                                title(interface, direction), handle, idle);
-}
-
-Result<> Controller::simulate(const std::string& interface, Direction direction,
-                              const datapath::NextFrame& next,
-                              const datapath::HandleSimulated& handle) const {
-    const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
-    const Root root = NETCTL_TRY(Root::open(root_));
-    LivePoint live = NETCTL_TRY(open_live(root, interface, direction));
-    const Loaded loaded = NETCTL_TRY(load(root, live.state, &live, true));
-    const bpf::RawMap result = NETCTL_TRY(loaded.skeleton.object().map("result"));
-    return datapath::run_simulation(
-        live.state, result, next,
-        [&](std::span<const std::uint8_t> frame) {
-            return bpf::test_run_skb(loaded.generation.program, frame);
-        },
-        handle);
 }
 
 } // namespace netctl::tc

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,9 +12,7 @@
 #include "bpf/tc.hpp"
 #include "core/result.hpp"
 #include "core/rule.hpp"
-#include "datapath/filter.hpp"
-#include "datapath/point.hpp"
-#include "datapath/rule_command.hpp"
+#include "datapath/filter_point.hpp"
 #include "netctl/abi/rule.h"
 #include "sys/netlink.hpp"
 #include "sys/qdisc.hpp"
@@ -33,16 +30,13 @@ struct Place {
     std::string neighbour; ///< before and after: a program's id or name
 };
 
-/// Settings that a later attach may leave as they are.
 struct AttachRequest {
     std::string interface;
     Direction direction = Direction::ingress;
     std::optional<Mode> mode; ///< nothing: tcx if the kernel has it, else clsact, and says so
     std::optional<Place> place;
-    std::optional<std::uint32_t> priority;      ///< clsact; first attach: chosen by the place
-    std::optional<nc_verdict> default_verdict;  ///< for what no rule matches; first attach: next
-    std::optional<nc_verdict> unparsed_verdict; ///< for what cannot be parsed; first attach: drop
-    std::optional<std::uint32_t> log_rate;      ///< events a second; first attach: 10,000
+    std::optional<std::uint32_t> priority; ///< clsact; first attach: chosen by the place
+    datapath::FilterSettings settings;     ///< default verdict of a first attach: next
     bool setup_fq = false; ///< egress: put fq on the interface, so that rates delay, not drop
 };
 
@@ -81,25 +75,14 @@ class Controller {
     /// All points under the root; of one interface, if it is given.
     Result<std::vector<Status>> status_of_all(const std::string& interface = {}) const;
 
-    Result<std::unique_ptr<datapath::RuleEditor>> edit(const std::string& interface,
-                                                       Direction direction) const;
+    /// The rules, log and simulation of one direction of an interface.
+    std::unique_ptr<datapath::FilterPoint> point(const std::string& interface,
+                                                 Direction direction) const;
 
     /// Whether packets of the point have an Ethernet header.
     Result<bool> has_ether(const std::string& interface, Direction direction) const;
-    /// See datapath::follow_log.
-    Result<> follow_log(const std::string& interface, Direction direction,
-                        const datapath::HandleEvent& handle,
-                        const std::function<bool()>& idle) const;
-    /// Runs the rules over frames, without touching traffic or counters.
-    Result<> simulate(const std::string& interface, Direction direction,
-                      const datapath::NextFrame& next,
-                      const datapath::HandleSimulated& handle) const;
 
   private:
-    bpf::PinDir point_dir(const datapath::Root& root, const std::string& interface,
-                          Direction direction) const;
-    Result<datapath::LivePoint> open_live(const datapath::Root& root, const std::string& interface,
-                                          Direction direction) const;
     Result<Status> read_status(const bpf::PinDir& dir) const;
 
     std::string root_;

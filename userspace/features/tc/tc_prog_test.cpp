@@ -15,6 +15,7 @@
 #include "testing/examples.hpp"
 #include "testing/fuzz.hpp"
 #include "testing/judgement.hpp"
+#include "testing/must.hpp"
 #include "testing/packet.hpp"
 #include "testing/prog_run.hpp"
 
@@ -36,41 +37,11 @@ std::int32_t code_of(std::uint32_t verdict) {
 
 ProgRun must_load(ProgSetup setup) {
     setup.hook = Hook::tc;
-    auto run = ProgRun::load<::tc_filter>("tc_filter", setup);
-    if (!run) {
-        ADD_FAILURE() << run.error().what << "\n" << to_text(setup);
-        std::abort();
-    }
-    return std::move(run).value();
+    return must(ProgRun::load<::tc_filter>("tc_filter", setup), to_text(setup));
 }
 
 std::vector<Rule> rules(std::initializer_list<std::string> texts) {
-    std::vector<Rule> parsed;
-    for (const std::string& text : texts) {
-        auto rule = parse_rule(text, Hook::tc);
-        EXPECT_TRUE(rule) << rule.error().what;
-        if (rule)
-            parsed.push_back(*rule);
-    }
-    return parsed;
-}
-
-SkbRun must_run(const ProgRun& run, const Bytes& frame, const __sk_buff& skb = {}) {
-    auto done = run.run_skb(frame, skb);
-    EXPECT_TRUE(done) << done.error().what;
-    return done ? std::move(done).value() : SkbRun{};
-}
-
-nc_stats must_stats(const ProgRun& run) {
-    const auto stats = run.stats();
-    EXPECT_TRUE(stats) << stats.error().what;
-    return stats ? *stats : nc_stats{};
-}
-
-nc_counter must_counter(const ProgRun& run, std::size_t position) {
-    const auto counter = run.counter(position);
-    EXPECT_TRUE(counter) << counter.error().what;
-    return counter ? *counter : nc_counter{};
+    return must_parse(Hook::tc, texts);
 }
 
 __sk_buff marked(std::uint32_t mark) {
@@ -84,7 +55,7 @@ SkbRun must_simulate(const ProgRun& run, Bytes frame, std::uint32_t mark) {
     __sk_buff skb = marked(mark);
     skb.cb[0] = static_cast<__u32>(frame.size());
     frame.resize(std::max<std::size_t>(frame.size(), 62));
-    return must_run(run, frame, skb);
+    return must(run.run_skb(frame, skb));
 }
 
 // ---- against the reference ----
@@ -171,8 +142,8 @@ TEST(TcFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
             ASSERT_EQ(really->action, code) << to_text(expected) << where;
             ASSERT_EQ(really->frame, frame) << "left as it was" << where;
         }
-        EXPECT_EQ(must_stats(plain).packets, ran);
-        EXPECT_EQ(must_stats(simulating).packets, 0U) << "simulation leaves no trace";
+        EXPECT_EQ(must(plain.stats()).packets, ran);
+        EXPECT_EQ(must(simulating.stats()).packets, 0U) << "simulation leaves no trace";
     }
     if (done < 20000)
         return;
@@ -193,8 +164,8 @@ TEST(Tc, EachVerdictHasItsReturnCodeAndCounters) {
     };
     const std::int32_t codes[] = {tc_next, tc_pass, tc_drop, tc_next, tc_redirect, tc_drop};
     for (std::uint16_t port = 0; port < 6; port++)
-        EXPECT_EQ(must_run(run, frame(port)).action, codes[port]) << port;
-    const nc_stats stats = must_stats(run);
+        EXPECT_EQ(must(run.run_skb(frame(port))).action, codes[port]) << port;
+    const nc_stats stats = must(run.stats());
     EXPECT_EQ(stats.packets, 6U);
     EXPECT_EQ(stats.bytes, 600U);
     EXPECT_EQ(stats.verdicts[NC_VERDICT_PASS], 1U);
@@ -202,7 +173,7 @@ TEST(Tc, EachVerdictHasItsReturnCodeAndCounters) {
     EXPECT_EQ(stats.verdicts[NC_VERDICT_NEXT], 2U);
     EXPECT_EQ(stats.verdicts[NC_VERDICT_REDIRECT], 1U);
     EXPECT_EQ(stats.redirect_failed, 1U);
-    EXPECT_EQ(must_counter(run, 4).packets, 1U);
+    EXPECT_EQ(must(run.counter(4)).packets, 1U);
 }
 
 TEST(Tc, MarkAndPriorityAreWritten) {
@@ -210,7 +181,7 @@ TEST(Tc, MarkAndPriorityAreWritten) {
         {.rules = rules({"mark 5 mark 7", "dport 1 mark 0x20/0xf0", "dport 2 priority 1:10 pass",
                          "dport 3 priority 6 mark 9 drop"})});
     const auto send = [&](std::uint16_t port, std::uint32_t mark) {
-        return must_run(run, (Ether{} / Ipv4{} / Udp{.dport = port}).bytes(), marked(mark)).skb;
+        return must(run.run_skb((Ether{} / Ipv4{} / Udp{.dport = port}).bytes(), marked(mark))).skb;
     };
     EXPECT_EQ(send(1, 5).mark, 7U) << "the first rule that matches decides";
     EXPECT_EQ(send(1, 0xabcd).mark, 0xab2dU) << "bits outside of the mask stay";
@@ -248,7 +219,7 @@ TEST(Tc, DscpIsWrittenWithItsChecksum) {
             std::uint16_t sum = header_sum(std::span(expected).subspan(start, size));
             expected[start + 10] = static_cast<std::uint8_t>(sum >> 8);
             expected[start + 11] = static_cast<std::uint8_t>(sum & 0xff);
-            const Bytes sent = must_run(run, expected).frame;
+            const Bytes sent = must(run.run_skb(expected)).frame;
             ASSERT_EQ(sent.size(), expected.size());
             EXPECT_EQ(sent[start + 1], 46 << 2 | 2) << tags << " tags";
             EXPECT_EQ(header_sum(std::span(sent).subspan(start, size)), 0) << tags << " tags";
@@ -266,15 +237,15 @@ TEST(Tc, DscpIsWrittenWithItsChecksum) {
         Bytes expected = packet.bytes();
         const std::size_t start = 14 + 4 * tags;
         expected[start + 1] |= 0x1f; // ECN and the start of the flow label
-        const Bytes sent = must_run(run, expected).frame;
+        const Bytes sent = must(run.run_skb(expected)).frame;
         expected[start] = 0x60 | 46 >> 2;
         expected[start + 1] =
             static_cast<std::uint8_t>((46 & 3) << 6 | 0x1f | (expected[start + 1] & 0x20));
         EXPECT_EQ(sent, expected) << tags << " tags";
     }
     const Bytes arp = (Ether{.type = 0x0806} / Payload{28}).bytes();
-    EXPECT_EQ(must_run(run, arp).frame, arp) << "no IP packet";
-    const nc_stats stats = must_stats(run);
+    EXPECT_EQ(must(run.run_skb(arp)).frame, arp) << "no IP packet";
+    const nc_stats stats = must(run.stats());
     EXPECT_EQ(stats.rewrite_failed, 0U);
     EXPECT_EQ(stats.verdicts[NC_VERDICT_PASS], stats.packets);
 }
@@ -286,7 +257,7 @@ TEST(Tc, DscpOfPacketsWithoutEthernetHeader) {
         Bytes bytes = packet.bytes();
         bytes.erase(bytes.begin(), bytes.begin() + 14);
         const bool four = bytes[0] >> 4 == 4;
-        const Bytes sent = must_run(run, bytes).frame;
+        const Bytes sent = must(run.run_skb(bytes)).frame;
         const auto parsed = classifier::parse_ip(sent);
         ASSERT_TRUE(parsed.parsed);
         EXPECT_EQ(parsed.packet.dscp, four ? 11 : 46);
@@ -298,8 +269,8 @@ TEST(Tc, DscpOfPacketsWithoutEthernetHeader) {
 
 TEST(Tc, AMirrorThatIsGoneIsCountedAndThePacketGoesOn) {
     const ProgRun run = must_load({.rules = rules({"mirror gone0 pass"})});
-    EXPECT_EQ(must_run(run, (Ether{} / Ipv4{} / Udp{}).bytes()).action, tc_pass);
-    EXPECT_EQ(must_stats(run).mirror_failed, 1U);
+    EXPECT_EQ(must(run.run_skb((Ether{} / Ipv4{} / Udp{}).bytes())).action, tc_pass);
+    EXPECT_EQ(must(run.stats()).mirror_failed, 1U);
 }
 
 // ---- packets that are many ----
@@ -310,11 +281,11 @@ TEST(Tc, APacketLongerThanItsHeaderCanSayIsParsed) {
     for (Bytes frame : {(Ether{} / Ipv4{.total_length = 0} / Tcp{.dport = 443}).bytes(),
                         (Ether{} / Ipv6{.payload_length = 0} / Tcp{.dport = 443}).bytes()}) {
         frame.resize(2000);
-        EXPECT_NE(must_run(run, frame).action, tc_pass) << "only as one of many";
+        EXPECT_NE(must(run.run_skb(frame)).action, tc_pass) << "only as one of many";
         __sk_buff skb{};
         skb.gso_segs = 2;
         skb.gso_size = 1400;
-        EXPECT_EQ(must_run(run, frame, skb).action, tc_pass);
+        EXPECT_EQ(must(run.run_skb(frame, skb)).action, tc_pass);
     }
 }
 
@@ -330,16 +301,16 @@ TEST(TcRate, WithoutFqWhatIsAboveTheBurstIsDropped) {
     // While less than the burst is on its way, a packet may go.
     const std::int32_t expected[] = {tc_pass, tc_pass, tc_pass, tc_drop, tc_drop};
     for (const std::int32_t code : expected)
-        EXPECT_EQ(must_run(run, frame).action, code);
-    EXPECT_EQ(must_run(run, (Ether{} / Ipv4{} / Tcp{}).bytes()).action, tc_pass)
+        EXPECT_EQ(must(run.run_skb(frame)).action, code);
+    EXPECT_EQ(must(run.run_skb((Ether{} / Ipv4{} / Tcp{}).bytes())).action, tc_pass)
         << "not its packet";
-    const nc_counter counter = must_counter(run, 0);
+    const nc_counter counter = must(run.counter(0));
     EXPECT_EQ(counter.packets, 3U);
     EXPECT_EQ(counter.bytes, 1200U);
     EXPECT_EQ(counter.over_packets, 2U);
     EXPECT_EQ(counter.over_bytes, 800U);
-    EXPECT_EQ(must_stats(run).over_rate, 2U);
-    EXPECT_EQ(must_stats(run).limit_failed, 0U);
+    EXPECT_EQ(must(run.stats()).over_rate, 2U);
+    EXPECT_EQ(must(run.stats()).limit_failed, 0U);
 }
 
 TEST(TcRate, CountsTheHeadersOfAllSegments) {
@@ -347,8 +318,8 @@ TEST(TcRate, CountsTheHeadersOfAllSegments) {
     const Bytes frame = (Ether{} / Ipv4{} / Udp{} / Payload{58}).bytes();
     __sk_buff skb{};
     skb.wire_len = 1001;
-    EXPECT_EQ(must_run(run, frame, skb).action, tc_pass);
-    EXPECT_EQ(must_run(run, frame, skb).action, tc_drop);
+    EXPECT_EQ(must(run.run_skb(frame, skb)).action, tc_pass);
+    EXPECT_EQ(must(run.run_skb(frame, skb)).action, tc_drop);
 }
 
 TEST(TcRate, ThroughFqPacketsGetTheirDepartureTimes) {
@@ -356,17 +327,17 @@ TEST(TcRate, ThroughFqPacketsGetTheirDepartureTimes) {
     const ProgRun run =
         must_load({.rules = rules({"rate 100kbit pass"}), .constants = {{"by_departure", 1}}});
     const Bytes frame = (Ether{} / Ipv4{} / Udp{} / Payload{358}).bytes();
-    EXPECT_EQ(must_run(run, frame).skb.tstamp, 0U) << "the first one may leave at once";
-    const std::uint64_t second = must_run(run, frame).skb.tstamp;
+    EXPECT_EQ(must(run.run_skb(frame)).skb.tstamp, 0U) << "the first one may leave at once";
+    const std::uint64_t second = must(run.run_skb(frame)).skb.tstamp;
     EXPECT_NE(second, 0U);
     for (std::uint64_t i = 1; i < 10; i++)
-        EXPECT_EQ(must_run(run, frame).skb.tstamp, second + i * ns) << i;
+        EXPECT_EQ(must(run.run_skb(frame)).skb.tstamp, second + i * ns) << i;
     std::size_t dropped = 0;
     for (int i = 0; i < 100; i++)
-        dropped += must_run(run, frame).action == tc_drop;
+        dropped += must(run.run_skb(frame)).action == tc_drop;
     // Half a second of waiting holds some fifteen of these.
     EXPECT_GT(dropped, 50U);
-    EXPECT_EQ(must_stats(run).over_rate, dropped);
+    EXPECT_EQ(must(run.stats()).over_rate, dropped);
 }
 
 TEST(TcRate, NoCpuLosesAnothersBytes) {
@@ -390,9 +361,9 @@ TEST(TcRate, NoCpuLosesAnothersBytes) {
         thread.join();
     const auto found = rates->lookup(&rule, &state);
     ASSERT_TRUE(found && *found);
-    const nc_counter counter = must_counter(run, 0);
+    const nc_counter counter = must(run.counter(0));
     EXPECT_EQ(counter.packets + counter.over_packets, 4 * each);
-    EXPECT_EQ(must_stats(run).limit_failed, 0U);
+    EXPECT_EQ(must(run.stats()).limit_failed, 0U);
     EXPECT_EQ(state.departure_ns - start, counter.packets); // a nanosecond each
 }
 
@@ -413,7 +384,7 @@ TEST(TcExamples, UnparsedFramesGetTheirVerdictAndAreCounted) {
         EXPECT_EQ(really->action, tc_next) << fault.what;
         expected.unparsed[fault.reason]++;
     }
-    const nc_stats stats = must_stats(run);
+    const nc_stats stats = must(run.stats());
     for (int reason = 0; reason < NC_UNPARSED_REASONS; reason++)
         EXPECT_EQ(stats.unparsed[reason], expected.unparsed[reason]) << "reason " << reason;
 }

@@ -18,6 +18,12 @@ Controller controller(const Context& context) {
     return Controller(context.root, context.netns);
 }
 
+/// The point that the command line names.
+std::unique_ptr<datapath::FilterPoint> point_of(const Arguments& arguments,
+                                                const Context& context) {
+    return controller(context).point(arguments["IFACE"]);
+}
+
 Result<int> attach(const Arguments& arguments, Context& context) {
     AttachRequest request;
     request.interface = arguments["IFACE"];
@@ -25,9 +31,7 @@ Result<int> attach(const Arguments& arguments, Context& context) {
     request.mode = mode == "native"    ? ModeChoice::native
                    : mode == "generic" ? ModeChoice::generic
                                        : ModeChoice::automatic;
-    request.default_verdict = datapath::verdict_option(arguments, "default");
-    request.unparsed_verdict = datapath::verdict_option(arguments, "on-unparsed");
-    request.log_rate = NETCTL_TRY(datapath::log_rate_option(arguments));
+    request.settings = NETCTL_TRY(datapath::settings_of(arguments));
     request.replace = arguments.has("replace");
     const AttachReport report = NETCTL_TRY(controller(context).attach(request));
     context.out.notes(report.notes);
@@ -89,7 +93,7 @@ Result<int> log(const Arguments& arguments, Context& context) {
     return datapath::print_log(
         arguments, context, datapath::FrameForm::ethernet,
         [&](const datapath::HandleEvent& handle, const std::function<bool()>& idle) {
-            return controller(context).follow_log(arguments["IFACE"], handle, idle);
+            return point_of(arguments, context)->follow_log(handle, idle);
         });
 }
 
@@ -97,7 +101,7 @@ Result<int> simulate(const Arguments& arguments, Context& context) {
     return datapath::print_simulation(
         arguments, context, datapath::FrameForm::ethernet,
         [&](const datapath::NextFrame& next, const datapath::HandleSimulated& handle) {
-            return controller(context).simulate(arguments["IFACE"], next, handle);
+            return point_of(arguments, context)->simulate(next, handle);
         });
 }
 
@@ -113,22 +117,14 @@ const Command& command() {
              .description =
                  "An interface that vanished and returned is filtered again with its old rules.",
              .positionals = {{"IFACE"}},
-             .options =
+             .options = datapath::attach_options(
                  {{"mode",
                    "auto|native|generic",
                    "where to run: in the driver, in the stack, or the first that works (default: "
                    "auto)",
                    {"auto", "native", "generic"}},
-                  {"default",
-                   "pass|drop",
-                   "verdict on what no rule matches (default: pass)",
-                   {"pass", "drop"}},
-                  {"on-unparsed",
-                   "pass|drop",
-                   "verdict on what is cut, contradicts itself or nests too deep (default: drop)",
-                   {"pass", "drop"}},
-                  {"log-rate", "N", "log events a second at most (default: 10000)", {}},
                   {"replace", "", "take the interface from another XDP program", {}}},
+                 {"pass", "drop"}),
              .run = attach},
             {.name = "detach",
              .summary = "stop filtering an interface and forget its rules",
@@ -138,10 +134,7 @@ const Command& command() {
              .summary = "show one filtered interface, or all, with counters and rules",
              .positionals = {{"IFACE", Count::optional}},
              .run = status},
-            datapath::rule_command(Hook::xdp, {{"IFACE"}},
-                                   [](const Arguments& arguments, const Context& context) {
-                                       return controller(context).edit(arguments["IFACE"]);
-                                   }),
+            datapath::rule_command(Hook::xdp, {{"IFACE"}}, point_of),
             {.name = "log",
              .summary = "print the packets that rules with `log` match, as they come",
              .positionals = {{"IFACE"}},

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "bpf/pin_dir.hpp"
+#include "datapath/filter_point.hpp"
 #include "datapath/generation.hpp"
 #include "datapath/root.hpp"
 #include "netctl/abi/classify.h"
@@ -16,9 +17,11 @@
 
 namespace netctl::xdp {
 
+using datapath::FilterPoint;
 using datapath::Generation;
 using datapath::GenerationRequest;
 using datapath::LivePoint;
+using datapath::LoadedFilter;
 using datapath::LockedRoot;
 using datapath::PointState;
 using datapath::Root;
@@ -26,25 +29,6 @@ using datapath::Root;
 namespace {
 
 constexpr const char* program_name = "xdp_filter";
-constexpr std::uint32_t default_log_rate = 10000;
-
-/// Redirect targets of one generation, numbered in the order of their first use.
-class Targets {
-  public:
-    Result<std::uint32_t> resolve(const std::string& device) {
-        const sys::Interface interface = NETCTL_TRY(sys::find_interface(device));
-        const auto known = std::find(indexes_.begin(), indexes_.end(), interface.index);
-        if (known == indexes_.end()) {
-            indexes_.push_back(interface.index);
-            return static_cast<std::uint32_t>(indexes_.size() - 1);
-        }
-        return static_cast<std::uint32_t>(known - indexes_.begin());
-    }
-    const std::vector<std::uint32_t>& indexes() const { return indexes_; }
-
-  private:
-    std::vector<std::uint32_t> indexes_;
-};
 
 /// Interfaces that the rules name, once each: their number sizes the map before it is made.
 std::size_t count_devices(const PointState& state) {
@@ -56,35 +40,6 @@ std::size_t count_devices(const PointState& state) {
     std::sort(names.begin(), names.end());
     names.erase(std::unique(names.begin(), names.end()), names.end());
     return names.size();
-}
-
-/// A generation with the object that holds its maps until it is attached.
-struct Loaded {
-    bpf::Skeleton<xdp_filter> skeleton;
-    Generation generation;
-};
-
-/// Loads the program for `state`. In the namespace of the interface: targets are looked up there.
-Result<Loaded> load(const Root& root, PointState& state, const LivePoint* previous, bool simulate) {
-    auto skeleton = NETCTL_TRY(bpf::Skeleton<xdp_filter>::open());
-    const bpf::Object object = skeleton.object();
-    Targets targets;
-    const std::size_t devices = std::max<std::size_t>(count_devices(state), 1);
-    NETCTL_TRY(object.set_max_entries("devices", static_cast<std::uint32_t>(devices)));
-    const GenerationRequest request{
-        program_name,
-        Hook::xdp,
-        &state,
-        previous,
-        [&](const std::string& device) { return targets.resolve(device); },
-        simulate};
-    Generation generation = NETCTL_TRY(datapath::load_generation(object, root, request));
-    const bpf::RawMap map = NETCTL_TRY(object.map("devices"));
-    for (std::uint32_t i = 0; i < targets.indexes().size(); i++) {
-        const std::uint32_t value[2]{targets.indexes()[i], 0}; // bpf_devmap_val: no program
-        NETCTL_TRY(map.update(&i, value));
-    }
-    return Loaded{std::move(skeleton), std::move(generation)};
 }
 
 Error taken(const std::string& interface, const bpf::XdpOccupant& occupant) {
@@ -149,81 +104,68 @@ Result<bpf::Link> attach_link(const sys::Interface& interface, const bpf::Progra
     return link;
 }
 
-/// A point is named after its interface; the same name in another namespace is another interface.
-Result<> check_netns(const PointState& state, const std::string& interface,
-                     const bpf::PinDir& dir) {
-    if (state.point.netns_inode == NETCTL_TRY(sys::current_netns_inode()))
-        return {};
-    return Error::failed(
-        fmt::format("{} at {} is an interface of another network namespace", interface, dir.path()),
-        "name the namespace with --netns, or use another --root");
-}
-
-/// Pins a link in the place of one whose interface is gone. Killed between its two steps, it leaves
-/// `link~new`, which the next attach takes for what it is.
-Result<> replace_link(const bpf::PinDir& dir, const bpf::Link& link) {
-    NETCTL_TRY(link.pin(dir.path_of("link~new")));
-    return dir.rename("link~new", "link");
-}
-
-Result<> finish_replacement(const bpf::PinDir& dir) {
-    if (!dir.has("link~new"))
-        return {};
-    return dir.rename("link~new", "link");
-}
-
-/// The rules of one attached interface.
-class Editor : public datapath::RuleEditor {
+/// The filter of one interface.
+class Point : public FilterPoint {
   public:
-    Editor(std::string root, std::string netns, std::string interface)
-        : root_(std::move(root)), netns_(std::move(netns)), interface_(std::move(interface)) {}
+    Point(std::string root, std::string netns, std::string interface)
+        : FilterPoint(Hook::xdp, std::move(root), std::move(netns), std::move(interface)) {}
 
-    Result<std::vector<datapath::RuleStatus>> rules() override {
-        const Status status = NETCTL_TRY(Controller(root_, netns_).status(interface_));
-        return status.rules;
+    bpf::PinDir dir(const Root& root) const override {
+        return root.dir().sub("xdp").sub(datapath::point_name(netns(), interface()));
     }
 
-    Result<datapath::CommitReport> commit(const Edit& edit) override {
-        const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
-        datapath::CommitReport report;
-        const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, report.notes));
-        const bpf::PinDir dir = root.dir().sub("xdp").sub(datapath::point_name(netns_, interface_));
-        const auto live = NETCTL_TRY(datapath::open_point(dir, Hook::xdp));
-        if (!live)
-            return not_attached(interface_);
-        // The kernel takes no program into a link whose interface is gone.
-        if (live->link_info.ifindex == 0)
-            return Error::failed(
-                fmt::format("{} is gone, or was: its rules cannot be changed until it is attached "
-                            "again",
-                            interface_),
-                fmt::format("`netctl xdp attach {}` once it is back; `detach` forgets its rules",
-                            interface_));
-        NETCTL_TRY(check_netns(live->state, interface_, dir));
-        PointState state = live->state;
-        NETCTL_TRY(edit(state));
-        state.point.generation++;
-        const Loaded loaded = NETCTL_TRY(load(root, state, &*live, false));
-        NETCTL_TRY(live->link.update(loaded.generation.program));
-        // From here on the new rules are in force; the rest is tidying up that any writer repeats.
-        NETCTL_TRY(datapath::forget_limits(loaded.generation.program, state, Hook::xdp));
-        NETCTL_TRY(datapath::publish_pins(dir, loaded.generation.program));
-        NETCTL_TRY(root.next_generation());
-        report.generation = state.point.generation;
-        report.engine = loaded.generation.engine;
-        report.rules_apart = loaded.generation.rules_apart;
-        report.reason = loaded.generation.reason;
-        report.memory = loaded.generation.memory;
-        return report;
+    Result<LoadedFilter> load(const Root& root, PointState& state, const LivePoint* previous,
+                              bool simulate) const override {
+        const auto skeleton = std::make_shared<const bpf::Skeleton<xdp_filter>>(
+            NETCTL_TRY(bpf::Skeleton<xdp_filter>::open()));
+        const bpf::Object object = skeleton->object();
+        std::vector<std::uint32_t> targets; // their interfaces, by the numbers that actions have
+        const std::size_t devices = std::max<std::size_t>(count_devices(state), 1);
+        NETCTL_TRY(object.set_max_entries("devices", static_cast<std::uint32_t>(devices)));
+        const GenerationRequest request{program_name,
+                                        Hook::xdp,
+                                        &state,
+                                        previous,
+                                        [&](const std::string& device) -> Result<std::uint32_t> {
+                                            targets.push_back(
+                                                NETCTL_TRY(sys::find_interface(device)).index);
+                                            return static_cast<std::uint32_t>(targets.size() - 1);
+                                        },
+                                        simulate};
+        Generation generation = NETCTL_TRY(datapath::load_generation(object, root, request));
+        const bpf::RawMap map = NETCTL_TRY(object.map("devices"));
+        for (std::uint32_t i = 0; i < targets.size(); i++) {
+            const std::uint32_t value[2]{targets[i], 0}; // bpf_devmap_val: no program
+            NETCTL_TRY(map.update(&i, value));
+        }
+        return LoadedFilter{skeleton, object, std::move(generation)};
     }
 
-    static Error not_attached(const std::string& interface) {
-        return Error::failed(fmt::format("no XDP filter is attached to {}", interface),
-                             fmt::format("attach one with `netctl xdp attach {}`", interface));
+    Error not_attached() const override {
+        return Error::failed(fmt::format("no XDP filter is attached to {}", interface()),
+                             fmt::format("attach one with `netctl xdp attach {}`", interface()));
     }
 
-  private:
-    std::string root_, netns_, interface_;
+  protected:
+    Error attached_already() const override {
+        return Error::failed(
+            fmt::format("netctl's XDP filter is attached to {} already", interface()),
+            "`netctl xdp rule` changes its rules; detach it first to change its mode or default");
+    }
+
+    Error lost() const override {
+        return Error::failed(
+            fmt::format("{} is gone, or was: its rules cannot be changed until it is attached "
+                        "again",
+                        interface()),
+            fmt::format("`netctl xdp attach {}` once it is back; `detach` forgets its rules",
+                        interface()));
+    }
+
+    Result<> run(const bpf::Program& program, std::span<const std::uint8_t> frame) const override {
+        NETCTL_TRY(bpf::test_run(program, frame));
+        return {};
+    }
 };
 
 } // namespace
@@ -238,15 +180,8 @@ std::string to_string(bpf::XdpMode mode) {
     return "none";
 }
 
-bpf::PinDir Controller::point_dir(const Root& root, const std::string& interface) const {
-    return root.dir().sub("xdp").sub(datapath::point_name(netns_, interface));
-}
-
-Result<LivePoint> Controller::open_live(const Root& root, const std::string& interface) const {
-    auto live = NETCTL_TRY(datapath::open_point(point_dir(root, interface), Hook::xdp));
-    if (!live)
-        return Editor::not_attached(interface);
-    return std::move(*live);
+std::unique_ptr<FilterPoint> Controller::point(const std::string& interface) const {
+    return std::make_unique<Point>(root_, netns_, interface);
 }
 
 Result<AttachReport> Controller::attach(const AttachRequest& request) const {
@@ -257,59 +192,42 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     if (!interface.ethernet)
         return Error::unsupported(fmt::format("{} is no Ethernet device", interface.name),
                                   "netctl tc works on devices without Ethernet headers");
-    const bpf::PinDir dir = point_dir(root, interface.name);
-    NETCTL_TRY(finish_replacement(dir));
-    const auto live = NETCTL_TRY(datapath::open_point(dir, Hook::xdp));
-    if (live && live->link_info.ifindex != 0) {
-        NETCTL_TRY(check_netns(live->state, interface.name, dir));
-        return Error::failed(
-            fmt::format("netctl's XDP filter is attached to {} already", interface.name),
-            "`netctl xdp rule` changes its rules; detach it first to change its mode or default");
-    }
-
-    PointState state = live ? live->state : PointState{};
-    nc_point& point = state.point;
-    if (!live) {
-        point.default_verdict = NC_VERDICT_PASS;
-        point.unparsed_verdict = NC_VERDICT_DROP;
-        point.log_rate = default_log_rate;
-    }
-    point.default_verdict =
-        request.default_verdict.value_or(static_cast<nc_verdict>(point.default_verdict));
-    point.unparsed_verdict =
-        request.unparsed_verdict.value_or(static_cast<nc_verdict>(point.unparsed_verdict));
-    point.log_rate = request.log_rate.value_or(point.log_rate);
-    point.ifindex = interface.index;
-    point.netns_inode = NETCTL_TRY(sys::current_netns_inode());
-    point.generation++;
-
-    const Loaded loaded = NETCTL_TRY(load(root, state, live ? &*live : nullptr, false));
+    const Point filter(root_, netns_, interface.name);
+    const bpf::PinDir dir = filter.dir(root);
+    const auto left = NETCTL_TRY(filter.left_behind(root));
+    PointState state =
+        NETCTL_TRY(filter.next_state(left, request.settings, NC_VERDICT_PASS, interface));
+    const LoadedFilter loaded =
+        NETCTL_TRY(filter.load(root, state, left ? &*left : nullptr, false));
     const bpf::Program& program = loaded.generation.program;
     const bpf::Link link = NETCTL_TRY(attach_link(interface, program, request, report));
     // The mode is known only now; the program does not read it.
-    point.mode = static_cast<__u32>(report.mode);
+    state.point.mode = static_cast<__u32>(report.mode);
     const std::uint32_t zero = 0;
     const bpf::RawMap point_map = NETCTL_TRY(program.map("point"));
-    NETCTL_TRY(point_map.update(&zero, &point));
+    NETCTL_TRY(point_map.update(&zero, &state.point));
 
     // The link's pin comes first: with it everything can be found, without it nothing is attached
     // once this process ends.
     NETCTL_TRY(dir.create());
-    NETCTL_TRY(live ? replace_link(dir, link) : link.pin(dir.path_of("link")));
+    NETCTL_TRY(FilterPoint::pin_link(dir, link));
     NETCTL_TRY(datapath::publish_pins(dir, program));
     NETCTL_TRY(root.next_generation());
     report.program_id = NETCTL_TRY(program.info()).id;
     report.rules = state.rules.size();
+    const std::vector<std::string>& notes = loaded.generation.notes;
+    report.notes.insert(report.notes.end(), notes.begin(), notes.end());
     return report;
 }
 
 Result<> Controller::detach(const std::string& interface) const {
     std::vector<std::string> notes;
     const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
-    const bpf::PinDir dir = point_dir(root, interface);
+    const Point filter(root_, netns_, interface);
+    const bpf::PinDir dir = filter.dir(root);
     if (!dir.has("link")) {
         NETCTL_TRY(dir.remove_all()); // an attach that was killed may have left the directory
-        return Editor::not_attached(interface);
+        return filter.not_attached();
     }
     NETCTL_TRY(datapath::remove_pins(dir));
     NETCTL_TRY(dir.unpin("link"));
@@ -322,7 +240,7 @@ Result<Status> Controller::read_status(const bpf::PinDir& dir) const {
     const datapath::PointName name = datapath::parse_point_name(dir.name());
     auto live = NETCTL_TRY(datapath::open_point(dir, Hook::xdp));
     if (!live)
-        return Editor::not_attached(name.interface);
+        return Point(root_, name.netns, name.interface).not_attached();
     Status status{NETCTL_TRY(datapath::read_status(name, std::move(*live)))};
     status.mode = static_cast<bpf::XdpMode>(status.settings.mode);
     return status;
@@ -330,7 +248,7 @@ Result<Status> Controller::read_status(const bpf::PinDir& dir) const {
 
 Result<Status> Controller::status(const std::string& interface) const {
     const Root root = NETCTL_TRY(Root::open(root_));
-    return read_status(point_dir(root, interface));
+    return read_status(point(interface)->dir(root));
 }
 
 Result<std::vector<Status>> Controller::status_of_all() const {
@@ -339,32 +257,6 @@ Result<std::vector<Status>> Controller::status_of_all() const {
     for (const bpf::PinDir& dir : datapath::list_points(root, Hook::xdp))
         all.push_back(NETCTL_TRY(read_status(dir)));
     return all;
-}
-
-Result<std::unique_ptr<datapath::RuleEditor>> Controller::edit(const std::string& interface) const {
-    return std::unique_ptr<datapath::RuleEditor>(
-        std::make_unique<Editor>(root_, netns_, interface));
-}
-
-Result<> Controller::follow_log(const std::string& interface, const datapath::HandleEvent& handle,
-                                const std::function<bool()>& idle) const {
-    const Root root = NETCTL_TRY(Root::open(root_));
-    const LivePoint live = NETCTL_TRY(open_live(root, interface));
-    return datapath::follow_log(point_dir(root, interface), live, interface, handle, idle);
-}
-
-Result<> Controller::simulate(const std::string& interface, const datapath::NextFrame& next,
-                              const datapath::HandleSimulated& handle) const {
-    const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
-    const Root root = NETCTL_TRY(Root::open(root_));
-    LivePoint live = NETCTL_TRY(open_live(root, interface));
-    const Loaded loaded = NETCTL_TRY(load(root, live.state, &live, true));
-    const bpf::RawMap result = NETCTL_TRY(loaded.skeleton.object().map("result"));
-    const datapath::RunFrame run = [&](std::span<const std::uint8_t> frame) -> Result<> {
-        NETCTL_TRY(bpf::test_run(loaded.generation.program, frame));
-        return {};
-    };
-    return datapath::run_simulation(live.state, result, next, run, handle);
 }
 
 } // namespace netctl::xdp

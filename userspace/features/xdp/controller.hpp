@@ -4,19 +4,13 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "bpf/xdp.hpp"
 #include "core/result.hpp"
-#include "core/rule.hpp"
-#include "datapath/filter.hpp"
-#include "datapath/point.hpp"
-#include "datapath/rule_command.hpp"
+#include "datapath/filter_point.hpp"
 #include "netctl/abi/rule.h"
 
 namespace netctl::xdp {
@@ -28,14 +22,11 @@ enum class ModeChoice {
     generic,   ///< in the network stack: any interface, slower
 };
 
-/// Settings that a later attach may leave as they are.
 struct AttachRequest {
     std::string interface;
     ModeChoice mode = ModeChoice::automatic;
-    std::optional<nc_verdict> default_verdict;  ///< for what no rule matches; first attach: pass
-    std::optional<nc_verdict> unparsed_verdict; ///< for what cannot be parsed; first attach: drop
-    std::optional<std::uint32_t> log_rate;      ///< events a second; first attach: 10,000
-    bool replace = false;                       ///< take the interface from another program
+    datapath::FilterSettings settings; ///< default verdict of a first attach: pass
+    bool replace = false;              ///< take the interface from another program
 };
 
 struct AttachReport {
@@ -62,20 +53,10 @@ class Controller {
     Result<Status> status(const std::string& interface) const;
     Result<std::vector<Status>> status_of_all() const;
 
-    Result<std::unique_ptr<datapath::RuleEditor>> edit(const std::string& interface) const;
-
-    /// See datapath::follow_log.
-    Result<> follow_log(const std::string& interface, const datapath::HandleEvent& handle,
-                        const std::function<bool()>& idle) const;
-
-    /// Runs the interface's rules over frames, without touching traffic or counters.
-    Result<> simulate(const std::string& interface, const datapath::NextFrame& next,
-                      const datapath::HandleSimulated& handle) const;
+    /// An interface's rules, log and simulation.
+    std::unique_ptr<datapath::FilterPoint> point(const std::string& interface) const;
 
   private:
-    bpf::PinDir point_dir(const datapath::Root& root, const std::string& interface) const;
-    Result<datapath::LivePoint> open_live(const datapath::Root& root,
-                                          const std::string& interface) const;
     Result<Status> read_status(const bpf::PinDir& dir) const;
 
     std::string root_;

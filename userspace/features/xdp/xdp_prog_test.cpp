@@ -15,6 +15,7 @@
 #include "testing/examples.hpp"
 #include "testing/fuzz.hpp"
 #include "testing/judgement.hpp"
+#include "testing/must.hpp"
 #include "testing/packet.hpp"
 #include "testing/prog_run.hpp"
 #include "xdp_filter.skel.h"
@@ -205,41 +206,11 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
 
 /// Loads, or fails the test with the kernel's words.
 ProgRun must_load(const ProgSetup& setup) {
-    auto run = load(setup);
-    if (!run) {
-        ADD_FAILURE() << run.error().what << "\n" << to_text(setup);
-        std::abort();
-    }
-    return std::move(run).value();
+    return must(load(setup), to_text(setup));
 }
 
 std::vector<Rule> rules(std::initializer_list<std::string> texts) {
-    std::vector<Rule> parsed;
-    for (const std::string& text : texts) {
-        auto rule = parse_rule(text, Hook::xdp);
-        EXPECT_TRUE(rule) << rule.error().what;
-        if (rule)
-            parsed.push_back(*rule);
-    }
-    return parsed;
-}
-
-std::uint32_t must_run(const ProgRun& run, const Bytes& frame) {
-    const auto action = run.run(frame);
-    EXPECT_TRUE(action) << action.error().what;
-    return action ? *action : 0;
-}
-
-nc_stats must_stats(const ProgRun& run) {
-    const auto stats = run.stats();
-    EXPECT_TRUE(stats) << stats.error().what;
-    return stats ? *stats : nc_stats{};
-}
-
-nc_counter must_counter(const ProgRun& run, std::size_t position) {
-    const auto counter = run.counter(position);
-    EXPECT_TRUE(counter) << counter.error().what;
-    return counter ? *counter : nc_counter{};
+    return must_parse(Hook::xdp, texts);
 }
 
 TEST(XdpExamples, Match) {
@@ -247,7 +218,7 @@ TEST(XdpExamples, Match) {
         Bytes frame = example.packet.bytes();
         frame.resize(frame.size() + example.padding);
         const ProgRun run = must_load({.rules = rules({std::string(example.match) + " drop"})});
-        EXPECT_EQ(must_run(run, frame), example.matches ? xdp_drop : xdp_pass)
+        EXPECT_EQ(must(run.run(frame)), example.matches ? xdp_drop : xdp_pass)
             << example.why << ": " << example.match << "\n"
             << example.packet.to_string();
     }
@@ -259,15 +230,15 @@ TEST(XdpExamples, UnparsedFramesGetTheirVerdictAndAreCounted) {
     const ProgRun passing = must_load({.rules = catch_all, .unparsed_verdict = NC_VERDICT_PASS});
     nc_stats expected{};
     for (const Fault& fault : faults()) {
-        EXPECT_EQ(must_run(dropping, fault.frame), xdp_drop) << fault.what;
-        EXPECT_EQ(must_run(passing, fault.frame), xdp_pass) << fault.what;
+        EXPECT_EQ(must(dropping.run(fault.frame)), xdp_drop) << fault.what;
+        EXPECT_EQ(must(passing.run(fault.frame)), xdp_pass) << fault.what;
         expected.unparsed[fault.reason]++;
     }
-    const nc_stats stats = must_stats(dropping);
+    const nc_stats stats = must(dropping.stats());
     for (int reason = 0; reason < NC_UNPARSED_REASONS; reason++)
         EXPECT_EQ(stats.unparsed[reason], expected.unparsed[reason]) << "reason " << reason;
     EXPECT_EQ(stats.verdicts[NC_VERDICT_DROP], faults().size());
-    EXPECT_EQ(must_counter(dropping, 0).packets, 0U) << "no rule is asked";
+    EXPECT_EQ(must(dropping.counter(0)).packets, 0U) << "no rule is asked";
 }
 
 TEST(Xdp, EachActionHasItsReturnCodeAndCounters) {
@@ -275,7 +246,7 @@ TEST(Xdp, EachActionHasItsReturnCodeAndCounters) {
         {.rules = rules({"dport 1 pass", "dport 2 drop", "dport 3 tx", "dport 4 redirect lo"}),
          .default_verdict = NC_VERDICT_DROP});
     const auto send = [&](std::uint16_t port, std::size_t size) {
-        return must_run(run, (Ether{} / Ipv4{} / Udp{.dport = port} / Payload{size}).bytes());
+        return must(run.run((Ether{} / Ipv4{} / Udp{.dport = port} / Payload{size}).bytes()));
     };
     EXPECT_EQ(send(1, 100), xdp_pass);
     EXPECT_EQ(send(2, 200), xdp_drop);
@@ -285,12 +256,12 @@ TEST(Xdp, EachActionHasItsReturnCodeAndCounters) {
     EXPECT_EQ(send(5, 500), xdp_drop);
     const std::uint64_t headers = 14 + 20 + 8;
     for (std::size_t i = 0; i < 4; i++) {
-        const nc_counter counter = must_counter(run, i);
+        const nc_counter counter = must(run.counter(i));
         const std::uint64_t packets = i == 3 ? 2 : 1;
         EXPECT_EQ(counter.packets, packets);
         EXPECT_EQ(counter.bytes, packets * (headers + 100 * (i + 1)));
     }
-    const nc_stats stats = must_stats(run);
+    const nc_stats stats = must(run.stats());
     EXPECT_EQ(stats.packets, 6U);
     EXPECT_EQ(stats.bytes, 6 * headers + 1900);
     EXPECT_EQ(stats.verdicts[NC_VERDICT_PASS], 1U);
@@ -307,15 +278,15 @@ TEST(Xdp, CountersOfManyRulesLieInSeveralChunks) {
         setup.rules.push_back(rules({fmt::format("dport {} drop", i)}).front());
     const ProgRun run = must_load(setup);
     for (const std::uint16_t port : {0, 1023, 1024, 2047, 2048, 2999}) {
-        EXPECT_EQ(must_run(run, (Ether{} / Ipv6{} / Tcp{.dport = port}).bytes()), xdp_drop);
-        EXPECT_EQ(must_counter(run, port).packets, 1U) << port;
+        EXPECT_EQ(must(run.run((Ether{} / Ipv6{} / Tcp{.dport = port}).bytes())), xdp_drop);
+        EXPECT_EQ(must(run.counter(port)).packets, 1U) << port;
     }
 }
 
 TEST(Xdp, ARedirectWhoseTargetIsGoneDropsAndIsCounted) {
     const ProgRun run = must_load({.rules = rules({"redirect nowhere0 log"})});
-    EXPECT_EQ(must_run(run, (Ether{} / Ipv4{} / Tcp{}).bytes()), xdp_drop);
-    const nc_stats stats = must_stats(run);
+    EXPECT_EQ(must(run.run((Ether{} / Ipv4{} / Tcp{}).bytes())), xdp_drop);
+    const nc_stats stats = must(run.stats());
     EXPECT_EQ(stats.redirect_failed, 1U);
     EXPECT_EQ(stats.verdicts[NC_VERDICT_DROP], 1U);
     EXPECT_EQ(stats.verdicts[NC_VERDICT_REDIRECT], 0U);
@@ -366,14 +337,14 @@ TEST(XdpSets, ElementsThatDoNotCount) {
         const Bytes frame = address.family == Family::ipv4
                                 ? (Ether{} / Ipv4{.src = address} / Tcp{}).bytes()
                                 : (Ether{} / Ipv6{.src = address} / Tcp{}).bytes();
-        EXPECT_EQ(must_run(run, frame), row.member ? xdp_drop : xdp_pass)
+        EXPECT_EQ(must(run.run(frame)), row.member ? xdp_drop : xdp_pass)
             << row.address << ": " << row.why;
         EXPECT_EQ(cidr.has(address), row.member) << row.address << ": " << row.why;
     }
     for (const auto& [address, is_member] :
          {std::pair{"10.0.0.1", true}, {"10.0.0.2", false}, {"10.0.0.3", false}})
         EXPECT_EQ(
-            must_run(run, (Ether{} / Ipv4{.src = ip("203.0.113.1"), .dst = ip(address)}).bytes()),
+            must(run.run((Ether{} / Ipv4{.src = ip("203.0.113.1"), .dst = ip(address)}).bytes())),
             is_member ? xdp_tx : xdp_pass)
             << address;
 }
@@ -384,7 +355,7 @@ TEST(XdpSets, AWriteTakesEffectAtOnce) {
     setup.rules = rules({"src @bad drop"});
     const ProgRun run = must_load(setup);
     const Bytes frame = (Ether{} / Ipv4{.src = ip("192.0.2.9")} / Tcp{}).bytes();
-    EXPECT_EQ(must_run(run, frame), xdp_pass);
+    EXPECT_EQ(must(run.run(frame)), xdp_pass);
 
     const auto map = run.set_map("set_host4", 0);
     ASSERT_TRUE(map) << map.error().what;
@@ -392,9 +363,9 @@ TEST(XdpSets, AWriteTakesEffectAtOnce) {
     std::memcpy(&key.address, ip("192.0.2.9").bytes.data(), 4);
     const nc_set_value value{};
     ASSERT_TRUE(map->update(&key, &value));
-    EXPECT_EQ(must_run(run, frame), xdp_drop);
+    EXPECT_EQ(must(run.run(frame)), xdp_drop);
     ASSERT_TRUE(map->erase(&key));
-    EXPECT_EQ(must_run(run, frame), xdp_pass);
+    EXPECT_EQ(must(run.run(frame)), xdp_pass);
 }
 
 TEST(XdpSets, AllUsesThatAPointMayHave) {
@@ -410,7 +381,7 @@ TEST(XdpSets, AllUsesThatAPointMayHave) {
     const ProgRun run = must_load(setup);
     for (std::uint32_t i = 0; i < NC_MAX_SET_USES; i++) {
         const auto port = static_cast<std::uint16_t>(1000 + i);
-        must_run(run, (Ether{} / Ipv4{} / Udp{.dport = port}).bytes());
+        must(run.run((Ether{} / Ipv4{} / Udp{.dport = port}).bytes()));
         EXPECT_EQ(run.result().position, i);
         EXPECT_EQ(run.result().set_bits, 1ULL << i);
     }
@@ -422,15 +393,15 @@ TEST(XdpLimit, OfARuleIsExact) {
     const ProgRun run = must_load({.rules = rules({"proto udp pass limit 1/hour burst 5"})});
     const Bytes frame = (Ether{} / Ipv4{} / Udp{} / Payload{58}).bytes();
     for (int i = 0; i < 12; i++)
-        EXPECT_EQ(must_run(run, frame), i < 5 ? xdp_pass : xdp_drop) << i;
-    EXPECT_EQ(must_run(run, (Ether{} / Ipv4{} / Tcp{}).bytes()), xdp_pass) << "not its packet";
+        EXPECT_EQ(must(run.run(frame)), i < 5 ? xdp_pass : xdp_drop) << i;
+    EXPECT_EQ(must(run.run((Ether{} / Ipv4{} / Tcp{}).bytes())), xdp_pass) << "not its packet";
 
-    const nc_counter counter = must_counter(run, 0);
+    const nc_counter counter = must(run.counter(0));
     EXPECT_EQ(counter.packets, 5U);
     EXPECT_EQ(counter.bytes, 500U);
     EXPECT_EQ(counter.over_packets, 7U);
     EXPECT_EQ(counter.over_bytes, 700U);
-    const nc_stats stats = must_stats(run);
+    const nc_stats stats = must(run.stats());
     EXPECT_EQ(stats.over_limit, 7U);
     EXPECT_EQ(stats.limit_failed, 0U);
     EXPECT_EQ(stats.verdicts[NC_VERDICT_DROP], 7U);
@@ -440,7 +411,7 @@ TEST(XdpLimit, ComesBackWithTime) {
     const ProgRun run = must_load({.rules = rules({"pass limit 1/hour burst 5"})});
     const Bytes frame = (Ether{} / Ipv4{} / Udp{}).bytes();
     for (int i = 0; i < 6; i++)
-        must_run(run, frame);
+        must(run.run(frame));
     // Three hours pass: the state is the time at which the next packet would be due.
     const auto map = run.map("limits");
     ASSERT_TRUE(map) << map.error().what;
@@ -451,12 +422,12 @@ TEST(XdpLimit, ComesBackWithTime) {
     state.arrival_ns -= 3 * 3600'000'000'000;
     ASSERT_TRUE(map->update(&key, &state));
     for (int i = 0; i < 6; i++)
-        EXPECT_EQ(must_run(run, frame), i < 3 ? xdp_pass : xdp_drop) << i;
+        EXPECT_EQ(must(run.run(frame)), i < 3 ? xdp_pass : xdp_drop) << i;
 }
 
 TEST(XdpLimit, PerSource) {
     const ProgRun run = must_load({.rules = rules({"tx limit 1/hour burst 2 per src"})});
-    const auto send = [&](const Packet& packet) { return must_run(run, packet.bytes()); };
+    const auto send = [&](const Packet& packet) { return must(run.run(packet.bytes())); };
     for (int i = 0; i < 4; i++) {
         const std::uint32_t expected = i < 2 ? xdp_tx : xdp_drop;
         EXPECT_EQ(send(Ether{} / Ipv4{.src = ip("192.0.2.1")}), expected) << i;
@@ -465,8 +436,8 @@ TEST(XdpLimit, PerSource) {
         EXPECT_EQ(send(Ether{} / Ipv6{.src = ip("2001:db8::2")} / Udp{}), expected) << i;
         EXPECT_EQ(send(Ether{} / Payload{30}), expected) << "those without source share one";
     }
-    EXPECT_EQ(must_counter(run, 0).packets, 10U);
-    EXPECT_EQ(must_counter(run, 0).over_packets, 10U);
+    EXPECT_EQ(must(run.counter(0)).packets, 10U);
+    EXPECT_EQ(must(run.counter(0)).over_packets, 10U);
 }
 
 TEST(XdpLimit, IsExactWithAllCpus) {
@@ -479,8 +450,8 @@ TEST(XdpLimit, IsExactWithAllCpus) {
         threads.emplace_back([&] { EXPECT_TRUE(run.time(frame, each)); });
     for (std::thread& thread : threads)
         thread.join();
-    const nc_counter counter = must_counter(run, 0);
-    const std::uint64_t failed = must_stats(run).limit_failed;
+    const nc_counter counter = must(run.counter(0));
+    const std::uint64_t failed = must(run.stats()).limit_failed;
     EXPECT_EQ(counter.packets + counter.over_packets, 4 * each);
     EXPECT_EQ(counter.packets, burst);
     EXPECT_EQ(failed, 0U);
@@ -492,9 +463,9 @@ TEST(XdpLimit, WithoutRoomForItsStateARuleLetsNothingPass) {
     ASSERT_TRUE(map) << map.error().what;
     const nc_limit_key key{1, {}};
     ASSERT_TRUE(map->erase(&key));
-    EXPECT_EQ(must_run(run, (Ether{} / Ipv4{} / Udp{}).bytes()), xdp_drop);
-    EXPECT_EQ(must_stats(run).limit_failed, 1U);
-    EXPECT_EQ(must_counter(run, 0).over_packets, 1U);
+    EXPECT_EQ(must(run.run((Ether{} / Ipv4{} / Udp{}).bytes())), xdp_drop);
+    EXPECT_EQ(must(run.stats()).limit_failed, 1U);
+    EXPECT_EQ(must(run.counter(0)).over_packets, 1U);
 }
 
 // ---- log ----
@@ -523,9 +494,9 @@ TEST(XdpLog, EventsTellRuleVerdictReasonAndHeaders) {
         return (Ether{} / Ipv4{} / Udp{.dport = port} / Payload{size}).bytes();
     };
     const std::vector<Bytes> frames{frame(2, 10), frame(3, 500), frame(3, 86), frame(4, 5000)};
-    must_run(run, frame(1, 10));
+    must(run.run(frame(1, 10)));
     for (const Bytes& each : frames)
-        must_run(run, each);
+        must(run.run(each));
 
     const std::vector<nc_event> events = events_of(run);
     ASSERT_EQ(events.size(), frames.size());
@@ -547,7 +518,7 @@ TEST(XdpLog, EventsTellRuleVerdictReasonAndHeaders) {
         EXPECT_EQ(std::memcmp(event.headers, frames[i].data(), event.captured), 0) << i;
         EXPECT_GE(event.time_ns, i ? events[i - 1].time_ns : 1);
     }
-    EXPECT_EQ(must_stats(run).log_written, 4U);
+    EXPECT_EQ(must(run.stats()).log_written, 4U);
 }
 
 TEST(XdpLog, IsBoundedInRateAndCountsTheRest) {
@@ -555,9 +526,9 @@ TEST(XdpLog, IsBoundedInRateAndCountsTheRest) {
     const ProgRun run = must_load(
         {.rules = rules({"drop log"}), .log_interval_ns = hour, .log_burst_ns = 2 * hour});
     for (int i = 0; i < 10; i++)
-        must_run(run, (Ether{} / Ipv4{}).bytes());
+        must(run.run((Ether{} / Ipv4{}).bytes()));
     EXPECT_EQ(events_of(run).size(), 3U);
-    const nc_stats stats = must_stats(run);
+    const nc_stats stats = must(run.stats());
     EXPECT_EQ(stats.log_written, 3U);
     EXPECT_EQ(stats.log_suppressed, 7U);
     EXPECT_EQ(stats.log_lost, 0U);
@@ -566,8 +537,8 @@ TEST(XdpLog, IsBoundedInRateAndCountsTheRest) {
 TEST(XdpLog, CountsWhatNoReaderMadeRoomFor) {
     const ProgRun run = must_load({.rules = rules({"drop log"}), .events_bytes = 4096});
     for (int i = 0; i < 100; i++)
-        EXPECT_EQ(must_run(run, (Ether{} / Ipv4{}).bytes()), xdp_drop) << "lost or not";
-    const nc_stats stats = must_stats(run);
+        EXPECT_EQ(must(run.run((Ether{} / Ipv4{}).bytes())), xdp_drop) << "lost or not";
+    const nc_stats stats = must(run.stats());
     EXPECT_GT(stats.log_lost, 0U);
     EXPECT_EQ(stats.log_written + stats.log_lost, 100U);
     EXPECT_EQ(events_of(run).size(), stats.log_written);
@@ -584,8 +555,8 @@ TEST(XdpFrags, HeadersBehindTheFirstBufferAreRead) {
     const ProgRun run = must_load(
         {.rules =
              rules({fmt::format("dport 4711 flags syn/syn proto tcp len {} tx", frame.size())})});
-    EXPECT_EQ(must_run(run, frame), xdp_tx);
-    EXPECT_EQ(must_counter(run, 0).bytes, frame.size());
+    EXPECT_EQ(must(run.run(frame)), xdp_tx);
+    EXPECT_EQ(must(run.counter(0)).bytes, frame.size());
 }
 
 TEST(XdpFrags, AFrameMayBeSplitAnywhere) {
@@ -615,7 +586,7 @@ TEST(XdpEngine, ADefectInTheTablesIsUnparsedAndCounted) {
     ProgSetup setup{.rules = rules({"dport 80 pass"}), .unparsed_verdict = NC_VERDICT_DROP};
     const ProgRun run = must_load(setup);
     const Bytes frame = (Ether{} / Ipv4{} / Tcp{}).bytes();
-    ASSERT_EQ(must_run(run, frame), xdp_pass);
+    ASSERT_EQ(must(run.run(frame)), xdp_pass);
 
     const auto spoil = [&](const char* name, std::uint8_t byte) {
         const std::uint32_t zero = 0;
@@ -627,10 +598,10 @@ TEST(XdpEngine, ADefectInTheTablesIsUnparsedAndCounted) {
         ASSERT_TRUE(table->update(&zero, content.data()));
     };
     spoil(".bss.nc_wild", 7); // a rule beyond the actions
-    EXPECT_EQ(must_run(run, frame), xdp_drop);
+    EXPECT_EQ(must(run.run(frame)), xdp_drop);
     spoil(".bss.nc_index", 0xff); // an index beyond the next table
-    EXPECT_EQ(must_run(run, frame), xdp_drop);
-    EXPECT_EQ(must_stats(run).unparsed[NC_UNPARSED_ENGINE], 2U);
+    EXPECT_EQ(must(run.run(frame)), xdp_drop);
+    EXPECT_EQ(must(run.stats()).unparsed[NC_UNPARSED_ENGINE], 2U);
 }
 
 } // namespace

@@ -42,7 +42,7 @@ enum nc_field {
 struct nc_set_use {
 	__u8 field; /* enum nc_field: src, dst, sport or dport */
 	__u8 type;  /* enum nc_set_type */
-	__u8 reserved[2];
+	__u16 base; /* cidr: nc_set_info::base */
 };
 
 /*

@@ -40,6 +40,7 @@ enum nc_policy_word {
 	NC_WORD_EXE = 2,     /* two words: 32 bits of device, 64 of inode */
 	NC_WORD_SERVICE = 4, /* dport, sport, 8 bits of protocol */
 	NC_WORD_OWNER = 5,   /* uid, gid */
+	NC_WORD_CGROUP = 6,  /* not a key but the row itself */
 	NC_SUBJECT_WORDS = 8,
 };
 
@@ -64,7 +65,6 @@ struct nc_policy_lookup {
 /* Pairs of field and set that the rules of a policy may ask about. */
 #define NC_POLICY_SET_USES 64
 #define NC_POLICY_NO_SET 0xff
-#define NC_POLICY_NOT_IN_SET 0x40 /* what the rule wants to hear is no */
 
 /* One word of a row's summary stands for so many rules. */
 #define NC_SUMMARY_RULES 4096
@@ -105,6 +105,7 @@ struct nc_policy_set_use {
 	__u8 type;  /* enum nc_set_type */
 	__u8 slot;  /* in the outer maps of lib/sets.h */
 	__u8 reserved;
+	__u32 base;   /* cidr: nc_set_info::base */
 	__u32 row[2]; /* not in the set; in it */
 };
 

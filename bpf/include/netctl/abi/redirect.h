@@ -73,6 +73,7 @@ enum nc_rd_flags {
 	 * would have to pass a message leaves instead.
 	 */
 	NC_RD_NEVER_PASS = 1 << 3,
+	NC_RD_CROSS_NETNS = 1 << 4, /* ends may be in different network namespaces */
 };
 
 struct nc_rd_conf {
@@ -92,9 +93,10 @@ NC_STATIC_ASSERT(sizeof(struct nc_rd_conf) == 40, "nc_rd_conf is ABI");
 enum nc_rd_reason {
 	NC_RD_REASON_NONE = 0,
 	/* never joined */
-	NC_RD_REASON_STREAM = 1,   /* bytes flow one way, or in large pieces */
-	NC_RD_REASON_LOST = 2,	   /* the ring buffer was full: no joiner listens */
-	NC_RD_REASON_NO_PEER = 3,  /* the other end is not on this host, or not in this namespace */
+	NC_RD_REASON_STREAM = 1,  /* bytes flow one way, or in large pieces */
+	NC_RD_REASON_LOST = 2,	  /* the ring buffer was full: no joiner listens */
+	NC_RD_REASON_NO_PEER = 3, /* the other end is not on this host, or not in this namespace; or
+				      addresses were translated on the way */
 	NC_RD_REASON_IDENTITY = 4, /* sequence numbers do not agree: not each other's peer */
 	NC_RD_REASON_OUTSIDE = 5,  /* an end is not in the cgroup, or was there before `enable` */
 	NC_RD_REASON_RULE = 6, /* no rule allows it (by cgroup or executable), or one denies it */
@@ -164,12 +166,15 @@ NC_STATIC_ASSERT(sizeof(struct nc_rd_event) == 48, "nc_rd_event is ABI");
 
 struct nc_rd_request {
 	struct nc_rd_event event; /* rd_join: the connection that was announced */
+	__u64 peer_netns;	  /* rd_join: cookie of the other end's network namespace */
+	__s32 peer_nsid; /* rd_join: its number in the announced end's; -1 if it is that itself */
+	__u32 tentative; /* rd_join: NO_PEER and IDENTITY are not the last word: not counted */
 	__u32 slot;   /* rd_join: where to look for room, and what was taken; rd_leave: which one */
 	__u32 reason; /* rd_join: NC_RD_REASON_NONE if joined */
 	__u32 state; /* rd_leave: state afterwards; rd_join: not 0 if this is the last place to look */
 	__s32 error; /* errno of the kernel's refusal, negative, if that is the reason */
 };
-NC_STATIC_ASSERT(sizeof(struct nc_rd_request) == 64, "nc_rd_request is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_rd_request) == 80, "nc_rd_request is ABI");
 
 /* ---- map `pairs`: array of NC_RD_SLOTS; joined connections ---- */
 
@@ -199,7 +204,8 @@ struct nc_rd_pair {
 	__u64 busy;	 /* an end is being taken out */
 	__u64 joined_ns; /* CLOCK_MONOTONIC */
 	__u64 freed_ns;
-	__u64 netns;
+	__u64 netns;	  /* cookies of the namespaces of [0] and [1]: the same but with */
+	__u64 peer_netns; /* NC_RD_CROSS_NETNS */
 	struct nc_rd_end end;
 	struct nc_rd_process process[2];
 	__u64 redirected_messages[2]; /* sent by this end */
@@ -226,7 +232,7 @@ struct nc_rd_pair {
 	__u32 live;	 /* bit i: end i is in `socks` */
 	__u32 tries;	 /* of the timer */
 };
-NC_STATIC_ASSERT(sizeof(struct nc_rd_pair) == 384, "nc_rd_pair is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_rd_pair) == 392, "nc_rd_pair is ABI");
 
 /* ---- map `recent`: LRU hash by nc_rd_event; connections that are on TCP, and why ---- */
 

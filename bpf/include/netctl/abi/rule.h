@@ -176,7 +176,9 @@ enum nc_set_type { NC_SET_HOST = 1, NC_SET_CIDR = 2, NC_SET_PORT = 3 };
 struct nc_set_info {
 	__u32 abi_version;
 	__u32 type;	   /* enum nc_set_type */
-	__u32 max_entries; /* of each of its maps */
+	__u32 max_entries; /* of each family */
+	__u32 base;	   /* cidr: index into the maps below <root>/bases; else 0 */
+	__u32 unfolded;	   /* cidr: about how many elements netctl wrote since it last folded */
 	__u32 reserved;
 };
 
@@ -200,7 +202,8 @@ struct nc_set_port {
 };
 
 enum nc_set_flags {
-	NC_SET_ABSENT = 1 << 0, /* a tombstone: this element is not in the set */
+	NC_SET_ABSENT = 1 << 0, /* an exception: what this element covers is not in the set */
+	NC_SET_FOLD = 1 << 1,	/* netctl may move it from the live map into the base */
 };
 
 /* The value of an element; eight zero bytes are plain membership. */

@@ -303,7 +303,7 @@ static __always_inline void nc_ask_who(const struct nc_policy_head *head, struct
 		nc_set_exe(s, id.device, id.inode);
 	}
 	if (head->asks & cgroup)
-		s->cgroup_row = nc_cgroup_row(head, task->cgroups->dfl_cgrp);
+		s->word[NC_WORD_CGROUP] = nc_cgroup_row(head, task->cgroups->dfl_cgrp);
 }
 
 /* ---- what it asks for ---- */
@@ -397,9 +397,9 @@ static __always_inline void nc_count_policy_rule(__u32 slot, __u32 layer, bool o
 struct nc_decision {
 	__u32 position;
 	__u32 rule_id;
-	__u32 verdict; /* enum nc_policy_verdict */
-	__u32 reason;  /* enum nc_policy_reason */
-	__u32 hook;
+	__u8 verdict; /* enum nc_policy_verdict */
+	__u8 reason;  /* enum nc_policy_reason */
+	__u8 hook;
 	bool enforced;
 };
 

@@ -126,15 +126,6 @@ __noinline __u64 nc_walk_on(const struct nc_policy_segment *first, __u64 entry, 
 		       nc_walk_trie(first, entry, high, low, true, NC_LEVELS_PATH, false);
 }
 
-/* Bits that are set. There is no instruction for it. */
-static __always_inline __u32 nc_count_bits(__u64 x)
-{
-	x -= x >> 1 & 0x5555555555555555ull;
-	x = (x & 0x3333333333333333ull) + (x >> 2 & 0x3333333333333333ull);
-	x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0full;
-	return x * 0x0101010101010101ull >> 56;
-}
-
 /* By what is left of this sequence when it is multiplied by a power of two; each six bits of it are
  * others (Leiserson, Prokop, Randall, "Using de Bruijn Sequences to Index a 1 in a Computer Word",
  * 1998). */
@@ -152,15 +143,14 @@ static __always_inline __u32 nc_lowest_bit(__u64 x)
 	return nc_bit_of_sequence[(x & -x) * NC_SEQUENCE >> 58];
 }
 
-/* Who asks for what. */
+/* Who asks for what. Small, like all that is on the stack: sets need most of it. */
 struct nc_subject {
 	__u64 word[NC_SUBJECT_WORDS]; /* enum nc_policy_word */
-	__u64 cgroup_row;
-	__u64 has; /* 1 << enum nc_policy_input; for DST: it is IPv4 */
+	__u64 has;		      /* 1 << enum nc_policy_input; for DST: it is IPv4 */
 };
 
 struct nc_policy_rows {
-	__u64 row[NC_SUBJECTS];
+	__u32 row[NC_SUBJECTS];
 	__u64 count;
 	__u64 all; /* AND of the rows: which summaries are to be looked at */
 	/* Bit i: question i about a set. */
@@ -208,7 +198,7 @@ static __always_inline __u64 nc_and(const struct nc_policy_segment *first,
 	for (i = 0; i < NC_SUBJECTS; i++) {
 		if (i >= rows->count)
 			break;
-		bits &= nc_row_word(first, NC_ROW_PLACE(rows->row[i]), at, below, near);
+		bits &= nc_row_word(first, rows->row[i], at, below, near);
 	}
 	return bits;
 }
@@ -246,6 +236,7 @@ __noinline int nc_subject_in_set(const struct nc_policy_segment *first, const st
 				 __u32 use)
 {
 	const struct nc_policy_set_use *asked;
+	struct nc_base_found lengths = {};
 	struct nc_packet p = {};
 
 	if (!first || !s || use >= NC_POLICY_SET_USES)
@@ -265,44 +256,15 @@ __noinline int nc_subject_in_set(const struct nc_policy_segment *first, const st
 		p.has |= NC_HAS_PORTS;
 	p.dport = s->word[NC_WORD_SERVICE] >> 48;
 	p.sport = s->word[NC_WORD_SERVICE] >> 32;
-	return nc_in_set(&p, asked->slot, asked->field, asked->type);
-}
-
-/* Asks what a rule asks about sets, as far as it is not known yet. Returns whether all of it holds. */
-__noinline int nc_sets_hold(const struct nc_policy_segment *first, const struct nc_subject *s,
-			    struct nc_policy_rows *rows, __u32 asks)
-{
-	__u64 known, held;
-	bool all = true;
-	__u32 i;
-
-	if (!first || !s || !rows)
-		return 0;
-	known = rows->known;
-	held = rows->held;
-	for (i = 0; i < 4; i++) {
-		__u32 question = asks >> 8 * i & 0xff;
-		__u64 bit = 1ull << question % NC_POLICY_SET_USES;
-
-		if (question == NC_POLICY_NO_SET)
-			continue;
-		if (!(known & bit)) {
-			known |= bit;
-			if (nc_subject_in_set(first, s, question % NC_POLICY_SET_USES))
-				held |= bit;
-		}
-		if (!(held & bit) == !(question & NC_POLICY_NOT_IN_SET))
-			all = false;
-	}
-	rows->known = known;
-	rows->held = held;
-	return all;
+	if (asked->type != NC_SET_CIDR)
+		return nc_in_hash(&p, asked->slot, asked->field, asked->type);
+	nc_base_lengths(&p, asked->field, asked->base, &lengths);
+	return nc_cidr_holds(&p, asked->slot, asked->field, &lengths);
 }
 
 struct nc_policy_search {
 	const struct nc_policy_segment *first;
-	const struct nc_subject *subject;
-	struct nc_policy_rows *rows;
+	const struct nc_policy_rows *rows;
 	__u64 pending;	 /* bits of the present summary that are still to be looked at */
 	__u32 summaries; /* that are still to be looked at */
 	__u32 at;	 /* the present one */
@@ -315,13 +277,9 @@ static __always_inline __u64 nc_any_word(const struct nc_policy_segment *first, 
 	return nc_head(first)->near ? nc_word(first, at, true) : nc_word(first, at, false);
 }
 
-/*
- * Looks for a summary, or at one word of 64 rules and at what the first candidate among them asks about
- * sets. Returns 1 at the end.
- */
+/* Looks for a summary, or at one word of 64 rules. Returns 1 at the end. */
 static long nc_search_turn(__u32 turn, struct nc_policy_search *search)
 {
-	__u32 asks, position;
 	__u64 bits, below;
 
 	if (!search->pending) {
@@ -339,35 +297,47 @@ static long nc_search_turn(__u32 turn, struct nc_policy_search *search)
 		search->pending &= search->pending - 1;
 		return 0;
 	}
-	position = (search->at * 64 + nc_lowest_bit(search->pending)) * 64 + nc_lowest_bit(bits);
-	asks = NC_ACTION_SETS(nc_any_word(search->first, nc_head(search->first)->actions +
-								 position * NC_ACTION_WORDS + 1));
-	if (asks == NC_ACTION_NO_SETS ||
-	    nc_sets_hold(search->first, search->subject, search->rows, asks)) {
-		search->position = position;
-		return 1;
-	}
-	/* Words of the new rows exist only where their summaries say so. */
-	search->pending &= nc_search_and(search->first, search->rows, 2 * search->at, NC_SUMMARY);
-	return 0;
+	search->position =
+		(search->at * 64 + nc_lowest_bit(search->pending)) * 64 + nc_lowest_bit(bits);
+	return 1;
 }
 
-/* Goes through all candidates. */
-static __noinline __u32 nc_search(const struct nc_policy_segment *first, const struct nc_subject *s,
-				  struct nc_policy_rows *rows)
+/* The first candidate. */
+__noinline __u32 nc_search(const struct nc_policy_segment *first, const struct nc_policy_rows *rows)
 {
 	struct nc_policy_search search = {
 		.first = first,
-		.subject = s,
 		.rows = rows,
 		.pending = nc_unknown,
-		.summaries = NC_ROW_SUMMARIES(rows->all),
 		.at = nc_unknown,
 		.position = NC_NO_RULE ^ nc_unknown,
 	};
 
-	bpf_loop(NC_MAX_SUMMARIES * 65 + NC_POLICY_SET_USES, nc_search_turn, &search, 0);
+	if (!first || !rows)
+		return NC_NO_RULE;
+	search.summaries = NC_ROW_SUMMARIES(rows->all);
+	bpf_loop(NC_MAX_SUMMARIES * 65, nc_search_turn, &search, 0);
 	return search.position;
+}
+
+/* A question about a set that a candidate depends on and that has no answer yet. */
+__noinline __u32 nc_open_question(const struct nc_policy_segment *first,
+				  const struct nc_policy_rows *rows, __u32 position)
+{
+	__u32 asks, i;
+
+	if (!first || !rows)
+		return NC_POLICY_NO_SET;
+	asks = NC_ACTION_SETS(
+		nc_any_word(first, nc_head(first)->actions + position * NC_ACTION_WORDS + 1));
+	for (i = 0; i < 4; i++) {
+		__u32 question = asks >> 8 * i & 0xff;
+
+		if (question != NC_POLICY_NO_SET &&
+		    !(rows->known & 1ull << question % NC_POLICY_SET_USES))
+			return question % NC_POLICY_SET_USES;
+	}
+	return NC_POLICY_NO_SET;
 }
 
 /* The rows of all inputs, by the general way: tables of several segments. */
@@ -381,7 +351,7 @@ __noinline int nc_search_rows(const struct nc_policy_segment *first, const struc
 	for (i = 0; i < NC_SUBJECTS; i++) {
 		const struct nc_policy_lookup *lookup = &nc_head(first)->lookup[i];
 		__u32 word = lookup->word % NC_SUBJECT_WORDS;
-		__u64 entry = s->cgroup_row;
+		__u64 entry = s->word[NC_WORD_CGROUP];
 
 		if (!(nc_head(first)->asks & 1 << i))
 			continue;
@@ -389,7 +359,7 @@ __noinline int nc_search_rows(const struct nc_policy_segment *first, const struc
 			entry = nc_walk_on(first, lookup->entry[s->has >> i & 1],
 					   s->word[word] << lookup->shift % 64,
 					   s->word[(word + 1) % NC_SUBJECT_WORDS]);
-		rows->row[rows->count % NC_SUBJECTS] = entry;
+		rows->row[rows->count % NC_SUBJECTS] = NC_ROW_PLACE(entry);
 		rows->all &= entry;
 		rows->count++;
 	}
@@ -401,7 +371,7 @@ __noinline int nc_search_rows(const struct nc_policy_segment *first, const struc
 static __always_inline void nc_add_row(struct nc_policy_rows *rows, __u64 row)
 {
 	row ^= nc_unknown;
-	rows->row[rows->count % NC_SUBJECTS] = row;
+	rows->row[rows->count % NC_SUBJECTS] = NC_ROW_PLACE(row);
 	rows->all &= row;
 	rows->count++;
 }
@@ -476,7 +446,7 @@ static __always_inline void nc_add_asker(const struct nc_policy_segment *first,
 						    s->word[word + 1]));
 	}
 	if (head->asks & 1 << NC_SUBJECT_CGROUP)
-		nc_add_row(rows, s->cgroup_row);
+		nc_add_row(rows, s->word[NC_WORD_CGROUP]);
 }
 
 /* Fills in who asks: lib/policy.h. */
@@ -497,6 +467,7 @@ static __always_inline __u32 nc_policy_classify(const struct nc_policy_segment *
 		.held = nc_unknown,
 	};
 	bool who = head->asks & NC_ASKS_WHO;
+	__u32 position, i;
 
 	if (unlikely(!head->near)) {
 		if (who && !known)
@@ -507,7 +478,7 @@ static __always_inline __u32 nc_policy_classify(const struct nc_policy_segment *
 	nc_add_service(first, &rows, s);
 	for (;;) {
 		__u64 pending, below, bits, action;
-		__u32 at, position;
+		__u32 at;
 
 		if (!(rows.all & NC_NODE_LEAF))
 			return NC_POLICY_FAULT;
@@ -525,8 +496,7 @@ static __always_inline __u32 nc_policy_classify(const struct nc_policy_segment *
 						 head->actions + position * NC_ACTION_WORDS + 1,
 						 true);
 				if (!(who && NC_ACTION_FLAGS(action) & NC_POLICY_ASKS_WHO) &&
-				    (NC_ACTION_SETS(action) == NC_ACTION_NO_SETS ||
-				     nc_sets_hold(first, s, &rows, NC_ACTION_SETS(action))))
+				    NC_ACTION_SETS(action) == NC_ACTION_NO_SETS)
 					return position;
 			}
 		}
@@ -540,7 +510,20 @@ static __always_inline __u32 nc_policy_classify(const struct nc_policy_segment *
 search:
 	if (!(rows.all & NC_NODE_LEAF))
 		return NC_POLICY_FAULT;
-	return nc_search(first, s, &rows);
+	for (i = 0; i <= NC_POLICY_SET_USES; i++) {
+		__u32 question;
+
+		position = nc_search(first, &rows);
+		if (position >= head->rules)
+			return position;
+		question = nc_open_question(first, &rows, position);
+		if (question == NC_POLICY_NO_SET)
+			return position;
+		rows.known |= 1ull << question;
+		if (nc_subject_in_set(first, s, question))
+			rows.held |= 1ull << question;
+	}
+	return NC_POLICY_FAULT;
 }
 
 #endif

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The compiled part of a big cidr set: what userspace/datapath/set_base.cpp makes and lib/set_base.h
+ * looks up. Private to netctl: other tools see the elements with `netctl set list`, and write what
+ * they want different into the set's live map, which goes before this.
+ *
+ * One array map of 64-byte lines. Line 0 is the head, then the parts follow. All numbers are in host order.
+ *
+ * A start is where elements begin, or, if a wide one covers several buckets, where each of these begins. To
+ * each start belongs the number of the set of lengths of all elements that cover it. The elements that
+ * cover an address are those that cover the last start before it in its bucket and are no longer than what
+ * the two have in common, since each begins at or before that start: two loads and a mask tell all of them,
+ * nested or not.
+ *
+ * IPv4: an address's leading bits name its bucket, of which there are 16 to 32 an element.
+ *
+ *   filter  one bit a bucket: whether it has a start. Each line also tells how many are set before it and
+ *           before each of its words, so that the line that ends the way for most addresses in no element
+ *           tells the others where their bucket's entry is.
+ *   index   entry for each bucket that has starts: its only start, or which slice of the list has them.
+ *   list    starts of the other buckets.
+ *   lengths sets of lengths, as bits.
+ *
+ * IPv6: the first `granule` bits of an address, hashed, are its key.
+ *
+ *   filter  bit key >> filter_shift: whether any element covers such a key.
+ *   index   entry key >> index_shift: which slice of the list has the starts with such a key.
+ *   list    starts, in order of address within each slice.
+ *   lengths as above.
+ *
+ * Prefixes longer than 64 bits have an index and a list of their own, by the whole first half of the
+ * address.
+ */
+#ifndef NETCTL_ABI_SET_BASE_H
+#define NETCTL_ABI_SET_BASE_H
+
+#include "types.h"
+
+/* An entry of the index: count << 24 | number of the first start in the list. */
+#define NC_BASE_FIRST 0x00ffffffu
+#define NC_BASE_MANY 255u /* count: the slice ends where the next entry's begins */
+
+/* IPv4: the same with NC_BASE_SLICE, or the only start: what follows its bucket's bits << 18 | number of its
+ * set of lengths << 6 | the shortest of them. */
+#define NC_BASE_SLICE (1u << 31)
+#define NC_BASE_MANY4 127u   /* count: it stands in the place of the first start, and they follow */
+#define NC_BASE_ONLY_BITS 12 /* that may follow the bucket's bits */
+#define NC_BASE_ONLY_LENGTHS 4096 /* sets of lengths that a number has room for */
+
+/* Elements of a family that a base takes at most, and sets of lengths. */
+#define NC_BASE_MAX (1u << 23)
+#define NC_BASE_LENGTHS_MAX 65536
+
+/* Line 0. */
+struct nc_base_head {
+	__u32 elements;
+	__u32 filter; /* first line of each part */
+	__u32 index;
+	__u32 list;
+	__u32 lengths;
+	__u32 long_index;
+	__u32 long_list;
+	__u32 list_count; /* starts; IPv4: with counts in their place */
+	__u32 long_list_count;
+	__u8 filter_shift;
+	__u8 index_shift;
+	__u8 long_index_shift;
+	__u8 granule; /* IPv6: bits of the address that make the key, 1 to 64 */
+	__u8 family;  /* 4 or 6 */
+	__u8 reserved[23];
+};
+NC_STATIC_ASSERT(sizeof(struct nc_base_head) == 64, "nc_base_head is a line");
+
+#define NC_BASE_WORDS4 6
+#define NC_BASE_STARTS4 8
+#define NC_BASE_SHORTS 6
+#define NC_BASE_LONGS 3
+
+struct nc_base_line {
+	union {
+		__u64 word
+			[8]; /* filter of IPv6; lengths: two sets of four words, bit l for length l */
+		struct {
+			__u64 bits[NC_BASE_WORDS4];
+			__u16 before[NC_BASE_WORDS4]; /* bits that are set before this word */
+			__u32 first;		      /* in all lines before this one */
+		} filter4;
+		__u32 half[16]; /* index */
+		struct {
+			__u32 start[NC_BASE_STARTS4];
+			__u16 lengths[NC_BASE_STARTS4];
+			__u16 shortest[NC_BASE_STARTS4]; /* of these lengths */
+		} starts4;
+		struct {
+			__u64 start[NC_BASE_SHORTS]; /* first half of the address */
+			__u16 lengths[8];
+		} shorts;
+		struct {
+			__u64 start[NC_BASE_LONGS][2]; /* both halves */
+			__u16 lengths[8];
+		} longs;
+	};
+};
+NC_STATIC_ASSERT(sizeof(struct nc_base_line) == 64, "nc_base_line is a cache line");
+
+/* Which line of an IPv4 filter has word `word`: word / NC_BASE_WORDS4, without a division. */
+static inline __u32 nc_base_filter_line(__u32 word)
+{
+	return word * 715827883ull >> 32;
+}
+
+/* Spreads the leading bits of IPv6 addresses, which differ little, over 64 bits (Fibonacci hashing). */
+static inline __u64 nc_base_hash(__u64 high, __u32 granule)
+{
+	return (high >> (64 - granule)) * 0x9e3779b97f4a7c15ull;
+}
+
+#endif

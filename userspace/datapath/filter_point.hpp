@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// A packet filter at one attachment point: attaching, commits of rules under traffic, log and
+// simulation, the same at every hook. A hook derives from it and says what it does its own way.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bpf/pin_dir.hpp"
+#include "datapath/filter.hpp"
+#include "datapath/generation.hpp"
+#include "datapath/point.hpp"
+#include "datapath/root.hpp"
+#include "datapath/rule_command.hpp"
+#include "sys/netlink.hpp"
+
+namespace netctl::datapath {
+
+/// Settings that a later attach may leave as they are.
+struct FilterSettings {
+    std::optional<nc_verdict> default_verdict;  ///< for what no rule matches
+    std::optional<nc_verdict> unparsed_verdict; ///< for what cannot be parsed; first attach: drop
+    std::optional<std::uint32_t> log_rate;      ///< events a second; first attach: 10,000
+};
+
+/// A generation with the skeleton whose maps it has.
+struct LoadedFilter {
+    std::shared_ptr<const void> skeleton;
+    bpf::Object object;
+    Generation generation;
+};
+
+class FilterPoint : public RuleEditor {
+  public:
+    const std::string& interface() const { return interface_; }
+    /// The directory of its pins.
+    virtual bpf::PinDir dir(const Root& root) const = 0;
+
+    /// What is pinned; an error that says how to attach if nothing is.
+    Result<LivePoint> open(const Root& root) const;
+    Result<std::vector<RuleStatus>> rules() override;
+    /// In the point's network namespace.
+    Result<CommitReport> commit(const Edit& edit) override;
+    /// See datapath::follow_log.
+    Result<> follow_log(const HandleEvent& handle, const std::function<bool()>& idle) const;
+    /// Runs the rules over frames, without touching traffic or counters.
+    Result<> simulate(const NextFrame& next, const HandleSimulated& handle) const;
+
+    // ---- attaching, step by step; in the point's network namespace ----
+
+    /// What an attachment that was lost has left; nothing for a first one. Refuses a point that is
+    /// attached.
+    Result<std::optional<LivePoint>> left_behind(const Root& root) const;
+    /// The state to attach with: that of `left`, or a new one, with the settings given.
+    Result<PointState> next_state(const std::optional<LivePoint>& left,
+                                  const FilterSettings& settings, nc_verdict first_default,
+                                  const sys::Interface& interface) const;
+    /// Verifies and loads the program for `state`. Redirect targets are looked up in the current
+    /// namespace.
+    virtual Result<LoadedFilter> load(const Root& root, PointState& state,
+                                      const LivePoint* previous, bool simulate) const = 0;
+    /// Pins the link, in the place of one whose interface is gone if there is one.
+    static Result<> pin_link(const bpf::PinDir& dir, const bpf::Link& link);
+
+    virtual Error not_attached() const = 0;
+
+  protected:
+    /// `root` is the path of the root, `netns` a name or path, or empty. Nothing is touched yet.
+    FilterPoint(Hook hook, std::string root, std::string netns, std::string interface)
+        : hook_(hook),
+          root_(std::move(root)),
+          netns_(std::move(netns)),
+          interface_(std::move(interface)) {}
+
+    const std::string& netns() const { return netns_; }
+    /// How the user names the point.
+    virtual std::string title() const { return interface_; }
+    virtual Error attached_already() const = 0;
+    /// Refuses a change of rules, since the kernel takes no program for an attachment that is lost.
+    virtual Error lost() const = 0;
+    /// Checks and completes what an edit has made.
+    virtual Result<> prepare(PointState&) const { return {}; }
+    /// Puts a program in the place of the present one, in one step.
+    virtual Result<> swap(const LivePoint& live, const bpf::PinDir& dir,
+                          const bpf::Program& program) const;
+    /// Adds what the user should know about a commit.
+    virtual void tell(const PointState& /*before*/, const PointState& /*after*/,
+                      std::vector<std::string>& /*notes*/) const {}
+    /// Runs a simulating program over a frame.
+    virtual Result<> run(const bpf::Program& program,
+                         std::span<const std::uint8_t> frame) const = 0;
+
+  private:
+    Result<> check_netns(const PointState& state, const bpf::PinDir& dir) const;
+
+    Hook hook_;
+    std::string root_, netns_, interface_;
+};
+
+} // namespace netctl::datapath

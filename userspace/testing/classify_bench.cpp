@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// classify_bench rules FILE COUNT ROUNDS
+// classify_bench set 4|6 COUNT ROUNDS
+//
+// The measuring half of scripts/bench-classify: what classifying a packet, or asking a set, costs above
+// parsing it. All cases take turns in each round; prints one JSON document, in nanoseconds a packet.
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <iterator>
+#include <random>
+#include <string>
+
+#include "classifier/classbench.hpp"
+#include "core/json.hpp"
+#include "datapath/set_base.hpp"
+#include "testing/classifier_run.hpp"
+#include "testing/packet.hpp"
+#include "testing/set_run.hpp"
+
+namespace netctl::testing {
+
+namespace {
+
+constexpr std::uint32_t repeat = 200000;
+constexpr std::size_t different = 100000;
+
+using Random = std::mt19937_64;
+using Cost = std::function<Result<std::uint32_t>()>;
+
+struct Case {
+    std::string name;
+    std::function<void()> prepare;
+    Cost base, whole;
+    std::vector<double> above{};
+};
+
+Result<> measure(std::vector<Case>& cases, int rounds) {
+    for (int round = 0; round < rounds; round++)
+        for (Case& each : cases) {
+            each.prepare();
+            NETCTL_TRY(each.whole()); // warm
+            const double base = NETCTL_TRY(each.base());
+            const double whole = NETCTL_TRY(each.whole());
+            each.above.push_back(whole - base);
+        }
+    return {};
+}
+
+Json report(std::vector<Case>& cases) {
+    Json rows = Json::array();
+    for (Case& each : cases) {
+        std::sort(each.above.begin(), each.above.end());
+        rows.push_back({{"case", each.name},
+                        {"median_ns", each.above[each.above.size() / 2]},
+                        {"lowest_ns", each.above.front()},
+                        {"highest_ns", each.above.back()}});
+    }
+    return rows;
+}
+
+Prefix masked(Address address, unsigned length) {
+    for (unsigned i = length; i < address.bits(); i++)
+        address.bytes[i / 8] &= static_cast<std::uint8_t>(~(0x80 >> i % 8));
+    return {address, static_cast<std::uint8_t>(length)};
+}
+
+/// Any IPv4 address, or one of those in IPv6 that are handed out (2000::/3).
+Address any_address(Random& random, Family family) {
+    Address address;
+    address.family = family;
+    for (unsigned i = 0; i < address.bits() / 8; i++)
+        address.bytes[i] = static_cast<std::uint8_t>(random());
+    if (family == Family::ipv6)
+        address.bytes[0] = static_cast<std::uint8_t>(0x20 | (address.bytes[0] & 0x1f));
+    return address;
+}
+
+Address inside(Random& random, const Prefix& prefix) {
+    Address address = any_address(random, prefix.address.family);
+    for (unsigned i = 0; i < prefix.length; i++) {
+        const auto bit = static_cast<std::uint8_t>(0x80 >> i % 8);
+        address.bytes[i / 8] = static_cast<std::uint8_t>((address.bytes[i / 8] & ~bit) |
+                                                         (prefix.address.bytes[i / 8] & bit));
+    }
+    return address;
+}
+
+/// In what the packet's source must differ from the frame's.
+nc_bench_header header(const Address& wanted, const Address& frame) {
+    nc_bench_header made{};
+    auto* bytes = reinterpret_cast<std::uint8_t*>(made.src);
+    for (std::size_t i = 0; i < wanted.bytes.size(); i++)
+        bytes[i] = wanted.bytes[i] ^ frame.bytes[i];
+    return made;
+}
+
+Result<Json> bench_set(Family family, std::size_t count, int rounds) {
+    Random random(1);
+    const std::vector<unsigned> lengths =
+        family == Family::ipv4
+            ? std::vector<unsigned>{20, 22, 24, 24, 25, 26, 27, 28, 29, 30, 31, 32, 32, 32}
+            : std::vector<unsigned>{32, 40, 44, 48, 48, 48, 56, 64, 64, 64};
+    std::vector<Prefix> prefixes, hosts;
+    for (std::size_t i = 0; i < count; i++) {
+        const unsigned bits = family == Family::ipv4 ? 32 : 128;
+        prefixes.push_back(masked(any_address(random, family), lengths[random() % lengths.size()]));
+        hosts.push_back(masked(any_address(random, family), bits));
+    }
+    std::sort(prefixes.begin(), prefixes.end());
+    prefixes.erase(std::unique(prefixes.begin(), prefixes.end()), prefixes.end());
+    SetInput host{.type = NC_SET_HOST};
+    for (const Prefix& prefix : hosts)
+        host.live.emplace_back(prefix, nc_set_value{});
+    const SetInput cidr{.base = prefixes};
+    const SetRun with_cidr = NETCTL_TRY(SetRun::load({cidr}, prefixes));
+    const SetRun with_host = NETCTL_TRY(SetRun::load({host}, hosts));
+
+    const Address from = *Address::parse(family == Family::ipv4 ? "192.0.2.1" : "2001:db8::1");
+    const Bytes frame = family == Family::ipv4 ? (Ether{} / Ipv4{.src = from} / Tcp{}).bytes()
+                                               : (Ether{} / Ipv6{.src = from} / Tcp{}).bytes();
+    std::vector<nc_bench_header> miss, hit, host_hit;
+    const std::vector<nc_base_line> base = NETCTL_TRY(datapath::build_base(family, prefixes));
+    while (miss.size() < different) {
+        const Address address = any_address(random, family);
+        if (datapath::base_lengths(base, address) == std::array<std::uint64_t, 3>{})
+            miss.push_back(header(address, from));
+    }
+    for (std::size_t i = 0; i < different; i++) {
+        hit.push_back(header(inside(random, prefixes[random() % prefixes.size()]), from));
+        host_hit.push_back(header(hosts[random() % hosts.size()].address, from));
+    }
+    const auto one = [&](const SetRun& run, SetRun::Stage stage) -> Cost {
+        return [&run, stage, &frame] { return run.cost(stage, frame, repeat); };
+    };
+    std::vector<Case> cases;
+    const auto add = [&](const std::string& name, const SetRun& run, SetRun::Stage stage,
+                         const std::vector<nc_bench_header>& headers) {
+        cases.push_back({name, [&run, &headers] { run.set_headers(headers); },
+                         one(run, SetRun::Stage::parse), one(run, stage)});
+    };
+    add("netctl cidr, miss", with_cidr, SetRun::Stage::set, miss);
+    add("kernel trie, miss", with_cidr, SetRun::Stage::trie, miss);
+    add("netctl cidr, hit", with_cidr, SetRun::Stage::set, hit);
+    add("kernel trie, hit", with_cidr, SetRun::Stage::trie, hit);
+    add("netctl host, miss", with_host, SetRun::Stage::set, miss);
+    add("kernel hash, miss", with_host, SetRun::Stage::hash, miss);
+    add("netctl host, hit", with_host, SetRun::Stage::set, host_hit);
+    add("kernel hash, hit", with_host, SetRun::Stage::hash, host_hit);
+    NETCTL_TRY(measure(cases, rounds));
+    return report(cases);
+}
+
+Result<Json> bench_rules(const std::string& path, std::size_t count, int rounds) {
+    std::ifstream file(path);
+    const std::string text((std::istreambuf_iterator<char>(file)), {});
+    std::vector<Rule> rules =
+        NETCTL_TRY(classifier::parse_classbench(text, path, ActionKind::drop));
+    // More than the file has: the same structure again, in other networks.
+    const std::size_t had = rules.size();
+    if (had == 0)
+        return Error::failed("there are no rules in " + path);
+    for (std::size_t i = had; i < count; i++) {
+        Rule rule = rules[i % had];
+        for (Match& match : rule.matches)
+            for (Prefix& prefix : match.prefixes)
+                if (prefix.length >= 8)
+                    prefix.address.bytes[0] ^= static_cast<std::uint8_t>(i / had * 29);
+        rules.push_back(std::move(rule));
+    }
+    // The files end in rules for everything: cut from the front, and shift copies among them.
+    if (count > had)
+        for (std::size_t i = 0; i < rules.size(); i++)
+            std::swap(rules[i], rules[(i * 7919) % rules.size()]);
+    rules.resize(count);
+
+    const auto begin = std::chrono::steady_clock::now();
+    const classifier::Compiled compiled = NETCTL_TRY(classifier::compile(rules));
+    const std::chrono::duration<double, std::milli> compile =
+        std::chrono::steady_clock::now() - begin;
+    const ClassifierRun run = NETCTL_TRY(ClassifierRun::load(compiled));
+
+    Random random(1);
+    const Bytes frame =
+        (Ether{} / Ipv4{.src = *Address::parse("0.0.0.0"), .dst = *Address::parse("0.0.0.0")} /
+         Tcp{.sport = 0, .dport = 0})
+            .bytes();
+    std::vector<nc_bench_header> headers;
+    for (std::size_t i = 0; i < different; i++) {
+        const Rule& rule = rules[random() % rules.size()];
+        nc_bench_header made{};
+        Address src = any_address(random, Family::ipv4), dst = any_address(random, Family::ipv4);
+        made.sport = static_cast<__u16>(random());
+        made.dport = static_cast<__u16>(random());
+        made.proto = random() % 2 ? 0 : 6 ^ 17;
+        for (const Match& match : rule.matches) {
+            if (match.key == Key::src && !match.prefixes.empty())
+                src = inside(random, match.prefixes.front());
+            if (match.key == Key::dst && !match.prefixes.empty())
+                dst = inside(random, match.prefixes.front());
+            if (match.ranges.empty())
+                continue;
+            const auto& range = match.ranges.front();
+            const std::uint64_t value = range.low + random() % (range.high - range.low + 1);
+            if (match.key == Key::sport)
+                made.sport = static_cast<__u16>(value);
+            if (match.key == Key::dport)
+                made.dport = static_cast<__u16>(value);
+            if (match.key == Key::proto)
+                made.proto = static_cast<__u8>(value ^ 6);
+        }
+        std::copy_n(src.bytes.begin(), 4, reinterpret_cast<std::uint8_t*>(made.src));
+        std::copy_n(dst.bytes.begin(), 4, reinterpret_cast<std::uint8_t*>(made.dst));
+        headers.push_back(made);
+    }
+    std::vector<Case> cases;
+    for (const std::size_t flows : {std::size_t{1}, std::size_t{4096}, different})
+        cases.push_back({flows == 1      ? "hot"
+                         : flows == 4096 ? "4096 flows"
+                                         : "spread",
+                         [&, flows] {
+                             run.set_headers(std::span(headers).subspan(
+                                 random() % (headers.size() - flows + 1), flows));
+                         },
+                         [&] { return run.cost(ClassifierRun::Stage::parse, frame, repeat); },
+                         [&] { return run.cost(ClassifierRun::Stage::classify, frame, repeat); }});
+    NETCTL_TRY(measure(cases, rounds));
+    return Json{{"engine", compiled.engine},
+                {"bytes", compiled.memory()},
+                {"compile_ms", compile.count()},
+                {"rows", report(cases)}};
+}
+
+Result<Json> bench(const std::vector<std::string>& words) {
+    if (words.size() == 4 && words[0] == "set")
+        return bench_set(words[1] == "6" ? Family::ipv6 : Family::ipv4, std::stoul(words[2]),
+                         std::stoi(words[3]));
+    if (words.size() == 4 && words[0] == "rules")
+        return bench_rules(words[1], std::stoul(words[2]), std::stoi(words[3]));
+    return Error::usage("classify_bench rules FILE COUNT ROUNDS | set 4|6 COUNT ROUNDS");
+}
+
+} // namespace
+
+} // namespace netctl::testing
+
+int main(int count, char** words) {
+    const auto rows = netctl::testing::bench({words + 1, words + count});
+    if (!rows) {
+        std::cerr << rows.error().what << "\n";
+        return 1;
+    }
+    std::cout << rows->dump(2) << "\n";
+}
