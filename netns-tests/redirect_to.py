@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a client and a proxy see of `netctl redirect to`, for redirect_test.py.
 
-    redirect_to.py WHAT ASKED TARGET
+    redirect_to.py WHAT ASKED TARGET [WHAT ASKED TARGET]…
 
 WHAT is tcp, udp, or loop; ASKED is the ADDRESS:PORT that the client connects to, TARGET where it is to
-come out, with a server of our own on it. Prints, as JSON, what both ends are told. With loop it is the
+come out, with a server of our own on it. Prints, as a JSON list, what both ends are told. With loop it is the
 process with the target's socket that connects.
 """
 import json
 import os
+import select
 import socket
 import struct
 import sys
@@ -38,9 +39,7 @@ def original(sock):
     return [socket.inet_ntop(socket.AF_INET6, data[8:24]), port]
 
 
-def main():
-    what, asked, target = sys.argv[1], split(sys.argv[2]), split(sys.argv[3])
-    mapped = asked[0].startswith("::ffff:")
+def ask(what, asked, target):
     family = socket.AF_INET6 if ":" in asked[0] else socket.AF_INET
     kind = socket.SOCK_DGRAM if what == "udp" else socket.SOCK_STREAM
     server = socket.socket(socket.AF_INET6 if ":" in target[0] else socket.AF_INET, kind)
@@ -53,15 +52,17 @@ def main():
         with socket.socket(family, kind) as client:
             client.settimeout(10)
             error = client.connect_ex(asked)
-        print(json.dumps({"error": os.strerror(error) if error else ""}))
-        return 0
+        server.close()
+        return {"error": os.strerror(error) if error else ""}
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:  # the client does not have the server's socket
         server.close()
         with socket.socket(family, kind) as client:
             client.settimeout(10)
-            client.connect(asked)
+            if error := client.connect_ex(asked):
+                os.write(write_end, json.dumps({"error": os.strerror(error)}).encode())
+                os._exit(0)
             client.send(b"question")
             if kind == socket.SOCK_DGRAM:
                 data, sender = client.recvfrom(100)
@@ -72,7 +73,9 @@ def main():
         os._exit(0)
     os.close(write_end)
     answer = {}
-    if kind == socket.SOCK_STREAM:
+    if server not in select.select([server, read_end], [], [], 10)[0]:
+        pass  # the client came out elsewhere
+    elif kind == socket.SOCK_STREAM:
         accepted, _ = server.accept()
         answer["original"] = original(accepted)
         accepted.send(accepted.recv(100).upper())
@@ -83,7 +86,14 @@ def main():
     while piece := os.read(read_end, 4096):
         told += piece
     os.waitpid(child, 0)
-    print(json.dumps(answer | json.loads(told) | {"mapped": mapped}))
+    os.close(read_end)
+    server.close()
+    return answer | json.loads(told)
+
+
+def main():
+    words = iter(sys.argv[1:])
+    print(json.dumps([ask(what, split(asked), split(target)) for what, asked, target in zip(words, words, words)]))
     return 0
 
 

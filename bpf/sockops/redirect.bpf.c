@@ -49,7 +49,6 @@ const volatile __u32 rd_max_run = 8;	     /* messages one way without one the ot
 const volatile __u32 rd_max_ahead = 1 << 20; /* redirected and unread */
 const volatile __u64 rd_grace_ns = 0;	     /* from joining to the first redirected message */
 const volatile __u32 rd_allow_blocking = 0;
-const volatile __u32 rd_never_pass = 0; /* leave rather than pass a message while joined */
 
 /* Private to one socket. */
 struct rd_mine {
@@ -698,6 +697,14 @@ static __always_inline bool still_allowed(struct nc_rd_pair *p)
 	return j.verdict == NC_RD_ALLOW;
 }
 
+/* Asked only until a direction has turned. */
+static __always_inline bool never_pass(void)
+{
+	struct nc_rd_conf *c = conf();
+
+	return c && c->flags & NC_RD_NEVER_PASS;
+}
+
 /* S1. `me` is the sender, `other` the reader. */
 static __always_inline bool may_turn(struct nc_rd_pair *p, struct bpf_sock *sk, __u32 me,
 				     __u32 other)
@@ -709,7 +716,7 @@ static __always_inline bool may_turn(struct nc_rd_pair *p, struct bpf_sock *sk, 
 	int owned = 0, before = 0, after = 0, asleep;
 
 	if (!sender || (rd_allow_blocking && !p->passed[me]) ||
-	    (rd_grace_ns && bpf_ktime_get_ns() - p->joined_ns < rd_grace_ns))
+	    (rd_grace_ns && !never_pass() && bpf_ktime_get_ns() - p->joined_ns < rd_grace_ns))
 		return false;
 	READ(copied, &reader->copied_seq);
 	if (copied != sender->write_seq)
@@ -787,7 +794,7 @@ int rd_msg(struct sk_msg_md *msg)
 			p->judged = 1;
 		}
 		if (!may_turn(p, sk, me, other)) {
-			if (!rd_never_pass)
+			if (!never_pass())
 				goto pass;
 			leave(p, NC_RD_REASON_BUSY);
 			goto clean;
@@ -991,17 +998,20 @@ static __always_inline __u32 unsuited(struct tcp_sock *tp, __u64 netns, __u64 *f
  */
 static __always_inline bool began_with(struct tcp_sock *from, struct tcp_sock *to)
 {
+	__u32 agrees = 0;
+
+	/* Without branches: the verifier would follow each of them through all that comes. */
 #pragma unroll
 	for (int i = 0; i < 3; i++) {
 		__u32 first = *(volatile __u32 *)&from->snd_una -
 			      (__u32) * (volatile __u64 *)&from->bytes_acked;
 		__u32 expected = *(volatile __u32 *)&to->rcv_nxt -
 				 (__u32) * (volatile __u64 *)&to->bytes_received;
+		__u64 difference = expected - first;
 
-		if (expected - first <= 1)
-			return true;
+		agrees |= (difference - 2) >> 63; /* 0 or 1 */
 	}
-	return false;
+	return agrees;
 }
 
 /*
@@ -1265,6 +1275,8 @@ done:
 	if (sa)
 		bpf_sk_release(sa);
 	q->reason = reason;
+	/* Read back, so that the verifier follows what comes once, and not once for each reason. */
+	reason = *(volatile __u32 *)&q->reason;
 	if (q->tentative && (reason == NC_RD_REASON_NO_PEER || reason == NC_RD_REASON_IDENTITY))
 		return 0;
 	/* FULL counts once, when the joiner has searched everywhere and says so in `state`. */

@@ -86,9 +86,11 @@ enum {
 #error "the numbers and registers of this machine's system calls are not known here"
 #endif
 
-#define PIECE_MAX 16000 /* of one record */
-#define SCAN_MAX 4096	/* of it, looked through for the end of a head */
-#define PIECES 96	/* iovec elements and records of one call */
+#define PIECE_MAX 16000	 /* of one record */
+#define PIECE_FIRST 1024 /* read at once where a head may be: most are shorter */
+#define SCAN_MAX 4096	 /* of a piece, looked through for the end of a head */
+#define PIECES 96	 /* iovec elements and records of one call */
+#define VECTORS 16	 /* of a message of sendmmsg, added up to see whether it went out whole */
 
 /* A head is looked for the end of where it is read anyway, as most of what servers send behind it is of
  * no use; userspace has the last word about everything. */
@@ -96,12 +98,15 @@ enum half_state { IN_HEAD = 0, IN_BODY = 1, IN_CHUNKS = 2 };
 
 struct half {
 	__u64 position;
+	__u64 messages; /* sendmmsg, recvmmsg: the array that is under way */
+	__u32 thread;	/* whose call it is */
+	__u32 message;	/* the next one of it; 0: none is under way */
 	__u32 sequence; /* the socket's, where `position` is */
 	__u32 budget;
 	__u8 known;
 	__u8 state;
 	__u8 split; /* the head under way is in more than one piece */
-	__u8 reserved;
+	__u8 reserved[5];
 };
 
 #define CONN_HTTP (1u << 0)
@@ -237,29 +242,80 @@ struct source {
 	__u64 buffer;
 	__u64 iov;
 	__u64 iovs;
+	/* Of several messages in one call: as in struct half, brought up to date. */
+	__u64 messages;
+	__u32 thread;
+	__u32 message;
+	__u32 length; /* of what passed, 0 where it is not to be compared with the message's */
+	__u32 several;
 };
+
+/* Whether some process ever had several messages in one call. */
+__u32 several_seen;
+
+/* Which message of sendmmsg or recvmmsg this is: the one behind the last, as long as the same thread goes
+ * through the same array, and nothing happened that ends the call before its end. Such things are an error
+ * (see on_bytes) and a message that went out in part. */
+static __always_inline __u64 find_message(struct source *source, __u64 messages, __u32 number)
+{
+	__u32 thread = bpf_get_current_pid_tgid(), message = 0;
+	__u64 at;
+
+	if (source->message && source->message < number && source->messages == messages &&
+	    source->thread == thread)
+		message = source->message;
+	at = messages + message * (sizeof(struct user_msghdr) + 8);
+	source->several = 1;
+	source->messages = messages;
+	source->thread = thread;
+	source->message = message + 1 < number ? message + 1 : 0;
+	several_seen = 1;
+	return at;
+}
+
+/* A message that went out in part was the last of its call. */
+static __always_inline void check_whole(struct source *source)
+{
+	struct iovec vector;
+	__u64 whole = 0;
+
+	for (__u32 i = 0; i < VECTORS && i < source->iovs; i++) {
+		if (bpf_probe_read_user(&vector, sizeof(vector), (struct iovec *)source->iov + i))
+			return;
+		whole += vector.iov_len;
+	}
+	if (whole > source->length)
+		source->message = 0;
+}
+
+/* For find_source(), which is seldom here. */
+static __always_inline struct nc_http_counters *my_counters(void)
+{
+	static struct nc_http_counters nowhere;
+	__u32 zero = 0;
+	struct nc_http_counters *count = bpf_map_lookup_elem(&counters, &zero);
+
+	return count ?: &nowhere;
+}
 
 /* 0 if there are no bytes to be had. A function of its own for the verifier, too: else each of the ways
  * through it is a way through all that follows. */
 __noinline int find_source(struct source *source)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct nc_http_counters *count;
 	struct pt_regs *regs;
 	struct user_msghdr header;
 	__u64 at, third, number;
-	__u32 zero = 0;
 
-	count = bpf_map_lookup_elem(&counters, &zero);
-	if (!source || !count)
+	if (!source)
 		return 0;
 	if (task->flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER)) {
-		count->io_uring++;
+		my_counters()->io_uring++;
 		return 0;
 	}
 	regs = (struct pt_regs *)bpf_task_pt_regs(task);
 	if (REGS_FOREIGN(regs)) {
-		count->unsupported++;
+		my_counters()->unsupported++;
 		return 0;
 	}
 	at = REGS_ARG2(regs);
@@ -284,31 +340,31 @@ __noinline int find_source(struct source *source)
 		return 1;
 	case SYS_RECVMMSG:
 	case SYS_SENDMMSG:
-		/* Which of several messages this is cannot be known here. */
-		if ((__u32)third != 1) {
-			count->unsupported++;
-			return 0;
-		}
-		/* fall through: an mmsghdr begins with the msghdr */
+		/* An mmsghdr begins with the msghdr. */
+		if ((__u32)third > 1)
+			at = find_message(source, at, third);
+		/* fall through */
 	case SYS_SENDMSG:
 	case SYS_RECVMSG:
 		if (bpf_probe_read_user(&header, sizeof(header), (void *)at)) {
-			count->unreadable++;
+			my_counters()->unreadable++;
 			return 0;
 		}
 		source->iov = (__u64)header.msg_iov;
 		source->iovs = header.msg_iovlen;
+		if (source->several && number == SYS_SENDMMSG)
+			check_whole(source);
 		return 1;
 	case SYS_SENDFILE:
 	case SYS_SPLICE:
 	case SYS_TEE:
-		count->lengths++;
+		my_counters()->lengths++;
 		return 0;
 	case SYS_IO_URING:
-		count->io_uring++;
+		my_counters()->io_uring++;
 		return 0;
 	}
-	count->unsupported++;
+	my_counters()->unsupported++;
 	return 0;
 }
 
@@ -435,6 +491,12 @@ __noinline __u32 scan(__u32 slot, __u32 from, __u32 length)
 	return body | (search.chunked ? SCAN_CHUNKED : 0);
 }
 
+/* 0, which the verifier does not know. Kernels before 6.7 verify the function that bpf_loop() calls as if it
+ * were called once, and take out branches that are not taken then: what a later call finds changed must
+ * not look like a constant to the first. It also has one state of the loop to walk then, not one for each
+ * combination of what the fields may be. */
+__u32 unknown_zero;
+
 struct gather {
 	struct scratch *scratch;
 	struct nc_http_counters *count;
@@ -468,9 +530,9 @@ static __always_inline void flush(struct gather *gather, __u32 length)
 	gather->filled = 0;
 }
 
-static __always_inline void look_for_body(struct gather *gather, __u32 filled, __u32 take)
+/* `found` is what scan() said of `take` bytes in the scratch from `filled` on. */
+static __always_inline void body_found(struct gather *gather, __u32 found, __u32 filled, __u32 take)
 {
-	__u32 found = scan(gather->slot, filled, take);
 	__u32 begin = found & ~SCAN_CHUNKED, behind;
 	struct half *half = gather->half;
 
@@ -548,11 +610,51 @@ static long gather_step(__u32 step, struct gather *gather)
 	gather->wanted -= take;
 	gather->budget -= take;
 	if (gather->half->state == IN_HEAD)
-		look_for_body(gather, filled, take);
+		body_found(gather, scan(gather->slot, filled, take), filled, take);
 	gather->filled = filled + take;
 	gather->buffer += take;
 	gather->available -= take;
 	return 0;
+}
+
+/* Reads what the caller's bytes begin with into the scratch, at most `most` of it. Returns how much that is;
+ * 0 if it cannot be read. On the way `source` comes to have a buffer, and the vectors behind it. */
+static __always_inline __u32 read_first(struct source *source, struct scratch *scratch,
+					struct nc_http_counters *count, __u32 length, __u32 most,
+					__u64 *available)
+{
+	__u32 take = most;
+
+	*available = length;
+	if (!source->buffer) {
+		struct iovec vector;
+
+		/* Some begin with an empty one. */
+		for (int i = 0; i < 2 && source->iovs; i++) {
+			if (bpf_probe_read_user(&vector, sizeof(vector), (void *)source->iov)) {
+				count->unreadable++;
+				return 0;
+			}
+			source->iov += sizeof(vector);
+			source->iovs--;
+			source->buffer = (__u64)vector.iov_base;
+			*available = vector.iov_len;
+			if (vector.iov_len)
+				break;
+		}
+	}
+	if (take > *available)
+		take = *available;
+	if (take > length)
+		take = length;
+	barrier_var(take); /* as above */
+	if (take > PIECE_FIRST)
+		return 0;
+	if (bpf_probe_read_user(scratch->bytes, take, (void *)source->buffer)) {
+		count->unreadable++;
+		return 0;
+	}
+	return take;
 }
 
 static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32 direction,
@@ -567,18 +669,35 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	struct source source = {};
 	struct conn *conn;
 	struct half *half;
-	__u32 zero = 0, nothing = 0, sequence, length, pid, wanted, first = 0;
+	__u32 zero = 0, nothing = 0, sequence, length, pid, wanted, most = 4, read = 0;
+	__u64 position, available = 0;
 	bool readable, request;
-	__u64 position;
 
-	if (!sk || moved < 0 || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
+	if (!sk || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
+		return 0;
+	if (moved < 0 && !several_seen)
 		return 0;
 	if (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6)
 		return 0;
+	count = bpf_map_lookup_elem(&counters, &zero);
+	if (!count)
+		return 0;
+	conn = bpf_sk_storage_get(&conns, sk, 0, 0);
+	if (moved < 0) {
+		if (conn)
+			conn->half[direction].message = 0;
+		return 0;
+	}
+	/* A local client whose server is seen as well: half of all calls there are on loopback. */
+	if (conn && conn->flags & CONN_SKIP) {
+		count->seen++;
+		count->skipped++;
+		return 0;
+	}
 	tcp = bpf_skc_to_tcp_sock(sk);
 	cfg = bpf_map_lookup_elem(&settings, &zero);
-	count = bpf_map_lookup_elem(&counters, &zero);
-	if (!tcp || !cfg || !count)
+	scratch = bpf_map_lookup_elem(&scratches, &slot);
+	if (!tcp || !cfg || !scratch)
 		return 0;
 	count->seen++;
 	if (cfg->flags & NC_HTTP_PAUSED)
@@ -587,14 +706,56 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	if (!selected(cfg, sk, task))
 		return 0;
 	count->selected++;
-	conn = bpf_sk_storage_get(&conns, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!conn) {
-		count->no_memory++;
+	length = moved;
+	if (!length && !conn)
 		return 0;
+
+	if (length) {
+		source.length = length;
+		if (conn) {
+			half = &conn->half[direction];
+			source.messages = half->messages;
+			source.thread = half->thread;
+			source.message = half->message;
+			if (conn->turn != direction) {
+				conn->turn = direction;
+				conn->heads = 0;
+				half->state = IN_HEAD;
+				half->split = 0;
+				half->budget = cfg->turn_bytes;
+			}
+			if (conn->flags & CONN_HTTP && half->state == IN_HEAD)
+				most = PIECE_FIRST;
+		}
+		readable = !(flags & MSG_TRUNC && direction == NC_HTTP_RECEIVED) &&
+			   find_source(&source);
+		if (readable)
+			read = read_first(&source, scratch, count, length, most, &available);
+		if (read) {
+			__u32 first = *(__u32 *)scratch->bytes;
+
+			start = look_at_start(first, read < 4 ? read : 4);
+		}
+		if (!conn) {
+			/* Whatever is no HTTP leaves no trace. */
+			if (start == NC_HTTP_START_NO && !source.several) {
+				count->other++;
+				return 0;
+			}
+			conn = bpf_sk_storage_get(&conns, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+			if (!conn) {
+				count->no_memory++;
+				return 0;
+			}
+			conn->turn = direction;
+		}
 	}
+	/* Which cannot be; but 6.1's verifier forgets what is known of a length that was on the stack. */
+	barrier_var(conn);
+	if (!conn)
+		return 0;
 	half = &conn->half[direction];
 	sequence = direction == NC_HTTP_SENT ? tcp->write_seq : tcp->copied_seq;
-	length = moved;
 	if (half->known && (__s32)(sequence - half->sequence) > (__s32)length) {
 		__u32 unseen = sequence - half->sequence - length;
 
@@ -607,17 +768,11 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	half->sequence = sequence;
 	position = half->position;
 	half->position += length;
-	if (length == 0 && (direction == NC_HTTP_SENT || !(conn->flags & CONN_HTTP)))
-		return 0;
-	if (conn->flags & CONN_SKIP) {
-		count->skipped++;
-		return 0;
-	}
 	pid = bpf_get_current_pid_tgid() >> 32;
-	scratch = bpf_map_lookup_elem(&scratches, &slot);
-	if (!scratch)
-		return 0;
-	if (length == 0) {
+	if (!length) {
+		half->message = 0;
+		if (direction == NC_HTTP_SENT || !(conn->flags & CONN_HTTP))
+			return 0;
 		scratch->record = (struct nc_http_record){
 			.kind = NC_HTTP_END,
 			.direction = direction,
@@ -629,31 +784,10 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		submit(count, scratch, sizeof(scratch->record));
 		return 0;
 	}
-	if (conn->turn != direction) {
-		conn->turn = direction;
-		conn->heads = 0;
-		half->state = IN_HEAD;
-		half->split = 0;
-		half->budget = cfg->turn_bytes;
-	}
-	readable = !(flags & MSG_TRUNC && direction == NC_HTTP_RECEIVED) && find_source(&source);
-	if (readable) {
-		__u64 at = source.buffer;
-		__u64 available = length;
-		__u32 bytes = length < 4 ? length : 4;
-
-		if (!at) {
-			struct iovec vector = {};
-
-			bpf_probe_read_user(&vector, sizeof(vector), (void *)source.iov);
-			at = (__u64)vector.iov_base;
-			available = vector.iov_len;
-		}
-		if (available < bytes)
-			bytes = available;
-		barrier_var(bytes); /* as above */
-		if (bytes <= 4 && !bpf_probe_read_user(&first, bytes, (void *)at))
-			start = look_at_start(first, bytes);
+	if (source.several) {
+		half->messages = source.messages;
+		half->thread = source.thread;
+		half->message = source.message;
 	}
 	if (!(conn->flags & CONN_HTTP)) {
 		if (start == NC_HTTP_START_NO) {
@@ -662,6 +796,8 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		}
 		conn->flags |= CONN_HTTP;
 		conn->cookie = bpf_get_socket_cookie(sk);
+		half->state = IN_HEAD;
+		half->split = 0;
 		half->budget = cfg->turn_bytes;
 	}
 	if (!conn->role && start >= NC_HTTP_START_REQUEST) {
@@ -693,10 +829,10 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 			conn->flags |= CONN_PIPELINED;
 		conn->heads |= request;
 	}
-	wanted = readable ? half->budget : 0;
+	wanted = read ? half->budget : 0;
 	if (wanted > length)
 		wanted = length;
-	else if (readable && wanted < length && (request || half->state != IN_BODY))
+	else if (read && wanted < length && (request || half->state != IN_BODY))
 		count->truncated++;
 
 	scratch->record = (struct nc_http_record){
@@ -707,9 +843,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		.cookie = conn->cookie,
 		.position = position,
 	};
-	/* Not known to be 0, so that the verifier has one state of the loop to walk, not one for each
-	 * combination of what it may be. */
-	barrier_var(nothing);
+	nothing = unknown_zero;
 	struct gather gather = {
 		.filled = nothing,
 		.index = nothing,
@@ -725,9 +859,23 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		.body = cfg->body_bytes,
 		.budget = half->budget,
 		.buffer = source.buffer,
-		.available = source.buffer ? length : 0,
+		.available = available,
 	};
-	if (wanted)
+	/* What was read is the first piece, if a head ends in it or nothing is left to be read. */
+	if (wanted && most == PIECE_FIRST && read <= wanted) {
+		__u32 found = half->state == IN_HEAD ? scan(slot, 0, read) : 0;
+
+		if (found || read == wanted) {
+			gather.filled = read;
+			gather.wanted -= read;
+			gather.budget -= read;
+			gather.buffer += read;
+			gather.available -= read;
+			if (half->state == IN_HEAD)
+				body_found(&gather, found, nothing, read);
+		}
+	}
+	if (gather.wanted)
 		bpf_loop(PIECES, gather_step, &gather, 0);
 	if (gather.pipelined)
 		conn->flags |= CONN_PIPELINED;

@@ -18,6 +18,7 @@
 
 #include "features/redirect/connection.hpp"
 #include "features/redirect/controller.hpp"
+#include "features/redirect/joiner.hpp"
 
 namespace netctl::redirect {
 

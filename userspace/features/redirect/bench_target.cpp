@@ -17,6 +17,7 @@
 #include <fmt/format.h>
 
 #include "features/redirect/connection.hpp"
+#include "features/redirect/joiner.hpp"
 
 namespace netctl::redirect {
 

@@ -10,7 +10,7 @@
 
 #include "core/fd.hpp"
 #include "core/result.hpp"
-#include "features/redirect/controller.hpp"
+#include "sys/cgroup.hpp"
 
 namespace netctl::redirect {
 

@@ -2,20 +2,12 @@
 #include "features/redirect/controller.hpp"
 
 #include <algorithm>
-#include <arpa/inet.h>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <fcntl.h>
-#include <filesystem>
-#include <fstream>
 #include <linux/membarrier.h>
-#include <set>
-#include <sstream>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <thread>
 #include <unistd.h>
 
@@ -24,9 +16,9 @@
 
 #include "core/log.hpp"
 #include "datapath/root.hpp"
+#include "features/redirect/joiner.hpp"
 #include "features/redirect/selftest.hpp"
 #include "redirect.skel.h"
-#include "sys/netns.hpp"
 
 namespace netctl::redirect {
 
@@ -107,153 +99,6 @@ Result<> run_on_frame(int program, const char* name) {
     return {};
 }
 
-/// The cookie of the current network namespace; 0 if it cannot be had.
-std::uint64_t current_netns_cookie() {
-    constexpr int so_netns_cookie = 71;
-    const Fd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    std::uint64_t cookie = 0;
-    socklen_t size = sizeof(cookie);
-    if (!fd || getsockopt(fd.get(), SOL_SOCKET, so_netns_cookie, &cookie, &size) != 0)
-        return 0;
-    return cookie;
-}
-
-Address to_address(std::uint32_t family, const __be32* words) {
-    Address address;
-    address.family = family == 4 ? Family::ipv4 : Family::ipv6;
-    std::memcpy(address.bytes.data(), words, family == 4 ? 4 : 16);
-    return address;
-}
-
-bool alive(const nc_rd_pair& pair) {
-    return pair.state != NC_RD_FREE;
-}
-
-Result<nc_rd_rule> to_kernel(const Rule& rule) {
-    nc_rd_rule kernel{};
-    kernel.id = rule.id;
-    kernel.action = rule.allow ? NC_RD_ALLOW : NC_RD_DENY;
-    kernel.dport_low = rule.dport.low;
-    kernel.dport_high = rule.dport.high;
-    if (rule.dst) {
-        const bool ipv4 = rule.dst->address.family == Family::ipv4;
-        kernel.family = ipv4 ? 4 : 6;
-        kernel.prefix_length = rule.dst->length;
-        std::memcpy(kernel.dst, rule.dst->address.bytes.data(), ipv4 ? 4 : 16);
-    }
-    if (!rule.cgroup.empty())
-        kernel.cgroup = NETCTL_TRY(sys::find_cgroup(rule.cgroup)).id;
-    if (!rule.exe.empty()) {
-        struct stat status {};
-        if (stat(rule.exe.c_str(), &status) != 0)
-            return Error::system(errno, fmt::format("exe {}", rule.exe));
-        if (!S_ISREG(status.st_mode))
-            return Error::usage(fmt::format("exe {} is no file", rule.exe));
-        kernel.exe_inode = status.st_ino;
-        kernel.exe_device = major(status.st_dev) << 20 | minor(status.st_dev);
-    }
-    return kernel;
-}
-
-/// For rules that netctl did not write.
-std::string describe(const nc_rd_rule& kernel) {
-    Rule rule;
-    rule.allow = kernel.action == NC_RD_ALLOW;
-    rule.dport = {kernel.dport_low, kernel.dport_high};
-    if (kernel.family != 0) {
-        Prefix prefix;
-        prefix.address = to_address(kernel.family, kernel.dst);
-        prefix.length = kernel.prefix_length;
-        rule.dst = prefix;
-    }
-    if (kernel.cgroup != 0)
-        rule.cgroup = sys::cgroup_name(kernel.cgroup).value_or(fmt::format("#{}", kernel.cgroup));
-    if (kernel.exe_inode != 0)
-        rule.exe = fmt::format("#{}:{}", kernel.exe_device, kernel.exe_inode);
-    return to_string(rule);
-}
-
-Result<nc_rd_to> to_kernel(const ToRule& rule) {
-    nc_rd_to kernel{};
-    const bool ipv4 = rule.target.family == Family::ipv4;
-    kernel.used = 1;
-    kernel.family = ipv4 ? 4 : 6;
-    kernel.prefix_length = rule.dst.length;
-    kernel.protocol = rule.protocol;
-    kernel.dport_low = rule.dport.low;
-    kernel.dport_high = rule.dport.high;
-    kernel.target_port = rule.target_port;
-    std::memcpy(kernel.dst, rule.dst.address.bytes.data(), ipv4 ? 4 : 16);
-    std::memcpy(kernel.target, rule.target.bytes.data(), ipv4 ? 4 : 16);
-    if (!rule.cgroup.empty())
-        kernel.cgroup = NETCTL_TRY(sys::find_cgroup(rule.cgroup)).id;
-    return kernel;
-}
-
-std::string describe(const nc_rd_to& kernel) {
-    ToRule rule;
-    rule.dst.address = to_address(kernel.family, kernel.dst);
-    rule.dst.length = kernel.prefix_length;
-    rule.dport = {kernel.dport_low, kernel.dport_high};
-    rule.protocol = kernel.protocol;
-    rule.target = to_address(kernel.family, kernel.target);
-    rule.target_port = kernel.target_port;
-    if (kernel.cgroup != 0)
-        rule.cgroup = sys::cgroup_name(kernel.cgroup).value_or(fmt::format("#{}", kernel.cgroup));
-    return to_string(rule);
-}
-
-bool is_end(const nc_rd_rule& rule) {
-    return rule.action == NC_RD_END;
-}
-bool is_end(const nc_rd_to& rule) {
-    return rule.used == 0;
-}
-
-template <class R> std::size_t used(const Datapath::BankOf<R>& bank) {
-    const auto end = std::find_if(bank.rules.begin(), bank.rules.end(),
-                                  [](const R& rule) { return is_end(rule); });
-    return static_cast<std::size_t>(end - bank.rules.begin());
-}
-
-/// Puts a rule at a place, and moves those behind it on.
-template <class R>
-void insert(Datapath::BankOf<R>& bank, std::size_t place, const R& rule, const std::string& text) {
-    const auto at = static_cast<std::ptrdiff_t>(place);
-    std::move_backward(bank.rules.begin() + at, bank.rules.end() - 1, bank.rules.end());
-    std::move_backward(bank.texts.begin() + at, bank.texts.end() - 1, bank.texts.end());
-    bank.rules[place] = rule;
-    bank.texts[place].fill(0);
-    std::copy(text.begin(), text.end(), bank.texts[place].begin());
-}
-
-/// False if there is no rule of this number.
-template <class R> bool erase(Datapath::BankOf<R>& bank, std::uint32_t id) {
-    const auto end = bank.rules.begin() + static_cast<std::ptrdiff_t>(used(bank));
-    const auto found =
-        std::find_if(bank.rules.begin(), end, [id](const R& rule) { return rule.id == id; });
-    if (found == end)
-        return false;
-    const auto at = found - bank.rules.begin();
-    const auto close = [at](auto& array) {
-        std::move(array.begin() + at + 1, array.end(), array.begin() + at);
-        array.back() = {};
-    };
-    close(bank.rules);
-    close(bank.texts);
-    return true;
-}
-
-template <class R> std::vector<Controller::ListedRule> listed(const Datapath::BankOf<R>& bank) {
-    std::vector<Controller::ListedRule> all;
-    for (std::size_t i = 0; i < used(bank); i++) {
-        const auto& text = bank.texts[i];
-        const std::string ours(text.data(), strnlen(text.data(), text.size()));
-        all.push_back({bank.rules[i].id, ours.empty() ? describe(bank.rules[i]) : ours});
-    }
-    return all;
-}
-
 /// The programs of cgroups besides rd_sockops, and where they are attached.
 struct Hook {
     const char* program;
@@ -287,14 +132,12 @@ Result<Datapath> Datapath::load(const Tuning& tuning) {
         return object.set_rodata(name, std::as_bytes(std::span(&value, 1)));
     };
     const std::uint32_t blocking = tuning.allow_blocking ? 1 : 0;
-    const std::uint32_t never_pass = tuning.never_pass ? 1 : 0;
     NETCTL_TRY(set("rd_turns", tuning.turns));
     NETCTL_TRY(set("rd_max_message", tuning.max_message));
     NETCTL_TRY(set("rd_max_run", tuning.max_run));
     NETCTL_TRY(set("rd_max_ahead", tuning.max_ahead));
     NETCTL_TRY(set("rd_grace_ns", tuning.grace_ns));
     NETCTL_TRY(set("rd_allow_blocking", blocking));
-    NETCTL_TRY(set("rd_never_pass", never_pass));
     NETCTL_TRY(object.load());
 
     Datapath made;
@@ -542,165 +385,6 @@ Result<> Datapath::commit_bank(const Bank& bank) const {
     return {};
 }
 
-// ---- Joiner ----
-
-Result<Joiner> Joiner::open(Datapath& datapath) {
-    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-    Joiner joiner(datapath, current_netns_cookie(), (conf.flags & NC_RD_CROSS_NETNS) != 0);
-    if (joiner.cross_netns_) // as seen from wherever we are then
-        joiner.own_path_ = fmt::format("/proc/{}/ns/net", getpid());
-    joiner.inbox_ = std::make_unique<Inbox>();
-    Inbox* inbox = joiner.inbox_.get();
-    joiner.ring_ = NETCTL_TRY(bpf::RingBuffer::open(
-        NETCTL_TRY(datapath.events()), [inbox](std::span<const std::byte> record) {
-            nc_rd_event event{};
-            if (record.size() == sizeof(event)) {
-                std::memcpy(&event, record.data(), sizeof(event));
-                inbox->events.push_back(event);
-            }
-            return true;
-        }));
-    return joiner;
-}
-
-Result<> Joiner::poll(int timeout_ms) {
-    NETCTL_TRY(ring_->poll(timeout_ms));
-    for (const Announced& announced : std::exchange(unplaced_, {}))
-        NETCTL_TRY(on_event(announced));
-    for (const nc_rd_event& event : std::exchange(inbox_->events, {}))
-        NETCTL_TRY(on_event({event, now_ms()}));
-    return expire();
-}
-
-std::string Joiner::netns_path(std::uint64_t cookie) {
-    if (const auto known = paths_.find(cookie); known != paths_.end())
-        return known->second;
-    if (now_ms() - scanned_ms_ < 1000) // scanning is dear; connections can wait, or stay on TCP
-        return {};
-    scanned_ms_ = now_ms();
-    paths_.clear();
-    std::set<std::uint64_t> inodes;
-    std::error_code failure;
-    const auto look_at = [&](const std::string& path) {
-        struct stat status {};
-        if (stat(path.c_str(), &status) != 0 || !inodes.insert(status.st_ino).second)
-            return;
-        const auto guard = sys::NetnsGuard::enter(path);
-        if (guard)
-            paths_.emplace(current_netns_cookie(), path);
-    };
-    for (const auto& entry : std::filesystem::directory_iterator("/proc", failure))
-        look_at(entry.path().string() + "/ns/net");
-    for (const auto& entry : std::filesystem::directory_iterator("/run/netns", failure))
-        look_at(entry.path().string()); // named ones, with sockets but no process of their own
-    const auto found = paths_.find(cookie);
-    return found == paths_.end() ? std::string() : found->second;
-}
-
-namespace {
-
-/// How long an end waits for its peer, or for its namespace to be found.
-constexpr std::uint64_t patience_ms = 2000;
-constexpr std::size_t max_waiting = 4096;
-
-std::string name_of(const nc_rd_end& end) {
-    return std::string(reinterpret_cast<const char*>(&end), sizeof(end));
-}
-
-/// The same connection, seen from its other end.
-nc_rd_end turned(nc_rd_end end) {
-    std::swap(end.local_port, end.remote_port);
-    std::swap_ranges(std::begin(end.local), std::end(end.local), std::begin(end.remote));
-    return end;
-}
-
-/// Not this one, but there may be another of the same addresses.
-bool is_open(std::uint32_t reason) {
-    return reason == NC_RD_REASON_NO_PEER || reason == NC_RD_REASON_IDENTITY;
-}
-
-} // namespace
-
-Result<Datapath::Answer> Joiner::join(const nc_rd_event& event, const Datapath::Peer& peer,
-                                      bool tentative) {
-    const Datapath::Answer answer = NETCTL_TRY(datapath_->join(event, peer, tentative));
-    debug(fmt::format(
-        "{}:{} -> {}:{}{}: {}{}", to_address(event.end.family, event.end.local).to_string(),
-        event.end.local_port, to_address(event.end.family, event.end.remote).to_string(),
-        event.end.remote_port, peer.number >= 0 ? " in another namespace" : "",
-        answer.reason == NC_RD_REASON_NONE ? "joined" : reason_name(answer.reason),
-        answer.error != 0 ? fmt::format(" ({})", strerror(-answer.error)) : ""));
-    return answer;
-}
-
-Result<bool> Joiner::join_across(const nc_rd_event& event) {
-    const auto [begin, end] = waiting_.equal_range(name_of(turned(event.end)));
-    for (auto other = begin; other != end; ++other) {
-        const std::uint64_t netns = other->second.event.netns;
-        const std::string path = netns_path(netns);
-        if (netns == event.netns || (path.empty() && netns != netns_))
-            continue;
-        const auto known = numbers_.find({event.netns, netns});
-        int number = known == numbers_.end() ? -1 : known->second;
-        if (number < 0) {
-            auto given = sys::netns_number(netns == netns_ ? own_path_ : path);
-            if (!given) {
-                debug(given.error().what);
-                continue;
-            }
-            number = *given;
-            numbers_.emplace(std::pair(event.netns, netns), number);
-        }
-        const Datapath::Answer answer = NETCTL_TRY(join(event, {netns, number}, true));
-        if (is_open(answer.reason))
-            continue;
-        waiting_.erase(other);
-        return true;
-    }
-    return false;
-}
-
-Result<> Joiner::on_event(const Announced& announced) {
-    const nc_rd_event& event = announced.event;
-    std::string path;
-    if (event.netns != netns_) {
-        path = netns_path(event.netns);
-        if (path.empty()) { // looked for again, but not too often
-            if (now_ms() - announced.since_ms < patience_ms && unplaced_.size() < max_waiting)
-                unplaced_.push_back(announced);
-            return {};
-        }
-    }
-    const auto guard = sys::NetnsGuard::enter(path);
-    if (!guard || (!path.empty() && current_netns_cookie() != event.netns)) {
-        paths_.erase(event.netns); // its process ended
-        return {};
-    }
-    const Datapath::Answer answer = NETCTL_TRY(join(event, {event.netns, -1}, cross_netns_));
-    if (!cross_netns_ || !is_open(answer.reason) || NETCTL_TRY(join_across(event)))
-        return {};
-    if (waiting_.size() < max_waiting)
-        waiting_.emplace(name_of(event.end), announced);
-    return {};
-}
-
-Result<> Joiner::expire() {
-    for (auto one = waiting_.begin(); one != waiting_.end();) {
-        if (now_ms() - one->second.since_ms < patience_ms) {
-            ++one;
-            continue;
-        }
-        const nc_rd_event event = one->second.event;
-        one = waiting_.erase(one);
-        // Once more in its own namespace, for the reason to be counted.
-        const std::string path = event.netns == netns_ ? std::string() : netns_path(event.netns);
-        const auto guard = sys::NetnsGuard::enter(path);
-        if (guard && (path.empty() ? event.netns == netns_ : current_netns_cookie() == event.netns))
-            NETCTL_TRY(join(event, {event.netns, -1}, false));
-    }
-    return {};
-}
-
 // ---- Controller ----
 
 bpf::PinDir Controller::dir() const {
@@ -713,12 +397,22 @@ Result<Datapath> Controller::open() const {
     return Datapath::open(dir());
 }
 
-Result<Fitness> prove_fit(const EnableOptions& options) {
+namespace {
+
+/// Whether the self-test has cases of these names.
+Result<> check_cases(const std::vector<std::string>& force) {
     const std::vector<std::string> known = selftest_names();
-    for (const std::string& name : options.force)
+    for (const std::string& name : force)
         if (name != "all" && std::find(known.begin(), known.end(), name) == known.end())
             return Error::usage(fmt::format("--force: the self-test has no case '{}'", name),
                                 fmt::format("one of: all, {}", fmt::join(known, ", ")));
+    return {};
+}
+
+} // namespace
+
+Result<Fitness> prove_fit(const EnableOptions& options) {
+    NETCTL_TRY(check_cases(options.force));
     Fitness fitness;
     const bool untested =
         std::find(options.force.begin(), options.force.end(), "all") != options.force.end();
@@ -748,7 +442,6 @@ Result<Fitness> prove_fit(const EnableOptions& options) {
 
     Tuning& tuning = fitness.tuning;
     tuning.allow_blocking = options.allow_blocking;
-    tuning.never_pass = never_pass;
     if (options.allow_blocking) // a recv that began before joining must be over
         tuning.grace_ns = 5'000'000;
     if (options.allow_blocking)
@@ -763,6 +456,7 @@ Result<Fitness> prove_fit(const EnableOptions& options) {
 }
 
 Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
+    NETCTL_TRY(check_cases(options.force)); // what is wrong with the words comes first
     Enabled enabled;
     const sys::Cgroup cgroup = NETCTL_TRY(sys::find_cgroup(options.cgroup));
     const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, enabled.notes));
@@ -865,97 +559,6 @@ Result<Status> Controller::status() const {
     return status;
 }
 
-namespace {
-
-/// Live TCP connections of this network namespace as (local port, remote port) pairs.
-std::set<std::pair<std::uint16_t, std::uint16_t>> live_ports() {
-    std::set<std::pair<std::uint16_t, std::uint16_t>> ports;
-    for (const char* path : {"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"}) {
-        std::ifstream file(path);
-        std::string line;
-        std::getline(file, line);
-        while (std::getline(file, line)) {
-            std::istringstream words(line);
-            std::string index, local, remote, state;
-            words >> index >> local >> remote >> state;
-            const auto port = [](const std::string& text) {
-                const std::size_t colon = text.rfind(':');
-                return static_cast<std::uint16_t>(
-                    std::strtoul(text.c_str() + colon + 1, nullptr, 16));
-            };
-            if (state == "01" && local.find(':') != std::string::npos &&
-                remote.find(':') != std::string::npos)
-                ports.emplace(port(local), port(remote));
-        }
-    }
-    return ports;
-}
-
-Connection describe(const nc_rd_end& end) {
-    Connection connection;
-    connection.family = end.family == 4 ? Family::ipv4 : Family::ipv6;
-    connection.local = to_address(end.family, end.local);
-    connection.remote = to_address(end.family, end.remote);
-    connection.local_port = end.local_port;
-    connection.remote_port = end.remote_port;
-    return connection;
-}
-
-std::string process_name(const nc_rd_process& process) {
-    return std::string(process.name, strnlen(process.name, sizeof(process.name)));
-}
-
-} // namespace
-
-Result<std::vector<Connection>> Controller::list() const {
-    NETCTL_TRY(datapath::Root::open(root_));
-    const Datapath datapath = NETCTL_TRY(open());
-    std::vector<Connection> all;
-    std::set<std::string> seen;
-    const auto name_of = [](const nc_rd_event& event) {
-        return std::string(reinterpret_cast<const char*>(&event), sizeof(event));
-    };
-    for (const nc_rd_pair& pair : NETCTL_TRY(datapath.pairs())) {
-        if (!alive(pair))
-            continue;
-        Connection connection = describe(pair.end);
-        const bool redirecting = pair.redirecting[0] != 0 || pair.redirecting[1] != 0;
-        connection.state = pair.state == NC_RD_LEAVING ? "leaving"
-                           : redirecting               ? "redirecting"
-                                                       : "joined";
-        if (pair.reason != NC_RD_REASON_NONE)
-            connection.reason = reason_name(pair.reason);
-        for (std::size_t i = 0; i < 2; i++)
-            connection.ends[i] = {pair.process[i].pid,         process_name(pair.process[i]),
-                                  pair.redirected_messages[i], pair.redirected_bytes[i],
-                                  pair.passed_messages[i],     pair.passed_bytes[i]};
-        connection.cross_netns = pair.netns != pair.peer_netns;
-        seen.insert(name_of({pair.netns, pair.end}));
-        seen.insert(name_of({pair.peer_netns, turned(pair.end)}));
-        all.push_back(std::move(connection));
-    }
-    const std::uint64_t netns = current_netns_cookie();
-    const auto live = live_ports();
-    for (const auto& [event, recent] : NETCTL_TRY(datapath.recent())) {
-        const nc_rd_event other{event.netns, turned(event.end)}; // both ends may have an entry
-        if (event.netns != netns || !live.contains({event.end.local_port, event.end.remote_port}) ||
-            seen.contains(name_of(other)) || !seen.insert(name_of(event)).second)
-            continue;
-        Connection connection = describe(event.end);
-        connection.state = "tcp";
-        connection.reason = reason_name(recent.reason);
-        for (std::size_t i = 0; i < 2; i++)
-            connection.ends[i] = {recent.process[i].pid,
-                                  process_name(recent.process[i]),
-                                  recent.redirected_messages[i],
-                                  recent.redirected_bytes[i],
-                                  0,
-                                  0};
-        all.push_back(std::move(connection));
-    }
-    return all;
-}
-
 Result<> Controller::run(bool wait, const std::function<bool()>& stop,
                          const std::function<void()>& ready) {
     const auto pause = [] { std::this_thread::sleep_for(std::chrono::milliseconds(200)); };
@@ -988,109 +591,6 @@ Result<> Controller::run(bool wait, const std::function<bool()>& stop,
         if (!stop() && !wait)
             return {}; // disabled: our work is done
     }
-    return {};
-}
-
-Result<std::vector<Controller::ListedRule>> Controller::rules() const {
-    NETCTL_TRY(datapath::Root::open(root_));
-    const Datapath datapath = NETCTL_TRY(open());
-    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-    return listed(NETCTL_TRY(datapath.read_bank(conf.bank & 1)));
-}
-
-Result<std::uint32_t> Controller::add_rule(const Rule& rule, bool first) {
-    std::vector<std::string> notes;
-    Rule added = rule;
-    nc_rd_rule kernel = NETCTL_TRY(to_kernel(rule));
-    const std::string text = to_string(rule);
-    Datapath::Bank bank;
-    if (text.size() >= bank.texts[0].size())
-        return Error::usage(
-            fmt::format("the rule is longer than {} characters", bank.texts[0].size() - 1));
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
-    const Datapath datapath = NETCTL_TRY(open());
-    nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-    bank = NETCTL_TRY(datapath.read_bank(conf.bank & 1));
-    const std::size_t count = used(bank);
-    if (!rule.exe.empty() && (conf.flags & NC_RD_NEVER_PASS) != 0)
-        return Error::unsupported(
-            "this kernel's FIONREAD miscounts what passes while a joined connection's executables "
-            "are being learnt (self-test: fionread-passed), so rules cannot ask for 'exe'",
-            "use dport, dst or cgroup; or enable with --force fionread-passed");
-    if (count == NC_RD_RULES)
-        return Error::failed(fmt::format("there are {} rules, and no room for more", count));
-    kernel.id = conf.next_rule_id++;
-    NETCTL_TRY(datapath.set_conf(conf));
-    insert(bank, first ? 0 : count, kernel, text);
-    NETCTL_TRY(datapath.commit_bank(bank));
-    if (first && count != 0)
-        NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
-    NETCTL_TRY(root.next_generation());
-    return kernel.id;
-}
-
-Result<> Controller::delete_rule(std::uint32_t id) {
-    std::vector<std::string> notes;
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
-    const Datapath datapath = NETCTL_TRY(open());
-    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-    Datapath::Bank bank = NETCTL_TRY(datapath.read_bank(conf.bank & 1));
-    if (!erase(bank, id))
-        return Error::failed(fmt::format("there is no rule {}", id), "netctl redirect rule list");
-    NETCTL_TRY(datapath.commit_bank(bank));
-    NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
-    NETCTL_TRY(root.next_generation());
-    return {};
-}
-
-Result<std::vector<Controller::ListedRule>> Controller::to_rules() const {
-    NETCTL_TRY(datapath::Root::open(root_));
-    const Datapath datapath = NETCTL_TRY(open());
-    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-    return listed(NETCTL_TRY(datapath.read_to_bank(conf.to_bank & 1)));
-}
-
-Result<std::uint32_t> Controller::add_to(const ToRule& rule) {
-    std::vector<std::string> notes;
-    nc_rd_to kernel = NETCTL_TRY(to_kernel(rule));
-    const std::string text = to_string(rule);
-    if (text.size() >= 256)
-        return Error::usage("the rule is longer than 255 characters");
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
-    const Datapath datapath = NETCTL_TRY(open());
-    nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-    Datapath::ToBank bank = NETCTL_TRY(datapath.read_to_bank(conf.to_bank & 1));
-    const std::size_t count = used(bank);
-    if (count == NC_RD_TO_RULES)
-        return Error::failed(fmt::format("there are {} rules, and no room for more", count));
-    kernel.id = conf.next_to_id++;
-    NETCTL_TRY(datapath.set_conf(conf));
-    insert(bank, count, kernel, text);
-    NETCTL_TRY(datapath.commit_to_bank(bank));
-    NETCTL_TRY(root.next_generation());
-    return kernel.id;
-}
-
-Result<> Controller::delete_to(std::uint32_t id) {
-    std::vector<std::string> notes;
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
-    const Datapath datapath = NETCTL_TRY(open());
-    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-    Datapath::ToBank bank = NETCTL_TRY(datapath.read_to_bank(conf.to_bank & 1));
-    if (!erase(bank, id))
-        return Error::failed(fmt::format("there is no rule {}", id), "netctl redirect to list");
-    NETCTL_TRY(datapath.commit_to_bank(bank));
-    NETCTL_TRY(root.next_generation());
-    return {};
-}
-
-Result<> Controller::flush_rules() {
-    std::vector<std::string> notes;
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
-    const Datapath datapath = NETCTL_TRY(open());
-    NETCTL_TRY(datapath.commit_bank({}));
-    NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
-    NETCTL_TRY(root.next_generation());
     return {};
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstring>
 #include <set>
 #include <string_view>
 
@@ -186,6 +187,13 @@ std::string to_string(const ToRule& rule) {
     if (!rule.cgroup.empty())
         text += fmt::format(" cgroup {}", rule.cgroup);
     return text;
+}
+
+Address to_address(std::uint32_t family, const std::uint32_t* words) {
+    Address address;
+    address.family = family == 4 ? Family::ipv4 : Family::ipv6;
+    std::memcpy(address.bytes.data(), words, family == 4 ? 4 : 16);
+    return address;
 }
 
 } // namespace netctl::redirect

@@ -58,4 +58,7 @@ Result<ToRule> parse_to(const std::vector<std::string>& words);
 /// The canonical text, without the id; it parses to an equal rule.
 std::string to_string(const ToRule& rule);
 
+/// An address as the kernel's structs hold it; `family` is 4 or 6.
+Address to_address(std::uint32_t family, const std::uint32_t* words);
+
 } // namespace netctl::redirect

@@ -20,6 +20,7 @@
 
 #include "features/redirect/connection.hpp"
 #include "features/redirect/controller.hpp"
+#include "features/redirect/joiner.hpp"
 
 namespace netctl::redirect {
 
@@ -319,11 +320,9 @@ constexpr std::array cases{
 };
 
 /// Loaded once for all cases: that takes longer than they do.
-Result<Datapath> load(const sys::Cgroup& cgroup, bool never_pass) {
+Result<Datapath> load(const sys::Cgroup& cgroup) {
     Tuning tuning;
-    // Long enough for case_fionread_passed to be in between.
-    tuning.grace_ns = never_pass ? 0 : 30'000'000;
-    tuning.never_pass = never_pass;
+    tuning.grace_ns = 30'000'000; // long enough for case_fionread_passed to be in between
     Datapath datapath = NETCTL_TRY(Datapath::load(tuning));
     nc_rd_conf conf{};
     conf.abi_version = NC_ABI_VERSION;
@@ -335,6 +334,12 @@ Result<Datapath> load(const sys::Cgroup& cgroup, bool never_pass) {
     NETCTL_TRY(datapath.commit_bank(bank));
     NETCTL_TRY(datapath.attach(cgroup));
     return datapath;
+}
+
+Result<> never_pass(const Datapath& datapath) {
+    nc_rd_conf conf = NETCTL_TRY(datapath.conf());
+    conf.flags |= NC_RD_NEVER_PASS;
+    return datapath.set_conf(conf);
 }
 
 /// A network of our own: the present one may lack loopback, IPv6, or room for connections.
@@ -376,29 +381,23 @@ Result<std::vector<SelftestCase>> run_selftest() {
             };
             enter_own_network();
             bool miscounts = false, all_miscounted = false;
-            {
-                Result<Datapath> datapath = load(cgroup, false);
-                for (const Case& one : cases) {
-                    const Result<> outcome =
-                        datapath ? run_case(one, *datapath) : Result<>(datapath.error());
-                    say(one.name, outcome ? '1' : '0', outcome ? "" : outcome.error().what);
-                    miscounts = miscounts || (!outcome && one.run == case_fionread_passed);
-                    all_miscounted =
-                        all_miscounted || (!outcome && one.run == case_fionread_redirected);
-                }
+            Result<Datapath> datapath = load(cgroup);
+            for (const Case& one : cases) {
+                const Result<> outcome =
+                    datapath ? run_case(one, *datapath) : Result<>(datapath.error());
+                say(one.name, outcome ? '1' : '0', outcome ? "" : outcome.error().what);
+                miscounts = miscounts || (!outcome && one.run == case_fionread_passed);
+                all_miscounted =
+                    all_miscounted || (!outcome && one.run == case_fionread_redirected);
             }
-            if (!miscounts || all_miscounted) // redirecting at once would not help then
+            if (!datapath || !miscounts || all_miscounted) // redirecting at once would not help
                 return;
-            // The same, where no message passes while joined. The first load is gone by now.
-            Result<Datapath> datapath = load(cgroup, true);
+            // The same, where no message passes while joined.
+            if (!never_pass(*datapath))
+                return;
             for (const Case& one : cases)
-                if (one.run == case_fionread_passed) {
-                    const Result<> outcome =
-                        datapath ? run_case(one, *datapath) : Result<>(datapath.error());
-                    if (outcome)
-                        say(one.name, 'a',
-                            "avoided: a connection that would need it leaves instead");
-                }
+                if (one.run == case_fionread_passed && run_case(one, *datapath))
+                    say(one.name, 'a', "avoided: a connection that would need it leaves instead");
         },
         300000)); // under software emulation loading takes most of a minute
     std::vector<SelftestCase> results;

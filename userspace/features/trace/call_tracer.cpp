@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace netctl::trace {
 
@@ -62,6 +63,7 @@ CallTracer::PairKey CallTracer::key_of(const Connection& connection, bool mirror
 CallTracer::Connection& CallTracer::connection_of(std::uint64_t cookie, Time now) {
     std::unique_ptr<Connection>& slot = connections_[cookie];
     if (!slot) {
+        ++changes_;
         slot = std::make_unique<Connection>();
         Connection* connection = slot.get();
         connection->cookie = cookie;
@@ -73,15 +75,20 @@ CallTracer::Connection& CallTracer::connection_of(std::uint64_t cookie, Time now
     return *slot;
 }
 
-const CallTracer::Connection* CallTracer::other_end(const Connection& connection) const {
+const CallTracer::Connection* CallTracer::other_end(Connection& connection) const {
+    if (std::exchange(connection.other_as_of, changes_) == changes_)
+        return connection.other;
+    connection.other = nullptr;
     const auto end = ends_.find(key_of(connection, true));
-    if (end == ends_.end())
-        return nullptr;
-    const auto found = connections_.find(end->second);
-    return found == connections_.end() ? nullptr : found->second.get();
+    if (end != ends_.end()) {
+        const auto found = connections_.find(end->second);
+        if (found != connections_.end())
+            connection.other = found->second.get();
+    }
+    return connection.other;
 }
 
-void CallTracer::emit(const Connection& connection, Transaction& transaction) {
+void CallTracer::emit(Connection& connection, Transaction& transaction) {
     transaction.client_view = connection.http->client() == HttpConnection::a;
     const Connection* other = other_end(connection);
     if (transaction.client_view && !both_sides_ && other && !other->skipped &&
@@ -89,7 +96,7 @@ void CallTracer::emit(const Connection& connection, Transaction& transaction) {
         ++counters_->mirrored;
         return;
     }
-    Process none;
+    static const Process none;
     const Process& theirs = other ? other->process : none;
     if (transaction.client_view) {
         transaction.client = connection.local;
@@ -115,6 +122,7 @@ void CallTracer::open(const nc_http_open& open, Time now) {
     connection.known = true;
     connection.closed = false;
     ends_[key_of(connection, false)] = connection.cookie;
+    ++changes_;
 }
 
 void CallTracer::record(std::span<const std::byte> bytes, Time clock_offset) {
@@ -190,6 +198,7 @@ void CallTracer::erase(std::uint64_t cookie) {
     const auto found = connections_.find(cookie);
     if (found == connections_.end())
         return;
+    ++changes_;
     const auto end = ends_.find(key_of(*found->second, false));
     if (end != ends_.end() && end->second == cookie)
         ends_.erase(end);

@@ -54,6 +54,9 @@ class CallTracer {
         std::array<bool, 2> begun{};
         std::array<std::uint64_t, 2> position{};
         std::unique_ptr<HttpConnection> http;
+        /// Of other_end(), as long as there are still the same ends.
+        const Connection* other = nullptr;
+        std::uint64_t other_as_of = 0;
     };
     /// How an end of a connection finds the other end's, on the same host.
     struct PairKey {
@@ -67,9 +70,9 @@ class CallTracer {
 
     static PairKey key_of(const Connection& connection, bool mirrored);
     Connection& connection_of(std::uint64_t cookie, Time now);
-    const Connection* other_end(const Connection& connection) const;
+    const Connection* other_end(Connection& connection) const;
     void open(const nc_http_open& open, Time now);
-    void emit(const Connection& connection, Transaction& transaction);
+    void emit(Connection& connection, Transaction& transaction);
     void erase(std::uint64_t cookie);
     void sweep(Time now);
 
@@ -80,6 +83,7 @@ class CallTracer {
     HttpConnection::Emit emit_;
     std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
     std::unordered_map<PairKey, std::uint64_t, PairHash> ends_;
+    std::uint64_t changes_ = 1; ///< of `ends_` and `connections_`
     Time swept_ = 0;
 };
 

@@ -61,7 +61,7 @@ void HttpConnection::data(Side side, std::string_view data, Time now) {
             return;
         }
         // A client that waited for "100 Continue" and was refused sends its next request instead.
-        if (!exchanges_.empty() && exchanges_.back().expects && exchanges_.back().response_done &&
+        if (!exchanges_.empty() && exchanges_.back()->expects && exchanges_.back()->response_done &&
             parser.body_untouched() && guess_start(data) == StartGuess::request)
             parser.abandon_body(now);
     }
@@ -86,7 +86,7 @@ void HttpConnection::close(Side side, Time now) {
         return;
     // The server will not answer what is left.
     while (!exchanges_.empty()) {
-        Exchange& exchange = exchanges_.front();
+        Exchange& exchange = *exchanges_.front();
         if (exchange.hole) {
             exchanges_.pop_front();
             continue;
@@ -107,7 +107,7 @@ void HttpConnection::close(Time now) {
 void HttpConnection::abandon() {
     counters_->unfinished += static_cast<std::uint64_t>(
         std::count_if(exchanges_.begin(), exchanges_.end(),
-                      [](const Exchange& exchange) { return !exchange.hole; }));
+                      [](const auto& exchange) { return !exchange->hole; }));
     exchanges_.clear();
     opaque_ = true;
 }
@@ -136,14 +136,14 @@ Framing HttpConnection::on_request(Head& head, Time begin, Time now) {
         } else if (response_lost_) {
             while (!exchanges_.empty())
                 emit_front();
-        } else if (exchanges_.front().hole) {
+        } else if (exchanges_.front()->hole) {
             exchanges_.pop_front();
         }
     }
-    pipelined_ |= std::any_of(exchanges_.begin(), exchanges_.end(), [](const Exchange& exchange) {
-        return !exchange.hole && !exchange.response_done;
+    pipelined_ |= std::any_of(exchanges_.begin(), exchanges_.end(), [](const auto& exchange) {
+        return !exchange->hole && !exchange->response_done;
     });
-    Exchange& exchange = exchanges_.emplace_back();
+    Exchange& exchange = *exchanges_.emplace_back(std::make_unique<Exchange>());
     Transaction& transaction = exchange.transaction;
     const Framing framing = request_framing(head);
     request_open_ = true;
@@ -167,16 +167,16 @@ Framing HttpConnection::on_request(Head& head, Time begin, Time now) {
 Framing HttpConnection::on_response(Head& head, Time begin, Time now) {
     interim_ = head.status / 100 == 1 && head.status != 101;
     response_lost_ = false;
-    if (exchanges_.empty() || exchanges_.front().hole || exchanges_.front().response_done) {
+    if (exchanges_.empty() || exchanges_.front()->hole || exchanges_.front()->response_done) {
         if (interim_)
             return Framing::none;
-        if (!exchanges_.empty() && exchanges_.front().hole)
+        if (!exchanges_.empty() && exchanges_.front()->hole)
             exchanges_.pop_front();
         // Asked before we looked, or in bytes we lost.
-        Exchange& unasked = exchanges_.emplace_front();
+        Exchange& unasked = *exchanges_.emplace_front(std::make_unique<Exchange>());
         unasked.request_done = true;
     }
-    Exchange& exchange = exchanges_.front();
+    Exchange& exchange = *exchanges_.front();
     if (interim_) {
         ++exchange.transaction.interim;
         return Framing::none;
@@ -206,8 +206,8 @@ void HttpConnection::on_body(MessageKind kind, std::string_view data) {
     if (options_->body_limit == 0 || exchanges_.empty() ||
         (kind == MessageKind::response ? interim_ : !request_open_))
         return;
-    Message& message = kind == MessageKind::request ? exchanges_.back().transaction.request
-                                                    : exchanges_.front().transaction.response;
+    Message& message = kind == MessageKind::request ? exchanges_.back()->transaction.request
+                                                    : exchanges_.front()->transaction.response;
     const std::size_t room =
         options_->body_limit - std::min<std::size_t>(options_->body_limit, message.body.size());
     message.body.append(data.substr(0, room));
@@ -226,7 +226,7 @@ void HttpConnection::on_end(MessageKind kind, MessageEnd end, std::uint64_t wire
     if (kind == MessageKind::request)
         request_open_ = false;
     // Requests arrive at the back, responses are for the front.
-    Exchange& exchange = kind == MessageKind::request ? exchanges_.back() : exchanges_.front();
+    Exchange& exchange = *(kind == MessageKind::request ? exchanges_.back() : exchanges_.front());
     Message& message =
         kind == MessageKind::request ? exchange.transaction.request : exchange.transaction.response;
     message.end = end;
@@ -244,19 +244,19 @@ void HttpConnection::on_end(MessageKind kind, MessageEnd end, std::uint64_t wire
 }
 
 void HttpConnection::settle() {
-    while (!exchanges_.empty() && exchanges_.front().request_done &&
-           exchanges_.front().response_done)
+    while (!exchanges_.empty() && exchanges_.front()->request_done &&
+           exchanges_.front()->response_done)
         emit_front();
 }
 
 void HttpConnection::emit_front() {
-    Exchange exchange = std::move(exchanges_.front());
+    const std::unique_ptr<Exchange> exchange = std::move(exchanges_.front());
     exchanges_.pop_front();
-    if (exchange.hole)
+    if (exchange->hole)
         return;
-    if (!exchange.request_done)
+    if (!exchange->request_done)
         request_open_ = false; // what still comes of its body has nowhere to go
-    Transaction& transaction = exchange.transaction;
+    Transaction& transaction = exchange->transaction;
     if (!transaction.request.seen)
         ++counters_->unasked;
     if (!transaction.response.seen)
@@ -276,8 +276,8 @@ void HttpConnection::on_malformed(MessageKind kind, Time) {
 void HttpConnection::on_lost(MessageKind kind, Time) {
     ++counters_->holes;
     if (kind == MessageKind::request) {
-        if (exchanges_.empty() || !exchanges_.back().hole)
-            exchanges_.emplace_back().hole = true;
+        if (exchanges_.empty() || !exchanges_.back()->hole)
+            exchanges_.emplace_back(std::make_unique<Exchange>())->hole = true;
         return;
     }
     response_lost_ = true;

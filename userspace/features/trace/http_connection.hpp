@@ -151,7 +151,8 @@ class HttpConnection : private MessageSink {
     Emit emit_;
     std::unique_ptr<MessageParser> requests_;
     std::unique_ptr<MessageParser> responses_;
-    std::deque<Exchange> exchanges_;
+    /// Their addresses stay, as moving one costs more than allocating it.
+    std::deque<std::unique_ptr<Exchange>> exchanges_;
     std::array<std::string, 2> held_; ///< first bytes that do not yet tell what they are
     Side client_ = a;
     bool roles_known_ = false;

@@ -71,6 +71,15 @@ constexpr auto make_token_table() {
 }
 constexpr std::array<bool, 256> token_table = make_token_table();
 
+/// What the names that parse_field() knows begin with.
+constexpr auto make_field_table() {
+    std::array<bool, 256> table{};
+    for (char c : std::string_view("hecut"))
+        table[static_cast<unsigned char>(c)] = table[static_cast<unsigned char>(c) - 32] = true;
+    return table;
+}
+constexpr std::array<bool, 256> field_table = make_field_table();
+
 bool is_token(std::string_view text) {
     return !text.empty() &&
            std::all_of(text.begin(), text.end(), [](unsigned char c) { return token_table[c]; });
@@ -126,6 +135,20 @@ bool is_http1(std::string_view version) {
 }
 
 } // namespace
+
+void Head::clear() {
+    Head fresh;
+    const auto keep = [](std::string& from, std::string& to) {
+        from.clear();
+        to.swap(from);
+    };
+    keep(method, fresh.method);
+    keep(target, fresh.target);
+    keep(reason, fresh.reason);
+    keep(host, fresh.host);
+    keep(content_type, fresh.content_type);
+    *this = std::move(fresh);
+}
 
 Framing request_framing(const Head& head) {
     if (head.transfer_coded)
@@ -213,7 +236,7 @@ void MessageParser::release_line() {
 }
 
 bool MessageParser::parse_start(std::string_view line) {
-    head_ = Head{};
+    head_.clear();
     head_.kind = kind_;
     if (kind_ == MessageKind::response) {
         // "HTTP/1.1 200 OK"; the reason may be missing, and its space with it.
@@ -264,6 +287,8 @@ void MessageParser::parse_field(std::string_view line) {
         return;
     }
     fold_ = false;
+    if (!keep_fields_ && !field_table[static_cast<unsigned char>(line[0])])
+        return;
     const std::size_t colon = line.find(':');
     if (colon == std::string_view::npos || colon == 0)
         return;

@@ -51,6 +51,9 @@ struct Head {
     bool absurd = false;             ///< above head_limit, or framed in contradictory ways
     std::uint64_t bytes = 0;         ///< of the head on the wire, the empty line included
     std::vector<HeaderField> fields; ///< only if the parser was told to keep them
+
+    /// As made anew, but what its strings hold in memory they keep.
+    void clear();
 };
 
 /// How the end of a message's body is found.

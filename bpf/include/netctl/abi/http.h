@@ -42,14 +42,14 @@ NC_STATIC_ASSERT(sizeof(struct nc_http_config) == 56, "nc_http_config is ABI");
 
 /* Pinned as `counters`, a per-CPU array of one. */
 struct nc_http_counters {
-	__u64 seen;	  /* calls with TCP payload, or packets */
-	__u64 selected;	  /* of these, what the selectors left */
-	__u64 other;	  /* of these, on connections that did not say anything like HTTP so far */
-	__u64 sent;	  /* records put into the ring */
-	__u64 lost;	  /* records that found it full */
-	__u64 truncated;  /* calls or packets of which less was copied than was wanted */
-	__u64 unreadable; /* calls whose buffer could not be read, as it was not in memory */
-	__u64 unsupported; /* calls whose buffer is not known: sendmmsg of several, 32-bit programs */
+	__u64 seen;	   /* calls with TCP payload, or packets */
+	__u64 selected;	   /* of these, what the selectors left */
+	__u64 other;	   /* of these, on connections that did not say anything like HTTP so far */
+	__u64 sent;	   /* records put into the ring */
+	__u64 lost;	   /* records that found it full */
+	__u64 truncated;   /* calls or packets of which less was copied than was wanted */
+	__u64 unreadable;  /* calls whose buffer could not be read, as it was not in memory */
+	__u64 unsupported; /* calls whose buffer is not known: 32-bit programs */
 	__u64 io_uring;	   /* calls made by io_uring, whose buffer is not known */
 	__u64 lengths;	   /* sendfile and splice: their lengths are told, they have no buffer */
 	__u64 skipped;	   /* calls of local clients whose server is seen */

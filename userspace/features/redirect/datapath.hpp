@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// The kernel's side of redirection: programs, maps, attachments. Written in controller.cpp, since it knows
+// libbpf.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bpf/map.hpp"
+#include "bpf/object.hpp"
+#include "bpf/pin_dir.hpp"
+#include "core/fd.hpp"
+#include "core/result.hpp"
+#include "netctl/abi/redirect.h"
+#include "sys/cgroup.hpp"
+
+namespace netctl::redirect {
+
+/// When a connection joins and leaves; see bpf/sockops/redirect.bpf.c. The defaults are measured.
+struct Tuning {
+    std::uint32_t turns = 16;
+    std::uint32_t max_message = 16384;
+    std::uint32_t max_run = 8;
+    std::uint32_t max_ahead = 1 << 20;
+    std::uint64_t grace_ns = 0;
+    bool allow_blocking = false;
+};
+
+/// The short name of an nc_rd_reason, as in the output and in the man page.
+std::string reason_name(std::uint32_t reason);
+
+/// The programs and maps, loaded or opened from their pins.
+class Datapath {
+  public:
+    /// Loads programs and makes maps, attached to nothing.
+    static Result<Datapath> load(const Tuning& tuning);
+    /// Opens what is pinned in `dir`.
+    static Result<Datapath> open(const bpf::PinDir& dir);
+
+    /// Attaches to a cgroup. Alive while this is, unless pinned.
+    Result<> attach(const sys::Cgroup& cgroup);
+    Result<> pin(const bpf::PinDir& dir) const;
+
+    Result<nc_rd_conf> conf() const;
+    Result<> set_conf(const nc_rd_conf& conf) const;
+
+    struct Answer {
+        std::uint32_t reason = 0; ///< NC_RD_REASON_NONE: joined
+        std::uint32_t slot = 0;
+        int error = 0; ///< errno, negative, with NC_RD_REASON_KERNEL
+    };
+    /// Where the other end of an announced connection is looked for.
+    struct Peer {
+        std::uint64_t netns = 0; ///< cookie
+        int number = -1;         ///< as the current namespace knows it; -1: it is the current one
+    };
+    /// Joins an announced connection of the current network namespace. If `tentative`, a peer that
+    /// is not found, or proves to be another's, may still be found elsewhere: it is not counted.
+    Result<Answer> join(const nc_rd_event& event, const Peer& peer, bool tentative);
+    /// Makes the pair in a slot leave; returns its state afterwards.
+    Result<std::uint32_t> leave(std::uint32_t slot, std::uint32_t reason) const;
+    /// Makes all pairs leave and waits until they have, or until the time is up. Returns how many
+    /// are left: connections whose reader does not read what was redirected to it.
+    Result<std::size_t> leave_all(std::uint32_t reason, unsigned timeout_ms) const;
+
+    Result<std::vector<nc_rd_pair>> pairs() const;
+    Result<nc_rd_pair> pair(std::uint32_t slot) const;
+    Result<nc_rd_stats> stats() const;
+    Result<std::vector<std::pair<nc_rd_event, nc_rd_recent>>> recent() const;
+    Result<bpf::RawMap> events() const { return events_.duplicate(); }
+
+    /// One bank of rules with their texts. Entries from the first without action on are unused.
+    template <class R> struct BankOf {
+        std::array<R, NC_RD_RULES> rules{};
+        std::array<std::array<char, 256>, NC_RD_RULES> texts{};
+    };
+    static_assert(NC_RD_RULES == NC_RD_TO_RULES);
+    using Bank = BankOf<nc_rd_rule>;
+    using ToBank = BankOf<nc_rd_to>;
+    Result<Bank> read_bank(std::uint32_t bank) const;
+    /// Fills the bank that is not live, and makes it the live one.
+    Result<> commit_bank(const Bank& bank) const;
+    /// The same for those of `to`.
+    Result<ToBank> read_to_bank(std::uint32_t bank) const;
+    Result<> commit_to_bank(const ToBank& bank) const;
+
+  private:
+    Datapath() = default;
+    bpf::RawMap socks_, pairs_, events_, request_, stats_, rules_, texts_, conf_, recent_;
+    bpf::RawMap to_, to_texts_;
+    Fd sockops_, join_, leave_;
+    std::vector<Fd> hooks_; // as in the table of hooks
+    bpf::Link sockops_link_;
+    std::vector<bpf::Link> hook_links_;
+    std::uint32_t cursor_ = 0;
+};
+
+/// Whether a slot holds a connection.
+inline bool alive(const nc_rd_pair& pair) {
+    return pair.state != NC_RD_FREE;
+}
+
+inline bool is_end(const nc_rd_rule& rule) {
+    return rule.action == NC_RD_END;
+}
+inline bool is_end(const nc_rd_to& rule) {
+    return rule.used == 0;
+}
+
+/// How many rules a bank has.
+template <class R> std::size_t used(const Datapath::BankOf<R>& bank) {
+    const auto end = std::find_if(bank.rules.begin(), bank.rules.end(),
+                                  [](const R& rule) { return is_end(rule); });
+    return static_cast<std::size_t>(end - bank.rules.begin());
+}
+
+} // namespace netctl::redirect

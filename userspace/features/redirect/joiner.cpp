@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "features/redirect/joiner.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+#include <set>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+
+#include "core/log.hpp"
+#include "features/redirect/rule_text.hpp"
+#include "sys/netns.hpp"
+
+namespace netctl::redirect {
+
+std::uint64_t current_netns_cookie() {
+    constexpr int so_netns_cookie = 71;
+    const Fd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    std::uint64_t cookie = 0;
+    socklen_t size = sizeof(cookie);
+    if (!fd || getsockopt(fd.get(), SOL_SOCKET, so_netns_cookie, &cookie, &size) != 0)
+        return 0;
+    return cookie;
+}
+
+nc_rd_end turned(nc_rd_end end) {
+    std::swap(end.local_port, end.remote_port);
+    std::swap_ranges(std::begin(end.local), std::end(end.local), std::begin(end.remote));
+    return end;
+}
+
+namespace {
+
+std::uint64_t now_ms() {
+    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
+                                          std::chrono::steady_clock::now().time_since_epoch())
+                                          .count());
+}
+
+} // namespace
+
+Result<Joiner> Joiner::open(Datapath& datapath) {
+    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
+    Joiner joiner(datapath, current_netns_cookie(), (conf.flags & NC_RD_CROSS_NETNS) != 0);
+    if (joiner.cross_netns_) // as seen from wherever we are then
+        joiner.own_path_ = fmt::format("/proc/{}/ns/net", getpid());
+    joiner.inbox_ = std::make_unique<Inbox>();
+    Inbox* inbox = joiner.inbox_.get();
+    joiner.ring_ = NETCTL_TRY(bpf::RingBuffer::open(
+        NETCTL_TRY(datapath.events()), [inbox](std::span<const std::byte> record) {
+            nc_rd_event event{};
+            if (record.size() == sizeof(event)) {
+                std::memcpy(&event, record.data(), sizeof(event));
+                inbox->events.push_back(event);
+            }
+            return true;
+        }));
+    return joiner;
+}
+
+Result<> Joiner::poll(int timeout_ms) {
+    NETCTL_TRY(ring_->poll(timeout_ms));
+    for (const Announced& announced : std::exchange(unplaced_, {}))
+        NETCTL_TRY(on_event(announced));
+    for (const nc_rd_event& event : std::exchange(inbox_->events, {}))
+        NETCTL_TRY(on_event({event, now_ms()}));
+    return expire();
+}
+
+std::string Joiner::netns_path(std::uint64_t cookie) {
+    if (const auto known = paths_.find(cookie); known != paths_.end())
+        return known->second;
+    if (now_ms() - scanned_ms_ < 1000) // scanning is dear; connections can wait, or stay on TCP
+        return {};
+    scanned_ms_ = now_ms();
+    paths_.clear();
+    std::set<std::uint64_t> inodes;
+    std::error_code failure;
+    const auto look_at = [&](const std::string& path) {
+        struct stat status {};
+        if (stat(path.c_str(), &status) != 0 || !inodes.insert(status.st_ino).second)
+            return;
+        const auto guard = sys::NetnsGuard::enter(path);
+        if (guard)
+            paths_.emplace(current_netns_cookie(), path);
+    };
+    for (const auto& entry : std::filesystem::directory_iterator("/proc", failure))
+        look_at(entry.path().string() + "/ns/net");
+    for (const auto& entry : std::filesystem::directory_iterator("/run/netns", failure))
+        look_at(entry.path().string()); // named ones, with sockets but no process of their own
+    const auto found = paths_.find(cookie);
+    return found == paths_.end() ? std::string() : found->second;
+}
+
+namespace {
+
+/// How long an end waits for its peer, or for its namespace to be found.
+constexpr std::uint64_t patience_ms = 2000;
+constexpr std::size_t max_waiting = 4096;
+
+std::string name_of(const nc_rd_end& end) {
+    return std::string(reinterpret_cast<const char*>(&end), sizeof(end));
+}
+
+/// Not this one, but there may be another of the same addresses.
+bool is_open(std::uint32_t reason) {
+    return reason == NC_RD_REASON_NO_PEER || reason == NC_RD_REASON_IDENTITY;
+}
+
+} // namespace
+
+Result<Datapath::Answer> Joiner::join(const nc_rd_event& event, const Datapath::Peer& peer,
+                                      bool tentative) {
+    const Datapath::Answer answer = NETCTL_TRY(datapath_->join(event, peer, tentative));
+    debug(fmt::format(
+        "{}:{} -> {}:{}{}: {}{}", to_address(event.end.family, event.end.local).to_string(),
+        event.end.local_port, to_address(event.end.family, event.end.remote).to_string(),
+        event.end.remote_port, peer.number >= 0 ? " in another namespace" : "",
+        answer.reason == NC_RD_REASON_NONE ? "joined" : reason_name(answer.reason),
+        answer.error != 0 ? fmt::format(" ({})", strerror(-answer.error)) : ""));
+    return answer;
+}
+
+Result<bool> Joiner::join_across(const nc_rd_event& event) {
+    const auto [begin, end] = waiting_.equal_range(name_of(turned(event.end)));
+    for (auto other = begin; other != end; ++other) {
+        const std::uint64_t netns = other->second.event.netns;
+        const std::string path = netns_path(netns);
+        if (netns == event.netns || (path.empty() && netns != netns_))
+            continue;
+        const auto known = numbers_.find({event.netns, netns});
+        int number = known == numbers_.end() ? -1 : known->second;
+        if (number < 0) {
+            auto given = sys::netns_number(netns == netns_ ? own_path_ : path);
+            if (!given) {
+                debug(given.error().what);
+                continue;
+            }
+            number = *given;
+            numbers_.emplace(std::pair(event.netns, netns), number);
+        }
+        const Datapath::Answer answer = NETCTL_TRY(join(event, {netns, number}, true));
+        if (is_open(answer.reason))
+            continue;
+        waiting_.erase(other);
+        return true;
+    }
+    return false;
+}
+
+Result<> Joiner::on_event(const Announced& announced) {
+    const nc_rd_event& event = announced.event;
+    std::string path;
+    if (event.netns != netns_) {
+        path = netns_path(event.netns);
+        if (path.empty()) { // looked for again, but not too often
+            if (now_ms() - announced.since_ms < patience_ms && unplaced_.size() < max_waiting)
+                unplaced_.push_back(announced);
+            return {};
+        }
+    }
+    const auto guard = sys::NetnsGuard::enter(path);
+    if (!guard || (!path.empty() && current_netns_cookie() != event.netns)) {
+        paths_.erase(event.netns); // its process ended
+        return {};
+    }
+    const Datapath::Answer answer = NETCTL_TRY(join(event, {event.netns, -1}, cross_netns_));
+    if (!cross_netns_ || !is_open(answer.reason) || NETCTL_TRY(join_across(event)))
+        return {};
+    if (waiting_.size() < max_waiting)
+        waiting_.emplace(name_of(event.end), announced);
+    return {};
+}
+
+Result<> Joiner::expire() {
+    for (auto one = waiting_.begin(); one != waiting_.end();) {
+        if (now_ms() - one->second.since_ms < patience_ms) {
+            ++one;
+            continue;
+        }
+        const nc_rd_event event = one->second.event;
+        one = waiting_.erase(one);
+        // Once more in its own namespace, for the reason to be counted.
+        const std::string path = event.netns == netns_ ? std::string() : netns_path(event.netns);
+        const auto guard = sys::NetnsGuard::enter(path);
+        if (guard && (path.empty() ? event.netns == netns_ : current_netns_cookie() == event.netns))
+            NETCTL_TRY(join(event, {event.netns, -1}, false));
+    }
+    return {};
+}
+
+} // namespace netctl::redirect

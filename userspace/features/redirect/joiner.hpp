@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Joins connections that the programs have announced.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bpf/ring_buffer.hpp"
+#include "core/result.hpp"
+#include "features/redirect/datapath.hpp"
+#include "netctl/abi/redirect.h"
+
+namespace netctl::redirect {
+
+/// The cookie of the current network namespace; 0 if it cannot be had.
+std::uint64_t current_netns_cookie();
+
+/// The same connection, seen from its other end.
+nc_rd_end turned(nc_rd_end end);
+
+/// Hears of connections that may join and joins them. One at a time for each Datapath.
+class Joiner {
+  public:
+    /// The datapath must outlive the joiner.
+    static Result<Joiner> open(Datapath& datapath);
+    /// Handles what was announced, waiting up to `timeout_ms` for it.
+    Result<> poll(int timeout_ms);
+
+  private:
+    struct Announced {
+        nc_rd_event event;
+        std::uint64_t since_ms;
+    };
+    using Waiting = std::multimap<std::string, Announced>; ///< by the announced end
+
+    explicit Joiner(Datapath& datapath, std::uint64_t netns, bool cross_netns)
+        : datapath_(&datapath), netns_(netns), cross_netns_(cross_netns) {}
+    Result<> on_event(const Announced& announced);
+    /// Looks for the other end of an announced connection in the current network namespace.
+    Result<Datapath::Answer> join(const nc_rd_event& event, const Datapath::Peer& peer,
+                                  bool tentative);
+    /// Tries all ends in other namespaces that were announced with the same addresses, swapped;
+    /// true if that settled it. The current namespace is the event's.
+    Result<bool> join_across(const nc_rd_event& event);
+    /// Gives up waiting for what was announced too long ago.
+    Result<> expire();
+    /// A path to the namespace with this cookie, found in /proc. No handle is kept: it would keep
+    /// the namespace alive.
+    std::string netns_path(std::uint64_t cookie);
+
+    Datapath* datapath_;
+    std::uint64_t netns_;
+    bool cross_netns_;
+    std::string own_path_;            ///< to the namespace netns_
+    Waiting waiting_;                 // for the other end, in another namespace
+    std::vector<Announced> unplaced_; // in namespaces that are not found yet
+    /// Numbers of namespaces (second) within others (first), by cookie. They never change.
+    std::map<std::pair<std::uint64_t, std::uint64_t>, int> numbers_;
+    std::map<std::uint64_t, std::string> paths_;
+    std::uint64_t scanned_ms_ = 0;
+    struct Inbox {
+        std::vector<nc_rd_event> events;
+    };
+    std::unique_ptr<Inbox> inbox_; // its address is what the ring buffer's handler holds
+    std::optional<bpf::RingBuffer> ring_;
+};
+
+} // namespace netctl::redirect

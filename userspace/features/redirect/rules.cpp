@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// The verbs of `rule` and of `to`: lists of the same kind, kept in two banks each.
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include <fmt/format.h>
+
+#include "datapath/root.hpp"
+#include "features/redirect/controller.hpp"
+#include "sys/cgroup.hpp"
+
+namespace netctl::redirect {
+
+namespace {
+
+Result<nc_rd_rule> to_kernel(const Rule& rule) {
+    nc_rd_rule kernel{};
+    kernel.id = rule.id;
+    kernel.action = rule.allow ? NC_RD_ALLOW : NC_RD_DENY;
+    kernel.dport_low = rule.dport.low;
+    kernel.dport_high = rule.dport.high;
+    if (rule.dst) {
+        const bool ipv4 = rule.dst->address.family == Family::ipv4;
+        kernel.family = ipv4 ? 4 : 6;
+        kernel.prefix_length = rule.dst->length;
+        std::memcpy(kernel.dst, rule.dst->address.bytes.data(), ipv4 ? 4 : 16);
+    }
+    if (!rule.cgroup.empty())
+        kernel.cgroup = NETCTL_TRY(sys::find_cgroup(rule.cgroup)).id;
+    if (!rule.exe.empty()) {
+        struct stat status {};
+        if (stat(rule.exe.c_str(), &status) != 0)
+            return Error::system(errno, fmt::format("exe {}", rule.exe));
+        if (!S_ISREG(status.st_mode))
+            return Error::usage(fmt::format("exe {} is no file", rule.exe));
+        kernel.exe_inode = status.st_ino;
+        kernel.exe_device = major(status.st_dev) << 20 | minor(status.st_dev);
+    }
+    return kernel;
+}
+
+/// For rules that netctl did not write.
+std::string describe(const nc_rd_rule& kernel) {
+    Rule rule;
+    rule.allow = kernel.action == NC_RD_ALLOW;
+    rule.dport = {kernel.dport_low, kernel.dport_high};
+    if (kernel.family != 0) {
+        Prefix prefix;
+        prefix.address = to_address(kernel.family, kernel.dst);
+        prefix.length = kernel.prefix_length;
+        rule.dst = prefix;
+    }
+    if (kernel.cgroup != 0)
+        rule.cgroup = sys::cgroup_name(kernel.cgroup).value_or(fmt::format("#{}", kernel.cgroup));
+    if (kernel.exe_inode != 0)
+        rule.exe = fmt::format("#{}:{}", kernel.exe_device, kernel.exe_inode);
+    return to_string(rule);
+}
+
+Result<nc_rd_to> to_kernel(const ToRule& rule) {
+    nc_rd_to kernel{};
+    const bool ipv4 = rule.target.family == Family::ipv4;
+    kernel.used = 1;
+    kernel.family = ipv4 ? 4 : 6;
+    kernel.prefix_length = rule.dst.length;
+    kernel.protocol = rule.protocol;
+    kernel.dport_low = rule.dport.low;
+    kernel.dport_high = rule.dport.high;
+    kernel.target_port = rule.target_port;
+    std::memcpy(kernel.dst, rule.dst.address.bytes.data(), ipv4 ? 4 : 16);
+    std::memcpy(kernel.target, rule.target.bytes.data(), ipv4 ? 4 : 16);
+    if (!rule.cgroup.empty())
+        kernel.cgroup = NETCTL_TRY(sys::find_cgroup(rule.cgroup)).id;
+    return kernel;
+}
+
+std::string describe(const nc_rd_to& kernel) {
+    ToRule rule;
+    rule.dst.address = to_address(kernel.family, kernel.dst);
+    rule.dst.length = kernel.prefix_length;
+    rule.dport = {kernel.dport_low, kernel.dport_high};
+    rule.protocol = kernel.protocol;
+    rule.target = to_address(kernel.family, kernel.target);
+    rule.target_port = kernel.target_port;
+    if (kernel.cgroup != 0)
+        rule.cgroup = sys::cgroup_name(kernel.cgroup).value_or(fmt::format("#{}", kernel.cgroup));
+    return to_string(rule);
+}
+
+/// Puts a rule at a place, and moves those behind it on.
+template <class R>
+void insert(Datapath::BankOf<R>& bank, std::size_t place, const R& rule, const std::string& text) {
+    const auto at = static_cast<std::ptrdiff_t>(place);
+    std::move_backward(bank.rules.begin() + at, bank.rules.end() - 1, bank.rules.end());
+    std::move_backward(bank.texts.begin() + at, bank.texts.end() - 1, bank.texts.end());
+    bank.rules[place] = rule;
+    bank.texts[place].fill(0);
+    std::copy(text.begin(), text.end(), bank.texts[place].begin());
+}
+
+/// False if there is no rule of this number.
+template <class R> bool erase(Datapath::BankOf<R>& bank, std::uint32_t id) {
+    const auto end = bank.rules.begin() + static_cast<std::ptrdiff_t>(used(bank));
+    const auto found =
+        std::find_if(bank.rules.begin(), end, [id](const R& rule) { return rule.id == id; });
+    if (found == end)
+        return false;
+    const auto at = found - bank.rules.begin();
+    const auto close = [at](auto& array) {
+        std::move(array.begin() + at + 1, array.end(), array.begin() + at);
+        array.back() = {};
+    };
+    close(bank.rules);
+    close(bank.texts);
+    return true;
+}
+
+template <class R> std::vector<Controller::ListedRule> listed(const Datapath::BankOf<R>& bank) {
+    std::vector<Controller::ListedRule> all;
+    for (std::size_t i = 0; i < used(bank); i++) {
+        const auto& text = bank.texts[i];
+        const std::string ours(text.data(), strnlen(text.data(), text.size()));
+        all.push_back({bank.rules[i].id, ours.empty() ? describe(bank.rules[i]) : ours});
+    }
+    return all;
+}
+
+} // namespace
+
+Result<std::vector<Controller::ListedRule>> Controller::rules() const {
+    NETCTL_TRY(datapath::Root::open(root_));
+    const Datapath datapath = NETCTL_TRY(open());
+    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
+    return listed(NETCTL_TRY(datapath.read_bank(conf.bank & 1)));
+}
+
+Result<std::uint32_t> Controller::add_rule(const Rule& rule, bool first) {
+    std::vector<std::string> notes;
+    Rule added = rule;
+    nc_rd_rule kernel = NETCTL_TRY(to_kernel(rule));
+    const std::string text = to_string(rule);
+    Datapath::Bank bank;
+    if (text.size() >= bank.texts[0].size())
+        return Error::usage(
+            fmt::format("the rule is longer than {} characters", bank.texts[0].size() - 1));
+    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
+    const Datapath datapath = NETCTL_TRY(open());
+    nc_rd_conf conf = NETCTL_TRY(datapath.conf());
+    bank = NETCTL_TRY(datapath.read_bank(conf.bank & 1));
+    const std::size_t count = used(bank);
+    if (!rule.exe.empty() && (conf.flags & NC_RD_NEVER_PASS) != 0)
+        return Error::unsupported(
+            "this kernel's FIONREAD miscounts what passes while a joined connection's executables "
+            "are being learnt (self-test: fionread-passed), so rules cannot ask for 'exe'",
+            "use dport, dst or cgroup; or enable with --force fionread-passed");
+    if (count == NC_RD_RULES)
+        return Error::failed(fmt::format("there are {} rules, and no room for more", count));
+    kernel.id = conf.next_rule_id++;
+    NETCTL_TRY(datapath.set_conf(conf));
+    insert(bank, first ? 0 : count, kernel, text);
+    NETCTL_TRY(datapath.commit_bank(bank));
+    if (first && count != 0)
+        NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
+    NETCTL_TRY(root.next_generation());
+    return kernel.id;
+}
+
+Result<> Controller::delete_rule(std::uint32_t id) {
+    std::vector<std::string> notes;
+    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
+    const Datapath datapath = NETCTL_TRY(open());
+    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
+    Datapath::Bank bank = NETCTL_TRY(datapath.read_bank(conf.bank & 1));
+    if (!erase(bank, id))
+        return Error::failed(fmt::format("there is no rule {}", id), "netctl redirect rule list");
+    NETCTL_TRY(datapath.commit_bank(bank));
+    NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
+    NETCTL_TRY(root.next_generation());
+    return {};
+}
+
+Result<std::vector<Controller::ListedRule>> Controller::to_rules() const {
+    NETCTL_TRY(datapath::Root::open(root_));
+    const Datapath datapath = NETCTL_TRY(open());
+    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
+    return listed(NETCTL_TRY(datapath.read_to_bank(conf.to_bank & 1)));
+}
+
+Result<std::uint32_t> Controller::add_to(const ToRule& rule) {
+    std::vector<std::string> notes;
+    nc_rd_to kernel = NETCTL_TRY(to_kernel(rule));
+    const std::string text = to_string(rule);
+    if (text.size() >= 256)
+        return Error::usage("the rule is longer than 255 characters");
+    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
+    const Datapath datapath = NETCTL_TRY(open());
+    nc_rd_conf conf = NETCTL_TRY(datapath.conf());
+    Datapath::ToBank bank = NETCTL_TRY(datapath.read_to_bank(conf.to_bank & 1));
+    const std::size_t count = used(bank);
+    if (count == NC_RD_TO_RULES)
+        return Error::failed(fmt::format("there are {} rules, and no room for more", count));
+    kernel.id = conf.next_to_id++;
+    NETCTL_TRY(datapath.set_conf(conf));
+    insert(bank, count, kernel, text);
+    NETCTL_TRY(datapath.commit_to_bank(bank));
+    NETCTL_TRY(root.next_generation());
+    return kernel.id;
+}
+
+Result<> Controller::delete_to(std::uint32_t id) {
+    std::vector<std::string> notes;
+    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
+    const Datapath datapath = NETCTL_TRY(open());
+    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
+    Datapath::ToBank bank = NETCTL_TRY(datapath.read_to_bank(conf.to_bank & 1));
+    if (!erase(bank, id))
+        return Error::failed(fmt::format("there is no rule {}", id), "netctl redirect to list");
+    NETCTL_TRY(datapath.commit_to_bank(bank));
+    NETCTL_TRY(root.next_generation());
+    return {};
+}
+
+Result<> Controller::flush_rules() {
+    std::vector<std::string> notes;
+    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
+    const Datapath datapath = NETCTL_TRY(open());
+    NETCTL_TRY(datapath.commit_bank({}));
+    NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
+    NETCTL_TRY(root.next_generation());
+    return {};
+}
+
+} // namespace netctl::redirect
