@@ -340,6 +340,55 @@ def test_sets_take_effect_at_once(policy, listener, netctl):
     netctl("set", "destroy", "ports")
 
 
+def test_a_set_element_lives_as_long_as_it_was_given(policy, listener, netctl):
+    """Also where another one, wider or narrower, is there without an end."""
+    netctl("set", "create", "bad", "--type", "cidr")
+    netctl("set", "create", "ports", "--type", "port")
+    policy.enable()
+    group = policy.group("inner")
+    policy.replace("dst @bad deny", "dport @ports deny")
+    port = listener.port
+    netctl("set", "add", "bad", "127.0.0.5", "--ttl", 4)
+    netctl("set", "add", "ports", port, "--ttl", 4)
+    assert group.refused("127.0.0.5", port)
+    assert policy.json("test", "127.0.0.9", port, "tcp")["rule"] == 2
+    until(lambda: not group.refused("127.0.0.5", port))
+    until(lambda: policy.json("test", "127.0.0.9", port, "tcp")["verdict"] == "allow")
+    netctl("set", "add", "bad", "127.0.0.4/30")
+    netctl("set", "add", "bad", "127.0.0.5", "--ttl", 3600)
+    assert group.refused("127.0.0.5", port) and group.refused("127.0.0.6", port)
+
+
+def test_as_many_sets_as_anybody_wants(policy, listener, netctl):
+    """64 questions about sets; only those of rules that are otherwise fulfilled are asked, and in
+    any order."""
+    names = [f"s{i}" for i in range(64)]
+    for name in names:
+        netctl("set", "create", name, "--type", "cidr")
+    policy.enable()
+    group = policy.group("inner")
+    rules = [f"dst {'not ' * (i == 62)}@{name} dport {listener.port} {'allow' if i % 2 else 'deny'}"
+             for i, name in enumerate(names)]  # fmt: skip
+    policy.replace(*rules)
+    for name in ("s62", "s63"):
+        netctl("set", "add", name, "127.0.0.0/8")
+    assert not group.refused("127.0.0.1", listener.port)  # by the last rule
+    netctl("set", "add", "s30", "127.0.0.1")
+    assert group.refused("127.0.0.1", listener.port)
+    netctl("set", "add", "s7", "127.0.0.0/24")
+    assert not group.refused("127.0.0.1", listener.port)
+    netctl("set", "delete", "s62", "127.0.0.0/8")
+    assert group.refused("127.1.0.1", listener.port)
+    assert [rule["cgroup"] for rule in policy.status()["rules"] if rule["cgroup"]] == [1, 1, 1, 1]
+    # Again, while the former ones are still in force.
+    policy.replace(*reversed(rules))
+    assert not group.refused("127.0.0.1", listener.port)
+    netctl("set", "create", "more", "--type", "port")
+    told = policy.fails("rule", "add", "dport @more deny", status=2)
+    assert "one use of a set too many" in told and "64 different questions" in told
+    assert len(policy.status()["rules"]) == 64
+
+
 def test_limit_denies_what_is_above_it(policy, listener):
     policy.enable()
     group = policy.group("inner")
@@ -436,22 +485,30 @@ def test_an_audit_rule_reports_and_lets_pass(policy, listener):
 # ---- commits ----
 
 
+# As many connections as were asked for, each at its time by the clock, whether earlier ones were late or
+# not. Prints one line when it has begun.
 HAMMER = """
 import socket, sys, time
-port, seconds = int(sys.argv[1]), float(sys.argv[2])
-wrong = count = 0
-end = time.monotonic() + seconds
-while time.monotonic() < end:
-    for host, allowed in (("127.0.0.1", True), ("127.0.0.2", False)):
-        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        try:
-            s.connect((host, port))
-            wrong += not allowed
-        except PermissionError:
-            wrong += allowed
-        s.close()
-        count += 1
-print(count, wrong)
+port, rate, count = map(int, sys.argv[1:])
+wrong = late = 0
+start = time.monotonic()
+for i in range(count):
+    ahead = start + i / rate - time.monotonic()
+    if ahead > 0:
+        time.sleep(ahead)
+    elif ahead < -1:
+        late += 1
+    host, allowed = (("127.0.0.1", True), ("127.0.0.2", False))[i % 2]
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        s.connect((host, port))
+        wrong += not allowed
+    except PermissionError:
+        wrong += allowed
+    s.close()
+    if i == 0:
+        print("begun", flush=True)
+print(wrong, late)
 """
 
 
@@ -466,15 +523,21 @@ def test_no_connection_meets_half_of_a_change(policy, listener):
         ["dst 127.0.0.2 deny", *filler[::-1], "dst 127.0.0.0/30 allow", "exe /bin/true deny"],
     ]
     policy.replace(*lists[0])
-    hammer = subprocess.Popen(group.wrap([PYTHON, "-c", HAMMER, str(listener.port), "4"]),
+    rate, count = 1000, 4000
+    before = policy.status()["layers"]["cgroup"]["judged"]
+    hammer = subprocess.Popen(group.wrap([PYTHON, "-c", HAMMER, str(listener.port), str(rate), str(count)]),
                               stdout=subprocess.PIPE, text=True)  # fmt: skip
+    assert hammer.stdout.readline() == "begun\n"
     changes = 0
     while hammer.poll() is None:
         changes += 1
         policy.replace(*lists[changes % 2])
-    count, wrong = map(int, hammer.stdout.read().split())
+    wrong, _late = map(int, hammer.stdout.read().split())
     assert wrong == 0
-    assert count > 1000 and changes > 3
+    assert changes > 3
+    status = policy.status()
+    assert status["layers"]["cgroup"]["judged"] == before + count
+    assert status["layers"]["cgroup"]["by_default"] == 0
 
 
 def test_a_killed_command_changes_nothing(policy, listener):

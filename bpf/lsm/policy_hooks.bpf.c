@@ -32,8 +32,8 @@ static __always_inline int nc_cgroup4(struct bpf_sock_addr *ctx, enum nc_policy_
 
 	if (!first)
 		return NC_LET_PASS;
-	nc_to_ipv4(&s.packet, ctx->user_ip4, source);
-	nc_set_protocol(&s.packet, ctx->protocol, ctx->sk ? ctx->sk->src_port : 0,
+	nc_to_ipv4(&s, ctx->user_ip4, source);
+	nc_set_protocol(&s, ctx->protocol, ctx->sk ? ctx->sk->src_port : 0,
 			bpf_ntohs(ctx->user_port));
 	return nc_decide(first, &s, hook, false) ? NC_REFUSE : NC_LET_PASS;
 }
@@ -51,8 +51,8 @@ static __always_inline int nc_cgroup6(struct bpf_sock_addr *ctx, enum nc_policy_
 	address[1] = ctx->user_ip6[1];
 	address[2] = ctx->user_ip6[2];
 	address[3] = ctx->user_ip6[3];
-	nc_to_ipv6(&s.packet, address, source);
-	nc_set_protocol(&s.packet, ctx->protocol, ctx->sk ? ctx->sk->src_port : 0,
+	nc_to_ipv6(&s, address, source);
+	nc_set_protocol(&s, ctx->protocol, ctx->sk ? ctx->sk->src_port : 0,
 			bpf_ntohs(ctx->user_port));
 	return nc_decide(first, &s, hook, false) ? NC_REFUSE : NC_LET_PASS;
 }
@@ -155,20 +155,19 @@ static __noinline enum nc_asked nc_what(struct nc_subject *s, struct sock___nc *
 		to.family = NC_AF_INET;
 	}
 	if (to.family == NC_AF_INET && length >= 8) {
-		nc_to_ipv4(&s->packet, to.ip4,
-			   family == NC_AF_INET ? sk->__sk_common.skc_rcv_saddr : 0);
+		nc_to_ipv4(s, to.ip4, family == NC_AF_INET ? sk->__sk_common.skc_rcv_saddr : 0);
 	} else if (to.family == NC_AF_INET6 && length >= 24) {
 		__be32 source[4] = {};
 
 		if (family == NC_AF_INET6)
 			bpf_probe_read_kernel(source, sizeof(source),
 					      &sk->__sk_common.skc_v6_rcv_saddr);
-		nc_to_ipv6(&s->packet, to.ip6, source);
+		nc_to_ipv6(s, to.ip6, source);
 	} else {
 		return to.family == NC_AF_INET || to.family == NC_AF_INET6 ? NC_NOT_ASKED :
 									     NC_OTHER;
 	}
-	nc_set_protocol(&s->packet, protocol, sk->__sk_common.skc_num, bpf_ntohs(to.port));
+	nc_set_protocol(s, protocol, sk->__sk_common.skc_num, bpf_ntohs(to.port));
 	return NC_ASKED;
 }
 
@@ -209,7 +208,7 @@ static __always_inline int nc_lsm(struct sock___nc *sk, const void *address, int
 	default:
 		return nc_refusal();
 	}
-	if (nc_decide(first, &s, hook, nc_cgroup_layer_follows(head, sk, s.packet.proto)))
+	if (nc_decide(first, &s, hook, nc_cgroup_layer_follows(head, sk, nc_protocol_of(&s))))
 		return nc_refusal();
 	return 0;
 }
@@ -250,20 +249,17 @@ int probe(struct xdp_md *ctx)
 	const struct nc_policy_question *q = (void *)(long)ctx->data;
 	const struct nc_policy_segment *first = nc_policy_in_force();
 	struct nc_subject s = {};
-	int i;
 
 	if (!first || (void *)(q + 1) > (void *)(long)ctx->data_end)
 		return NC_POLICY_FAULT;
-	s.packet.has = q->family == 4 ? NC_HAS_IPV4 : NC_HAS_IPV6;
-	for (i = 0; i < 4; i++)
-		s.packet.dst[i] = q->dst[i];
-	nc_set_protocol(&s.packet, q->proto, q->sport, q->dport);
-	s.uid = q->uid;
-	s.gid = q->gid;
-	s.exe_dev = q->exe_dev;
-	s.exe_inode = q->exe_inode;
-	s.cgroup_row = q->cgroup_row;
-	return nc_policy_classify(first, &s);
+	s.has = (q->family == 4) << NC_SUBJECT_DST;
+	s.word[NC_WORD_DST] = (__u64)bpf_ntohl(q->dst[0]) << 32 | bpf_ntohl(q->dst[1]);
+	s.word[NC_WORD_DST + 1] = (__u64)bpf_ntohl(q->dst[2]) << 32 | bpf_ntohl(q->dst[3]);
+	nc_set_protocol(&s, q->proto, q->sport, q->dport);
+	nc_set_owner(&s, q->uid, q->gid);
+	nc_set_exe(&s, q->exe_dev, q->exe_inode);
+	s.word[NC_WORD_CGROUP] = q->cgroup_row;
+	return nc_policy_classify(first, &s, true);
 }
 
 char LICENSE[] SEC("license") = "GPL";

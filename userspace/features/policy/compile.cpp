@@ -35,6 +35,11 @@ void follow_mentions(BitSet& bits, const std::vector<Mention>& mentions) {
             bits.flip(mention.rule);
 }
 
+bool asks_who(const Match& match) {
+    return match.key == Key::uid || match.key == Key::gid || match.key == Key::exe ||
+           match.key == Key::cgroup;
+}
+
 class Compiler {
   public:
     Compiler(std::span<const Rule> rules, const ResolveExe& resolve)
@@ -44,27 +49,47 @@ class Compiler {
     }
 
     Result<Tables> run(std::span<const nc_policy_action> actions) {
+        executables(); // first: they stand between the head and the rows
         destinations();
-        numbers(NC_SUBJECT_SPORT, Key::sport, 16);
-        numbers(NC_SUBJECT_DPORT, Key::dport, 16);
-        numbers(NC_SUBJECT_PROTO, Key::proto, 8);
-        numbers(NC_SUBJECT_UID, Key::uid, 32);
-        numbers(NC_SUBJECT_GID, Key::gid, 32);
+        numbers(NC_SUBJECT_SPORT, Key::sport, 16, NC_WORD_SERVICE, 16);
+        numbers(NC_SUBJECT_DPORT, Key::dport, 16, NC_WORD_SERVICE, 0);
+        numbers(NC_SUBJECT_PROTO, Key::proto, 8, NC_WORD_SERVICE, 32);
+        numbers(NC_SUBJECT_UID, Key::uid, 32, NC_WORD_OWNER, 0);
+        numbers(NC_SUBJECT_GID, Key::gid, 32, NC_WORD_OWNER, 32);
         NETCTL_TRY(cgroups());
-        executables();
-        NETCTL_TRY(sets());
-
+        std::vector<nc_policy_action> complete(actions.begin(), actions.end());
+        complete.resize(rules_.size());
+        for (std::size_t i = 0; i < rules_.size(); i++)
+            if (std::any_of(rules_[i].matches.begin(), rules_[i].matches.end(), asks_who))
+                complete[i].flags |= NC_POLICY_ASKS_WHO;
+        NETCTL_TRY(sets(complete));
         nc_policy_head& head = out_.head;
+        if (head.asks == 0 && !rules_.empty())
+            any_value();
+
         head.rules = static_cast<std::uint32_t>(rules_.size());
+        for (const nc_policy_exe& exe : exes_) {
+            out_.words.push_back(exe.device);
+            out_.words.push_back(exe.inode);
+        }
         for (std::uint32_t row = 0; row < rows_.size(); row++)
             out_.words.insert(out_.words.end(), rows_[row].begin(), rows_[row].end());
         head.tries = end();
         out_.words.insert(out_.words.end(), tries_.entries().begin(), tries_.entries().end());
+        const auto behind = [&](std::uint64_t entry) {
+            return entry & NC_NODE_LEAF ? entry : entry + tries_.entries().size();
+        };
+        for (const nc_policy_input input : {NC_SUBJECT_SPORT, NC_SUBJECT_DPORT, NC_SUBJECT_PROTO})
+            if ((head.asks & 1U << input) != 0)
+                for (__u64& entry : head.lookup[input].entry)
+                    entry = behind(entry);
+        for (const std::uint64_t entry : byte_nodes_)
+            out_.words.push_back(behind(entry));
         head.actions = end();
-        out_.words.resize(out_.words.size() + actions.size() * NC_ACTION_WORDS);
-        if (!actions.empty())
-            std::memcpy(out_.words.data() + head.actions - NC_HEAD_WORDS, actions.data(),
-                        actions.size_bytes());
+        out_.words.resize(out_.words.size() + complete.size() * NC_ACTION_WORDS);
+        if (!complete.empty())
+            std::memcpy(out_.words.data() + head.actions - NC_HEAD_WORDS, complete.data(),
+                        complete.size() * sizeof complete.front());
         if (end() / NC_SEGMENT_WORDS >= NC_MAX_SEGMENTS)
             return Error::usage(fmt::format("the tables of {} rules would take {} MiB, beyond {}",
                                             rules_.size(), end() / NC_SEGMENT_WORDS,
@@ -78,8 +103,9 @@ class Compiler {
         return static_cast<std::uint32_t>(NC_HEAD_WORDS + out_.words.size());
     }
 
-    /// Where the row for these rules stands. Base and summaries as lib/policy_classify.h has them.
-    std::uint32_t row(const BitSet& bits) {
+    /// The row for these rules, as a leaf has it: its place, and which summaries are not zero. Base and
+    /// summaries as lib/policy_classify.h has them.
+    std::uint64_t row(const BitSet& bits) {
         const std::span<const std::uint64_t> words = bits.words();
         sequence_.assign(std::size_t{out_.head.summaries} * 2, 0);
         for (std::size_t i = 0; i < words.size(); i++) {
@@ -96,7 +122,30 @@ class Compiler {
             offsets_.push_back(next_row_);
             next_row_ += static_cast<std::uint32_t>(sequence_.size());
         }
-        return offsets_[number];
+        std::uint64_t row = offsets_[number];
+        for (std::uint32_t i = 0; i < out_.head.summaries; i++)
+            if (sequence_[std::size_t{i} * 2] != 0)
+                row |= 1ull << (32 + i);
+        return row;
+    }
+
+    void look_up(nc_policy_input input, nc_policy_word word, unsigned shift, std::uint64_t without,
+                 std::uint64_t with) {
+        nc_policy_lookup& lookup = out_.head.lookup[input];
+        lookup.entry[0] = without;
+        lookup.entry[1] = with;
+        lookup.word = word;
+        lookup.shift = shift;
+        out_.head.asks |= 1U << input;
+    }
+
+    /// For rules that look at nothing but sets: a row that leaves all of them possible.
+    void any_value() {
+        BitSet all(rules_.size());
+        for (std::uint32_t i = 0; i < rules_.size(); i++)
+            all.set(i);
+        const std::uint64_t leaf = NC_NODE_LEAF | row(all);
+        look_up(NC_SUBJECT_PROTO, NC_WORD_SERVICE, 0, leaf, leaf);
     }
 
     /// Rules that say nothing about a key, together with those that name values of it only to leave
@@ -145,8 +194,9 @@ class Compiler {
                     by_family[prefix.address.family == Family::ipv6].set(i);
             }
         }
-        out_.head.root4 = destinations_of(forest, Family::ipv4, by_family[0], mentions);
-        out_.head.root6 = destinations_of(forest, Family::ipv6, by_family[1], mentions);
+        const std::uint64_t root4 = destinations_of(forest, Family::ipv4, by_family[0], mentions);
+        const std::uint64_t root6 = destinations_of(forest, Family::ipv6, by_family[1], mentions);
+        look_up(NC_SUBJECT_DST, NC_WORD_DST, 0, root6, root4);
     }
 
     std::uint64_t destinations_of(const PrefixForest& forest, Family family, const BitSet& bits,
@@ -167,11 +217,12 @@ class Compiler {
     }
 
     /// A field that is a number: the values between which rules change, and a row for each interval.
-    void numbers(nc_policy_input input, Key key, unsigned width) {
+    void numbers(nc_policy_input input, Key key, unsigned width, nc_policy_word word,
+                 unsigned shift) {
         if (!looks_at(key, true))
             return;
         BitSet bits = unnamed(key, false);
-        out_.head.absent[input] = row(bits);
+        const std::uint64_t absent = NC_NODE_LEAF | row(bits);
         std::vector<std::pair<std::uint64_t, std::uint32_t>> changes;
         const std::uint64_t most = width == 64 ? ~0ull : (1ull << width) - 1;
         for (std::uint32_t i = 0; i < rules_.size(); i++) {
@@ -190,7 +241,7 @@ class Compiler {
             }
         }
         std::sort(changes.begin(), changes.end());
-        std::vector<std::pair<std::uint64_t, std::uint32_t>> intervals; // start, row
+        std::vector<std::pair<std::uint64_t, std::uint64_t>> intervals; // start, row
         std::size_t next = 0;
         for (std::uint64_t start = 0;;) {
             for (; next < changes.size() && changes[next].first == start; next++)
@@ -200,15 +251,38 @@ class Compiler {
                 break;
             start = changes[next].first;
         }
-        out_.head.roots[input] = tries_.add(leaves_of(intervals, width)).entry;
+        const std::uint64_t root = width > 16 ? tries_.add(leaves_of(intervals, width)).entry
+                                              : bytes_of(intervals, 0, width);
+        const bool may_be_absent = key == Key::sport || key == Key::dport;
+        look_up(input, word, shift, may_be_absent ? absent : root, root);
+    }
+
+    /// The entry for values from `first` on that agree in all but their last `width` bits, out of nodes
+    /// for eight bits each. Their bases count from the first of these nodes.
+    std::uint64_t bytes_of(const std::vector<std::pair<std::uint64_t, std::uint64_t>>& intervals,
+                           std::uint64_t first, unsigned width, unsigned shift = 56) {
+        const std::uint64_t last = first + (1ull << width) - 1;
+        const auto at = std::prev(
+            std::upper_bound(intervals.begin(), intervals.end(), first,
+                             [](std::uint64_t value, const auto& i) { return value < i.first; }));
+        if (std::next(at) == intervals.end() || std::next(at)->first > last)
+            return NC_NODE_LEAF | at->second;
+        const std::size_t base = byte_nodes_.size();
+        byte_nodes_.resize(base + 256);
+        for (std::size_t i = 0; i < 256; i++) {
+            const std::uint64_t entry =
+                bytes_of(intervals, first + (i << (width - 8)), width - 8, shift - 8);
+            byte_nodes_[base + i] = entry;
+        }
+        return std::uint64_t{8} << 40 | std::uint64_t{shift} << 32 | base;
     }
 
     /// Intervals as leaves of a trie: each is cut into aligned blocks.
     static std::vector<PathTries::Leaf>
-    leaves_of(const std::vector<std::pair<std::uint64_t, std::uint32_t>>& intervals,
+    leaves_of(const std::vector<std::pair<std::uint64_t, std::uint64_t>>& intervals,
               unsigned width) {
         // Most values are like the highest one; they need no leaves of their own.
-        const std::uint32_t usual = intervals.back().second;
+        const std::uint64_t usual = intervals.back().second;
         std::vector<PathTries::Leaf> leaves{{{}, 0, usual}};
         for (std::size_t i = 0; i < intervals.size(); i++) {
             if (intervals[i].second == usual)
@@ -274,18 +348,19 @@ class Compiler {
         for (std::size_t i = 0; i < nodes.size(); i++) {
             bits[i] = i == 0 ? unnamed(Key::cgroup, true) : bits[nodes[i].parent];
             follow_mentions(bits[i], nodes[i].mentions);
-            const std::uint32_t place = row(bits[i]);
+            const std::uint64_t leaf = NC_NODE_LEAF | row(bits[i]);
             if (nodes[i].children.empty())
                 bits[i] = {};
             if (i == 0) {
-                out_.head.absent[NC_SUBJECT_CGROUP] = place;
+                out_.head.cgroup_root = leaf;
                 continue;
             }
             nc_policy_cgroup key{};
             key.parent = nodes[i].parent;
             std::memcpy(key.name, nodes[i].name.data(), nodes[i].name.size());
-            out_.cgroups.push_back({key, {static_cast<std::uint32_t>(i), place}});
+            out_.cgroups.push_back({key, {i, leaf}});
         }
+        out_.head.asks |= 1U << NC_SUBJECT_CGROUP;
         return {};
     }
 
@@ -307,21 +382,34 @@ class Compiler {
             if (at->second)
                 mentions[*at->second].push_back({i, match->negated});
         }
+        out_.head.exes = next_row_;
+        out_.head.n_exes = static_cast<std::uint32_t>(mentions.size());
+        for (const auto& [id, named] : mentions)
+            exes_.push_back({id.device, id.inode});
+        next_row_ += out_.head.n_exes * static_cast<std::uint32_t>(sizeof(nc_policy_exe) / 8);
         const BitSet others = unnamed(Key::exe, true);
-        out_.head.absent[NC_SUBJECT_EXE] = row(others);
+        constexpr unsigned width = 96;
+        std::vector<PathTries::Leaf> leaves{{{}, 0, row(others)}};
         for (const auto& [id, named] : mentions) {
             BitSet bits = others;
             follow_mentions(bits, named);
-            out_.exes.push_back({{0, id.device, id.inode}, row(bits)});
+            const std::uint64_t high = std::uint64_t{id.device} << 32 | id.inode >> 32;
+            leaves.push_back({{high, id.inode << 32}, width, row(bits)});
         }
+        const std::uint64_t root = tries_.add(leaves).entry;
+        look_up(NC_SUBJECT_EXE, NC_WORD_EXE, 0, root, root);
     }
 
-    Result<> sets() {
+    /// Writes into the actions what rules ask about sets.
+    Result<> sets(std::vector<nc_policy_action>& actions) {
+        for (nc_policy_action& action : actions)
+            std::memset(action.set_use, NC_POLICY_NO_SET, sizeof action.set_use);
         struct Users {
             BitSet without, with;
         };
         std::vector<Users> users;
-        for (std::uint32_t i = 0; i < rules_.size(); i++)
+        for (std::uint32_t i = 0; i < rules_.size(); i++) {
+            unsigned asked = 0;
             for (const Match& match : rules_[i].matches) {
                 if (match.set.empty())
                     continue;
@@ -338,9 +426,12 @@ class Compiler {
                     at = out_.set_uses.insert(at, use);
                     users.push_back({BitSet(rules_.size()), BitSet(rules_.size())});
                 }
-                Users& mine = users[static_cast<std::size_t>(at - out_.set_uses.begin())];
+                const auto number = static_cast<std::size_t>(at - out_.set_uses.begin());
+                Users& mine = users[number];
                 (match.negated ? mine.without : mine.with).set(i);
+                actions[i].set_use[asked++] = static_cast<__u8>(number);
             }
+        }
         out_.head.n_set_uses = static_cast<std::uint32_t>(users.size());
         for (std::size_t i = 0; i < users.size(); i++) {
             BitSet any(rules_.size());
@@ -349,8 +440,8 @@ class Compiler {
                     any.set(rule);
             nc_policy_set_use& use = out_.head.set_use[i];
             use.field = static_cast<__u8>(out_.set_uses[i].key);
-            use.row[0] = row(users[i].without |= any);
-            use.row[1] = row(users[i].with |= any);
+            use.row[0] = NC_ROW_PLACE(row(users[i].without |= any));
+            use.row[1] = NC_ROW_PLACE(row(users[i].with |= any));
         }
         return {};
     }
@@ -358,10 +449,12 @@ class Compiler {
     std::span<const Rule> rules_;
     const ResolveExe& resolve_;
     Tables out_;
+    std::vector<nc_policy_exe> exes_;
     SequencePool<std::uint64_t> rows_;
     std::vector<std::uint32_t> offsets_; ///< of rows, by number
     std::uint32_t next_row_ = NC_HEAD_WORDS;
     PathTries tries_;
+    std::vector<std::uint64_t> byte_nodes_;
     std::vector<std::uint64_t> sequence_;
 };
 

@@ -22,8 +22,7 @@ struct Tables {
     nc_policy_head head{};
     /// Everything behind the head, from word NC_HEAD_WORDS on.
     std::vector<std::uint64_t> words;
-    /// Entries of the maps of the same names; the keys' epoch is the caller's.
-    std::vector<std::pair<nc_policy_exe, std::uint32_t>> exes;
+    /// Entries of the map of the same name; the keys' epoch is the caller's.
     std::vector<std::pair<nc_policy_cgroup, nc_policy_node>> cgroups;
     std::vector<classifier::SetUse> set_uses; ///< parallel to head.set_use
     std::vector<std::string> missing_exes;    ///< paths that name no file; they match nothing

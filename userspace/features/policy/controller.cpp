@@ -54,7 +54,10 @@ constexpr nc_policy_layer layer_of(std::size_t hook) {
 constexpr std::array pinned_maps{"counters", "stats", "events", "seen"};
 /// Maps that must be found from each program, used by its code or not.
 constexpr std::array bound_maps{"root",   "segments", "texts", "counters", "stats",
-                                "events", "limits",   "exes",  "seen",     "cgroups"};
+                                "events", "limits",   "seen",  "cgroups"};
+
+/// Outer maps of lib/sets.h.
+constexpr std::array set_maps{"set_host4", "set_host6", "set_cidr4", "set_cidr6", "set_port"};
 
 bpf::PinDir policy_dir(const Root& root) {
     return root.dir().sub("policy");
@@ -69,6 +72,7 @@ struct Live {
     bpf::Program program;
     nc_policy_head head{};
     std::vector<InstalledRule> rules;
+    std::set<ExeId> exes; ///< files that the rules' paths led to
 
     FindMap maps() const {
         return [this](const std::string& name) { return program.map(name); };
@@ -120,6 +124,12 @@ Result<std::optional<Live>> open_live(const Root& root) {
         if (live.head.abi_version != NC_ABI_VERSION)
             return Error::failed(fmt::format("the policy has ABI version {}, this netctl speaks {}",
                                              live.head.abi_version, NC_ABI_VERSION));
+        if (live.head.exes + std::size_t{live.head.n_exes} * 2 > segment.size())
+            return Error::failed("the policy's tables contradict themselves");
+        for (std::uint32_t i = 0; i < live.head.n_exes; i++) {
+            const std::uint64_t* exe = &segment[live.head.exes + std::size_t{i} * 2];
+            live.exes.insert({static_cast<std::uint32_t>(exe[0]), exe[1]});
+        }
         live.rules = NETCTL_TRY(read_rules(live.maps(), live.head));
         return std::optional<Live>(std::move(live));
     }
@@ -366,14 +376,11 @@ Result<Published> publish(const LockedRoot& root, const FindMap& maps, PointStat
     fresh.texts_slot = static_cast<std::uint32_t>(fresh.generation % 2);
     std::memcpy(fresh.scope, head.scope, sizeof fresh.scope);
 
-    const bpf::RawMap exes = NETCTL_TRY(maps("exes"));
     const bpf::RawMap cgroups = NETCTL_TRY(maps("cgroups"));
     const auto tidy = [&](std::uint32_t epoch) -> Result<> {
-        NETCTL_TRY(keep_epoch(exes, sizeof(nc_policy_exe), epoch));
         return keep_epoch(cgroups, sizeof(nc_policy_cgroup), epoch);
     };
     NETCTL_TRY(tidy(head.epoch)); // a commit that was killed may have left some of this epoch
-    NETCTL_TRY(write_entries(exes, tables.exes, fresh.epoch));
     NETCTL_TRY(write_entries(cgroups, tables.cgroups, fresh.epoch));
     const bpf::RawMap counters = NETCTL_TRY(maps("counters"));
     NETCTL_TRY(datapath::prepare_counters(counters, state.rules, before,
@@ -513,6 +520,9 @@ Result<bpf::Skeleton<policy_hooks>> open_programs(std::uint32_t layers, bool pro
     NETCTL_TRY(object.set_autoload("probe", probe));
     NETCTL_TRY(object.set_autocreate("limit_src", false));
     NETCTL_TRY(object.set_max_entries("limits", NC_POLICY_MAX_RULES));
+    // Those in force, and those to come.
+    for (const char* name : set_maps)
+        NETCTL_TRY(object.set_max_entries(name, 2 * NC_POLICY_SET_USES));
     return skeleton;
 }
 
@@ -811,7 +821,6 @@ Result<Status> Controller::status() const {
     status.stats = NETCTL_TRY(read_stats(stats));
     const bpf::RawMap counters = NETCTL_TRY(live->program.map("counters"));
     const auto totals = NETCTL_TRY(read_counters(counters, live->rules));
-    const bpf::RawMap exes = NETCTL_TRY(live->program.map("exes"));
     for (std::size_t i = 0; i < totals.size(); i++) {
         const Rule& rule = live->rules[i].rule;
         status.rules.push_back({rule, totals[i]});
@@ -819,12 +828,10 @@ Result<Status> Controller::status() const {
         if (!exe)
             continue;
         const auto id = find_exe(exe->path);
-        std::uint32_t row = 0;
-        const nc_policy_exe key{live->head.epoch, id ? id->device : 0, id ? id->inode : 0};
         if (!id)
             status.notes.push_back(
                 fmt::format("rule {}: there is no executable file {}", rule.id, exe->path));
-        else if (!NETCTL_TRY(exes.lookup(&key, &row)))
+        else if (!live->exes.contains(*id))
             status.notes.push_back(fmt::format(
                 "rule {}: {} is another file than when the rules were last changed; `netctl "
                 "policy enable` without options takes the present one",
@@ -883,9 +890,9 @@ Result<> Controller::read_log(const std::function<bool(const LogEvent&)>& handle
 namespace {
 
 /// Row of a cgroup, found as the kernel finds it.
-Result<std::uint32_t> cgroup_row(const bpf::RawMap& cgroups, const nc_policy_head& head,
+Result<std::uint64_t> cgroup_row(const bpf::RawMap& cgroups, const nc_policy_head& head,
                                  const std::string& path) {
-    std::uint32_t row = head.absent[NC_SUBJECT_CGROUP];
+    std::uint64_t row = head.cgroup_root;
     nc_policy_cgroup key{};
     key.epoch = head.epoch;
     for (std::size_t begin = 1; begin < path.size();) {
@@ -899,7 +906,7 @@ Result<std::uint32_t> cgroup_row(const bpf::RawMap& cgroups, const nc_policy_hea
         nc_policy_node node{};
         if (!NETCTL_TRY(cgroups.lookup(&key, &node)))
             break;
-        key.parent = node.node;
+        key.parent = static_cast<std::uint32_t>(node.node);
         row = node.row;
     }
     return row;
@@ -935,8 +942,8 @@ Result<Answer> Controller::test(const Question& question) const {
 
     const auto skeleton = NETCTL_TRY(open_programs(0, true));
     const bpf::Object object = skeleton.object();
-    for (const char* name : {"root", "segments", "exes", "set_host4", "set_host6", "set_cidr4",
-                             "set_cidr6", "set_port", "set_bases4", "set_bases6"})
+    for (const char* name : {"root", "segments", "set_host4", "set_host6", "set_cidr4", "set_cidr6",
+                             "set_port", "set_bases4", "set_bases6"})
         NETCTL_TRY(object.reuse(name, NETCTL_TRY(live->program.map(name))));
     NETCTL_TRY(object.load());
     const bpf::Program probe = NETCTL_TRY(object.program("probe"));

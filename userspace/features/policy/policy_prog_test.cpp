@@ -108,6 +108,24 @@ class Fuzz {
         }
     }
 
+    /// A rule that asks about up to three sets, and `alone` about nothing else.
+    Rule rule_on_sets(bool alone) {
+        std::string text =
+            one_in(4) ? "" : fmt::format("dst {}@{} ", maybe_not(), one_in(2) ? "hosts" : "nets");
+        if (one_in(2))
+            text += fmt::format("dport {}@ports ", maybe_not());
+        if (text.empty() || one_in(4))
+            text += fmt::format("sport {}@ports ", maybe_not());
+        if (!alone && one_in(2))
+            text += fmt::format("uid {} ", range(120));
+        if (!alone && one_in(2))
+            text += fmt::format("proto {} ", one_in(2) ? "tcp" : "udp");
+        const auto rule = parse_rule(text + "deny", Hook::policy);
+        if (!rule)
+            throw std::runtime_error(rule.error().what);
+        return *rule;
+    }
+
     Connection connection() {
         Connection connection;
         connection.dst = address();
@@ -151,6 +169,9 @@ template <class T> T ok(Result<T> result) {
     return std::move(result).value();
 }
 
+/// Pairs of field and set that the fuzzer's rules have. Filling a slot takes milliseconds.
+constexpr std::uint32_t most_questions = 4;
+
 /// The program, into which one rule set after the other is put.
 class Kernel {
   public:
@@ -173,10 +194,6 @@ class Kernel {
             nc_policy_set_use& use = head.set_use[i];
             const std::string& name = tables_.set_uses[i].set;
             use.type = name == "hosts" ? NC_SET_HOST : name == "nets" ? NC_SET_CIDR : NC_SET_PORT;
-        }
-        for (auto& [key, row] : tables_.exes) {
-            key.epoch = epoch_;
-            ok(ok(object_.map("exes")).update(&key, &row));
         }
         std::vector<std::uint64_t> all(NC_HEAD_WORDS);
         all.insert(all.end(), tables_.words.begin(), tables_.words.end());
@@ -214,8 +231,8 @@ class Kernel {
 
   private:
     /// As the kernel walks: name by name.
-    std::uint32_t cgroup_row(const std::string& path) const {
-        std::uint32_t row = tables_.head.absent[NC_SUBJECT_CGROUP], node = 0;
+    std::uint64_t cgroup_row(const std::string& path) const {
+        std::uint64_t row = tables_.head.cgroup_root, node = 0;
         for (std::size_t begin = 1; begin < path.size();) {
             const std::size_t end = std::min(path.find('/', begin), path.size());
             const std::string name = path.substr(begin, end - begin);
@@ -237,7 +254,7 @@ class Kernel {
         const auto outer = [&](const char* name, const bpf::RawMap& inner) {
             const bpf::RawMap map = ok(object_.map(name));
             const int fd = inner.fd();
-            for (std::uint32_t slot = 0; slot < NC_POLICY_SET_USES; slot++)
+            for (std::uint32_t slot = 0; slot < most_questions; slot++)
                 ok(map.update_batch(&slot, &fd, 1, sizeof slot, sizeof fd));
         };
         const bpf::RawMap nets4 = ok(bpf::create_standalone("set_cidr4", 16));
@@ -320,6 +337,18 @@ TEST(PolicyTables, FindTheFirstMatchLikeTheReference) {
         pairs += compare(kernel, fuzz, rules, round % 3 != 0, 500);
     }
     EXPECT_GE(pairs, 50000U);
+}
+
+TEST(PolicyTables, AskAboutSetsWhatRulesAsk) {
+    Kernel kernel;
+    Fuzz fuzz(23);
+    for (std::size_t round = 0; round < 24 && !HasFailure(); round++) {
+        // Some with nothing but sets, some that leave few candidates, and ends of words.
+        std::vector<Rule> rules;
+        for (std::size_t i = 0; i < 1 + round * round / 3; i++)
+            rules.push_back(fuzz.rule_on_sets(round % 2 == 0));
+        compare(kernel, fuzz, rules, round % 3 != 2, 200);
+    }
 }
 
 TEST(PolicyTables, FindItAmongThousands) {

@@ -94,11 +94,11 @@ TEST(Covers, NamesTheRuleThatIsToBlame) {
 TEST(Compile, LeavesOutWhatNoRuleLooksAt) {
     const auto tables = compile(rules({"dst 192.0.2.1 deny"}), {}, exes);
     ASSERT_TRUE(tables);
-    EXPECT_NE(tables->head.root4, 0U);
-    for (const std::uint64_t root : tables->head.roots)
-        EXPECT_EQ(root, 0U);
+    EXPECT_EQ(tables->head.asks, 1U << NC_SUBJECT_DST);
+    EXPECT_NE(tables->head.lookup[NC_SUBJECT_DST].entry[1], 0U);
+    EXPECT_EQ(tables->head.lookup[NC_SUBJECT_UID].entry[1], 0U);
     EXPECT_TRUE(tables->cgroups.empty());
-    EXPECT_TRUE(tables->exes.empty());
+    EXPECT_EQ(tables->head.n_exes, 0U);
 }
 
 TEST(Compile, MakesATreeOfCgroupsAndFindsExecutables) {
@@ -109,7 +109,7 @@ TEST(Compile, MakesATreeOfCgroupsAndFindsExecutables) {
     ASSERT_EQ(tables->cgroups.size(), 3U); // a, b, c
     EXPECT_STREQ(tables->cgroups[0].first.name, "a");
     EXPECT_EQ(tables->cgroups[2].first.parent, tables->cgroups[0].second.node);
-    ASSERT_EQ(tables->exes.size(), 1U);
+    ASSERT_EQ(tables->head.n_exes, 1U);
     EXPECT_EQ(tables->missing_exes, (std::vector<std::string>{"/missing"}));
 }
 

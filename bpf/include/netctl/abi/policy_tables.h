@@ -19,7 +19,7 @@ struct nc_policy_segment {
 	__u64 words[NC_SEGMENT_WORDS];
 };
 
-/* What rules can look at, each answered with a row of bits: which rules its value leaves possible. */
+/* What rules can look at: first what a connection is to, then who makes it. Each is answered with a row of bits: which rules its value leaves possible. */
 enum nc_policy_input {
 	NC_SUBJECT_DST = 0,
 	NC_SUBJECT_SPORT = 1,
@@ -27,13 +27,44 @@ enum nc_policy_input {
 	NC_SUBJECT_PROTO = 3,
 	NC_SUBJECT_UID = 4,
 	NC_SUBJECT_GID = 5,
-	NC_SUBJECT_CGROUP = 6,
-	NC_SUBJECT_EXE = 7,
+	NC_SUBJECT_EXE = 6,
+	NC_SUBJECT_CGROUP = 7, /* not looked up in a trie */
 	NC_SUBJECTS = 8,
 };
+#define NC_ASKS_WHO                                                                                \
+	(1 << NC_SUBJECT_UID | 1 << NC_SUBJECT_GID | 1 << NC_SUBJECT_EXE | 1 << NC_SUBJECT_CGROUP)
+
+/* Words in which the values stand, as tries look at them: from the most significant bit on. */
+enum nc_policy_word {
+	NC_WORD_DST = 0,     /* two words: IPv4 in the upper half of the first */
+	NC_WORD_EXE = 2,     /* two words: 32 bits of device, 64 of inode */
+	NC_WORD_SERVICE = 4, /* dport, sport, 8 bits of protocol */
+	NC_WORD_OWNER = 5,   /* uid, gid */
+	NC_WORD_CGROUP = 6,  /* not a key but the row itself */
+	NC_SUBJECT_WORDS = 8,
+};
+
+/*
+ * How the row for one input is found: by a path trie (abi/crossing.h), from this entry on. `entry[1]` is
+ * for subjects that have the input. Others have a leaf; for DST, [0] is the trie for IPv6 and [1] that
+ * for IPv4. Zeroes: no rule looks at the input, or it is the cgroup.
+ *
+ * The tries of SPORT, DPORT and PROTO have no other nodes than those for eight bits, from the top on,
+ * and skip nothing; the programs count on it.
+ */
+struct nc_policy_lookup {
+	__u64 entry[2];
+	__u32 word;  /* enum nc_policy_word: the first of the key's two words */
+	__u32 shift; /* bits of that word which stand before the key */
+};
+
+/* The value of a trie's leaf: where the row stands, and which of its summaries are not zero. */
+#define NC_ROW_PLACE(row) ((__u32)(row))
+#define NC_ROW_SUMMARIES(row) ((__u32)((row) >> 32) & 0xffff)
 
 /* Pairs of field and set that the rules of a policy may ask about. */
-#define NC_POLICY_SET_USES 8
+#define NC_POLICY_SET_USES 64
+#define NC_POLICY_NO_SET 0xff
 
 /* One word of a row's summary stands for so many rules. */
 #define NC_SUMMARY_RULES 4096
@@ -44,18 +75,30 @@ enum nc_policy_input {
 #define NC_CGROUP_NAME 120
 #define NC_CGROUP_DEPTH 32
 
-enum nc_policy_action_flags { NC_POLICY_LOG = 1 << 0, NC_POLICY_LIMIT = 1 << 1 };
+enum nc_policy_action_flags {
+	NC_POLICY_LOG = 1 << 0,
+	NC_POLICY_LIMIT = 1 << 1,
+	NC_POLICY_ASKS_WHO = 1 << 2, /* the rule looks at user, group, executable or cgroup */
+};
 
 struct nc_policy_action {
 	__u32 rule_id;
-	__u32 slot;    /* of the rule's counter */
-	__u32 verdict; /* enum nc_policy_verdict */
-	__u32 flags;   /* enum nc_policy_action_flags */
+	__u32 slot;   /* of the rule's counter */
+	__u8 verdict; /* enum nc_policy_verdict */
+	__u8 flags;   /* enum nc_policy_action_flags */
+	__u8 reserved[2];
+	__u8 set_use[4]; /* numbers of its questions about sets; the others are NC_POLICY_NO_SET */
 	__u64 limit_interval_ns;
 	__u64 limit_burst_ns;
 };
 #define NC_ACTION_WORDS 4
 NC_STATIC_ASSERT(sizeof(struct nc_policy_action) == NC_ACTION_WORDS * 8, "actions are whole words");
+
+/* Its second word. */
+#define NC_ACTION_VERDICT(word) ((__u32)(word)&0xff)
+#define NC_ACTION_FLAGS(word) ((__u32)(word) >> 8 & 0xff)
+#define NC_ACTION_SETS(word) ((__u32)((word) >> 32))
+#define NC_ACTION_NO_SETS 0xffffffffu
 
 struct nc_policy_set_use {
 	__u8 field; /* enum nc_field: dst, sport or dport */
@@ -75,7 +118,7 @@ struct nc_policy_head {
 	__u64 generation;
 	__u64 scope_id;	   /* cgroup that the policy is for, 0: all */
 	__u32 scope_level; /* its depth below the root */
-	__u32 epoch;	   /* of the keys in `exes` and `cgroups` that belong to this generation */
+	__u32 epoch;	   /* of the keys in `cgroups` that belong to this generation */
 	__u32 rules;
 	__u32 records; /* used ones of the map `rules` */
 	__u32 next_rule_id;
@@ -85,26 +128,25 @@ struct nc_policy_head {
 	__u32 texts_slot;   /* of the map `rules` in the outer map `texts` */
 	__u32 near;	    /* 1: the tables fit into the first segment */
 	__u32 segment_base; /* else all segments are in the outer map `segments`, from here on */
-	__u32 summaries;    /* words of a row's summary */
+	__u32 summaries;    /* of a row: one for each NC_SUMMARY_RULES */
+	__u32 asks;	    /* inputs that rules look at: 1 << enum nc_policy_input */
 	__u32 n_set_uses;
 	__u32 actions; /* of nc_policy_action, by position */
 	__u32 tries;   /* what the bases of trie nodes count from */
+	__u32 exes;    /* executables that rules name: n_exes of nc_policy_exe, sorted */
+	__u32 n_exes;
 	__u32 reserved;
-	/* Tries from a value to its row: of IPv4, and of IPv6 addresses; of numbers. */
-	__u64 root4;
-	__u64 root6;
-	__u64 roots[NC_SUBJECTS];  /* 0: not looked at; cgroup and exe are not in tries */
-	__u32 absent[NC_SUBJECTS]; /* row of those without the field; for the cgroup: of its root */
+	__u64 cgroup_root; /* row of a cgroup that is in none of those that rules name */
+	struct nc_policy_lookup lookup[NC_SUBJECTS];
 	struct nc_policy_set_use set_use[NC_POLICY_SET_USES];
 	char scope[256]; /* path of the scope below the mount of cgroup v2 */
 };
 NC_STATIC_ASSERT(sizeof(struct nc_policy_head) % 8 == 0, "words follow the head");
 #define NC_HEAD_WORDS (sizeof(struct nc_policy_head) / 8)
 
-/* Map `exes`: executables that rules name, by device and inode. The value is a row. */
+/* Executable files, as the rules' paths led to them when the tables were made. */
 struct nc_policy_exe {
-	__u32 epoch;
-	__u32 dev; /* major << 20 | minor */
+	__u64 device; /* major << 20 | minor */
 	__u64 inode;
 };
 
@@ -115,8 +157,8 @@ struct nc_policy_cgroup {
 	char name[NC_CGROUP_NAME];
 };
 struct nc_policy_node {
-	__u32 node;
-	__u32 row;
+	__u64 node;
+	__u64 row; /* as in a leaf */
 };
 
 /* Map `cgroup_rows`: LRU hash, what walking that tree gave for a cgroup. */
@@ -131,13 +173,14 @@ struct nc_policy_question {
 	__u32 uid;
 	__u32 gid;
 	__u32 exe_dev;
-	__u32 cgroup_row;
+	__u32 reserved;
 	__u64 exe_inode;
+	__u64 cgroup_row;
 	__u16 sport; /* 0: none */
 	__u16 dport;
 	__u8 family; /* 4 or 6 */
 	__u8 proto;
-	__u8 reserved[2];
+	__u8 reserved2[2];
 };
 
 #endif

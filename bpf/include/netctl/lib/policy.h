@@ -64,7 +64,14 @@ struct mm_struct___nc {
 	struct file___nc *exe_file;
 };
 
+struct cred___nc {
+	struct {
+		__u32 val;
+	} uid, gid;
+};
+
 struct task_struct___nc {
+	const struct cred___nc *cred;
 	int pid;
 	int tgid;
 	struct mm_struct___nc *mm;
@@ -143,7 +150,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
 	__type(key, struct nc_policy_cached);
-	__type(value, __u32);
+	__type(value, __u64);
 } cgroup_rows SEC(".maps");
 
 /* Not used by the programs, but kept with them: the texts of the rules. */
@@ -188,13 +195,16 @@ static __always_inline bool nc_in_scope(struct cgroup___nc *cgroup, __u64 id, __
 
 /* Follows the names of a cgroup's path from the root, as far as rules name them. They are compared
  * by name and not by id, so that a rule holds for a service that has been started anew. */
-static __noinline __u32 nc_walk_cgroup(const struct nc_policy_head *head,
-				       struct cgroup___nc *cgroup)
+__noinline __u64 nc_walk_cgroup(const struct nc_policy_head *head)
 {
+	struct cgroup___nc *cgroup = nc_task()->cgroups->dfl_cgrp;
 	struct nc_policy_cgroup key = {};
-	__u32 row = head->absent[NC_SUBJECT_CGROUP];
+	__u64 row;
 	int level;
 
+	if (!head || !cgroup)
+		return 0;
+	row = head->cgroup_root;
 	key.epoch = head->epoch;
 	for (level = 1; level <= NC_CGROUP_DEPTH; level++) {
 		struct nc_policy_node *node;
@@ -204,11 +214,11 @@ static __noinline __u32 nc_walk_cgroup(const struct nc_policy_head *head,
 			break;
 		ancestor = nc_ancestor(cgroup, level);
 		if (!ancestor)
-			return NC_ROW_FAULT;
+			return 0;
 		__builtin_memset(key.name, 0, sizeof(key.name));
 		if (bpf_probe_read_kernel_str(key.name, sizeof(key.name),
 					      BPF_CORE_READ(ancestor, kn, name)) < 0)
-			return NC_ROW_FAULT;
+			return 0;
 		node = bpf_map_lookup_elem(&cgroups, &key);
 		if (!node)
 			break;
@@ -218,22 +228,20 @@ static __noinline __u32 nc_walk_cgroup(const struct nc_policy_head *head,
 	return row;
 }
 
-static __always_inline __u32 nc_cgroup_row(const struct nc_policy_head *head,
+static __always_inline __u64 nc_cgroup_row(const struct nc_policy_head *head,
 					   struct cgroup___nc *cgroup)
 {
 	struct nc_policy_cached key = { .epoch = head->generation };
-	__u32 *known, row;
+	__u64 *known, row;
 
-	if (!head->absent[NC_SUBJECT_CGROUP])
-		return 0;
 	if (!cgroup)
-		return NC_ROW_FAULT;
+		return 0;
 	key.cgroup_id = cgroup->kn->id;
 	known = bpf_map_lookup_elem(&cgroup_rows, &key);
 	if (known)
 		return *known;
-	row = nc_walk_cgroup(head, cgroup);
-	if (row != NC_ROW_FAULT)
+	row = nc_walk_cgroup(head);
+	if (row)
 		bpf_map_update_elem(&cgroup_rows, &key, &row, BPF_ANY);
 	return row;
 }
@@ -246,49 +254,84 @@ static __always_inline struct file___nc *nc_exe_file(struct task_struct___nc *ta
 	return mm ? mm->exe_file : NULL;
 }
 
-static __always_inline void nc_fill_exe(struct nc_subject *s, struct task_struct___nc *task)
+struct nc_exe {
+	__u32 device;
+	__u64 inode;
+};
+
+static __always_inline struct nc_exe nc_exe_of(struct task_struct___nc *task)
 {
 	struct file___nc *file = nc_exe_file(task);
+	struct nc_exe exe = {};
 	struct inode___nc *inode;
 
 	if (!file)
-		return;
+		return exe;
 	inode = file->f_inode;
 	if (!inode)
-		return;
-	s->exe_inode = inode->i_ino;
+		return exe;
+	exe.inode = inode->i_ino;
 	if (inode->i_sb)
-		s->exe_dev = inode->i_sb->s_dev;
+		exe.device = inode->i_sb->s_dev;
+	return exe;
+}
+
+static __always_inline void nc_set_exe(struct nc_subject *s, __u32 dev, __u64 inode)
+{
+	s->word[NC_WORD_EXE] = (__u64)dev << 32 | inode >> 32;
+	s->word[NC_WORD_EXE + 1] = inode << 32;
+}
+
+static __always_inline void nc_set_owner(struct nc_subject *s, __u32 uid, __u32 gid)
+{
+	s->word[NC_WORD_OWNER] = (__u64)uid << 32 | gid;
+}
+
+static __always_inline void nc_ask_who(const struct nc_policy_head *head, struct nc_subject *s)
+{
+	const __u32 owner = 1 << NC_SUBJECT_UID | 1 << NC_SUBJECT_GID, exe = 1 << NC_SUBJECT_EXE,
+		    cgroup = 1 << NC_SUBJECT_CGROUP;
+	struct task_struct___nc *task;
+
+	task = nc_task();
+	/* What bpf_get_current_uid_gid() returns, without its four calls. */
+	if (head->asks & owner)
+		nc_set_owner(s, task->cred->uid.val, task->cred->gid.val);
+	if (head->asks & exe) {
+		const struct nc_exe id = nc_exe_of(task);
+
+		nc_set_exe(s, id.device, id.inode);
+	}
+	if (head->asks & cgroup)
+		s->word[NC_WORD_CGROUP] = nc_cgroup_row(head, task->cgroups->dfl_cgrp);
 }
 
 /* ---- what it asks for ---- */
 
 /* 0.0.0.0 is this host: the address that the socket is bound to, else loopback. */
-static __always_inline void nc_to_ipv4(struct nc_packet *p, __be32 address, __be32 source)
+static __always_inline void nc_to_ipv4(struct nc_subject *s, __be32 address, __be32 source)
 {
-	p->has |= NC_HAS_IPV4;
-	p->dst[0] = address ?: source ?: bpf_htonl(0x7f000001);
+	s->has |= 1 << NC_SUBJECT_DST;
+	s->word[NC_WORD_DST] = (__u64)bpf_ntohl(address ?: source ?: bpf_htonl(0x7f000001)) << 32;
 }
 
 /* A mapped address is IPv4. :: is this host, by IPv4 if the socket is bound to a mapped address. */
-static __always_inline void nc_to_ipv6(struct nc_packet *p, const __be32 *address,
+static __always_inline void nc_to_ipv6(struct nc_subject *s, const __be32 *address,
 				       const __be32 *source)
 {
 	if (!address[0] && !address[1] && address[2] == bpf_htonl(0xffff)) {
-		nc_to_ipv4(p, address[3], 0);
+		nc_to_ipv4(s, address[3], 0);
 		return;
 	}
 	if (!address[0] && !address[1] && !address[2] && !address[3]) {
-		if (!source[0] && !source[1] && source[2] == bpf_htonl(0xffff)) {
-			nc_to_ipv4(p, 0, 0);
-			return;
-		}
-		p->has |= NC_HAS_IPV6;
-		p->dst[3] = bpf_htonl(1);
+		if (!source[0] && !source[1] && source[2] == bpf_htonl(0xffff))
+			nc_to_ipv4(s, 0, 0);
+		else
+			s->word[NC_WORD_DST + 1] = 1;
 		return;
 	}
-	p->has |= NC_HAS_IPV6;
-	__builtin_memcpy(p->dst, address, sizeof(p->dst));
+	s->word[NC_WORD_DST] = (__u64)bpf_ntohl(address[0]) << 32 | bpf_ntohl(address[1]);
+	s->word[NC_WORD_DST + 1] = (__u64)bpf_ntohl(address[2]) << 32 | bpf_ntohl(address[3]);
 }
 
 #define NC_PROTO_TCP 6
@@ -296,24 +339,30 @@ static __always_inline void nc_to_ipv6(struct nc_packet *p, const __be32 *addres
 #define NC_PROTO_SMC 256
 #define NC_PROTO_MPTCP 262
 
-static __always_inline void nc_set_protocol(struct nc_packet *p, __u32 protocol, __u16 sport,
+static __always_inline __u32 nc_protocol_of(const struct nc_subject *s)
+{
+	return s->word[NC_WORD_SERVICE] >> 24 & 0xff;
+}
+
+static __always_inline void nc_set_protocol(struct nc_subject *s, __u32 protocol, __u16 sport,
 					    __u16 dport)
 {
+	__u64 word;
+
 	/* Both speak TCP to the other side. */
 	if (protocol == NC_PROTO_MPTCP || protocol == NC_PROTO_SMC)
 		protocol = NC_PROTO_TCP;
-	p->has |= NC_HAS_PROTO;
-	p->proto = protocol > 255 ? 255 : protocol;
+	word = (__u64)(protocol > 255 ? 255 : protocol) << 24;
 	switch (protocol) {
 	case NC_PROTO_TCP:
 	case NC_PROTO_UDP:
 	case 33:  /* DCCP */
 	case 132: /* SCTP */
 	case 136: /* UDP-Lite */
-		p->has |= NC_HAS_PORTS;
-		p->sport = sport;
-		p->dport = dport;
+		word |= (__u64)dport << 48 | (__u64)sport << 32;
+		s->has |= 1 << NC_SUBJECT_DPORT | (__u64) !!sport << NC_SUBJECT_SPORT;
 	}
+	s->word[NC_WORD_SERVICE] = word;
 }
 
 /* ---- what is told about it ---- */
@@ -348,9 +397,9 @@ static __always_inline void nc_count_policy_rule(__u32 slot, __u32 layer, bool o
 struct nc_decision {
 	__u32 position;
 	__u32 rule_id;
-	__u32 verdict; /* enum nc_policy_verdict */
-	__u32 reason;  /* enum nc_policy_reason */
-	__u32 hook;
+	__u8 verdict; /* enum nc_policy_verdict */
+	__u8 reason;  /* enum nc_policy_reason */
+	__u8 hook;
 	bool enforced;
 };
 
@@ -364,12 +413,24 @@ static __always_inline void nc_exe_name(char *name, struct task_struct___nc *tas
 					  file->f_path.dentry->d_name.name);
 }
 
-static __noinline int nc_tell(const struct nc_policy_head *head, const struct nc_subject *s,
-			      const struct nc_decision *d, struct nc_policy_stats *stats)
+/* In the form of addresses; IPv4 is the first word. */
+static __always_inline void nc_put_destination(__be32 *dst, const struct nc_subject *s)
+{
+	dst[0] = bpf_htonl(s->word[NC_WORD_DST] >> 32);
+	dst[1] = bpf_htonl(s->word[NC_WORD_DST]);
+	dst[2] = bpf_htonl(s->word[NC_WORD_DST + 1] >> 32);
+	dst[3] = bpf_htonl(s->word[NC_WORD_DST + 1]);
+}
+
+__noinline int nc_tell(const struct nc_policy_head *head, const struct nc_subject *s,
+		       const struct nc_decision *d, struct nc_policy_stats *stats)
 {
 	struct task_struct___nc *task = nc_task();
+	const struct nc_exe exe = nc_exe_of(task);
 	struct nc_policy_event *event;
 
+	if (!head || !s || !d || !stats)
+		return 0;
 	if (head->log_interval && nc_take(&log_arrival, bpf_ktime_get_ns(), head->log_interval,
 					  head->log_burst) != NC_LIMIT_WITHIN) {
 		NC_COUNT(stats->log_suppressed);
@@ -384,18 +445,18 @@ static __noinline int nc_tell(const struct nc_policy_head *head, const struct nc
 	event->time_ns = bpf_ktime_get_boot_ns();
 	event->generation = head->generation;
 	event->cgroup_id = task->cgroups->dfl_cgrp->kn->id;
-	event->exe_inode = s->exe_inode;
-	event->exe_dev = s->exe_dev;
+	event->exe_inode = exe.inode;
+	event->exe_dev = exe.device;
 	event->rule_id = d->rule_id;
 	event->pid = task->pid;
 	event->tgid = task->tgid;
-	event->uid = s->uid;
-	event->gid = s->gid;
-	__builtin_memcpy(event->dst, s->packet.dst, sizeof(event->dst));
-	event->dport = s->packet.dport;
-	event->sport = s->packet.sport;
-	event->family = s->packet.has & NC_HAS_IPV4 ? 4 : 6;
-	event->proto = s->packet.proto;
+	event->uid = task->cred->uid.val;
+	event->gid = task->cred->gid.val;
+	nc_put_destination(event->dst, s);
+	event->dport = s->word[NC_WORD_SERVICE] >> 48;
+	event->sport = s->word[NC_WORD_SERVICE] >> 32;
+	event->family = s->has & 1 << NC_SUBJECT_DST ? 4 : 6;
+	event->proto = nc_protocol_of(s);
 	event->verdict = d->verdict;
 	event->reason = d->reason;
 	event->hook = d->hook;
@@ -410,22 +471,25 @@ static __noinline int nc_tell(const struct nc_policy_head *head, const struct nc
 #define NC_EEXIST 17
 
 /* Remembers what would have been denied, for `policy learn`. */
-static __noinline int nc_remember(const struct nc_subject *s, struct nc_policy_stats *stats)
+__noinline int nc_remember(const struct nc_subject *s, struct nc_policy_stats *stats)
 {
 	struct task_struct___nc *task = nc_task();
+	const struct nc_exe exe = nc_exe_of(task);
 	struct nc_policy_seen_value *known, fresh = {};
 	struct nc_policy_seen key = {};
 	long failure;
 
+	if (!s || !stats)
+		return 0;
 	key.cgroup_id = task->cgroups->dfl_cgrp->kn->id;
-	key.exe_inode = s->exe_inode;
-	key.exe_dev = s->exe_dev;
-	key.uid = s->uid;
-	key.gid = s->gid;
-	__builtin_memcpy(key.dst, s->packet.dst, sizeof(key.dst));
-	key.dport = s->packet.dport;
-	key.family = s->packet.has & NC_HAS_IPV4 ? 4 : 6;
-	key.proto = s->packet.proto;
+	key.exe_inode = exe.inode;
+	key.exe_dev = exe.device;
+	key.uid = task->cred->uid.val;
+	key.gid = task->cred->gid.val;
+	nc_put_destination(key.dst, s);
+	key.dport = s->word[NC_WORD_SERVICE] >> 48;
+	key.family = s->has & 1 << NC_SUBJECT_DST ? 4 : 6;
+	key.proto = nc_protocol_of(s);
 	known = bpf_map_lookup_elem(&seen, &key);
 	if (known) {
 		NC_COUNT(known->count);
@@ -453,21 +517,15 @@ static __always_inline const struct nc_policy_segment *nc_policy_in_force(void)
 	return map ? bpf_map_lookup_elem(map, &zero) : NULL;
 }
 
-static __always_inline __u64 nc_action_word(const struct nc_policy_segment *first, __u32 at)
-{
-	return nc_head(first)->near ? nc_word(first, at, true) : nc_word(first, at, false);
-}
-
-static __always_inline enum nc_limit_result nc_policy_limit(const struct nc_policy_segment *first,
-							    __u32 rule_id, __u32 action)
+__noinline int nc_policy_limit(const struct nc_policy_segment *first, __u32 rule_id, __u32 action)
 {
 	struct nc_limit_key key = { .rule_id = rule_id };
 	struct nc_limit_state *state = bpf_map_lookup_elem(&limits, &key);
 
-	if (!state)
+	if (!state || !first)
 		return NC_LIMIT_FAILED;
-	return nc_take(&state->arrival_ns, bpf_ktime_get_ns(), nc_action_word(first, action + 2),
-		       nc_action_word(first, action + 3));
+	return nc_take(&state->arrival_ns, bpf_ktime_get_ns(), nc_any_word(first, action + 2),
+		       nc_any_word(first, action + 3));
 }
 
 /*
@@ -480,30 +538,15 @@ static __always_inline bool nc_decide(const struct nc_policy_segment *first, str
 {
 	const struct nc_policy_head *head = nc_head(first);
 	__u32 layer = hook >= NC_HOOK_LSM_CONNECT ? NC_LAYER_LSM : NC_LAYER_CGROUP;
-	struct task_struct___nc *task = nc_task();
 	struct nc_policy_stats *stats = nc_policy_stats_of_cpu();
 	struct nc_decision d = { .hook = hook, .rule_id = NC_NO_RULE };
-	__u64 ids = bpf_get_current_uid_gid();
 	__u32 flags = 0;
 	bool would_deny;
 
 	if (!stats)
 		return true; /* not to be had: an array has its elements */
-	s->packet.has |= nc_unknown;
-	s->packet.dst[0] |= nc_unknown;
-	s->packet.dst[1] |= nc_unknown;
-	s->packet.dst[2] |= nc_unknown;
-	s->packet.dst[3] |= nc_unknown;
-	s->packet.sport |= nc_unknown;
-	s->packet.dport |= nc_unknown;
-	s->packet.proto |= nc_unknown;
-	s->uid = ids;
-	s->gid = ids >> 32;
-	nc_fill_exe(s, task);
-	s->cgroup_row = nc_cgroup_row(head, task->cgroups->dfl_cgrp);
-
 	NC_COUNT(stats->judged[layer]);
-	d.position = nc_policy_classify(first, s);
+	d.position = nc_policy_classify(first, s, false);
 	if (d.position == NC_NO_RULE) {
 		d.verdict = head->default_verdict;
 		d.reason = NC_POLICY_BY_DEFAULT;
@@ -514,12 +557,11 @@ static __always_inline bool nc_decide(const struct nc_policy_segment *first, str
 		NC_COUNT(stats->failed[layer]);
 	} else {
 		__u32 action = head->actions + d.position * NC_ACTION_WORDS;
-		__u64 names = nc_action_word(first, action),
-		      does = nc_action_word(first, action + 1);
+		__u64 names = nc_any_word(first, action), does = nc_any_word(first, action + 1);
 
 		d.rule_id = names;
-		d.verdict = (__u32)does;
-		flags = does >> 32;
+		d.verdict = NC_ACTION_VERDICT(does);
+		flags = NC_ACTION_FLAGS(does);
 		if (flags & NC_POLICY_LIMIT && !deferring &&
 		    nc_policy_limit(first, d.rule_id, action) != NC_LIMIT_WITHIN) {
 			d.verdict = NC_POLICY_DENY;

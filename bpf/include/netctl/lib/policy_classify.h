@@ -13,7 +13,17 @@
  *
  *   row    {summary, base} for each 4,096 rules, then the words; base counts from the row's start to
  *          the first word of this summary
- *   tries  path tries as in lib/crossing.h, whose leaves are rows
+ *   tries  path tries as in lib/crossing.h, whose leaves are rows: where they begin, and which of their
+ *          summaries are not zero, so that these need not be read
+ *
+ * Calls are what costs: a return takes a dozen ns where the kernel defends itself against speculation.
+ * So the way of almost all connections is inline: a row for each input, one AND of summaries, one of
+ * words. What it does not settle (tables of several segments, candidates whose summaries met by chance,
+ * rules that ask about sets) is searched by functions.
+ *
+ * What costs more is asked later, and only if a rule that is otherwise fulfilled looks at it: first
+ * where the connection goes to, then who makes it, then the sets, one by one. Each answer is a row more;
+ * as it can only take candidates away, the first one that asks for nothing further is the first match.
  */
 #ifndef NETCTL_LIB_POLICY_CLASSIFY_H
 #define NETCTL_LIB_POLICY_CLASSIFY_H
@@ -27,7 +37,6 @@
 
 /* In the place of a position: a table that leads nowhere. */
 #define NC_POLICY_FAULT 0xfffffffeu
-#define NC_ROW_FAULT 0xffffffffu
 
 /* The rules in force: the first segment of their tables. Its slot is written last by each commit. */
 struct {
@@ -45,26 +54,14 @@ struct {
 	__array(values, struct nc_map_segment);
 } segments SEC(".maps");
 
-/* Of both as well. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 2 * NC_POLICY_MAX_RULES);
-	__type(key, struct nc_policy_exe);
-	__type(value, __u32);
-} exes SEC(".maps");
-
 static __always_inline const struct nc_policy_head *nc_head(const struct nc_policy_segment *first)
 {
 	return (const void *)first;
 }
 
-/*
- * What follows is cut into global functions: the verifier looks at each of them once, and takes their
- * results for unknown, so that ways through one do not multiply those through the others.
- */
-
-/* Of tables that take more than one segment; the first one hangs in `segments`, too. */
+/* Of tables that take more than one segment; the first one hangs in `segments`, too. Global, as are the
+ * other functions here: the verifier looks at each of them once, and takes their results for unknown,
+ * so that ways through one do not multiply those through the others. */
 __noinline __u64 nc_far_word(__u32 base, __u32 at)
 {
 	__u32 index = base + at / NC_SEGMENT_WORDS, zero = 0;
@@ -88,24 +85,26 @@ static __always_inline __u64 nc_word(const struct nc_policy_segment *first, __u3
 
 	if (!near)
 		return nc_far_word(nc_head(first)->segment_base, at);
-	index %= NC_SEGMENT_WORDS;
 	nc_opaque(index);
 	return first->words[index % NC_SEGMENT_WORDS];
 }
 
-static __always_inline __u32 nc_walk_trie(const struct nc_policy_segment *first, __u64 entry,
-					  __u64 high, __u64 low, bool near)
+/* The entry for a key that `levels` nodes lead to, or less. What is no leaf then leads nowhere, or
+ * further. `wide`: the key goes on in `low`. */
+static __always_inline __u64 nc_walk_trie(const struct nc_policy_segment *first, __u64 entry,
+					  __u64 high, __u64 low, bool wide, __u32 levels, bool near)
 {
 	__u32 tries = nc_head(first)->tries, level;
 
-	for (level = 0; level < NC_LEVELS_PATH; level++) {
+	for (level = 0; level < levels; level++) {
 		__u32 base = tries + NC_NODE_BASE(entry);
 
 		if (entry & NC_NODE_LEAF)
 			break;
 		if (entry & NC_NODE_SKIPS &&
 		    ((high ^ nc_word(first, base - 5, near)) & nc_word(first, base - 4, near) ||
-		     (low ^ nc_word(first, base - 3, near)) & nc_word(first, base - 2, near))) {
+		     (wide &&
+		      (low ^ nc_word(first, base - 3, near)) & nc_word(first, base - 2, near)))) {
 			entry = nc_word(first, base - 1, near);
 			break;
 		}
@@ -113,226 +112,418 @@ static __always_inline __u32 nc_walk_trie(const struct nc_policy_segment *first,
 			~(~0ull << NC_NODE_COUNT(entry));
 		entry = nc_word(first, base, near);
 	}
-	return entry & NC_NODE_LEAF ? (__u32)entry : NC_ROW_FAULT;
+	return entry;
 }
 
-/* Row of a key; `low` is looked at only by the trie of IPv6 addresses. */
-__noinline __u32 nc_row_of(const struct nc_policy_segment *first, __u64 entry, __u64 high,
-			   __u64 low)
+/* The leaf for a key. */
+__noinline __u64 nc_walk_on(const struct nc_policy_segment *first, __u64 entry, __u64 high,
+			    __u64 low)
 {
 	if (!first)
-		return NC_ROW_FAULT;
-	return nc_head(first)->near ? nc_walk_trie(first, entry, high, low, true) :
-				      nc_walk_trie(first, entry, high, low, false);
+		return 0;
+	return nc_head(first)->near ?
+		       nc_walk_trie(first, entry, high, low, true, NC_LEVELS_PATH, true) :
+		       nc_walk_trie(first, entry, high, low, true, NC_LEVELS_PATH, false);
 }
 
-#define NC_POLICY_ROWS (NC_SUBJECTS + NC_POLICY_SET_USES)
+/* By what is left of this sequence when it is multiplied by a power of two; each six bits of it are
+ * others (Leiserson, Prokop, Randall, "Using de Bruijn Sequences to Index a 1 in a Computer Word",
+ * 1998). */
+#define NC_SEQUENCE 0x03f79d71b4cb0a89ull
 
-struct nc_policy_rows {
-	__u32 count;
-	__u32 row[NC_POLICY_ROWS];
+static const __u8 nc_bit_of_sequence[64] = {
+	0,  1,	48, 2,	57, 49, 28, 3,	61, 58, 50, 42, 38, 29, 17, 4,	62, 55, 59, 36, 53, 51,
+	43, 22, 45, 39, 33, 30, 24, 18, 12, 5,	63, 47, 56, 27, 60, 41, 37, 16, 54, 35, 52, 21,
+	44, 32, 23, 11, 46, 26, 40, 15, 34, 20, 31, 10, 25, 14, 19, 9,	13, 8,	7,  6,
 };
 
+/* Number of the lowest bit; there must be one. */
+static __always_inline __u32 nc_lowest_bit(__u64 x)
+{
+	return nc_bit_of_sequence[(x & -x) * NC_SEQUENCE >> 58];
+}
+
+/* Who asks for what. Small, like all that is on the stack: sets need most of it. */
+struct nc_subject {
+	__u64 word[NC_SUBJECT_WORDS]; /* enum nc_policy_word */
+	__u64 has;		      /* 1 << enum nc_policy_input; for DST: it is IPv4 */
+};
+
+struct nc_policy_rows {
+	__u32 row[NC_SUBJECTS];
+	__u64 count;
+	__u64 all; /* AND of the rows: which summaries are to be looked at */
+	/* Bit i: question i about a set. */
+	__u64 known;
+	__u64 held;
+};
+
+/*
+ * 0, which the verifier cannot know: it would look at the rest once for each number of rows, and for
+ * each way to a row. Besides, before Linux 6.7 it goes through the function of a loop only once, and
+ * takes for granted that a global function leaves the caller's stack as it is: what these change must be
+ * unknown from the start, or it removes code as never used.
+ */
+volatile __u64 nc_unknown SEC(".bss.nc_unknown");
+
+/* In the place of the bits below one that is looked at: the summary itself is. */
+#define NC_SUMMARY (~0ull)
+
+/* A summary, or the word for its bit above `below`; `at` is where the summary stands. */
+static __always_inline __u64 nc_row_word(const struct nc_policy_segment *first, __u32 row, __u32 at,
+					 __u64 below, bool near)
+{
+	__u64 word = nc_word(first, row + at, near);
+
+	if (below == NC_SUMMARY)
+		return word;
+	word &= below;
+	row += nc_word(first, row + at + 1, near);
+	/* Mostly none or all are set; counting takes longer. */
+	if (word == below)
+		row += nc_count_bits(below);
+	else if (word)
+		row += nc_count_bits(word);
+	return nc_word(first, row, near);
+}
+
+/* AND of the rows for the inputs. */
 static __always_inline __u64 nc_and(const struct nc_policy_segment *first,
 				    const struct nc_policy_rows *rows, __u32 at, __u64 below,
-				    bool summaries, bool near)
+				    bool near)
 {
 	__u64 bits = ~0ull;
 	__u32 i;
 
-	for (i = 0; i < NC_POLICY_ROWS; i++) {
-		__u32 row = rows->row[i];
-		__u64 word;
-
+	for (i = 0; i < NC_SUBJECTS; i++) {
 		if (i >= rows->count)
 			break;
-		word = nc_word(first, row + at, near);
-		if (!summaries)
-			word = nc_word(first,
-				       row + (__u32)nc_word(first, row + at + 1, near) +
-					       nc_count_bits(word & below),
-				       near);
-		bits &= word;
+		bits &= nc_row_word(first, rows->row[i], at, below, near);
 	}
 	return bits;
 }
 
-/* AND of the rows' summaries number `at` / 2. */
-__noinline __u64 nc_and_summaries(const struct nc_policy_segment *first,
-				  const struct nc_policy_rows *rows, __u32 at)
+/* ---- what is not settled at once ---- */
+
+/* AND of all rows, of the answers about sets as well. */
+__noinline __u64 nc_search_and(const struct nc_policy_segment *first,
+			       const struct nc_policy_rows *rows, __u32 at, __u64 below)
 {
+	__u64 bits, left;
+	__u32 i;
+
 	if (!first || !rows)
 		return 0;
-	return nc_head(first)->near ? nc_and(first, rows, at, 0, true, true) :
-				      nc_and(first, rows, at, 0, true, false);
+	bits = nc_head(first)->near ? nc_and(first, rows, at, below, true) :
+				      nc_and(first, rows, at, below, false);
+	left = rows->known;
+	for (i = 0; i < NC_POLICY_SET_USES; i++) {
+		__u32 use, row;
+
+		if (!left)
+			break;
+		use = nc_lowest_bit(left);
+		left &= left - 1;
+		row = nc_head(first)->set_use[use % NC_POLICY_SET_USES].row[rows->held >> use & 1];
+		bits &= nc_head(first)->near ? nc_row_word(first, row, at, below, true) :
+					       nc_row_word(first, row, at, below, false);
+	}
+	return bits;
 }
 
-/* AND of the rows' words that the bit above `below` of that summary stands for. */
-static __always_inline __u64 nc_and_words(const struct nc_policy_segment *first,
-					  const struct nc_policy_rows *rows, __u32 at, __u64 below)
+/* Answers question number `use` about a set: whether a value of the subject is in it. */
+__noinline int nc_subject_in_set(const struct nc_policy_segment *first, const struct nc_subject *s,
+				 __u32 use)
 {
-	return nc_head(first)->near ? nc_and(first, rows, at, below, false, true) :
-				      nc_and(first, rows, at, below, false, false);
+	const struct nc_policy_set_use *asked;
+	struct nc_base_found lengths = {};
+	struct nc_packet p = {};
+
+	if (!first || !s || use >= NC_POLICY_SET_USES)
+		return 0;
+	asked = &nc_head(first)->set_use[use];
+	if (s->has & 1 << NC_SUBJECT_DST) {
+		p.has = NC_HAS_IPV4;
+		p.dst[0] = bpf_htonl(s->word[NC_WORD_DST] >> 32);
+	} else {
+		p.has = NC_HAS_IPV6;
+		p.dst[0] = bpf_htonl(s->word[NC_WORD_DST] >> 32);
+		p.dst[1] = bpf_htonl(s->word[NC_WORD_DST]);
+		p.dst[2] = bpf_htonl(s->word[NC_WORD_DST + 1] >> 32);
+		p.dst[3] = bpf_htonl(s->word[NC_WORD_DST + 1]);
+	}
+	if (s->has & 1 << NC_SUBJECT_DPORT)
+		p.has |= NC_HAS_PORTS;
+	p.dport = s->word[NC_WORD_SERVICE] >> 48;
+	p.sport = s->word[NC_WORD_SERVICE] >> 32;
+	if (asked->type != NC_SET_CIDR)
+		return nc_in_hash(&p, asked->slot, asked->field, asked->type);
+	nc_base_lengths(&p, asked->field, asked->base, &lengths);
+	return nc_cidr_holds(&p, asked->slot, asked->field, &lengths);
 }
 
-struct nc_policy_walk {
+struct nc_policy_search {
 	const struct nc_policy_segment *first;
 	const struct nc_policy_rows *rows;
-	__u64 pending; /* bits of the present summary that are still to be looked at */
-	__u32 next;    /* summary */
+	__u64 pending;	 /* bits of the present summary that are still to be looked at */
+	__u32 summaries; /* that are still to be looked at */
+	__u32 at;	 /* the present one */
 	__u32 position;
 };
 
-/* Looks at one word of 64 rules, or finds out that a summary leaves none. Returns 1 at the end. */
-static long nc_policy_turn(__u32 turn, struct nc_policy_walk *walk)
+/* Word `at` of the tables, wherever they are. */
+static __always_inline __u64 nc_any_word(const struct nc_policy_segment *first, __u32 at)
+{
+	return nc_head(first)->near ? nc_word(first, at, true) : nc_word(first, at, false);
+}
+
+/* Looks for a summary, or at one word of 64 rules. Returns 1 at the end. */
+static long nc_search_turn(__u32 turn, struct nc_policy_search *search)
 {
 	__u64 bits, below;
-	__u32 at;
 
-	if (!walk->pending) {
-		if (walk->next >= nc_head(walk->first)->summaries)
+	if (!search->pending) {
+		if (!search->summaries)
 			return 1;
-		walk->pending = nc_and_summaries(walk->first, walk->rows, 2 * walk->next);
-		walk->next++;
-		if (!walk->pending)
-			return 0;
-	}
-	at = walk->next - 1;
-	below = (walk->pending & -walk->pending) - 1;
-	walk->pending &= walk->pending - 1;
-	bits = nc_and_words(walk->first, walk->rows, 2 * at, below);
-	if (!bits)
+		search->at = nc_lowest_bit(search->summaries);
+		search->summaries &= search->summaries - 1;
+		search->pending =
+			nc_search_and(search->first, search->rows, 2 * search->at, NC_SUMMARY);
 		return 0;
-	walk->position = (at * 64 + nc_count_bits(below)) * 64 + nc_count_bits((bits & -bits) - 1);
+	}
+	below = (search->pending & -search->pending) - 1;
+	bits = nc_search_and(search->first, search->rows, 2 * search->at, below);
+	if (!bits) {
+		search->pending &= search->pending - 1;
+		return 0;
+	}
+	search->position =
+		(search->at * 64 + nc_lowest_bit(search->pending)) * 64 + nc_lowest_bit(bits);
 	return 1;
 }
 
-struct nc_subject {
-	struct nc_packet packet; /* destination, ports, protocol */
-	__u64 exe_inode;
-	__u32 exe_dev;
-	__u32 uid;
-	__u32 gid;
-	__u32 cgroup_row;
-};
-
-/* 0, which the verifier cannot know: it would look at the rest once for each number of rows, and for
- * each kind of address. */
-volatile __u32 nc_unknown SEC(".bss.nc_unknown");
-
-static __always_inline void nc_add_row(struct nc_policy_rows *rows, __u32 *count, __u32 row)
+/* The first candidate. */
+__noinline __u32 nc_search(const struct nc_policy_segment *first, const struct nc_policy_rows *rows)
 {
-	rows->row[*count % NC_POLICY_ROWS] = row;
-	*count += 1;
-}
-
-static __always_inline void nc_add_number(const struct nc_policy_segment *first,
-					  struct nc_policy_rows *rows, __u32 *count,
-					  enum nc_policy_input input, bool present, __u64 key)
-{
-	const struct nc_policy_head *head = nc_head(first);
-
-	if (head->roots[input])
-		nc_add_row(rows, count,
-			   present ? nc_row_of(first, head->roots[input], key, 0) :
-				     head->absent[input]);
-}
-
-static __always_inline void nc_add_destination(const struct nc_policy_segment *first,
-					       struct nc_policy_rows *rows, __u32 *count,
-					       const struct nc_packet *p)
-{
-	__u64 root = nc_head(first)->root4, high = (__u64)bpf_ntohl(p->dst[0]) << 32, low = 0;
-
-	if (!root)
-		return;
-	if (!(p->has & NC_HAS_IPV4)) {
-		root = nc_head(first)->root6;
-		high |= bpf_ntohl(p->dst[1]);
-		low = (__u64)bpf_ntohl(p->dst[2]) << 32 | bpf_ntohl(p->dst[3]);
-	}
-	nc_add_row(rows, count, nc_row_of(first, root, high, low));
-}
-
-static __always_inline void nc_add_exe(const struct nc_policy_segment *first,
-				       struct nc_policy_rows *rows, __u32 *count,
-				       const struct nc_subject *s)
-{
-	struct nc_policy_exe key = {
-		.epoch = nc_head(first)->epoch,
-		.dev = s->exe_dev,
-		.inode = s->exe_inode,
-	};
-	__u32 *row;
-
-	if (!nc_head(first)->absent[NC_SUBJECT_EXE])
-		return;
-	row = bpf_map_lookup_elem(&exes, &key);
-	nc_add_row(rows, count, row ? *row : nc_head(first)->absent[NC_SUBJECT_EXE]);
-}
-
-/* Global as well: the sets' loop. Row of set use `i`, which is none of a cidr set. */
-__noinline __u32 nc_set_row(const struct nc_policy_segment *first, const struct nc_packet *p,
-			    __u32 i)
-{
-	const struct nc_policy_set_use *use;
-
-	if (!first || !p || i >= NC_POLICY_SET_USES)
-		return NC_ROW_FAULT;
-	use = &nc_head(first)->set_use[i];
-	return nc_in_hash(p, use->slot, use->field, use->type) ? use->row[1] : use->row[0];
-}
-
-/* Position of the first rule that matches, NC_NO_RULE, or NC_POLICY_FAULT. */
-static __noinline __u32 nc_policy_classify(const struct nc_policy_segment *first,
-					   const struct nc_subject *s)
-{
-	const struct nc_policy_head *head = nc_head(first);
-	const struct nc_packet *p = &s->packet;
-	struct nc_policy_rows rows = {};
-	struct nc_policy_walk walk = {
+	struct nc_policy_search search = {
 		.first = first,
-		.rows = &rows,
-		.position = NC_NO_RULE,
+		.rows = rows,
+		.pending = nc_unknown,
+		.at = nc_unknown,
+		.position = NC_NO_RULE ^ nc_unknown,
 	};
-	const struct nc_policy_set_use *use;
-	bool ports = p->has & NC_HAS_PORTS;
-	struct nc_base_found lengths;
-	__u32 count = nc_unknown, i;
-	int held;
 
-	nc_add_destination(first, &rows, &count, p);
-	nc_add_number(first, &rows, &count, NC_SUBJECT_SPORT, ports && p->sport,
-		      (__u64)p->sport << 48);
-	nc_add_number(first, &rows, &count, NC_SUBJECT_DPORT, ports, (__u64)p->dport << 48);
-	nc_add_number(first, &rows, &count, NC_SUBJECT_PROTO, true, (__u64)p->proto << 56);
-	nc_add_number(first, &rows, &count, NC_SUBJECT_UID, true, (__u64)s->uid << 32);
-	nc_add_number(first, &rows, &count, NC_SUBJECT_GID, true, (__u64)s->gid << 32);
-	if (s->cgroup_row)
-		nc_add_row(&rows, &count, s->cgroup_row);
-	nc_add_exe(first, &rows, &count, s);
-	for (i = 0; i < NC_POLICY_SET_USES; i++) {
-		if (i >= head->n_set_uses)
-			break;
-		use = &head->set_use[i];
-		if (use->type != NC_SET_CIDR) {
-			nc_add_row(&rows, &count, nc_set_row(first, p, i));
-			continue;
-		}
-		nc_base_lengths(p, use->field, use->base, &lengths);
-		held = nc_cidr_holds(p, use->slot, use->field, &lengths);
-		nc_add_row(&rows, &count, held ? use->row[1] : use->row[0]);
+	if (!first || !rows)
+		return NC_NO_RULE;
+	search.summaries = NC_ROW_SUMMARIES(rows->all);
+	bpf_loop(NC_MAX_SUMMARIES * 65, nc_search_turn, &search, 0);
+	return search.position;
+}
+
+/* A question about a set that a candidate depends on and that has no answer yet. */
+__noinline __u32 nc_open_question(const struct nc_policy_segment *first,
+				  const struct nc_policy_rows *rows, __u32 position)
+{
+	__u32 asks, i;
+
+	if (!first || !rows)
+		return NC_POLICY_NO_SET;
+	asks = NC_ACTION_SETS(
+		nc_any_word(first, nc_head(first)->actions + position * NC_ACTION_WORDS + 1));
+	for (i = 0; i < 4; i++) {
+		__u32 question = asks >> 8 * i & 0xff;
+
+		if (question != NC_POLICY_NO_SET &&
+		    !(rows->known & 1ull << question % NC_POLICY_SET_USES))
+			return question % NC_POLICY_SET_USES;
 	}
-	rows.count = count;
-	/* No rule looks at anything: then the first one matches, if there is one. */
-	if (!count)
-		return head->rules ? 0 : NC_NO_RULE;
-	for (i = 0; i < NC_POLICY_ROWS; i++)
-		if (rows.row[i] == NC_ROW_FAULT)
+	return NC_POLICY_NO_SET;
+}
+
+/* The rows of all inputs, by the general way: tables of several segments. */
+__noinline int nc_search_rows(const struct nc_policy_segment *first, const struct nc_subject *s,
+			      struct nc_policy_rows *rows)
+{
+	__u32 i;
+
+	if (!first || !s || !rows)
+		return 0;
+	for (i = 0; i < NC_SUBJECTS; i++) {
+		const struct nc_policy_lookup *lookup = &nc_head(first)->lookup[i];
+		__u32 word = lookup->word % NC_SUBJECT_WORDS;
+		__u64 entry = s->word[NC_WORD_CGROUP];
+
+		if (!(nc_head(first)->asks & 1 << i))
+			continue;
+		if (i != NC_SUBJECT_CGROUP)
+			entry = nc_walk_on(first, lookup->entry[s->has >> i & 1],
+					   s->word[word] << lookup->shift % 64,
+					   s->word[(word + 1) % NC_SUBJECT_WORDS]);
+		rows->row[rows->count % NC_SUBJECTS] = NC_ROW_PLACE(entry);
+		rows->all &= entry;
+		rows->count++;
+	}
+	return 0;
+}
+
+/* ---- the way of most connections ---- */
+
+static __always_inline void nc_add_row(struct nc_policy_rows *rows, __u64 row)
+{
+	row ^= nc_unknown;
+	rows->row[rows->count % NC_SUBJECTS] = NC_ROW_PLACE(row);
+	rows->all &= row;
+	rows->count++;
+}
+
+/* Row of a path trie; few are deeper. */
+#define NC_LEVELS_INLINE 3
+
+static __always_inline void nc_add_walk(const struct nc_policy_segment *first,
+					struct nc_policy_rows *rows, __u64 entry, __u64 high,
+					__u64 low, bool wide)
+{
+	entry = nc_walk_trie(first, entry, high, low, wide, NC_LEVELS_INLINE, true);
+	if (unlikely(!(entry & NC_NODE_LEAF)))
+		entry = nc_walk_on(first, entry, high, low);
+	nc_add_row(rows, entry);
+}
+
+/* Entry of a node for eight bits, unless it is a leaf already. */
+static __always_inline __u64 nc_step(const struct nc_policy_segment *first, __u64 entry, __u32 byte)
+{
+	if (entry & NC_NODE_LEAF)
+		return entry;
+	return nc_word(first, nc_head(first)->tries + NC_NODE_BASE(entry) + byte, true);
+}
+
+static __always_inline __u64 nc_entry(const struct nc_policy_head *head, enum nc_policy_input input,
+				      const struct nc_subject *s)
+{
+	return head->lookup[input].entry[s->has >> input & 1];
+}
+
+static __always_inline void nc_add_port(const struct nc_policy_segment *first,
+					struct nc_policy_rows *rows, const struct nc_subject *s,
+					enum nc_policy_input input, __u16 port)
+{
+	__u64 entry = nc_step(first, nc_entry(nc_head(first), input, s), port >> 8);
+
+	nc_add_row(rows, nc_step(first, entry, port & 0xff));
+}
+
+static __always_inline void nc_add_service(const struct nc_policy_segment *first,
+					   struct nc_policy_rows *rows, const struct nc_subject *s)
+{
+	const struct nc_policy_head *head = nc_head(first);
+	__u64 service = s->word[NC_WORD_SERVICE];
+
+	if (head->asks & 1 << NC_SUBJECT_DST)
+		nc_add_walk(first, rows, nc_entry(head, NC_SUBJECT_DST, s), s->word[NC_WORD_DST],
+			    s->word[NC_WORD_DST + 1], !(s->has & 1 << NC_SUBJECT_DST));
+	if (head->asks & 1 << NC_SUBJECT_SPORT)
+		nc_add_port(first, rows, s, NC_SUBJECT_SPORT, service >> 32);
+	if (head->asks & 1 << NC_SUBJECT_DPORT)
+		nc_add_port(first, rows, s, NC_SUBJECT_DPORT, service >> 48);
+	if (head->asks & 1 << NC_SUBJECT_PROTO)
+		nc_add_row(rows, nc_step(first, head->lookup[NC_SUBJECT_PROTO].entry[0],
+					 service >> 24 & 0xff));
+}
+
+static __always_inline void nc_add_asker(const struct nc_policy_segment *first,
+					 struct nc_policy_rows *rows, const struct nc_subject *s)
+{
+	const struct nc_policy_head *head = nc_head(first);
+	__u32 i;
+
+	for (i = NC_SUBJECT_UID; i <= NC_SUBJECT_EXE; i++) {
+		const struct nc_policy_lookup *lookup = &head->lookup[i];
+		__u32 word = i == NC_SUBJECT_EXE ? NC_WORD_EXE : NC_WORD_OWNER;
+
+		if (head->asks & 1 << i)
+			nc_add_row(rows, nc_walk_on(first, lookup->entry[0],
+						    s->word[word] << lookup->shift % 64,
+						    s->word[word + 1]));
+	}
+	if (head->asks & 1 << NC_SUBJECT_CGROUP)
+		nc_add_row(rows, s->word[NC_WORD_CGROUP]);
+}
+
+/* Fills in who asks: lib/policy.h. */
+static __always_inline void nc_ask_who(const struct nc_policy_head *head, struct nc_subject *s);
+
+/*
+ * Position of the first rule that matches, NC_NO_RULE, or NC_POLICY_FAULT. `known`: who asks stands in
+ * the subject already.
+ */
+static __always_inline __u32 nc_policy_classify(const struct nc_policy_segment *first,
+						struct nc_subject *s, bool known)
+{
+	const struct nc_policy_head *head = nc_head(first);
+	struct nc_policy_rows rows = {
+		.count = nc_unknown,
+		.all = (NC_NODE_LEAF | (1ull << (32 + head->summaries % 32)) - 1) ^ nc_unknown,
+		.known = nc_unknown,
+		.held = nc_unknown,
+	};
+	bool who = head->asks & NC_ASKS_WHO;
+	__u32 position, i;
+
+	if (unlikely(!head->near)) {
+		if (who && !known)
+			nc_ask_who(head, s);
+		nc_search_rows(first, s, &rows);
+		goto search;
+	}
+	nc_add_service(first, &rows, s);
+	for (;;) {
+		__u64 pending, below, bits, action;
+		__u32 at;
+
+		if (!(rows.all & NC_NODE_LEAF))
 			return NC_POLICY_FAULT;
-	/* Each turn takes a bit of a summary, or moves on to the next one. Mostly the first does it. */
-	bpf_loop(NC_MAX_SUMMARIES * 65, nc_policy_turn, &walk, 0);
-	return walk.position;
+		if (!NC_ROW_SUMMARIES(rows.all))
+			return NC_NO_RULE;
+		at = nc_lowest_bit(NC_ROW_SUMMARIES(rows.all));
+		pending = nc_and(first, &rows, 2 * at, NC_SUMMARY, true);
+		if (pending) {
+			below = (pending & -pending) - 1;
+			bits = nc_and(first, &rows, 2 * at, below, true);
+			if (bits) {
+				position = (at * 64 + nc_lowest_bit(pending)) * 64 +
+					   nc_lowest_bit(bits);
+				action = nc_word(first,
+						 head->actions + position * NC_ACTION_WORDS + 1,
+						 true);
+				if (!(who && NC_ACTION_FLAGS(action) & NC_POLICY_ASKS_WHO) &&
+				    NC_ACTION_SETS(action) == NC_ACTION_NO_SETS)
+					return position;
+			}
+		}
+		if (!who)
+			break;
+		if (!known)
+			nc_ask_who(head, s);
+		nc_add_asker(first, &rows, s);
+		who = false;
+	}
+search:
+	if (!(rows.all & NC_NODE_LEAF))
+		return NC_POLICY_FAULT;
+	for (i = 0; i <= NC_POLICY_SET_USES; i++) {
+		__u32 question;
+
+		position = nc_search(first, &rows);
+		if (position >= head->rules)
+			return position;
+		question = nc_open_question(first, &rows, position);
+		if (question == NC_POLICY_NO_SET)
+			return position;
+		rows.known |= 1ull << question;
+		if (nc_subject_in_set(first, s, question))
+			rows.held |= 1ull << question;
+	}
+	return NC_POLICY_FAULT;
 }
 
 #endif
