@@ -19,6 +19,7 @@
 #include "classifier/linear.hpp"
 #include "classifier/reference.hpp"
 #include "testing/classifier_run.hpp"
+#include "testing/environment.hpp"
 #include "testing/firewall_rules.hpp"
 #include "testing/rule_fuzz.hpp"
 
@@ -67,16 +68,11 @@ std::vector<nc_packet> packets_near(RuleFuzz& fuzz, const std::vector<Rule>& rul
     return packets;
 }
 
-/// NETCTL_FUZZ_SEED and NETCTL_FUZZ_SETS make other or longer runs, NETCTL_FUZZ_CASES shorter ones.
-std::uint64_t environment(const char* name, std::uint64_t otherwise) {
-    const char* text = std::getenv(name);
-    return text ? std::strtoull(text, nullptr, 0) : otherwise;
-}
-
+// NETCTL_FUZZ_SEED and NETCTL_FUZZ_SETS make other or longer runs, NETCTL_FUZZ_CASES shorter ones.
 TEST(EngineProg, RandomRuleSetsMatchLikeTheReference) {
-    const std::uint64_t first = environment("NETCTL_FUZZ_SEED", 1);
-    const std::uint64_t sets =
-        environment("NETCTL_FUZZ_SETS", environment("NETCTL_FUZZ_CASES", 108 * 8192) / 8192 + 1);
+    const std::uint64_t first = testing::from_environment("NETCTL_FUZZ_SEED", 1);
+    const std::uint64_t sets = testing::from_environment(
+        "NETCTL_FUZZ_SETS", testing::from_environment("NETCTL_FUZZ_CASES", 108 * 8192) / 8192 + 1);
     std::size_t pairs = 0, linear = 0, with_apart = 0;
     for (std::uint64_t seed = first; seed < first + sets; ++seed) {
         RuleFuzz fuzz(seed);
@@ -100,7 +96,7 @@ TEST(EngineProg, RandomRuleSetsMatchLikeTheReference) {
 
 /// Kinds of rule sets as firewalls have them: the form that is meant for them holds them whole.
 TEST(EngineProg, FirewallRulesMatchLikeTheReference) {
-    const std::uint64_t seed = environment("NETCTL_FUZZ_SEED", 1);
+    const std::uint64_t seed = testing::from_environment("NETCTL_FUZZ_SEED", 1);
     std::size_t pairs = 0;
     for (int kind = 0; kind < testing::firewall_kinds; ++kind)
         for (Family family : {Family::ipv4, Family::ipv6})
@@ -273,10 +269,10 @@ class EditedList {
 
 /// Edits one after the other, each as changes to a program; it is made anew where they are too many.
 TEST(EngineProg, ChangesMatchLikeTheReference) {
-    const std::uint64_t seed = environment("NETCTL_FUZZ_SEED", 1);
+    const std::uint64_t seed = testing::from_environment("NETCTL_FUZZ_SEED", 1);
     std::size_t edits = 0, folds = 0, taken_back = 0;
     // Where loads take seconds, just enough for this kernel to have run all of the code.
-    const bool brief = environment("NETCTL_FUZZ_CASES", 1 << 20) < 10000;
+    const bool brief = testing::from_environment("NETCTL_FUZZ_CASES", 1 << 20) < 10000;
     for (int kind = 0; kind < testing::rule_styles + testing::firewall_kinds; ++kind) {
         if (brief && kind != static_cast<int>(RuleStyle::addresses) &&
             kind != static_cast<int>(RuleStyle::headers))

@@ -12,6 +12,7 @@
 #include "classifier/packet.hpp"
 #include "netctl/abi/classify.h" // of the skeleton's types
 #include "tc_filter.skel.h"
+#include "testing/environment.hpp"
 #include "testing/examples.hpp"
 #include "testing/fuzz.hpp"
 #include "testing/judgement.hpp"
@@ -79,8 +80,7 @@ std::vector<Rule> tc_rules(Fuzz& fuzz, std::vector<Rule> rules) {
 }
 
 TEST(TcFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
-    const char* wish = std::getenv("NETCTL_FUZZ_CASES");
-    const std::uint64_t cases = wish ? std::strtoull(wish, nullptr, 0) : 30'000;
+    const std::uint64_t cases = from_environment("NETCTL_FUZZ_CASES", 30'000);
     std::map<std::uint32_t, std::uint64_t> reasons;
     std::uint64_t done = 0;
     for (std::uint64_t seed = 1; done < cases && !HasFailure(); seed++) {

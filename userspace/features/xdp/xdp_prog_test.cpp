@@ -12,6 +12,7 @@
 #include "bpf/ring_buffer.hpp"
 #include "classifier/packet.hpp"
 #include "netctl/abi/classify.h" // of the skeleton's types
+#include "testing/environment.hpp"
 #include "testing/examples.hpp"
 #include "testing/fuzz.hpp"
 #include "testing/judgement.hpp"
@@ -28,11 +29,6 @@ constexpr std::uint32_t xdp_drop = 1, xdp_pass = 2, xdp_tx = 3, xdp_redirect = 4
 
 Result<ProgRun> load(const ProgSetup& setup) {
     return ProgRun::load<::xdp_filter>("xdp_filter", setup);
-}
-
-std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
-    const char* text = std::getenv(name);
-    return text ? std::strtoull(text, nullptr, 0) : otherwise;
 }
 
 std::uint32_t code_of(std::uint32_t verdict) {
