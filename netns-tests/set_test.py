@@ -371,7 +371,6 @@ def size_of(netctl, name):
     return next(status for status in netctl.json("set", "list") if status["name"] == name)
 
 
-@pytest.mark.kernel
 def test_foreign_writes_over_a_base(netctl, link):
     """Adding, taking out, an exception and a time to live, all in the live map, over a big import."""
     client, server = link
