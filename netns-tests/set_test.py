@@ -461,7 +461,6 @@ def test_own_edits_over_a_base(netctl, tmp_path):
     assert not netctl.root.exists()
 
 
-@pytest.mark.kernel
 def test_folding_under_traffic(netctl, lab, link, tmp_path):
     """No packet from a member gets through, and none from another is dropped, while bases change."""
     client, server = link
@@ -484,7 +483,6 @@ def test_folding_under_traffic(netctl, lab, link, tmp_path):
     assert size_of(netctl, "nets")["live"] == 0
 
 
-@pytest.mark.kernel
 def test_a_killed_fold_leaves_old_or_new(netctl, lab, tmp_path):
     make(netctl, "nets", "cidr")
     old, new = networks(MANY), networks(MANY, "172.16.0.0")

@@ -214,7 +214,6 @@ def test_default_and_unparsed_verdicts(netctl, link):
 # ---- what only tc can do ----
 
 
-@pytest.mark.kernel
 def test_mark_is_seen_behind(netctl, link, mode):
     client, server = link
     server.netns.run(
@@ -435,7 +434,6 @@ def test_a_device_without_ethernet_header(netctl, lab):
 # ---- rates ----
 
 
-@pytest.mark.kernel(direction="egress")
 def test_a_rate_without_fq_drops_and_says_so(netctl, link, direction):
     client, server = link
     where = {"ingress": server, "egress": client}[direction]

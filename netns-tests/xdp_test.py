@@ -221,7 +221,6 @@ def test_redirect_needs_an_interface(netctl, link):
     assert filter.rules() == []
 
 
-@pytest.mark.kernel(mode="native")
 def test_limit_passes_the_burst_and_no_more(netctl, link, mode):
     client, server = link
     filter = Filter(netctl, server, "--mode", mode)
@@ -254,7 +253,6 @@ def test_limit_passes_the_burst_and_no_more(netctl, link, mode):
     assert rules[apart]["over_packets"] == 21
 
 
-@pytest.mark.kernel
 def test_rules_whose_tables_would_explode(netctl, link, tmp_path):
     """They stand apart, work as they should, and status tells of them (I3)."""
     client, server = link
@@ -553,7 +551,6 @@ def test_unparsed_can_pass(netctl, link, mode):
 # ---- log ----
 
 
-@pytest.mark.kernel(mode="native")
 def test_log(netctl, link, mode, tmp_path):
     client, server = link
     filter = Filter(netctl, server, "--mode", mode)
@@ -744,7 +741,6 @@ def test_many_at_once(netctl, link):
 # ---- interfaces ----
 
 
-@pytest.mark.kernel
 def test_interface_that_vanishes_and_returns(lab, netctl, link):
     client, server = link
     filter = Filter(netctl, server, "--default", "drop")
