@@ -596,11 +596,9 @@ Result<bool> Set::remove(const SetElement& element) const {
     const ElementKey key = key_of(type_, element);
     if (!in_base(element))
         return map_for(element).erase(key.bytes.data());
-    const SetEntry* none = nullptr;
-    const std::vector<SetEntry> live = NETCTL_TRY(live_entries());
-    const SetEntry* entry = find_entry(live, element);
-    if (entry != none && same(entry->value, taken_out))
-        return false;
+    nc_set_value live{};
+    if (NETCTL_TRY(map_for(element).lookup(key.bytes.data(), &live)) && expired(live))
+        return false; // taken out of the base, or ran out: it goes before the base either way
     NETCTL_TRY(map_for(element).update(key.bytes.data(), &taken_out));
     NETCTL_TRY(written(1));
     return true;
