@@ -3,16 +3,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstring>
 
 #include <fmt/format.h>
-#include <linux/bpf.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "bpf/object.hpp"
 #include "bpf/standalone.hpp"
+#include "bpf/xdp.hpp"
 #include "datapath/set_base.hpp"
 #include "netctl/abi/classify.h"
 
@@ -21,18 +18,6 @@
 namespace netctl::testing {
 
 namespace {
-
-Result<std::uint32_t> run(const bpf::Program& program, std::span<const std::uint8_t> frame,
-                          std::uint32_t repeat) {
-    bpf_attr attributes{};
-    attributes.test.prog_fd = static_cast<__u32>(program.fd());
-    attributes.test.data_in = reinterpret_cast<std::uintptr_t>(frame.data());
-    attributes.test.data_size_in = static_cast<__u32>(frame.size());
-    attributes.test.repeat = repeat;
-    if (syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attributes, sizeof attributes) != 0)
-        return Error::system(errno, "cannot run the sets' test program");
-    return attributes.test.duration;
-}
 
 std::array<std::uint8_t, 20> key_of(const Prefix& prefix) {
     std::array<std::uint8_t, 20> key{};
@@ -170,7 +155,7 @@ Result<std::vector<std::uint64_t>> SetRun::ask(std::span<const nc_packet> packet
                     count * sizeof(nc_packet));
         std::memset(state_->answers.bytes().data(), 0xff, count * sizeof(std::uint64_t));
         std::memcpy(state_->count.bytes().data(), &count, sizeof count);
-        NETCTL_TRY(run(state_->ask, frame, 1));
+        NETCTL_TRY(bpf::test_run(state_->ask, frame));
         const auto* found = reinterpret_cast<const std::uint64_t*>(state_->answers.bytes().data());
         answers.insert(answers.end(), found, found + count);
     }
@@ -185,7 +170,8 @@ void SetRun::set_headers(std::span<const nc_bench_header> headers) const {
 
 Result<std::uint32_t> SetRun::cost(Stage stage, std::span<const std::uint8_t> frame,
                                    std::uint32_t repeat) const {
-    return run(state_->stages[static_cast<std::size_t>(stage)], frame, repeat);
+    const bpf::Program& program = state_->stages[static_cast<std::size_t>(stage)];
+    return NETCTL_TRY(bpf::test_run(program, frame, repeat)).duration_ns;
 }
 
 } // namespace netctl::testing
