@@ -376,7 +376,7 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
 
     const auto is_cidr = [](const Set& set) { return set.type() == SetType::cidr; };
     if (std::any_of(sets.sets.begin(), sets.sets.end(), is_cidr))
-        NETCTL_TRY(share_bases(object, root));
+        NETCTL_TRY(NETCTL_TRY(BaseStore::open_or_make(root)).share(object));
     NETCTL_TRY(object.load());
 
     // After loading: contents, before anything can reach the program.

@@ -10,6 +10,7 @@
 #include "bpf/object.hpp"
 #include "bpf/standalone.hpp"
 #include "bpf/xdp.hpp"
+#include "datapath/base_store.hpp"
 #include "datapath/set_base.hpp"
 #include "netctl/abi/classify.h"
 
@@ -44,6 +45,7 @@ nc_packet packet_from(const Address& source) {
 
 struct SetRun::State {
     bpf::Skeleton<sets_bench> skeleton;
+    datapath::BaseStore bases;
     bpf::Program ask{};
     std::array<bpf::Program, 4> stages{};
     std::vector<std::array<bpf::RawMap, 2>> live{};
@@ -56,7 +58,8 @@ SetRun::~SetRun() = default;
 
 Result<SetRun> SetRun::load(const std::vector<SetInput>& sets, std::span<const Prefix> floor) {
     bpf::capture_libbpf_messages();
-    State state{.skeleton = NETCTL_TRY(bpf::Skeleton<sets_bench>::open())};
+    State state{.skeleton = NETCTL_TRY(bpf::Skeleton<sets_bench>::open()),
+                .bases = NETCTL_TRY(datapath::BaseStore::make())};
     const bpf::Object object = state.skeleton.object();
     std::vector<nc_set_use> uses;
     for (std::size_t i = 0; i < sets.size(); i++) {
@@ -72,8 +75,7 @@ Result<SetRun> SetRun::load(const std::vector<SetInput>& sets, std::span<const P
     const auto room = static_cast<std::uint32_t>(std::max<std::size_t>(floor.size(), 1));
     for (const char* name : {"floor_host4", "floor_host6", "floor_cidr4", "floor_cidr6"})
         NETCTL_TRY(object.set_max_entries(name, room));
-    for (const char* name : {"set_bases4", "set_bases6"})
-        NETCTL_TRY(object.set_max_entries(name, count + 1));
+    NETCTL_TRY(state.bases.share(object));
     NETCTL_TRY(object.load());
 
     state.ask = NETCTL_TRY(object.program("ask_packets"));
@@ -120,23 +122,12 @@ Result<SetRun> SetRun::load(const std::vector<SetInput>& sets, std::span<const P
 }
 
 Result<> SetRun::set_base(std::size_t set, std::span<const Prefix> base) const {
-    const bpf::Object object = state_->skeleton.object();
-    const auto index = static_cast<std::uint32_t>(set + 1);
     for (const Family family : {Family::ipv4, Family::ipv6}) {
-        const std::string outer = fmt::format("set_bases{}", static_cast<int>(family));
         std::vector<Prefix> of_family;
         std::copy_if(base.begin(), base.end(), std::back_inserter(of_family),
                      [&](const Prefix& prefix) { return prefix.address.family == family; });
-        const std::vector<nc_base_line> lines = NETCTL_TRY(datapath::build_base(family, of_family));
-        if (lines.empty()) {
-            NETCTL_TRY(NETCTL_TRY(object.map(outer)).erase(&index));
-            continue;
-        }
-        const bpf::RawMap map = NETCTL_TRY(
-            bpf::create_standalone("set_base", static_cast<std::uint32_t>(lines.size())));
-        const auto memory = NETCTL_TRY(bpf::MappedArray::open(map, true));
-        std::memcpy(memory.bytes().data(), lines.data(), memory.bytes().size());
-        NETCTL_TRY(put(object, outer, index, map));
+        NETCTL_TRY(state_->bases.write(static_cast<std::uint32_t>(set + 1), family,
+                                       NETCTL_TRY(datapath::build_base(family, of_family))));
     }
     return {};
 }
