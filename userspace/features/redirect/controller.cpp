@@ -161,6 +161,7 @@ Result<Datapath> Datapath::load(const Tuning& tuning) {
         made.hooks_.push_back(NETCTL_TRY(program(hook.program)));
     made.join_ = NETCTL_TRY(program("rd_join"));
     made.leave_ = NETCTL_TRY(program("rd_leave"));
+    made.nudge_ = NETCTL_TRY(program("rd_nudge"));
 
     // The map holds the program from here on: a socket in the map always has it.
     const bpf::Program verdict = NETCTL_TRY(object.program("rd_msg"));
@@ -184,6 +185,7 @@ Result<Datapath> Datapath::open(const bpf::PinDir& dir) {
     made.events_ = NETCTL_TRY(bpf::RawMap::open(dir.path_of("events")));
     made.join_ = NETCTL_TRY(open_pin(dir.path_of("prog_join")));
     made.leave_ = NETCTL_TRY(open_pin(dir.path_of("prog_leave")));
+    made.nudge_ = NETCTL_TRY(open_pin(dir.path_of("prog_nudge")));
     return made;
 }
 
@@ -210,6 +212,7 @@ Result<> Datapath::pin(const bpf::PinDir& dir) const {
     NETCTL_TRY(recent_.pin(dir.path_of("recent")));
     NETCTL_TRY(pin_fd(join_.get(), dir.path_of("prog_join")));
     NETCTL_TRY(pin_fd(leave_.get(), dir.path_of("prog_leave")));
+    NETCTL_TRY(pin_fd(nudge_.get(), dir.path_of("prog_nudge")));
     NETCTL_TRY(to_.pin(dir.path_of("to")));
     NETCTL_TRY(to_texts_.pin(dir.path_of("to_text")));
     for (std::size_t i = 0; i < hooks.size(); i++)
@@ -254,6 +257,27 @@ Result<Datapath::Answer> Datapath::join(const nc_rd_event& event, const Peer& pe
         if (request.state != 0)
             return Answer{request.reason, 0, 0};
     }
+}
+
+Result<nc_rd_nudged> Datapath::nudge(const nc_rd_behind& behind) const {
+    const std::uint32_t zero = 0;
+    nc_rd_request request{};
+    request.slot = behind.slot;
+    request.reason = behind.end;
+    NETCTL_TRY(request_.update(&zero, &request));
+    const Fd link(bpf_link_create(nudge_.get(), 0, BPF_TRACE_ITER, nullptr));
+    const Fd sockets(link ? bpf_iter_create(link.get()) : -1);
+    if (!sockets)
+        return Error::system(errno, "cannot run the program rd_nudge");
+    std::array<char, 64> nothing;
+    ssize_t got = 0;
+    do
+        got = ::read(sockets.get(), nothing.data(), nothing.size());
+    while (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR)));
+    if (got < 0)
+        return Error::system(errno, "cannot run the program rd_nudge");
+    NETCTL_TRY(request_.lookup(&zero, &request));
+    return static_cast<nc_rd_nudged>(request.state);
 }
 
 Result<std::uint32_t> Datapath::leave(std::uint32_t slot, std::uint32_t reason) const {

@@ -62,6 +62,9 @@ class Datapath {
     /// Joins an announced connection of the current network namespace. If `tentative`, a peer that
     /// is not found, or proves to be another's, may still be found elsewhere: it is not counted.
     Result<Answer> join(const nc_rd_event& event, const Peer& peer, bool tentative);
+    /// Wakes an end of a pair, in the current network namespace, if it has read all that was
+    /// redirected to it. Looks at every TCP socket of the namespace.
+    Result<nc_rd_nudged> nudge(const nc_rd_behind& behind) const;
     /// Makes the pair in a slot leave; returns its state afterwards.
     Result<std::uint32_t> leave(std::uint32_t slot, std::uint32_t reason) const;
     /// Makes all pairs leave and waits until they have, or until the time is up. Returns how many
@@ -93,7 +96,7 @@ class Datapath {
     Datapath() = default;
     bpf::RawMap socks_, pairs_, events_, request_, stats_, rules_, texts_, conf_, recent_;
     bpf::RawMap to_, to_texts_;
-    Fd sockops_, join_, leave_;
+    Fd sockops_, join_, leave_, nudge_;
     std::vector<Fd> hooks_; // as in the table of hooks
     bpf::Link sockops_link_;
     std::vector<bpf::Link> hook_links_;

@@ -114,6 +114,8 @@ class Bench {
         for (std::uint32_t reason = 1; reason < NC_RD_REASONS; reason++)
             if (stats.on_tcp[reason] != 0)
                 reasons += fmt::format("{}{}", reasons.empty() ? "" : ", ", reason_name(reason));
+        if (joiner_.refusal() != 0)
+            reasons += fmt::format("; the kernel said: {}", strerror(-joiner_.refusal()));
         return Error::failed(fmt::format("{} ({} announced; {})", what, stats.announced,
                                          reasons.empty() ? "no reason was noted" : reasons));
     }
