@@ -234,7 +234,7 @@ Result<int> list(const Arguments&, Context& context) {
 }
 
 Result<int> selftest(const Arguments&, Context& context) {
-    const std::vector<SelftestCase> results = NETCTL_TRY(run_selftest());
+    const std::vector<SelftestCase> results = NETCTL_TRY(run_selftest(NC_RD_CROSS_NETNS));
     Json json = Json::array();
     std::string text;
     bool all = true;
@@ -323,10 +323,10 @@ Result<int> to_list(const Arguments&, Context& context) {
 
 Result<BenchReport> bench_target(const Arguments& arguments, const BenchOptions& own,
                                  Context& context) {
-    for (const char* other : {"stream", "size"})
-        if (arguments.has(other) && (other == std::string("stream") || arguments.has("send")))
-            return Error::usage(fmt::format("--{} does not go with --{}", other,
-                                            arguments.has("send") ? "send" : "target"));
+    if (own.stream)
+        return Error::usage("--stream does not go with --target");
+    if (arguments.has("size") && arguments.has("send"))
+        return Error::usage("--size does not go with --send");
     if (NETCTL_TRY(Controller(context.root).status()).enabled)
         return Error::failed("redirection is enabled, so there would be nothing to compare with",
                              "netctl redirect disable; --target brings its own for the while");

@@ -443,7 +443,7 @@ Result<Fitness> prove_fit(const EnableOptions& options) {
     bool forced = untested, never_pass = false;
     std::vector<SelftestCase> outcomes;
     if (!untested)
-        outcomes = NETCTL_TRY(run_selftest());
+        outcomes = NETCTL_TRY(run_selftest(options.cross_netns ? NC_RD_CROSS_NETNS : 0));
     for (const SelftestCase& one : outcomes) {
         if (one.passed)
             continue;

@@ -2,8 +2,10 @@
 #include "features/redirect/joiner.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <fcntl.h>
 #include <filesystem>
 #include <set>
 #include <sys/socket.h>
@@ -48,8 +50,9 @@ std::uint64_t now_ms() {
 Result<Joiner> Joiner::open(Datapath& datapath) {
     const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
     Joiner joiner(datapath, current_netns_cookie(), (conf.flags & NC_RD_CROSS_NETNS) != 0);
-    if (joiner.cross_netns_) // as seen from wherever we are then
-        joiner.own_path_ = fmt::format("/proc/{}/ns/net", getpid());
+    joiner.own_ = Fd(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+    if (!joiner.own_)
+        return Error::system(errno, "cannot open the own network namespace");
     joiner.inbox_ = std::make_unique<Inbox>();
     Inbox* inbox = joiner.inbox_.get();
     joiner.ring_ = NETCTL_TRY(bpf::RingBuffer::open(
@@ -121,8 +124,10 @@ std::string Joiner::netns_path(std::uint64_t cookie) {
         if (guard)
             paths_.emplace(current_netns_cookie(), path);
     };
+    const std::string ourselves = std::to_string(getpid()); // wherever we are just now
     for (const auto& entry : std::filesystem::directory_iterator("/proc", failure))
-        look_at(entry.path().string() + "/ns/net");
+        if (entry.path().filename() != ourselves)
+            look_at(entry.path().string() + "/ns/net");
     for (const auto& entry : std::filesystem::directory_iterator("/run/netns", failure))
         look_at(entry.path().string()); // named ones, with sockets but no process of their own
     const auto found = paths_.find(cookie);
@@ -182,7 +187,8 @@ Result<bool> Joiner::join_across(const nc_rd_event& event) {
         const auto known = numbers_.find({event.netns, netns});
         int number = known == numbers_.end() ? -1 : known->second;
         if (number < 0) {
-            auto given = sys::netns_number(netns == netns_ ? own_path_ : path);
+            auto given = sys::netns_number(
+                netns == netns_ ? fmt::format("/proc/self/fd/{}", own_.get()) : path);
             if (!given) {
                 debug(given.error().what);
                 continue;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "bpf/ring_buffer.hpp"
+#include "core/fd.hpp"
 #include "core/result.hpp"
 #include "features/redirect/datapath.hpp"
 #include "netctl/abi/redirect.h"
@@ -65,7 +66,7 @@ class Joiner {
     Datapath* datapath_;
     std::uint64_t netns_;
     bool cross_netns_;
-    std::string own_path_;            ///< to the namespace netns_
+    Fd own_;                          ///< the namespace netns_, wherever we are
     Waiting waiting_;                 // for the other end, in another namespace
     std::vector<Announced> unplaced_; // in namespaces that are not found yet
     /// Numbers of namespaces (second) within others (first), by cookie. They never change.
