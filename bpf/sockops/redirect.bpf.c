@@ -34,6 +34,8 @@
 
 #include "netctl/abi/redirect.h"
 
+#include "redirect_ends.h"
+
 char LICENSE[] SEC("license") = "GPL";
 
 #define AF_INET 2
@@ -50,17 +52,6 @@ const volatile __u32 rd_max_run = 8;	     /* messages one way without one the ot
 const volatile __u32 rd_max_ahead = 1 << 20; /* redirected and unread */
 const volatile __u64 rd_grace_ns = 0;	     /* from joining to the first redirected message */
 const volatile __u32 rd_allow_blocking = 0;
-
-/* Private to one socket. */
-struct rd_mine {
-	__u64 key;	    /* of the pair that it joined, or 0 */
-	__u64 announced_ns; /* when the joiner was told */
-	__u32 index;	    /* in rd_socks: 2 * slot + side */
-	__u32 waited;	    /* callbacks since then */
-	__u32 refused;	    /* rd_join did, for good */
-	__u32 reserved;
-};
-#define NOT_JOINED 0xffffffffu
 
 #define RD_CGROUP_DEPTH 16
 
@@ -89,20 +80,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } rd_socks SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NC_RD_SLOTS);
-	__type(key, __u32);
-	__type(value, struct nc_rd_pair);
-} rd_pairs SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct rd_mine);
-} rd_mine SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -162,9 +139,6 @@ struct {
 
 /* Entries of a socket's wait queue with this function are threads asleep in recv or send. */
 extern const void woken_wake_function __ksym;
-
-#define READ(destination, pointer)                                                                 \
-	bpf_probe_read_kernel(&(destination), sizeof(destination), pointer)
 
 static __always_inline struct nc_rd_stats *stats(void)
 {
@@ -302,16 +276,6 @@ static long judge_rule(__u32 i, struct rd_judgement *j)
 }
 
 /* ---- leaving ---- */
-
-/* Closed meanwhile: the socket's psock is no longer the one that joined. */
-static __always_inline bool gone(__u64 socket, __u64 psock)
-{
-	struct sock *sk = (void *)socket;
-	__u64 user_data = 0;
-
-	READ(user_data, &sk->sk_user_data);
-	return (user_data & ~7ULL) != psock;
-}
 
 static __always_inline bool queue_empty(__u64 psock)
 {

@@ -137,6 +137,7 @@ Result<int> status(const Arguments&, Context& context) {
                     {"allow_blocking", status.allow_blocking},
                     {"cross_netns", status.cross_netns},
                     {"forced", status.forced},
+                    {"mends_fionread", status.mends_fionread},
                     {"joiner", status.joiner},
                     {"rules", status.rules},
                     {"to_rules", status.to_rules},
@@ -156,9 +157,10 @@ Result<int> status(const Arguments&, Context& context) {
                     {"rewritten", stats.rewritten},
                     {"loops", stats.loops}};
     std::string text = fmt::format(
-        "cgroup {}, {}{}{}\n", status.cgroup, mode_name(status.allow_blocking, status.cross_netns),
+        "cgroup {}, {}{}{}{}\n", status.cgroup, mode_name(status.allow_blocking, status.cross_netns),
         status.draining ? ", being disabled" : "",
-        status.forced ? ", forced although a case of the self-test failed" : "");
+        status.forced ? ", forced although a case of the self-test failed" : "",
+        status.mends_fionread ? ", FIONREAD corrected" : "");
     text +=
         status.joiner ? "joiner runs\n" : "no joiner runs: nothing joins (netctl redirect run)\n";
     if (status.rules == 0)
@@ -239,15 +241,17 @@ Result<int> selftest(const Arguments&, Context& context) {
     std::string text;
     bool all = true;
     for (const SelftestCase& one : results) {
-        all = all && (one.passed || one.avoided);
+        all = all && (one.passed || one.avoided || one.mended);
         json.push_back({{"case", one.name},
                         {"about", one.about},
                         {"passed", one.passed},
                         {"avoided", one.avoided},
+                        {"mended", one.mended},
                         {"detail", one.detail}});
         text += fmt::format("{:<7} {:<20} {}\n",
                             one.passed    ? "ok"
                             : one.avoided ? "avoided"
+                            : one.mended  ? "mended"
                                           : "FAILED",
                             one.name, one.about);
         if (!one.passed)

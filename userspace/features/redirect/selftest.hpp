@@ -16,7 +16,8 @@ struct SelftestCase {
     std::string about; ///< what must hold, and who notices if not
     bool passed = false;
     bool avoided = false; ///< failed, but holds where no message passes while joined (never_pass)
-    std::string detail;   ///< what was seen, if it failed
+    bool mended = false;  ///< failed, but holds with Datapath::mend_fionread()
+    std::string detail;    ///< what was seen, if it failed
 };
 
 /// Runs every case with sockets of its own, in a process and a cgroup of its own; of those that only

@@ -74,6 +74,8 @@ enum nc_rd_flags {
 	 */
 	NC_RD_NEVER_PASS = 1 << 3,
 	NC_RD_CROSS_NETNS = 1 << 4, /* ends may be in different network namespaces */
+	/* This kernel's FIONREAD does not count redirected bytes: programs behind ioctl() add them. */
+	NC_RD_MENDS_FIONREAD = 1 << 5,
 };
 
 struct nc_rd_conf {
