@@ -573,7 +573,7 @@ static __always_inline void observe(struct bpf_sock_ops *ctx, struct bpf_sock *s
 	mine->announced_ns = bpf_ktime_get_ns();
 	/* Both ends must have these before they join: the first message may make them leave. */
 	set_flags(ctx, FIELD(bpf_sock_ops_cb_flags) & PASSIVE ? OBSERVE | PASSIVE | JOINED :
-							      OBSERVE | JOINED);
+								OBSERVE | JOINED);
 	event = bpf_ringbuf_reserve(&rd_events, sizeof(*event), 0);
 	if (!event) {
 		stays(ctx, NC_RD_REASON_LOST);

@@ -156,11 +156,12 @@ Result<int> status(const Arguments&, Context& context) {
                     {"helper_failed", stats.helper_failed},
                     {"rewritten", stats.rewritten},
                     {"loops", stats.loops}};
-    std::string text = fmt::format(
-        "cgroup {}, {}{}{}{}\n", status.cgroup, mode_name(status.allow_blocking, status.cross_netns),
-        status.draining ? ", being disabled" : "",
-        status.forced ? ", forced although a case of the self-test failed" : "",
-        status.mends_fionread ? ", FIONREAD corrected" : "");
+    std::string text =
+        fmt::format("cgroup {}, {}{}{}{}\n", status.cgroup,
+                    mode_name(status.allow_blocking, status.cross_netns),
+                    status.draining ? ", being disabled" : "",
+                    status.forced ? ", forced although a case of the self-test failed" : "",
+                    status.mends_fionread ? ", FIONREAD corrected" : "");
     text +=
         status.joiner ? "joiner runs\n" : "no joiner runs: nothing joins (netctl redirect run)\n";
     if (status.rules == 0)

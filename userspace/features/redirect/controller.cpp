@@ -486,8 +486,9 @@ Result<Fitness> prove_fit(const EnableOptions& options) {
         fitness.flags |= NC_RD_NEVER_PASS;
     if (tuning.mend_fionread) {
         fitness.flags |= NC_RD_MENDS_FIONREAD;
-        fitness.notes.push_back("this kernel's FIONREAD does not count redirected bytes: two programs "
-                                "behind ioctl() add them, of which the kernel's log has a warning");
+        fitness.notes.push_back(
+            "this kernel's FIONREAD does not count redirected bytes: two programs "
+            "behind ioctl() add them, of which the kernel's log has a warning");
     }
     return fitness;
 }

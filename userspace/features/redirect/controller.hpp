@@ -33,8 +33,8 @@ struct Status {
     bool cross_netns = false;
     bool forced = false;
     bool mends_fionread = false; ///< corrects what ioctl() answers
-    bool joiner = false; ///< a joiner is running
-    std::string cgroup;  ///< its name, or `#ID` if it is gone
+    bool joiner = false;         ///< a joiner is running
+    std::string cgroup;          ///< its name, or `#ID` if it is gone
     std::size_t rules = 0;
     std::size_t to_rules = 0;
     std::size_t joined = 0; ///< connections in the map now

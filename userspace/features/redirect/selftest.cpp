@@ -402,7 +402,8 @@ Result<> set_up(const char* name, std::uint32_t address) {
 }
 
 Result<> case_cross_netns(Bench& bench) {
-    const std::uint32_t here = htonl(0xc6120001), there = htonl(0xc6120002); // 198.18.0.0/15, RFC 2544
+    const std::uint32_t here = htonl(0xc6120001),
+                        there = htonl(0xc6120002); // 198.18.0.0/15, RFC 2544
     const OtherNetwork other = NETCTL_TRY(OtherNetwork::make());
     NETCTL_TRY(sys::make_veth("here", "there", other.pid()));
     NETCTL_TRY(set_up("here", here));

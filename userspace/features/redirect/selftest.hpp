@@ -17,7 +17,7 @@ struct SelftestCase {
     bool passed = false;
     bool avoided = false; ///< failed, but holds where no message passes while joined (never_pass)
     bool mended = false;  ///< failed, but holds with Datapath::mend_fionread()
-    std::string detail;    ///< what was seen, if it failed
+    std::string detail;   ///< what was seen, if it failed
 };
 
 /// Runs every case with sockets of its own, in a process and a cgroup of its own; of those that only
