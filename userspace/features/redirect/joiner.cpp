@@ -72,7 +72,7 @@ Result<Joiner> Joiner::open(Datapath& datapath) {
     const std::vector<nc_rd_pair> pairs = NETCTL_TRY(datapath.pairs());
     for (std::uint32_t slot = 0; slot < pairs.size(); slot++)
         for (const std::uint32_t end : {0U, 1U})
-            if ((pairs[slot].behind & 1U << end) != 0)
+            if (alive(pairs[slot]) && (pairs[slot].behind & 1U << end) != 0)
                 inbox->behind.push_back({pairs[slot].key, slot, end});
     return joiner;
 }
@@ -98,7 +98,7 @@ Result<> Joiner::nudge() {
             continue; // long closed
         const std::uint64_t netns = behind.end == 0 ? pair.netns : pair.peer_netns;
         const auto guard = enter(netns);
-        if (guard && NETCTL_TRY(datapath_->nudge(behind)) == NC_RD_NUDGE_UNREAD)
+        if (guard ? NETCTL_TRY(datapath_->nudge(behind)) == NC_RD_NUDGE_UNREAD : alive(pair))
             waiting.push_back(behind);
     }
     inbox_->behind.insert(inbox_->behind.end(), waiting.begin(), waiting.end());
