@@ -273,30 +273,35 @@ Result<Set> Set::create(const LockedRoot& root, const std::string& name, SetType
     if (type == SetType::cidr && max_entries > NC_BASE_MAX)
         return Error::usage(fmt::format("a set of type cidr holds 1 to {} elements", NC_BASE_MAX));
     NETCTL_TRY(dir.remove_all()); // left by a writer that was killed
+    // All that can be refused comes before the directory.
+    std::vector<std::pair<const char*, bpf::RawMap>> maps;
+    const auto make = [&](const char* pin, const std::string& form) -> Result<> {
+        maps.emplace_back(pin, NETCTL_TRY(bpf::create_standalone(form, max_entries)));
+        return {};
+    };
     nc_set_info info{};
-    if (type == SetType::cidr) {
-        info.base = NETCTL_TRY(free_base(root));
-        NETCTL_TRY(drop_bases(NETCTL_TRY(BaseStore::open_or_make(root)), info.base)); // likewise
-    }
-    NETCTL_TRY(dir.create());
     if (type == SetType::port) {
-        const auto map = NETCTL_TRY(bpf::create_standalone("set_ports", 65536));
-        NETCTL_TRY(dir.replace("ports", map));
         max_entries = 65536;
+        NETCTL_TRY(make("ports", "set_ports"));
     } else {
         const std::string form = type == SetType::host ? "set_host" : "set_cidr";
-        const auto v4 = NETCTL_TRY(bpf::create_standalone(form + "4", max_entries));
-        const auto v6 = NETCTL_TRY(bpf::create_standalone(form + "6", max_entries));
-        NETCTL_TRY(dir.replace("v4", v4));
-        NETCTL_TRY(dir.replace("v6", v6));
+        NETCTL_TRY(make("v4", form + "4"));
+        NETCTL_TRY(make("v6", form + "6"));
     }
-    // `info` is what makes it a set: it comes last.
+    if (type == SetType::cidr) {
+        info.base = NETCTL_TRY(free_base(root));
+        NETCTL_TRY(drop_bases(NETCTL_TRY(BaseStore::open_or_make(root)), info.base)); // left, too
+    }
     const auto info_map = NETCTL_TRY(bpf::create_standalone("set_info", 1));
     const std::uint32_t zero = 0;
     info.abi_version = NC_ABI_VERSION;
     info.type = static_cast<std::uint32_t>(type);
     info.max_entries = max_entries;
     NETCTL_TRY(info_map.update(&zero, &info));
+    NETCTL_TRY(dir.create());
+    for (const auto& [pin, map] : maps)
+        NETCTL_TRY(dir.replace(pin, map));
+    // `info` is what makes it a set: it comes last.
     NETCTL_TRY(dir.replace("info", info_map));
     return open(root, name);
 }
