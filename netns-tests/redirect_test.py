@@ -745,6 +745,15 @@ def test_bench_with_a_server(netctl, lab, group):
     assert not bpftool("cgroup", "show", str(group.path))
 
 
+def test_bench_up_to_the_largest_message(netctl):
+    """Messages of 16 KiB are the largest that are redirected."""
+    run("ip", "link", "set", "lo", "up")
+    for size, share in ((64, 1), (16384, 1), (16385, 0)):
+        report = netctl.json("redirect", "bench", "--rounds", 3, "--size", size)
+        assert [round(line["share_redirected"]) for line in report["results"]] == [share] * len(report["results"])
+        assert report["verdict"] and all(line["unix_socket"] > 0 for line in report["results"])
+
+
 @pytest.mark.timeout(180)
 def test_iperf3(redirected, lab):
     """Streams: they stay on TCP, whole."""

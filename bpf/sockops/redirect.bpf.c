@@ -552,8 +552,9 @@ static __always_inline void observe(struct bpf_sock_ops *ctx, struct bpf_sock *s
 {
 	struct nc_rd_event *event;
 
+	/* Who connected counts its SYN among the acknowledged bytes. */
 	if (out > 2 * in + 8 || in > 2 * out + 8 ||
-	    ctx->bytes_acked > (__u64)out * rd_max_message ||
+	    ctx->bytes_acked > (__u64)out * rd_max_message + 1 ||
 	    ctx->bytes_received > (__u64)in * rd_max_message) {
 		stays(ctx, NC_RD_REASON_STREAM);
 		return;
