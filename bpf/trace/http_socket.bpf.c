@@ -46,17 +46,29 @@ struct header {
 	__u8 target[16];
 	__u32 l4;
 	__u32 end;
+	struct tcphdr tcp;
+	bool loaded; /* `tcp` is there */
 };
 
 enum found { FOUND_TCP, FOUND_OTHER, FOUND_FRAGMENT, FOUND_DAMAGED };
 
 static __always_inline enum found find_tcp4(struct __sk_buff *skb, __u32 at, struct header *header)
 {
+	/* Both at once, as each call costs more than all that is done with what it brings. */
+	struct {
+		struct iphdr ip;
+		struct tcphdr tcp;
+	} first;
 	struct iphdr ip;
 	__u32 size, total;
 
-	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)))
+	if (!bpf_skb_load_bytes(skb, at, &first, sizeof(first))) {
+		ip = first.ip;
+		header->tcp = first.tcp;
+		header->loaded = ip.ihl == 5;
+	} else if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip))) {
 		return FOUND_DAMAGED;
+	}
 	size = ip.ihl * 4;
 	if (ip.version != 4 || size < sizeof(ip))
 		return FOUND_DAMAGED;
@@ -163,7 +175,7 @@ int http_packets(struct __sk_buff *skb)
 	struct nc_http_config *cfg;
 	struct flow_key key __attribute__((aligned(8))) = {};
 	struct header header __attribute__((aligned(8))) = {};
-	struct tcphdr tcp;
+	struct tcphdr *tcp = &header.tcp;
 	struct flow *flow;
 	__u16 protocol;
 	enum found found;
@@ -198,19 +210,20 @@ int http_packets(struct __sk_buff *skb)
 		count->damaged++;
 	if (found != FOUND_TCP)
 		return 0;
-	if (bpf_skb_load_bytes(skb, header.l4, &tcp, sizeof(tcp)) || tcp.doff < 5) {
+	if ((!header.loaded && bpf_skb_load_bytes(skb, header.l4, tcp, sizeof(*tcp))) ||
+	    tcp->doff < 5) {
 		count->damaged++;
 		return 0;
 	}
-	sport = bpf_ntohs(tcp.source);
-	dport = bpf_ntohs(tcp.dest);
+	sport = bpf_ntohs(tcp->source);
+	dport = bpf_ntohs(tcp->dest);
 	if (cfg->select & NC_HTTP_SELECT_PORT && !nc_http_port(sport) && !nc_http_port(dport))
 		return 0;
 	count->selected++;
-	payload = header.l4 + tcp.doff * 4;
+	payload = header.l4 + tcp->doff * 4;
 	length = header.end > skb->len ? skb->len : header.end;
 	length = length > payload ? length - payload : 0;
-	if (length == 0 && !(cfg->flags & NC_HTTP_WHOLE_FLOWS) && !tcp.fin && !tcp.rst)
+	if (length == 0 && !(cfg->flags & NC_HTTP_WHOLE_FLOWS) && !tcp->fin && !tcp->rst)
 		return 0;
 
 	direction = order(header.source, header.target);
@@ -229,7 +242,7 @@ int http_packets(struct __sk_buff *skb)
 	if (!flow) {
 		struct flow fresh = {};
 
-		if (cfg->flags & NC_HTTP_WHOLE_FLOWS && tcp.syn) {
+		if (cfg->flags & NC_HTTP_WHOLE_FLOWS && tcp->syn) {
 			start = NC_HTTP_START_MAYBE;
 		} else if (length >= 4) {
 			if (!bpf_skb_load_bytes(skb, payload, &first, 4))
