@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <ctime>
 #include <fstream>
@@ -426,6 +427,12 @@ class PacketSession : public Session {
 
     Result<bool> poll(int timeout_ms) override {
         NETCTL_TRY(reader_->read(timeout_ms));
+        // For whoever reads the file while it grows.
+        const auto now = std::chrono::steady_clock::now();
+        if (unflushed_ && now >= flushed_ + std::chrono::seconds(1)) {
+            flushed_ = now;
+            flush();
+        }
         return true;
     }
 
@@ -433,11 +440,7 @@ class PacketSession : public Session {
         socket_.reset();
         NETCTL_TRY(reader_->drain());
         tracer_.finish(last_);
-        if (writer_ && !write_failed_) {
-            const auto flushed = writer_->flush();
-            if (!flushed)
-                fail_writing(flushed.error());
-        }
+        flush();
         return {};
     }
 
@@ -521,10 +524,19 @@ class PacketSession : public Session {
             reinterpret_cast<const std::uint8_t*>(bytes.data() + sizeof packet), packet.captured);
         tracer_.frame(last_, FrameStart::ip, frame, packet.length);
         if (writer_ && !write_failed_) {
+            unflushed_ = true;
             const auto written = writer_->write(last_, packet.length, frame);
             if (!written)
                 fail_writing(written.error());
         }
+    }
+
+    void flush() {
+        if (!std::exchange(unflushed_, false) || write_failed_)
+            return;
+        const auto flushed = writer_->flush();
+        if (!flushed)
+            fail_writing(flushed.error());
     }
 
     void fail_writing(const Error& error) {
@@ -546,6 +558,8 @@ class PacketSession : public Session {
     bpf::RawMap counters_map_;
     std::unique_ptr<Reader> reader_;
     std::optional<sys::PcapWriter> writer_;
+    bool unflushed_ = false;
+    std::chrono::steady_clock::time_point flushed_;
     bool write_failed_ = false;
     std::optional<Error> untold_;
     std::optional<Pins> pins_;
