@@ -654,6 +654,28 @@ def test_write_and_read_a_capture(lab, netctl, pair):
         assert seen.stdout.split() == ["/big", "/hello"]
 
 
+def test_packets_within_bodies_are_not_copied(lab, netctl, pair):
+    """Once a long body is under way, its packets' lengths are enough; what follows it is seen again."""
+    client, server = pair
+    log = nginx(lab, server.netns, server=f"location /slow {{ alias {lab.directory}/nginx-80/www/big; limit_rate 400k; }}")
+    url = f"http://{server.ip4}"
+    for argv in ((), ("--body", "300000")):
+        before = len(log())
+        tracer = trace(lab, netctl, server.netns, *argv, source="socket")
+        pins = re.search(r"settings in (\S+)", tracer.stderr).group(1)
+        client.netns.run("curl", "-s", "-o", "/dev/null", f"{url}/slow", "-o", "/dev/null", f"{url}/hello")
+        wait_for(tracer, 2)
+        dump = subprocess.run(["bpftool", "--json", "map", "dump", "pinned", f"{pins}/counters"],
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        lengths = sum(cpu["value"]["lengths"] for cpu in json.loads(dump.stdout)[0]["formatted"]["values"])
+        transactions, last = finish(tracer)
+        assert shown(transactions) == logged(log()[before:])
+        assert "missing" not in last and "hole" not in last, last
+        assert lengths > 0
+        if argv:
+            assert len(transactions[0]["response"]["body"]) == 300000
+
+
 def test_http2_is_counted(lab, netctl, pair):
     client, server = pair
     nginx(lab, server.netns)

@@ -24,6 +24,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+/// Between two looks at what there is: shorter than anybody notices, and at a few thousand
+/// transactions a second most of what netctl costs is to be woken.
+constexpr int rest_ms = 20;
+
 volatile std::sig_atomic_t interrupted = 0;
 volatile std::sig_atomic_t resized = 0;
 
@@ -355,7 +359,7 @@ class Run {
         auto next_second = start;
         Counters told;
         while (!interrupted && !done_) {
-            if (!NETCTL_TRY(session.poll(5)))
+            if (!NETCTL_TRY(session.poll(rest_ms)))
                 break;
             flush();
             const auto now = Clock::now();
@@ -370,7 +374,7 @@ class Run {
                 tell_write_trouble(session);
                 const std::uint32_t pid = wanted_->request.pid;
                 if (pid != 0 && kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH) {
-                    NETCTL_TRY(session.poll(5));
+                    NETCTL_TRY(session.poll(rest_ms));
                     context_->out.note(fmt::format("process {} is gone", pid));
                     break;
                 }

@@ -416,6 +416,7 @@ class PacketSession : public Session {
         NETCTL_TRY(object.load());
         NETCTL_TRY(fill_settings(object, config, request));
         session->counters_map_ = NETCTL_TRY(object.map("counters"));
+        session->flows_map_ = NETCTL_TRY(object.map("flows"));
         session->reader_ = NETCTL_TRY(Reader::open(
             NETCTL_TRY(object.map("events")),
             [self = session.get()](std::span<const std::byte> bytes) { self->record(bytes); }));
@@ -466,8 +467,41 @@ class PacketSession : public Session {
           emit_(std::move(emit)),
           skeleton_(std::move(skeleton)),
           offset_(clock_offset()),
-          tracer_(options_, parser_, packets_,
-                  [this](Transaction& transaction) { emit_(transaction); }) {}
+          tracer_(
+              options_, parser_, packets_, [this](Transaction& transaction) { emit_(transaction); },
+              [this](const Endpoint& sender, const Endpoint& receiver, std::uint32_t until,
+                     std::optional<std::uint32_t> back) { skip(sender, receiver, until, back); }) {}
+
+    /// A body's bytes are not wanted; that they come nevertheless is no harm.
+    void skip(const Endpoint& sender, const Endpoint& receiver, std::uint32_t until,
+              std::optional<std::uint32_t> back) const {
+        if (writer_)
+            return;
+        const auto order = [](const Endpoint& end) {
+            std::array<std::uint32_t, 5> words{};
+            std::memcpy(words.data(), end.address.bytes.data(), 16);
+            words[4] = end.port;
+            return words;
+        };
+        const bool lower = order(sender) < order(receiver);
+        const Endpoint& low = lower ? sender : receiver;
+        const Endpoint& high = lower ? receiver : sender;
+        nc_http_flow_key key{};
+        std::memcpy(key.low, low.address.bytes.data(), sizeof key.low);
+        std::memcpy(key.high, high.address.bytes.data(), sizeof key.high);
+        key.low_port = low.port;
+        key.high_port = high.port;
+        nc_http_flow flow{};
+        flow.until[lower ? 0 : 1] = until;
+        flow.skip[lower ? 0 : 1] = 1;
+        if (back) {
+            flow.until[lower ? 1 : 0] = *back;
+            flow.skip[lower ? 1 : 0] = 1;
+        }
+        const auto told = flows_map_.update(&key, &flow, BPF_EXIST);
+        if (!told)
+            debug(told.error().what);
+    }
 
     Result<> open_socket(const std::string& interface, nc_http_config& config) {
         address_.sll_family = AF_PACKET;
@@ -556,6 +590,7 @@ class PacketSession : public Session {
     sockaddr_ll address_{};
     Fd socket_;
     bpf::RawMap counters_map_;
+    bpf::RawMap flows_map_;
     std::unique_ptr<Reader> reader_;
     std::optional<sys::PcapWriter> writer_;
     bool unflushed_ = false;
