@@ -654,6 +654,28 @@ def test_write_and_read_a_capture(lab, netctl, pair):
         assert seen.stdout.split() == ["/big", "/hello"]
 
 
+def test_packets_within_bodies_are_not_copied(lab, netctl, pair):
+    """Once a long body is under way, its packets' lengths are enough; what follows it is seen again."""
+    client, server = pair
+    log = nginx(lab, server.netns, server=f"location /slow {{ alias {lab.directory}/nginx-80/www/big; limit_rate 400k; }}")
+    url = f"http://{server.ip4}"
+    for argv in ((), ("--body", "300000")):
+        before = len(log())
+        tracer = trace(lab, netctl, server.netns, *argv, source="socket")
+        pins = re.search(r"settings in (\S+)", tracer.stderr).group(1)
+        client.netns.run("curl", "-s", "-o", "/dev/null", f"{url}/slow", "-o", "/dev/null", f"{url}/hello")
+        wait_for(tracer, 2)
+        dump = subprocess.run(["bpftool", "--json", "map", "dump", "pinned", f"{pins}/counters"],
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        lengths = sum(cpu["value"]["lengths"] for cpu in json.loads(dump.stdout)[0]["formatted"]["values"])
+        transactions, last = finish(tracer)
+        assert shown(transactions) == logged(log()[before:])
+        assert "missing" not in last and "hole" not in last, last
+        assert lengths > 0
+        if argv:
+            assert len(transactions[0]["response"]["body"]) == 300000
+
+
 def test_http2_is_counted(lab, netctl, pair):
     client, server = pair
     nginx(lab, server.netns)
@@ -736,21 +758,53 @@ def test_trouble_with_files_is_told(lab, netctl, pair):
     assert "/no/such" in netctl.fails("trace", "http", "--har", "/no/such/file")
     assert "/no/such" in netctl.fails("trace", "http", "--write", "/no/such/file", netns=server.netns)
     assert "/no/such" in netctl.fails("trace", "http", "--read", "/no/such/file")
+
+
+def test_full_disk_is_told_once(lab, netctl, pair):
+    """Lines, an archive and a capture file: tracing goes on, and so does the writing once there is room."""
+    client, server = pair
+    nginx(lab, server.netns)
     small = lab.directory / "small"
     small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", small], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", small], check=True)
+    url = f"http://{server.ip4}/hello"
+    ask = lambda count: client.netns.run("curl", "-s", "-o", "/dev/null", *[url] * count)  # noqa: E731
+    filler, out, har = small / "filler", small / "out", small / "har"
     try:
-        tracer = trace(lab, netctl, server.netns, "--har", small / "har")
-        url = f"http://{server.ip4}/hello"
-        client.netns.run("curl", "-s", "-o", "/dev/null", *[url] * 20)
-        wait_for(tracer, 20)
-        tracer.expect("tracing goes on")
-        client.netns.run("curl", "-s", "-o", "/dev/null", *[url] * 5)
-        wait_for(tracer, 25)
+        filler.write_bytes(bytes(8192))
+        argv = netctl.argv("--json", "trace", "http", "--har", har, netns=server.netns)
+        tracer = lab.start("sh", "-c", f'exec "$@" >{out}', "sh", *argv)
+        tracer.expect("netctl: tracing", timeout=20)
+        ask(30)
+        tracer.expect("standard output: No space left on device; tracing goes on", timeout=20)
+        tracer.expect("har: No space left on device; tracing goes on", timeout=20)
+        subprocess.run(["mount", "-o", "remount,size=1m", small], check=True)
+        ask(1)
+        until(lambda: out.read_bytes().endswith(b"}\n"), 20, "a whole line at last")
+        assert tracer.stop(signal.SIGINT, timeout=20) == 0
+        last = tracer.stderr.splitlines()[-1]
+        assert tracer.stderr.count("tracing goes on") == 2 and last.startswith("netctl: 31 transactions"), tracer.stderr
+        whole = [line for line in out.read_text().splitlines() if line.endswith("}")]
+        assert all(json.loads(line)["target"] == "/hello" for line in whole)
+        assert int(re.search(r"(\d+) lines not written", last).group(1)) == 31 - len(whole) > 0
+        entries = json.loads(har.read_text())["log"]["entries"]
+        assert int(re.search(r"(\d+) archive entries not written", last).group(1)) == 31 - len(entries) > 0
+
+        for file in (filler, out, har):
+            file.unlink()
+        subprocess.run(["mount", "-o", "remount,size=16k", small], check=True)
+        capture = small / "pcap"
+        tracer = trace(lab, netctl, server.netns, "--write", capture, source="socket")
+        ask(200)
+        tracer.expect("pcap: No space left on device; tracing goes on", timeout=20)
+        ask(1)
+        wait_for(tracer, 201)
         finish(tracer)
         assert tracer.stderr.count("tracing goes on") == 1
+        said = netctl("trace", "http", "--read", capture, check=False)
+        assert said.stdout.count("/hello") > 5, said
     finally:
-        subprocess.run(["umount", small], check=True)
+        subprocess.run(["umount", "--lazy", small], check=True)
 
 
 def test_refusals(netctl):

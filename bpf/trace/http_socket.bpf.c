@@ -22,23 +22,11 @@ char LICENSE[] SEC("license") = "GPL";
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 
-/* A connection, its lower end first, so that both directions have the same key. */
-struct flow_key {
-	__u8 low[16];
-	__u8 high[16];
-	__u16 low_port;
-	__u16 high_port;
-};
-
-struct flow {
-	__u64 seen_ns;
-};
-
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
-	__type(key, struct flow_key);
-	__type(value, struct flow);
+	__type(key, struct nc_http_flow_key);
+	__type(value, struct nc_http_flow);
 } flows SEC(".maps");
 
 struct header {
@@ -46,17 +34,29 @@ struct header {
 	__u8 target[16];
 	__u32 l4;
 	__u32 end;
+	struct tcphdr tcp;
+	bool loaded; /* `tcp` is there */
 };
 
 enum found { FOUND_TCP, FOUND_OTHER, FOUND_FRAGMENT, FOUND_DAMAGED };
 
 static __always_inline enum found find_tcp4(struct __sk_buff *skb, __u32 at, struct header *header)
 {
+	/* Both at once, as each call costs more than all that is done with what it brings. */
+	struct {
+		struct iphdr ip;
+		struct tcphdr tcp;
+	} first;
 	struct iphdr ip;
 	__u32 size, total;
 
-	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)))
+	if (!bpf_skb_load_bytes(skb, at, &first, sizeof(first))) {
+		ip = first.ip;
+		header->tcp = first.tcp;
+		header->loaded = ip.ihl == 5;
+	} else if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip))) {
 		return FOUND_DAMAGED;
+	}
 	size = ip.ihl * 4;
 	if (ip.version != 4 || size < sizeof(ip))
 		return FOUND_DAMAGED;
@@ -161,13 +161,14 @@ int http_packets(struct __sk_buff *skb)
 	enum nc_http_start start = NC_HTTP_START_NO;
 	struct nc_http_counters *count;
 	struct nc_http_config *cfg;
-	struct flow_key key __attribute__((aligned(8))) = {};
+	struct nc_http_flow_key key __attribute__((aligned(8))) = {};
 	struct header header __attribute__((aligned(8))) = {};
-	struct tcphdr tcp;
-	struct flow *flow;
+	struct tcphdr *tcp = &header.tcp;
+	struct nc_http_flow *flow;
 	__u16 protocol;
 	enum found found;
-	int direction;
+	int direction, sender = 1;
+	bool body = false;
 
 	cfg = bpf_map_lookup_elem(&settings, &zero);
 	count = bpf_map_lookup_elem(&counters, &zero);
@@ -198,19 +199,21 @@ int http_packets(struct __sk_buff *skb)
 		count->damaged++;
 	if (found != FOUND_TCP)
 		return 0;
-	if (bpf_skb_load_bytes(skb, header.l4, &tcp, sizeof(tcp)) || tcp.doff < 5) {
+	if ((!header.loaded && bpf_skb_load_bytes(skb, header.l4, tcp, sizeof(*tcp))) ||
+	    tcp->doff < 5) {
 		count->damaged++;
 		return 0;
 	}
-	sport = bpf_ntohs(tcp.source);
-	dport = bpf_ntohs(tcp.dest);
+	sport = bpf_ntohs(tcp->source);
+	dport = bpf_ntohs(tcp->dest);
 	if (cfg->select & NC_HTTP_SELECT_PORT && !nc_http_port(sport) && !nc_http_port(dport))
 		return 0;
 	count->selected++;
-	payload = header.l4 + tcp.doff * 4;
+	payload = header.l4 + tcp->doff * 4;
 	length = header.end > skb->len ? skb->len : header.end;
 	length = length > payload ? length - payload : 0;
-	if (length == 0 && !(cfg->flags & NC_HTTP_WHOLE_FLOWS) && !tcp.fin && !tcp.rst)
+	if (length == 0 && !(cfg->flags & NC_HTTP_WHOLE_FLOWS) && !tcp->fin && !tcp->rst &&
+	    !tcp->syn)
 		return 0;
 
 	direction = order(header.source, header.target);
@@ -219,6 +222,7 @@ int http_packets(struct __sk_buff *skb)
 		__builtin_memcpy(key.high, header.target, 16);
 		key.low_port = sport;
 		key.high_port = dport;
+		sender = 0;
 	} else {
 		__builtin_memcpy(key.low, header.target, 16);
 		__builtin_memcpy(key.high, header.source, 16);
@@ -227,9 +231,9 @@ int http_packets(struct __sk_buff *skb)
 	}
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (!flow) {
-		struct flow fresh = {};
+		struct nc_http_flow fresh = {};
 
-		if (cfg->flags & NC_HTTP_WHOLE_FLOWS && tcp.syn) {
+		if (cfg->flags & NC_HTTP_WHOLE_FLOWS && tcp->syn) {
 			start = NC_HTTP_START_MAYBE;
 		} else if (length >= 4) {
 			if (!bpf_skb_load_bytes(skb, payload, &first, 4))
@@ -245,6 +249,12 @@ int http_packets(struct __sk_buff *skb)
 		}
 		if (bpf_map_update_elem(&flows, &key, &fresh, BPF_ANY))
 			count->no_memory++;
+	} else if (tcp->syn || tcp->fin || tcp->rst) {
+		/* What comes next with these ports has other numbers. */
+		flow->skip[0] = flow->skip[1] = 0;
+	} else if (flow->skip[sender]) {
+		body = (__s32)(flow->until[sender] - bpf_ntohl(tcp->seq) - length) >= 0;
+		flow->skip[sender] = body;
 	}
 
 	packet.kind = NC_HTTP_PACKET;
@@ -256,6 +266,10 @@ int http_packets(struct __sk_buff *skb)
 	if (packet.captured > payload - at + cfg->turn_bytes) {
 		packet.captured = payload - at + cfg->turn_bytes;
 		count->truncated++;
+	}
+	if (body) {
+		packet.captured = payload - at;
+		count->lengths++;
 	}
 	if (packet.captured > 65535 + 64) {
 		packet.captured = 65535 + 64;

@@ -52,6 +52,11 @@ enum {
 	SYS_PWRITEV2 = 328,
 	SYS_IO_URING = 426
 };
+/* A bit for each of those from USUAL_FIRST on that has its buffer, or its vectors, in the second argument. */
+#define USUAL_FIRST 0
+#define USUAL_BUFFERS                                                                              \
+	(1ull << SYS_READ | 1ull << SYS_WRITE | 1ull << SYS_SENDTO | 1ull << SYS_RECVFROM)
+#define USUAL_VECTORS (1ull << SYS_READV | 1ull << SYS_WRITEV)
 #define REGS_NR(regs) ((__u64)(regs)->orig_ax)
 #define REGS_ARG2(regs) ((regs)->si)
 #define REGS_ARG3(regs) ((regs)->dx)
@@ -78,6 +83,9 @@ enum {
 	SYS_PWRITEV2 = 287,
 	SYS_IO_URING = 426
 };
+#define USUAL_FIRST SYS_READ
+#define USUAL_BUFFERS (1ull | 1ull << (SYS_WRITE - USUAL_FIRST))
+#define USUAL_VECTORS (1ull << (SYS_READV - USUAL_FIRST) | 1ull << (SYS_WRITEV - USUAL_FIRST))
 #define REGS_NR(regs) ((__u64)(regs)->syscallno)
 #define REGS_ARG2(regs) ((regs)->regs[1])
 #define REGS_ARG3(regs) ((regs)->regs[2])
@@ -162,6 +170,18 @@ static __always_inline bool submit(struct nc_http_counters *count, void *record,
 	return true;
 }
 
+/* A call costs more than what is done here otherwise: where the kernel can, nothing is called. */
+void *bpf_rdonly_cast(const void *object, __u32 type) __ksym __weak;
+
+static __always_inline struct tcp_sock *tcp_of(struct sock *sk)
+{
+	if (!bpf_ksym_exists(bpf_rdonly_cast))
+		return bpf_skc_to_tcp_sock(sk);
+	if (sk->sk_protocol != IPPROTO_TCP || sk->sk_type != SOCK_STREAM)
+		return NULL;
+	return bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct tcp_sock));
+}
+
 static __always_inline bool selected(const struct nc_http_config *cfg, struct sock *sk,
 				     struct task_struct *task)
 {
@@ -171,7 +191,7 @@ static __always_inline bool selected(const struct nc_http_config *cfg, struct so
 	    !nc_http_port(bpf_ntohs(sk->__sk_common.skc_dport)))
 		return false;
 	if (cfg->select & NC_HTTP_SELECT_PID) {
-		__u32 pid = bpf_get_current_pid_tgid() >> 32;
+		__u32 pid = task->tgid;
 
 		if (!bpf_map_lookup_elem(&pids, &pid))
 			return false;
@@ -368,6 +388,37 @@ __noinline int find_source(struct source *source)
 	return 0;
 }
 
+/* The calls that most servers and clients make, without a branch for each: the verifier would follow it
+ * through all that comes. False for all others. */
+static __always_inline bool find_usual_source(struct source *source, struct task_struct *task)
+{
+	struct pt_regs *regs;
+	__u64 at, third, number, buffer = 0, vectors = 0;
+
+	if (task->flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER))
+		return false;
+	regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	at = REGS_ARG2(regs);
+	third = REGS_ARG3(regs);
+	number = REGS_NR(regs) - USUAL_FIRST;
+	if (number < 64) {
+		buffer = USUAL_BUFFERS >> number & 1;
+		vectors = USUAL_VECTORS >> number & 1;
+	}
+	if (!(buffer | vectors) || REGS_FOREIGN(regs))
+		return false;
+	buffer = at & -buffer;
+	at &= -vectors;
+	third &= -vectors;
+	barrier_var(buffer);
+	barrier_var(at);
+	barrier_var(third);
+	source->buffer = buffer;
+	source->iov = at;
+	source->iovs = third;
+	return true;
+}
+
 __noinline int look_at_start(__u32 first, __u32 length)
 {
 	return nc_http_first_bytes(first, length);
@@ -496,6 +547,55 @@ __noinline __u32 scan(__u32 slot, __u32 from, __u32 length)
  * not look like a constant to the first. It also has one state of the loop to walk then, not one for each
  * combination of what the fields may be. */
 __u32 unknown_zero;
+
+/* The highest bit of each byte of `word` that is `byte`, and no other. */
+static __always_inline __u64 is_byte(__u64 word, __u8 byte)
+{
+	word ^= ones * byte;
+	return ~(((word & ~(ones << 7)) + ~(ones << 7)) | word) & (ones << 7);
+}
+
+/* As scan(), of the first `length` bytes of the scratch, at most PIECE_FIRST: most heads are there, and less is
+ * called on the way. */
+__noinline __u32 scan_first(__u32 slot, __u32 length)
+{
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	__u32 body = 0, chunked = unknown_zero;
+
+	if (!scratch)
+		return 0;
+	for (__u32 i = 0; i < PIECE_FIRST; i += 8) {
+		const __u8 *at = &scratch->bytes[i];
+		__u64 here, behind, end;
+
+		if (i + 4 > length)
+			break;
+		here = has_byte(*(__u64 *)at, '\r');
+		if (!here)
+			continue;
+		behind = *(__u64 *)(at + 2);
+		if (here & has_byte(behind | 0x20 * ones, 't'))
+			chunked |= look_closely(slot, i);
+		end = is_byte(*(__u64 *)at, '\r') & is_byte(*(__u64 *)(at + 1), '\n') &
+		      is_byte(behind, '\r') & is_byte(*(__u64 *)(at + 3), '\n');
+		if (!end)
+			continue;
+		body = i + 4;
+		if (!(end & 0xffffffff)) {
+			end >>= 32;
+			body += 4;
+		}
+		if (!(end & 0xffff)) {
+			end >>= 16;
+			body += 2;
+		}
+		body += !(end & 0xff);
+		break;
+	}
+	if (body > length)
+		return 0;
+	return body && chunked & LOOK_CHUNKED ? body | SCAN_CHUNKED : body;
+}
 
 struct gather {
 	struct scratch *scratch;
@@ -694,7 +794,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		count->skipped++;
 		return 0;
 	}
-	tcp = bpf_skc_to_tcp_sock(sk);
+	tcp = tcp_of(sk);
 	cfg = bpf_map_lookup_elem(&settings, &zero);
 	scratch = bpf_map_lookup_elem(&scratches, &slot);
 	if (!tcp || !cfg || !scratch)
@@ -728,13 +828,18 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 				most = PIECE_FIRST;
 		}
 		readable = !(flags & MSG_TRUNC && direction == NC_HTTP_RECEIVED) &&
-			   find_source(&source);
+			   (find_usual_source(&source, task) || find_source(&source));
 		if (readable)
 			read = read_first(&source, scratch, count, length, most, &available);
 		if (read) {
 			__u32 first = *(__u32 *)scratch->bytes;
 
-			start = look_at_start(first, read < 4 ? read : 4);
+			if (read >= 4 && first == NC_FOUR('G', 'E', 'T', ' '))
+				start = NC_HTTP_START_REQUEST;
+			else if (read >= 4 && first == NC_FOUR('H', 'T', 'T', 'P'))
+				start = NC_HTTP_START_RESPONSE;
+			else
+				start = look_at_start(first, read < 4 ? read : 4);
 		}
 		if (!conn) {
 			/* Whatever is no HTTP leaves no trace. */
@@ -768,7 +873,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	half->sequence = sequence;
 	position = half->position;
 	half->position += length;
-	pid = bpf_get_current_pid_tgid() >> 32;
+	pid = task->tgid;
 	if (!length) {
 		half->message = 0;
 		if (direction == NC_HTTP_SENT || !(conn->flags & CONN_HTTP))
@@ -863,7 +968,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	};
 	/* What was read is the first piece, if a head ends in it or nothing is left to be read. */
 	if (wanted && most == PIECE_FIRST && read <= wanted) {
-		__u32 found = half->state == IN_HEAD ? scan(slot, 0, read) : 0;
+		__u32 found = half->state == IN_HEAD ? scan_first(slot, read) : 0;
 
 		if (found || read == wanted) {
 			gather.filled = read;

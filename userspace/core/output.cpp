@@ -2,7 +2,9 @@
 #include "core/output.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -30,9 +32,24 @@ bool Output::line(const Json& value, const std::string& text) const {
     return std::fflush(stdout) == 0;
 }
 
-bool Output::stream(const std::string& lines) const {
-    print_text(lines);
-    return std::fflush(stdout) == 0;
+Output::Written Output::stream(const std::string& lines) const {
+    // Not through stdio, which does not say how much of its buffer a full disk took.
+    Written written;
+    if (std::fflush(stdout) != 0)
+        written.error = errno;
+    while (written.bytes < lines.size() && written.error == 0) {
+        const ssize_t size =
+            write(STDOUT_FILENO, lines.data() + written.bytes, lines.size() - written.bytes);
+        if (size >= 0) {
+            written.bytes += static_cast<std::size_t>(size);
+        } else if (errno == EAGAIN) { // somebody else made the terminal or pipe non-blocking
+            pollfd out{STDOUT_FILENO, POLLOUT, 0};
+            poll(&out, 1, -1);
+        } else if (errno != EINTR) {
+            written.error = errno;
+        }
+    }
+    return written;
 }
 
 std::optional<TerminalSize> Output::terminal() const {

@@ -32,9 +32,13 @@ class Output {
     void document(const Json& value, const std::string& text) const;
     /// One line of a stream, flushed at once; false if the reader is gone.
     bool line(const Json& value, const std::string& text) const;
-    /// Lines of a stream that are rendered already, flushed at once; false if the reader is gone.
-    /// For streams too fast to go line by line.
-    bool stream(const std::string& lines) const;
+    struct Written {
+        std::size_t bytes = 0; ///< of what was to be written
+        int error = 0;         ///< errno; EPIPE: the reader is gone
+    };
+    /// Lines of a stream that are rendered already, written at once. For streams too fast to go line
+    /// by line, and for writers that go on when a disk is full.
+    Written stream(const std::string& lines) const;
     /// The size of the terminal that standard output is; nothing if it is none.
     std::optional<TerminalSize> terminal() const;
     /// What was done, for a person: on standard output without --json, never with --quiet.

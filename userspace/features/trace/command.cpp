@@ -14,6 +14,7 @@
 #include "core/command.hpp"
 #include "features/trace/controller.hpp"
 #include "features/trace/filter.hpp"
+#include "features/trace/har.hpp"
 #include "features/trace/render.hpp"
 #include "features/trace/top.hpp"
 
@@ -22,6 +23,10 @@ namespace netctl::trace {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+/// Between two looks at what there is: shorter than anybody notices, and at a few thousand
+/// transactions a second most of what netctl costs is to be woken.
+constexpr int rest_ms = 20;
 
 volatile std::sig_atomic_t interrupted = 0;
 volatile std::sig_atomic_t resized = 0;
@@ -54,51 +59,6 @@ class Signals {
         sigaction(number, &action, &old);
     }
     struct sigaction old_[4]{};
-};
-
-/// A HAR file that is complete after each flush: the end is written each time, and overwritten.
-class HarFile {
-  public:
-    static Result<HarFile> create(const std::string& path) {
-        std::FILE* file = std::fopen(path.c_str(), "we");
-        if (!file)
-            return Error::system(errno, fmt::format("cannot write {}", path));
-        HarFile har(path, file);
-        har.pending_ = har_begin(NETCTL_VERSION);
-        NETCTL_TRY(har.flush());
-        return har;
-    }
-    void add(const Transaction& transaction) {
-        if (!first_)
-            pending_ += ",\n";
-        first_ = false;
-        append_har_entry(pending_, transaction);
-    }
-    std::size_t pending() const { return pending_.size(); }
-    Result<> flush() {
-        const std::string text = std::exchange(pending_, {});
-        const std::string end = har_end();
-        if (text.empty())
-            return {};
-        if (std::fseek(file_.get(), position_, SEEK_SET) != 0 ||
-            std::fwrite(text.data(), 1, text.size(), file_.get()) != text.size() ||
-            std::fwrite(end.data(), 1, end.size(), file_.get()) != end.size() ||
-            std::fflush(file_.get()) != 0)
-            return Error::system(errno, fmt::format("cannot write {}", path_));
-        position_ += static_cast<long>(text.size());
-        return {};
-    }
-
-  private:
-    struct Close {
-        void operator()(std::FILE* file) const { std::fclose(file); }
-    };
-    HarFile(std::string path, std::FILE* file) : path_(std::move(path)), file_(file) {}
-    std::string path_;
-    std::unique_ptr<std::FILE, Close> file_;
-    std::string pending_;
-    long position_ = 0;
-    bool first_ = true;
 };
 
 /// The terminal in its alternate screen, and keys one by one.
@@ -137,7 +97,7 @@ class Screen {
                 text += "\x1b[K\r";
             text += c;
         }
-        return out_->stream(text + "\x1b[K\x1b[J");
+        return out_->stream(text + "\x1b[K\x1b[J").error == 0;
     }
 
   private:
@@ -322,13 +282,17 @@ class Run {
             pending_ = text_header() + "\n";
         const auto ended = loop(*session);
         screen_.reset();
-        if (!ended)
-            return Error(ended.error());
+        // Also when it ended with an error, as with a capture file that is cut: what was read before is shown.
         NETCTL_TRY(session->stop());
         flush();
         tell_write_trouble(*session);
-        context_->out.note(summary(NETCTL_TRY(session->counters()), shown_));
-        return *ended;
+        std::string told = summary(NETCTL_TRY(session->counters()), shown_);
+        if (unwritten_ > 0)
+            told += fmt::format("; {} lines not written", unwritten_);
+        if (har_ && har_->unwritten() > 0)
+            told += fmt::format("; {} archive entries not written", har_->unwritten());
+        context_->out.note(told);
+        return ended;
     }
 
   private:
@@ -353,12 +317,30 @@ class Run {
             done_ = true;
     }
 
-    void flush() {
-        if (!pending_.empty()) {
-            if (!context_->out.stream(pending_))
-                done_ = true; // nobody reads any more
-            pending_.clear();
+    void write_lines() {
+        if (pending_.empty())
+            return;
+        const std::size_t prefix = torn_ ? 1 : 0;
+        pending_.insert(0, prefix, '\n');
+        const Output::Written written = context_->out.stream(pending_);
+        if (written.bytes > 0)
+            torn_ = pending_[written.bytes - 1] != '\n';
+        if (written.error == EPIPE) {
+            done_ = true; // nobody reads any more
+        } else if (written.error != 0) {
+            unwritten_ += static_cast<std::uint64_t>(std::count(
+                pending_.begin() + static_cast<std::ptrdiff_t>(std::max(written.bytes, prefix)),
+                pending_.end(), '\n'));
+            if (!std::exchange(write_failed_, true))
+                context_->out.note(
+                    Error::system(written.error, "cannot write to standard output").what +
+                    "; tracing goes on");
         }
+        pending_.clear();
+    }
+
+    void flush() {
+        write_lines();
         if (har_) {
             const auto written = har_->flush();
             if (!written && !std::exchange(har_failed_, true))
@@ -377,7 +359,7 @@ class Run {
         auto next_second = start;
         Counters told;
         while (!interrupted && !done_) {
-            if (!NETCTL_TRY(session.poll(5)))
+            if (!NETCTL_TRY(session.poll(rest_ms)))
                 break;
             flush();
             const auto now = Clock::now();
@@ -392,7 +374,7 @@ class Run {
                 tell_write_trouble(session);
                 const std::uint32_t pid = wanted_->request.pid;
                 if (pid != 0 && kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH) {
-                    NETCTL_TRY(session.poll(5));
+                    NETCTL_TRY(session.poll(rest_ms));
                     context_->out.note(fmt::format("process {} is gone", pid));
                     break;
                 }
@@ -443,6 +425,9 @@ class Run {
     std::string pending_;
     std::optional<HarFile> har_;
     bool har_failed_ = false;
+    bool write_failed_ = false;
+    bool torn_ = false;           ///< the last line that was written is not whole
+    std::uint64_t unwritten_ = 0; ///< lines
     std::unique_ptr<Screen> screen_;
     RouteTable table_;
     TopOrder order_ = TopOrder::requests;

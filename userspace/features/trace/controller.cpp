@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <ctime>
 #include <fstream>
@@ -415,6 +416,7 @@ class PacketSession : public Session {
         NETCTL_TRY(object.load());
         NETCTL_TRY(fill_settings(object, config, request));
         session->counters_map_ = NETCTL_TRY(object.map("counters"));
+        session->flows_map_ = NETCTL_TRY(object.map("flows"));
         session->reader_ = NETCTL_TRY(Reader::open(
             NETCTL_TRY(object.map("events")),
             [self = session.get()](std::span<const std::byte> bytes) { self->record(bytes); }));
@@ -426,6 +428,12 @@ class PacketSession : public Session {
 
     Result<bool> poll(int timeout_ms) override {
         NETCTL_TRY(reader_->read(timeout_ms));
+        // For whoever reads the file while it grows.
+        const auto now = std::chrono::steady_clock::now();
+        if (unflushed_ && now >= flushed_ + std::chrono::seconds(1)) {
+            flushed_ = now;
+            flush();
+        }
         return true;
     }
 
@@ -433,11 +441,7 @@ class PacketSession : public Session {
         socket_.reset();
         NETCTL_TRY(reader_->drain());
         tracer_.finish(last_);
-        if (writer_ && !write_failed_) {
-            const auto flushed = writer_->flush();
-            if (!flushed)
-                fail_writing(flushed.error());
-        }
+        flush();
         return {};
     }
 
@@ -463,8 +467,41 @@ class PacketSession : public Session {
           emit_(std::move(emit)),
           skeleton_(std::move(skeleton)),
           offset_(clock_offset()),
-          tracer_(options_, parser_, packets_,
-                  [this](Transaction& transaction) { emit_(transaction); }) {}
+          tracer_(
+              options_, parser_, packets_, [this](Transaction& transaction) { emit_(transaction); },
+              [this](const Endpoint& sender, const Endpoint& receiver, std::uint32_t until,
+                     std::optional<std::uint32_t> back) { skip(sender, receiver, until, back); }) {}
+
+    /// A body's bytes are not wanted; that they come nevertheless is no harm.
+    void skip(const Endpoint& sender, const Endpoint& receiver, std::uint32_t until,
+              std::optional<std::uint32_t> back) const {
+        if (writer_)
+            return;
+        const auto order = [](const Endpoint& end) {
+            std::array<std::uint32_t, 5> words{};
+            std::memcpy(words.data(), end.address.bytes.data(), 16);
+            words[4] = end.port;
+            return words;
+        };
+        const bool lower = order(sender) < order(receiver);
+        const Endpoint& low = lower ? sender : receiver;
+        const Endpoint& high = lower ? receiver : sender;
+        nc_http_flow_key key{};
+        std::memcpy(key.low, low.address.bytes.data(), sizeof key.low);
+        std::memcpy(key.high, high.address.bytes.data(), sizeof key.high);
+        key.low_port = low.port;
+        key.high_port = high.port;
+        nc_http_flow flow{};
+        flow.until[lower ? 0 : 1] = until;
+        flow.skip[lower ? 0 : 1] = 1;
+        if (back) {
+            flow.until[lower ? 1 : 0] = *back;
+            flow.skip[lower ? 1 : 0] = 1;
+        }
+        const auto told = flows_map_.update(&key, &flow, BPF_EXIST);
+        if (!told)
+            debug(told.error().what);
+    }
 
     Result<> open_socket(const std::string& interface, nc_http_config& config) {
         address_.sll_family = AF_PACKET;
@@ -521,10 +558,19 @@ class PacketSession : public Session {
             reinterpret_cast<const std::uint8_t*>(bytes.data() + sizeof packet), packet.captured);
         tracer_.frame(last_, FrameStart::ip, frame, packet.length);
         if (writer_ && !write_failed_) {
+            unflushed_ = true;
             const auto written = writer_->write(last_, packet.length, frame);
             if (!written)
                 fail_writing(written.error());
         }
+    }
+
+    void flush() {
+        if (!std::exchange(unflushed_, false) || write_failed_)
+            return;
+        const auto flushed = writer_->flush();
+        if (!flushed)
+            fail_writing(flushed.error());
     }
 
     void fail_writing(const Error& error) {
@@ -544,8 +590,11 @@ class PacketSession : public Session {
     sockaddr_ll address_{};
     Fd socket_;
     bpf::RawMap counters_map_;
+    bpf::RawMap flows_map_;
     std::unique_ptr<Reader> reader_;
     std::optional<sys::PcapWriter> writer_;
+    bool unflushed_ = false;
+    std::chrono::steady_clock::time_point flushed_;
     bool write_failed_ = false;
     std::optional<Error> untold_;
     std::optional<Pins> pins_;

@@ -104,6 +104,20 @@ void HttpConnection::close(Time now) {
     close(server, now);
 }
 
+std::uint64_t HttpConnection::skippable(Side side) const {
+    if (!roles_known_ || opaque_)
+        return 0;
+    const bool asked = side == client_;
+    const std::uint64_t rest = (asked ? *requests_ : *responses_).skippable();
+    if (rest == 0 || options_->body_limit == 0)
+        return rest;
+    if (exchanges_.empty())
+        return 0;
+    const std::string& body = asked ? exchanges_.back()->transaction.request.body
+                                    : exchanges_.front()->transaction.response.body;
+    return body.size() >= options_->body_limit ? rest : 0;
+}
+
 void HttpConnection::abandon() {
     counters_->unfinished += static_cast<std::uint64_t>(
         std::count_if(exchanges_.begin(), exchanges_.end(),

@@ -113,6 +113,8 @@ class HttpConnection : private MessageSink {
     /// Tracing ends: counts what is under way.
     void abandon();
 
+    /// How many of the bytes that `side` sends next are of a body and not wanted; 0 if that is not known.
+    std::uint64_t skippable(Side side) const;
     bool roles_known() const { return roles_known_; }
     Side client() const { return client_; }
     /// Nothing more will come of this connection.

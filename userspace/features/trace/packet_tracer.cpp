@@ -156,6 +156,7 @@ PacketTracer::Flow& PacketTracer::flow_of(const Key& key, Time now) {
 
 void PacketTracer::reset(Flow& flow, const Key& key) {
     flow.closed = false;
+    flow.until = {};
     Flow* self = &flow;
     flow.http = std::make_unique<HttpConnection>(
         *options_, *parser_counters_, [this, self, key](Transaction& transaction) {
@@ -211,6 +212,9 @@ void PacketTracer::tcp(Time now, const Endpoint& source, const Endpoint& target,
         flow.http->close(now);
         reset(flow, key);
     }
+    if (const auto until = flow.until[side])
+        segment.skipped =
+            static_cast<std::int32_t>(*until - segment.sequence - segment.length) >= 0;
     if (segment.ack && !segment.syn)
         flow.streams[other]->acknowledged(segment.acknowledged);
     flow.streams[side]->segment(segment);
@@ -221,7 +225,27 @@ void PacketTracer::tcp(Time now, const Endpoint& source, const Endpoint& target,
     } else if (flow.streams[side]->ended()) {
         flow.http->close(side, now);
         flow.closed = flow.streams[other]->ended();
+    } else if (skip_) {
+        skip_body(flow, side, source, target);
     }
+}
+
+void PacketTracer::skip_body(Flow& flow, HttpConnection::Side side, const Endpoint& sender,
+                             const Endpoint& receiver) {
+    constexpr std::uint64_t furthest = 1 << 30;
+    const std::uint64_t rest = flow.http->skippable(side);
+    if (rest < skip_from)
+        return;
+    const std::uint32_t next = flow.streams[side]->next();
+    std::optional<std::uint32_t>& until = flow.until[side];
+    // Of a longer body this is said anew on the way.
+    if (until && static_cast<std::int32_t>(*until - next) >=
+                     static_cast<std::int32_t>(std::min(rest, furthest / 2)))
+        return;
+    until = next + static_cast<std::uint32_t>(std::min(rest, furthest));
+    const auto other = side == HttpConnection::a ? HttpConnection::b : HttpConnection::a;
+    skip_(sender, receiver, *until,
+          flow.http->skippable(other) > 0 ? flow.until[other] : std::nullopt);
 }
 
 void PacketTracer::sweep(Time now) {

@@ -5,7 +5,9 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <unordered_map>
 
@@ -35,12 +37,20 @@ class PacketTracer {
     /// Connections kept at once; the one that was quiet for longest goes first.
     static constexpr std::size_t connection_limit = 65536;
 
+    /// Of what `sender` sends, no bytes are wanted up to the sequence number `until`, which is at most
+    /// 2^30 ahead; and of what `receiver` sends, up to `back`, if there is one.
+    using Skip = std::function<void(const Endpoint& sender, const Endpoint& receiver,
+                                    std::uint32_t until, std::optional<std::uint32_t> back)>;
+    /// What is left of a body below this is not worth telling.
+    static constexpr std::uint64_t skip_from = 128 * 1024;
+
     PacketTracer(const ParserOptions& options, ParserCounters& parser_counters,
-                 PacketCounters& counters, HttpConnection::Emit emit)
+                 PacketCounters& counters, HttpConnection::Emit emit, Skip skip = {})
         : options_(&options),
           parser_counters_(&parser_counters),
           counters_(&counters),
-          emit_(std::move(emit)) {}
+          emit_(std::move(emit)),
+          skip_(std::move(skip)) {}
 
     /// `length` is the frame's on the wire, `bytes` what was captured of it.
     void frame(Time now, FrameStart start, std::span<const std::uint8_t> bytes,
@@ -63,6 +73,7 @@ class PacketTracer {
         bool closed = false;
         std::unique_ptr<HttpConnection> http;
         std::array<std::unique_ptr<TcpStream>, 2> streams;
+        std::array<std::optional<std::uint32_t>, 2> until; ///< what was skipped last
     };
 
     void ip(Time now, std::span<const std::uint8_t> bytes, std::uint32_t length);
@@ -70,12 +81,15 @@ class PacketTracer {
              std::span<const std::uint8_t> bytes, std::uint32_t length);
     Flow& flow_of(const Key& key, Time now);
     void reset(Flow& flow, const Key& key);
+    void skip_body(Flow& flow, HttpConnection::Side side, const Endpoint& sender,
+                   const Endpoint& receiver);
     void sweep(Time now);
 
     const ParserOptions* options_;
     ParserCounters* parser_counters_;
     PacketCounters* counters_;
     HttpConnection::Emit emit_;
+    Skip skip_;
     std::unordered_map<Key, std::unique_ptr<Flow>, Hash> flows_;
     Time swept_ = 0;
 };

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// Transactions as lines of text, lines of JSON, and HAR entries.
+// Transactions as lines of text and lines of JSON.
 #pragma once
 
+#include <cstddef>
 #include <string>
+#include <string_view>
 
 #include "features/trace/http_connection.hpp"
 
@@ -19,15 +21,11 @@ void append_text(std::string& out, const Transaction& transaction);
 /// a second a tree of values for each costs more than all the rest.
 void append_json(std::string& out, const Transaction& transaction);
 
-/// Appends an entry of HAR 1.2, as J. Odvarko specified it and browsers' developer tools open it.
-void append_har_entry(std::string& out, const Transaction& transaction);
-/// What stands before the first and after the last entry.
-std::string har_begin(const std::string& version);
-std::string har_end();
-
 /// `text` as a JSON string with its quotes. What is no UTF-8 is read as Latin-1, so that any path
 /// can be told from any other.
 void append_json_string(std::string& out, std::string_view text);
+/// The length of the UTF-8 sequence at the beginning, which is not empty, or 0 (RFC 3629).
+std::size_t utf8_length(std::string_view text);
 /// Nanoseconds since the epoch as `2026-01-31T12:00:00.123456Z`.
 std::string iso_time(Time time);
 

@@ -29,7 +29,7 @@ void TcpStream::segment(const TcpSegment& segment) {
         position_ = 0;
         next_ = segment.sequence + 1;
         if (segment.length > 0) // TCP Fast Open
-            deliver(segment.length, segment.payload, segment.fin);
+            deliver(segment.length, segment.payload, segment.fin, segment.skipped);
         return;
     }
     if (segment.length == 0 && !segment.fin)
@@ -58,6 +58,7 @@ void TcpStream::segment(const TcpSegment& segment) {
             held_bytes_ -= held.payload.size();
             held.length = length;
             held.payload = payload;
+            held.skipped = segment.skipped;
         }
         held.fin |= segment.fin;
         while (held_bytes_ > held_limit || held_.size() > 4096) {
@@ -79,17 +80,18 @@ void TcpStream::segment(const TcpSegment& segment) {
         length -= behind;
         payload.remove_prefix(std::min<std::size_t>(behind, payload.size()));
     }
-    deliver(length, payload, segment.fin);
+    deliver(length, payload, segment.fin, segment.skipped);
     drain();
 }
 
-void TcpStream::deliver(std::uint32_t length, std::string_view payload, bool fin) {
+void TcpStream::deliver(std::uint32_t length, std::string_view payload, bool fin, bool skipped) {
     next_ += length;
     position_ += length;
     if (!payload.empty())
         data_(payload);
     if (payload.size() < length) {
-        counters_->missing_bytes += length - payload.size();
+        if (!skipped)
+            counters_->missing_bytes += length - payload.size();
         gap_(length - payload.size());
     }
     if (fin && !ended_) {
@@ -113,7 +115,7 @@ void TcpStream::drain() {
             ++counters_->overlapping;
         std::string_view payload = held.payload;
         payload.remove_prefix(std::min<std::size_t>(behind, payload.size()));
-        deliver(held.length - static_cast<std::uint32_t>(behind), payload, held.fin);
+        deliver(held.length - static_cast<std::uint32_t>(behind), payload, held.fin, held.skipped);
     }
 }
 

@@ -25,6 +25,7 @@ struct TcpSegment {
     bool syn = false, ack = false, fin = false, rst = false;
     std::uint32_t length = 0; ///< of the payload on the wire
     std::string_view payload; ///< its captured prefix
+    bool skipped = false;     ///< what is not captured was not wanted
 };
 
 /// Where bytes arrive twice, the first to arrive are taken: a receiver that follows RFC 9293 does
@@ -46,6 +47,8 @@ class TcpStream {
     void acknowledged(std::uint32_t sequence);
     /// Gives up what is missing before everything held.
     void flush();
+    /// The sequence number that is due.
+    std::uint32_t next() const { return next_; }
     /// A FIN was reached, or there was a reset.
     bool ended() const { return ended_; }
 
@@ -54,13 +57,14 @@ class TcpStream {
         std::uint32_t length = 0;
         std::string payload;
         bool fin = false;
+        bool skipped = false;
     };
 
     /// Sequence numbers as distances from where the stream is; negative: in the past.
     std::int32_t distance(std::uint32_t sequence) const {
         return static_cast<std::int32_t>(sequence - next_);
     }
-    void deliver(std::uint32_t length, std::string_view payload, bool fin);
+    void deliver(std::uint32_t length, std::string_view payload, bool fin, bool skipped);
     void drain();
     void skip_to_first_held();
 

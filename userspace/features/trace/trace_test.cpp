@@ -9,6 +9,7 @@
 
 #include "features/trace/call_tracer.hpp"
 #include "features/trace/filter.hpp"
+#include "features/trace/har.hpp"
 #include "features/trace/render.hpp"
 #include "features/trace/top.hpp"
 

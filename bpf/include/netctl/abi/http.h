@@ -51,11 +51,11 @@ struct nc_http_counters {
 	__u64 unreadable;  /* calls whose buffer could not be read, as it was not in memory */
 	__u64 unsupported; /* calls whose buffer is not known: 32-bit programs */
 	__u64 io_uring;	   /* calls made by io_uring, whose buffer is not known */
-	__u64 lengths;	   /* sendfile and splice: their lengths are told, they have no buffer */
-	__u64 skipped;	   /* calls of local clients whose server is seen */
-	__u64 no_memory;   /* connections that could not be remembered */
-	__u64 fragments;   /* packets: IP fragments, not put together */
-	__u64 damaged;	   /* packets: headers that are cut or contradict themselves */
+	__u64 lengths; /* sendfile and splice, which have no buffer, or packets within bodies: told without bytes */
+	__u64 skipped;	 /* calls of local clients whose server is seen */
+	__u64 no_memory; /* connections that could not be remembered */
+	__u64 fragments; /* packets: IP fragments, not put together */
+	__u64 damaged;	 /* packets: headers that are cut or contradict themselves */
 };
 NC_STATIC_ASSERT(sizeof(struct nc_http_counters) == 14 * 8, "nc_http_counters is ABI");
 
@@ -102,6 +102,24 @@ struct nc_http_open {
 	char comm[16]; /* of the thread group's leader */
 };
 NC_STATIC_ASSERT(sizeof(struct nc_http_open) == 40 + 72, "nc_http_open is ABI");
+
+/* Of `flows`, the packet source's connections, which is not pinned. The lower end comes first: addresses are
+ * compared as four words in host order, then ports. IPv4 addresses are the first four bytes. */
+struct nc_http_flow_key {
+	__u8 low[16];
+	__u8 high[16];
+	__u16 low_port;
+	__u16 high_port;
+};
+NC_STATIC_ASSERT(sizeof(struct nc_http_flow_key) == 36, "nc_http_flow_key is ABI");
+
+/* By sender, the lower end first. Userspace says up to where a body goes on, and no byte of it is copied. */
+struct nc_http_flow {
+	__u32 until[2]; /* sequence numbers, at most 2^30 ahead */
+	__u8 skip[2];	/* 1: `until` counts; the kernel clears it when that is reached */
+	__u8 reserved[2];
+};
+NC_STATIC_ASSERT(sizeof(struct nc_http_flow) == 12, "nc_http_flow is ABI");
 
 /* A packet, from its IP header on, follows. */
 struct nc_http_packet {
