@@ -191,6 +191,10 @@ def test_every_way_is_refused(policy, layer, listener):
     assert (errno == EPERM) == (layer != "cgroup")
     assert policy.counts("lsm")[deny["id"]] == deny["lsm"] + (layer != "cgroup")
     assert listener.arrived() == (layer == "cgroup")
+    # A guest's files are on an overlay: stat() and the kernel call them by different numbers.
+    policy.replace(f"exe {os.path.realpath(PYTHON)} dport {port} deny")
+    code = f"import socket; print(socket.socket().connect_ex(('127.0.0.1', {port})))"
+    assert group.run(PYTHON, "-c", code).stdout.strip() == str(EPERM)
     policy("disable")
     for (way, address), errno in outcomes.items():
         if errno == EPERM and way not in ("uring-sqpoll-connect",):
@@ -367,6 +371,34 @@ def test_curl_may_not_but_python_may(policy, lab):
     assert policy.counts()[rule] == 2  # ::1, then 127.0.0.1
     (first, second) = policy.events()
     assert {first["comm"], second["comm"]} == {"curl"} and {first["dst"], second["dst"]} == {"::1", "127.0.0.1"}
+
+
+def test_an_executable_on_overlays(policy, listener, ways, tmp_path):
+    """It is meant as it is seen there: not the file of the layer below, nor what another overlay
+    shows of it."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "lower").mkdir()
+    shutil.copy(ways, tmp_path / "lower/ways")
+    merged = []
+    try:
+        for name in ("one", "two"):
+            upper, work, view = (tmp_path / f"{name}-{what}" for what in ("upper", "work", "view"))
+            for path in (upper, work, view):
+                path.mkdir()
+            run("mount", "-t", "overlay", "overlay", "-o",
+                f"lowerdir={tmp_path}/lower,upperdir={upper},workdir={work}", view)  # fmt: skip
+            merged.append(view / "ways")
+        files = [tmp_path / "lower/ways", *merged]
+        policy.enable()
+        group = policy.group("inner")
+        for meant in files:
+            policy.replace(f"exe {meant} deny")
+            refused = [group.run(file, "connect", "127.0.0.1", listener.port).stdout.strip() == "1"
+                       for file in files]  # fmt: skip
+            assert refused == [file is meant for file in files]
+    finally:
+        for file in merged:
+            run("umount", file.parent)
 
 
 def test_a_cgroup_that_is_made_anew_is_still_meant(policy, listener):
