@@ -358,6 +358,7 @@ def test_pinned_maps_describe_themselves(netctl):
 # ---- bases: what is folded ----
 
 MANY = 1500 if IN_VM else 5000
+SEGMENT = 32000  # bytes; a base takes whole ones
 TAKEN_OUT = struct.pack("=II", 1, 0)  # a value that expired long ago
 
 
@@ -381,7 +382,7 @@ def test_foreign_writes_over_a_base(netctl, link):
     netctl("set", "import", "nets", input="\n".join(bulk))
     size = size_of(netctl, "nets")
     assert (size["elements"], size["base"], size["live"]) == (len(bulk), len(bulk), 0)
-    assert size["bytes"] < 24 * len(bulk)
+    assert size["bytes"] <= 24 * len(bulk) + 2 * SEGMENT
     assert set(elements(netctl, "nets")) == set(bulk)
     sources = ["10.0.0.5", "192.0.2.9", "198.51.100.70", "203.0.113.1", "2001:db8:1::1", "2001:db8:2::1"]
     arrive = [False, False, False, True, False, True]
@@ -392,7 +393,11 @@ def test_foreign_writes_over_a_base(netctl, link):
             for source, passes in changed.items():
                 arrive[sources.index(source)] = passes
             deliver(wire, client, server, sources, arrive)
+            # Nothing of the kernel is in what the command says: in a guest not all of it, as each takes a second.
+            asked = changed if IN_VM else sources
             for source, passes in zip(sources, arrive, strict=True):
+                if source not in asked:
+                    continue
                 answer = netctl("set", "test", "nets", source, check=False).stdout
                 assert answer == ("no\n" if passes else "yes\n"), (verb, element, source)
 
@@ -489,7 +494,7 @@ def test_a_killed_fold_leaves_old_or_new(netctl, lab, tmp_path):
     netctl("set", "import", "nets", input="\n".join(old))
     listing = tmp_path / "list"
     listing.write_text("\n".join(new))
-    before = maps_named("set_base")
+    before = maps_named("base_segment")
     for delay in (0.005, 0.02, 0.05) if IN_VM else (0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05):
         process = lab.start(*netctl.argv("set", "import", "nets", listing))
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -499,9 +504,9 @@ def test_a_killed_fold_leaves_old_or_new(netctl, lab, tmp_path):
         assert found in (set(old), set(old) | set(new))
         netctl("set", "import", "nets", "--replace", input="\n".join(old))
         assert set(elements(netctl, "nets")) == set(old)
-    until(lambda: maps_named("set_base") == before)  # the kernel frees what nobody holds
+    until(lambda: maps_named("base_segment") == before)  # the kernel frees what nobody holds
     netctl("set", "destroy", "nets")
-    until(lambda: maps_named("set_base") == 0)
+    until(lambda: maps_named("base_segment") == 0)
     assert not netctl.root.exists()
 
 

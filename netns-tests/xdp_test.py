@@ -1050,7 +1050,6 @@ def test_wrong_words(netctl, link):
 # ---- simulation ----
 
 
-@pytest.mark.kernel(mode="native")
 def test_simulation_says_what_the_filter_does(netctl, link, mode, tmp_path):
     client, server = link
     filter = Filter(netctl, server, "--mode", mode, "--default", "drop")

@@ -27,9 +27,9 @@ struct nc_map_host6 set_host6 SEC(".maps");
 struct nc_map_cidr4 set_cidr4 SEC(".maps");
 struct nc_map_cidr6 set_cidr6 SEC(".maps");
 struct nc_map_port set_ports SEC(".maps");
-struct nc_map_base set_base SEC(".maps");
-struct nc_map_bases set_bases4 SEC(".maps");
-struct nc_map_bases set_bases6 SEC(".maps");
+struct nc_map_base_segment base_segment SEC(".maps");
+struct nc_map_base_segments base_segments SEC(".maps");
+struct nc_map_base_refs base_refs SEC(".maps");
 
 /* One chunk of a point's `counters`. */
 struct nc_map_counters counter_chunk SEC(".maps");

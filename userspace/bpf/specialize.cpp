@@ -453,7 +453,8 @@ int on_load(bpf_program* program, bpf_prog_load_opts* options, long flags) {
         options->func_info = functions.data();
         options->func_info_cnt = static_cast<__u32>(functions.size() / options->func_info_rec_size);
     }
-    options->line_info = nullptr; // of the source: for the verifier's log only
+    // Source lines, for the verifier's log and for bpftool's dumps: they would point at wrong instructions.
+    options->line_info = nullptr;
     options->line_info_cnt = 0;
     return bpf_program__set_insns(program, insns.data(), insns.size());
 }

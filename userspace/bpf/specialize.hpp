@@ -26,7 +26,7 @@ void specialize(std::span<bpf_insn> instructions, const ConstantMap& constants);
 
 /// Takes out what is never reached, and no-ops. Returns, by the place that each instruction had, the
 /// one that it has now, or -1. The kernel would do the same, one piece after the other and each time
-/// for the whole program: a third of the time that it verifies a classifier.
+/// for the whole program.
 std::vector<std::int64_t> prune(std::vector<bpf_insn>& instructions);
 
 /// From now on, XDP and tc programs are specialized when libbpf loads them. Call before opening any.

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "bpf/map.hpp"
 #include "core/result.hpp"
@@ -15,5 +16,9 @@ namespace netctl::bpf {
 
 /// A new map after the template `name`, with room for `max_entries`.
 Result<RawMap> create_standalone(const std::string& name, std::uint32_t max_entries);
+
+/// Several of them at once.
+Result<std::vector<RawMap>> create_standalone(const std::string& name, std::uint32_t max_entries,
+                                              std::size_t count);
 
 } // namespace netctl::bpf

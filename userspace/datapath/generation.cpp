@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "bpf/standalone.hpp"
+#include "datapath/changes.hpp"
 #include "datapath/sets.hpp"
 #include "netctl/abi/changes.h"
 #include "netctl/abi/classify.h"
@@ -137,12 +138,13 @@ Result<> set_constants(const bpf::Object& object, const GenerationRequest& reque
     for (const nc_action& action : actions)
         used |= action.flags;
     const PointState& state = *request.state;
-    const std::array<std::pair<const char*, std::uint32_t>, 6> numbers{{
+    const std::array<std::pair<const char*, std::uint32_t>, 7> numbers{{
         {"actions_used", used},
         {"wanted", all_wanted(state.rules)},
         {"default_verdict", state.point.default_verdict},
         {"unparsed_verdict", state.point.unparsed_verdict},
         {"simulate", request.simulate ? 1U : 0U},
+        {"may_change", state.rules.size() >= least_compiled ? 1U : 0U},
         {"n_set_uses", static_cast<std::uint32_t>(uses.size())},
     }};
     for (const auto& [name, value] : numbers)
@@ -374,7 +376,7 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
 
     const auto is_cidr = [](const Set& set) { return set.type() == SetType::cidr; };
     if (std::any_of(sets.sets.begin(), sets.sets.end(), is_cidr))
-        NETCTL_TRY(share_bases(object, root));
+        NETCTL_TRY(NETCTL_TRY(BaseStore::open_or_make(root)).share(object));
     NETCTL_TRY(object.load());
 
     // After loading: contents, before anything can reach the program.

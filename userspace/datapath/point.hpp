@@ -39,7 +39,8 @@ struct PointState {
     std::vector<InstalledRule> gone; ///< of the compiled ones: no longer in their place
 };
 
-/// Reads the state out of a program's maps: what it was made with, and the changes since. `hook` is the language of its rules.
+/// Reads the state out of a program's maps: what it was made with, and the changes since. `hook` is the
+/// language of its rules.
 Result<PointState> read_state(const bpf::Program& program, Hook hook);
 
 /// Writes rules as records for the map `rules`.

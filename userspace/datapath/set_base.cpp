@@ -278,14 +278,14 @@ void write_buckets(Lines& lines, nc_base_head& head, const std::vector<Start>& s
     const auto bucket_of = [&](const Start& start) { return leading(start.high, bits); };
     std::vector<std::uint32_t> entries;
     std::vector<std::pair<std::uint32_t, std::uint16_t>> list; // start or count, lengths
-    head.filter = lines.part((std::size_t{1} << bits) / 64, NC_BASE_WORDS4);
+    lines.part((std::size_t{1} << bits) / 64, NC_BASE_WORDS4); // NC_BASE_FILTER
     for (std::size_t i = 0; i < starts.size();) {
         const std::uint64_t bucket = bucket_of(starts[i]);
         std::size_t end = i + 1;
         while (end < starts.size() && bucket_of(starts[end]) == bucket)
             end++;
         const std::uint64_t word = bucket / 64;
-        lines.at(head.filter + word / NC_BASE_WORDS4).filter4.bits[word % NC_BASE_WORDS4] |=
+        lines.at(NC_BASE_FILTER + word / NC_BASE_WORDS4).filter4.bits[word % NC_BASE_WORDS4] |=
             std::uint64_t{1} << bucket % 64;
         if (end - i == 1 && fits_entry(bits) && starts[i].lengths < NC_BASE_ONLY_LENGTHS) {
             const auto behind = static_cast<std::uint32_t>(starts[i].high << bits >> 32 >> bits);
@@ -304,7 +304,7 @@ void write_buckets(Lines& lines, nc_base_head& head, const std::vector<Start>& s
         i = end;
     }
     std::uint32_t before = 0;
-    for (std::uint32_t at = head.filter; at < lines.count(); at++) {
+    for (std::uint32_t at = NC_BASE_FILTER; at < lines.count(); at++) {
         auto& line = lines.at(at).filter4;
         line.first = before;
         for (unsigned word = 0; word < NC_BASE_WORDS4; word++) {
@@ -397,10 +397,10 @@ Result<std::vector<nc_base_line>> build6(const std::vector<Net>& nets) {
     head.granule = static_cast<std::uint8_t>(granule);
     const unsigned filter_bits = std::max(index_bits(shorts.size() + longs.size()) + 4, 9U);
     head.filter_shift = static_cast<std::uint8_t>(64 - filter_bits);
-    head.filter = lines.part(std::size_t{1} << filter_bits, line_bits);
+    lines.part(std::size_t{1} << filter_bits, line_bits); // NC_BASE_FILTER
     for (const std::vector<Start>* starts : {&shorts, &longs})
         for (const Start& start : *starts)
-            lines.set_bit(head.filter, nc_base_hash(start.high, granule) >> head.filter_shift);
+            lines.set_bit(NC_BASE_FILTER, nc_base_hash(start.high, granule) >> head.filter_shift);
 
     const unsigned bits = index_bits(shorts.size());
     head.index_shift = static_cast<std::uint8_t>(64 - bits);
@@ -488,7 +488,7 @@ void visit_bucket(std::span<const nc_base_line> lines, const nc_base_head& head,
 std::optional<Start> find_start4(std::span<const nc_base_line> lines, const nc_base_head& head,
                                  std::uint64_t high) {
     const std::uint64_t bucket = high >> 32 >> head.filter_shift, word = bucket / 64;
-    const auto& line = lines[head.filter + word / NC_BASE_WORDS4].filter4;
+    const auto& line = lines[NC_BASE_FILTER + word / NC_BASE_WORDS4].filter4;
     const std::uint64_t bits = line.bits[word % NC_BASE_WORDS4];
     if ((bits >> bucket % 64 & 1) == 0)
         return {};
@@ -510,7 +510,7 @@ void visit_starts4(std::span<const nc_base_line> lines, const nc_base_head& head
     std::uint32_t number = 0;
     const std::uint64_t words = (std::uint64_t{1} << (32 - head.filter_shift)) / 64;
     for (std::uint64_t word = 0; word < words; word++) {
-        const auto& line = lines[head.filter + word / NC_BASE_WORDS4].filter4;
+        const auto& line = lines[NC_BASE_FILTER + word / NC_BASE_WORDS4].filter4;
         for (std::uint64_t left = line.bits[word % NC_BASE_WORDS4]; left != 0; left &= left - 1)
             visit_bucket(lines, head, word * 64 + static_cast<unsigned>(std::countr_zero(left)),
                          number++, visit);

@@ -13,14 +13,13 @@
 #include <fmt/format.h>
 
 #include "bpf/standalone.hpp"
+#include "datapath/set_base.hpp"
 
 namespace netctl::datapath {
 
 namespace {
 
 constexpr std::uint32_t largest_set = 1U << 26;
-/// Sets of type cidr under one root: entries of the maps of bases, of which 0 is nobody's.
-constexpr std::uint32_t most_bases = 1024;
 /// From so many elements on a base is faster than a trie, and smaller.
 constexpr std::size_t fold_at = 1024;
 /// What an element costs in the kernel's trie: its node, and the inner nodes that lead to it.
@@ -108,38 +107,22 @@ std::size_t place_of(Family family) {
     return family == Family::ipv4 ? 0 : 1;
 }
 
-bpf::PinDir bases_dir(const Root& root) {
-    return root.dir().sub("bases");
-}
-
-/// Makes the maps of bases if they are not there.
-Result<> make_bases(const Root& root) {
-    const bpf::PinDir dir = bases_dir(root);
-    NETCTL_TRY(dir.create());
-    for (const char* family : {"4", "6"})
-        if (!dir.has(std::string("v") + family))
-            NETCTL_TRY(dir.replace(
-                std::string("v") + family,
-                NETCTL_TRY(bpf::create_standalone(std::string("set_bases") + family, most_bases))));
-    return {};
-}
-
 /// An index that no set of this root has.
 Result<std::uint32_t> free_base(const Root& root) {
-    NETCTL_TRY(make_bases(root));
-    std::vector<bool> used(most_bases);
+    std::vector<bool> used(BaseStore::most);
     used[0] = true;
     for (const std::string& name : Set::list(root))
         used[NETCTL_TRY(Set::open(root, name)).base_index()] = true;
-    for (std::uint32_t i = 0; i < most_bases; i++)
+    for (std::uint32_t i = 0; i < BaseStore::most; i++)
         if (!used[i])
             return i;
-    return Error::failed(fmt::format("there are {} sets of type cidr already", most_bases - 1));
+    return Error::failed(
+        fmt::format("there are {} sets of type cidr already", BaseStore::most - 1));
 }
 
-Result<> drop_bases(const Root& root, std::uint32_t index) {
+Result<> drop_bases(const BaseStore& bases, std::uint32_t number) {
     for (const Family family : {Family::ipv4, Family::ipv6})
-        NETCTL_TRY(NETCTL_TRY(open_bases(root, family)).erase(&index));
+        NETCTL_TRY(bases.write(number, family, {}));
     return {};
 }
 
@@ -168,16 +151,6 @@ template <class Visit> Result<> walk(const bpf::RawMap& map, const Visit& visit)
 }
 
 } // namespace
-
-Result<bpf::RawMap> open_bases(const Root& root, Family family) {
-    return bpf::RawMap::open(bases_dir(root).path_of(family == Family::ipv4 ? "v4" : "v6"));
-}
-
-Result<> share_bases(const bpf::Object& object, const Root& root) {
-    NETCTL_TRY(make_bases(root));
-    NETCTL_TRY(object.reuse("set_bases4", NETCTL_TRY(open_bases(root, Family::ipv4))));
-    return object.reuse("set_bases6", NETCTL_TRY(open_bases(root, Family::ipv6)));
-}
 
 std::uint32_t boottime_seconds() {
     timespec now{};
@@ -284,10 +257,7 @@ Result<Set> Set::open(const Root& root, const std::string& name) {
     }
     if (set.type_ == SetType::cidr) {
         set.base_index_ = static_cast<std::uint16_t>(info->base);
-        for (const Family family : {Family::ipv4, Family::ipv6}) {
-            set.bases_[place_of(family)] = NETCTL_TRY(open_bases(root, family));
-            NETCTL_TRY(set.open_base(family));
-        }
+        set.bases_ = NETCTL_TRY(BaseStore::open(root));
     }
     return set;
 }
@@ -306,7 +276,7 @@ Result<Set> Set::create(const LockedRoot& root, const std::string& name, SetType
     nc_set_info info{};
     if (type == SetType::cidr) {
         info.base = NETCTL_TRY(free_base(root));
-        NETCTL_TRY(drop_bases(root, info.base)); // likewise
+        NETCTL_TRY(drop_bases(NETCTL_TRY(BaseStore::open_or_make(root)), info.base)); // likewise
     }
     NETCTL_TRY(dir.create());
     if (type == SetType::port) {
@@ -337,7 +307,7 @@ Result<> Set::destroy(const LockedRoot& root, const std::string& name) {
     NETCTL_TRY(dir.unpin("info")); // first: half a set is none
     NETCTL_TRY(dir.remove_all());
     if (set.type() == SetType::cidr)
-        NETCTL_TRY(drop_bases(root, set.base_index()));
+        NETCTL_TRY(drop_bases(*set.bases_, set.base_index()));
     sets_dir(root).remove_if_empty();
     return {};
 }
@@ -405,48 +375,26 @@ Result<> Set::forget_expired() const {
     return {};
 }
 
-Result<> Set::open_base(Family family) {
-    const std::uint32_t index = base_index_;
-    std::uint32_t id = 0;
-    if (!NETCTL_TRY(bases_[place_of(family)].lookup(&index, &id)))
-        return {};
-    const bpf::RawMap base = NETCTL_TRY(bpf::RawMap::open_id(id));
-    base_[place_of(family)] = NETCTL_TRY(bpf::MappedArray::open(base, false));
-    return {};
+Result<std::span<const nc_base_line>> Set::base_lines(Family family) const {
+    auto& lines = base_[place_of(family)];
+    if (!lines)
+        lines =
+            bases_ ? NETCTL_TRY(bases_->read(base_index_, family)) : std::vector<nc_base_line>();
+    return std::span<const nc_base_line>(*lines);
 }
 
-std::span<const nc_base_line> Set::base_lines(Family family) const {
-    const std::span<std::byte> bytes = base_[place_of(family)].bytes();
-    return {reinterpret_cast<const nc_base_line*>(bytes.data()),
-            bytes.size() / sizeof(nc_base_line)};
-}
-
-bool Set::in_base(const SetElement& element) const {
+Result<bool> Set::in_base(const SetElement& element) const {
     const auto* prefix = std::get_if<Prefix>(&element);
     if (!prefix || type_ != SetType::cidr)
         return false;
-    const auto lengths = base_lengths(base_lines(prefix->address.family), prefix->address);
-    return lengths[prefix->length / 64] >> prefix->length % 64 & 1;
+    const auto lengths =
+        base_lengths(NETCTL_TRY(base_lines(prefix->address.family)), prefix->address);
+    return (lengths[prefix->length / 64] >> prefix->length % 64 & 1) != 0;
 }
 
 Result<> Set::put_base(Family family, const std::vector<Prefix>& prefixes) const {
-    const bpf::RawMap& bases = bases_[place_of(family)];
-    const std::uint32_t index = base_index_;
-    const std::vector<nc_base_line> lines = NETCTL_TRY(build_base(family, prefixes));
-    if (lines.empty()) {
-        NETCTL_TRY(bases.erase(&index));
-        return {};
-    }
-    const bpf::RawMap map =
-        NETCTL_TRY(bpf::create_standalone("set_base", static_cast<std::uint32_t>(lines.size())));
-    {
-        const auto memory = NETCTL_TRY(bpf::MappedArray::open(map, true));
-        std::memcpy(memory.bytes().data(), lines.data(), memory.bytes().size());
-    }
-    // The one step: from here on every program sees the new base. The kernel waits until none is left
-    // in the old one, and frees it when nobody waits for that.
-    const int fd = map.fd();
-    return bases.update(&index, &fd);
+    base_[place_of(family)].reset();
+    return bases_->write(base_index_, family, NETCTL_TRY(build_base(family, prefixes)));
 }
 
 Result<> Set::fold_with(const std::vector<SetElement>& added, Fold which) const {
@@ -458,7 +406,7 @@ Result<> Set::fold_with(const std::vector<SetElement>& added, Fold which) const 
         };
         std::vector<Prefix> before, without, with;
         if (which != Fold::replace)
-            before = base_elements(base_lines(family));
+            before = base_elements(NETCTL_TRY(base_lines(family)));
         for (const SetElement& element : added)
             if (is_ours(element))
                 with.push_back(std::get<Prefix>(element));
@@ -540,7 +488,7 @@ Result<> Set::add(std::vector<SetElement> elements, nc_set_value value) const {
             const std::vector<SetEntry> live = NETCTL_TRY(live_entries());
             std::size_t most = 0; // in the base of a family
             for (const Family family : {Family::ipv4, Family::ipv6})
-                if (const nc_base_head* head = base_head(base_lines(family)))
+                if (const nc_base_head* head = base_head(NETCTL_TRY(base_lines(family))))
                     most = std::max<std::size_t>(most, head->elements);
             const bool surely = most + live.size() + elements.size() <= max_entries_;
             if (!surely && !fit(elements, most == 0 ? live : NETCTL_TRY(entries())))
@@ -562,7 +510,8 @@ Result<> Set::assign(std::vector<SetElement> elements) const {
     elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
     if (!fit(elements, {}))
         return full();
-    const bool has_base = !base_lines(Family::ipv4).empty() || !base_lines(Family::ipv6).empty();
+    const bool has_base = !NETCTL_TRY(base_lines(Family::ipv4)).empty() ||
+                          !NETCTL_TRY(base_lines(Family::ipv6)).empty();
     if (type_ == SetType::cidr && (has_base || elements.size() >= fold_at))
         return fold_with(elements, Fold::replace);
     const nc_set_value member{0, type_ == SetType::cidr ? folded : 0};
@@ -594,13 +543,11 @@ Result<> Set::assign(std::vector<SetElement> elements) const {
 
 Result<bool> Set::remove(const SetElement& element) const {
     const ElementKey key = key_of(type_, element);
-    if (!in_base(element))
+    if (!NETCTL_TRY(in_base(element)))
         return map_for(element).erase(key.bytes.data());
-    const SetEntry* none = nullptr;
-    const std::vector<SetEntry> live = NETCTL_TRY(live_entries());
-    const SetEntry* entry = find_entry(live, element);
-    if (entry != none && same(entry->value, taken_out))
-        return false;
+    nc_set_value live{};
+    if (NETCTL_TRY(map_for(element).lookup(key.bytes.data(), &live)) && expired(live))
+        return false; // taken out of the base, or ran out: it goes before the base either way
     NETCTL_TRY(map_for(element).update(key.bytes.data(), &taken_out));
     NETCTL_TRY(written(1));
     return true;
@@ -614,7 +561,7 @@ Result<bool> Set::contains(const SetElement& element) const {
                !expired(value) && (value.flags & NC_SET_ABSENT) == 0;
     }
     const Prefix& asked = std::get<Prefix>(element);
-    auto lengths = base_lengths(base_lines(asked.address.family), asked.address);
+    auto lengths = base_lengths(NETCTL_TRY(base_lines(asked.address.family)), asked.address);
     std::array<const SetEntry*, 129> live{};
     const std::vector<SetEntry> entries = NETCTL_TRY(live_entries());
     for (const SetEntry& entry : entries)
@@ -657,13 +604,14 @@ Result<std::vector<SetEntry>> Set::entries() const {
     std::vector<SetEntry> live = NETCTL_TRY(live_entries());
     std::vector<SetEntry> all;
     for (const Family family : {Family::ipv4, Family::ipv6})
-        for (const Prefix& prefix : base_elements(base_lines(family)))
+        for (const Prefix& prefix : base_elements(NETCTL_TRY(base_lines(family))))
             if (live.empty() || !find_entry(live, SetElement(prefix)))
                 all.push_back({SetElement(prefix), {}});
     const auto middle = static_cast<std::ptrdiff_t>(all.size());
     // What takes an element out of the base is none itself.
     for (const SetEntry& entry : live)
-        if (!expired(entry.value) || !((entry.value.flags & NC_SET_FOLD) || in_base(entry.element)))
+        if (!expired(entry.value) ||
+            !((entry.value.flags & NC_SET_FOLD) || NETCTL_TRY(in_base(entry.element))))
             all.push_back(entry);
     std::inplace_merge(all.begin(), all.begin() + middle, all.end(),
                        [](const SetEntry& a, const SetEntry& b) { return a.element < b.element; });
@@ -673,7 +621,7 @@ Result<std::vector<SetEntry>> Set::entries() const {
 Result<Set::Size> Set::size_of(const std::vector<SetEntry>& live) const {
     Size size;
     for (const Family family : {Family::ipv4, Family::ipv6}) {
-        const auto lines = base_lines(family);
+        const auto lines = NETCTL_TRY(base_lines(family));
         if (const nc_base_head* head = base_head(lines))
             size.base += head->elements;
         size.bytes += lines.size_bytes();
@@ -682,7 +630,7 @@ Result<Set::Size> Set::size_of(const std::vector<SetEntry>& live) const {
     size.bytes += live.size() * (type_ == SetType::cidr ? bytes_in_trie : bytes_in_hash);
     size.elements = size.base;
     for (const SetEntry& entry : live) {
-        const bool based = in_base(entry.element);
+        const bool based = NETCTL_TRY(in_base(entry.element));
         const bool gone = expired(entry.value) && (based || (entry.value.flags & NC_SET_FOLD));
         if (based && gone)
             size.elements--;

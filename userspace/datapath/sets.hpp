@@ -3,8 +3,10 @@
 // Sets: named, pinned collections of addresses, prefixes or ports that rules of every hook share.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -13,8 +15,8 @@
 #include "bpf/object.hpp"
 #include "core/address.hpp"
 #include "core/result.hpp"
+#include "datapath/base_store.hpp"
 #include "datapath/root.hpp"
-#include "datapath/set_base.hpp"
 #include "netctl/abi/rule.h"
 
 namespace netctl::datapath {
@@ -62,7 +64,7 @@ class Set {
     const bpf::RawMap& addresses(Family family) const { return family == Family::ipv4 ? v4_ : v6_; }
     const bpf::RawMap& ports() const { return ports_; }
 
-    /// cidr sets: index of its bases in the maps of `open_bases()`.
+    /// cidr sets: number of its bases in the root's BaseStore.
     std::uint16_t base_index() const { return base_index_; }
 
     /// Takes effect at once. All are added, or none if the set has no room for them; elements that
@@ -100,8 +102,8 @@ class Set {
     const bpf::RawMap& map_for(const SetElement& element) const;
     Result<std::vector<SetEntry>> live_entries() const;
     Result<Size> size_of(const std::vector<SetEntry>& live) const;
-    bool in_base(const SetElement& element) const;
-    Result<> open_base(Family family);
+    Result<bool> in_base(const SetElement& element) const;
+    Result<std::span<const nc_base_line>> base_lines(Family family) const;
     Result<> put_base(Family family, const std::vector<Prefix>& prefixes) const;
     enum class Fold : std::uint8_t { ours, all, replace };
     Result<> fold_with(const std::vector<SetElement>& added, Fold which) const;
@@ -114,16 +116,10 @@ class Set {
     std::uint16_t base_index_ = 0;
     bpf::RawMap v4_, v6_, ports_;
     bpf::RawMap info_;
-    std::array<bpf::RawMap, 2> bases_{};     ///< maps of bases: IPv4, IPv6
-    std::array<bpf::MappedArray, 2> base_{}; ///< this set's
-    std::span<const nc_base_line> base_lines(Family family) const;
+    std::optional<BaseStore> bases_; ///< cidr sets
+    /// Its lines, IPv4 and IPv6, once they were asked for.
+    mutable std::array<std::optional<std::vector<nc_base_line>>, 2> base_{};
 };
-
-/// The pinned map that holds the bases of all cidr sets of a family.
-Result<bpf::RawMap> open_bases(const Root& root, Family family);
-/// Hands both to programs that ask sets, before they are loaded: all programs under a root share them. The
-/// root must be locked if it may have no set yet.
-Result<> share_bases(const bpf::Object& object, const Root& root);
 
 /// Seconds of CLOCK_BOOTTIME, the clock of nc_set_value::expires.
 std::uint32_t boottime_seconds();

@@ -3,15 +3,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <string>
 
-#include <linux/bpf.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include "bpf/object.hpp"
+#include "bpf/xdp.hpp"
 #include "netctl/abi/classify.h"
 
 #include "classifier_bench.skel.h" // needs the types above
@@ -24,46 +19,16 @@ namespace {
 template <class T> class SharedArray {
   public:
     SharedArray() = default;
-    SharedArray(SharedArray&& other) noexcept
-        : memory_(std::exchange(other.memory_, MAP_FAILED)), bytes_(other.bytes_) {}
-    SharedArray& operator=(SharedArray&& other) noexcept {
-        std::swap(memory_, other.memory_);
-        std::swap(bytes_, other.bytes_);
-        return *this;
-    }
-    ~SharedArray() {
-        if (memory_ != MAP_FAILED)
-            munmap(memory_, bytes_);
-    }
-    static Result<SharedArray> open(const bpf::Object& object, const std::string& section,
-                                    std::size_t count) {
-        bpf::RawMap map = NETCTL_TRY(object.map(section));
+    static Result<SharedArray> open(const bpf::Object& object, const std::string& section) {
         SharedArray array;
-        array.bytes_ = count * sizeof(T);
-        array.memory_ =
-            mmap(nullptr, array.bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, map.fd(), 0);
-        if (array.memory_ == MAP_FAILED)
-            return Error::system(errno, "cannot map " + section);
+        array.memory_ = NETCTL_TRY(bpf::MappedArray::open(NETCTL_TRY(object.map(section)), true));
         return array;
     }
-    T* data() const { return static_cast<T*>(memory_); }
+    T* data() const { return reinterpret_cast<T*>(memory_.bytes().data()); }
 
   private:
-    void* memory_ = MAP_FAILED;
-    std::size_t bytes_ = 0;
+    bpf::MappedArray memory_;
 };
-
-Result<std::uint32_t> run(const bpf::Program& program, std::span<const std::uint8_t> frame,
-                          std::uint32_t repeat) {
-    bpf_attr attributes{};
-    attributes.test.prog_fd = static_cast<__u32>(program.fd());
-    attributes.test.data_in = reinterpret_cast<std::uintptr_t>(frame.data());
-    attributes.test.data_size_in = static_cast<__u32>(frame.size());
-    attributes.test.repeat = repeat;
-    if (syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attributes, sizeof attributes) != 0)
-        return Error::system(errno, "cannot run the classifier's test program");
-    return attributes.test.duration;
-}
 
 } // namespace
 
@@ -99,19 +64,14 @@ Result<ClassifierRun> ClassifierRun::load(const classifier::Compiled& compiled, 
         state.bench_parse = NETCTL_TRY(object.program("bench_parse"));
         state.bench_classify = NETCTL_TRY(object.program("bench_classify"));
     }
-    state.packets =
-        NETCTL_TRY(SharedArray<nc_packet>::open(object, ".data.packets", NC_BENCH_PACKETS));
-    state.set_bits =
-        NETCTL_TRY(SharedArray<std::uint64_t>::open(object, ".data.set_bits", NC_BENCH_PACKETS));
-    state.positions =
-        NETCTL_TRY(SharedArray<std::uint32_t>::open(object, ".data.positions", NC_BENCH_PACKETS));
-    state.count = NETCTL_TRY(SharedArray<std::uint32_t>::open(object, ".data.count", 1));
-    state.has_changes =
-        NETCTL_TRY(SharedArray<std::uint32_t>::open(object, ".data.has_changes", 1));
-    state.changes = NETCTL_TRY(SharedArray<nc_changes>::open(object, ".data.block", 1));
-    state.headers =
-        NETCTL_TRY(SharedArray<nc_bench_header>::open(object, ".data.headers", NC_BENCH_HEADERS));
-    state.walk = NETCTL_TRY(SharedArray<nc_bench_walk>::open(object, ".data.walk", 1));
+    state.packets = NETCTL_TRY(SharedArray<nc_packet>::open(object, ".data.packets"));
+    state.set_bits = NETCTL_TRY(SharedArray<std::uint64_t>::open(object, ".data.set_bits"));
+    state.positions = NETCTL_TRY(SharedArray<std::uint32_t>::open(object, ".data.positions"));
+    state.count = NETCTL_TRY(SharedArray<std::uint32_t>::open(object, ".data.count"));
+    state.has_changes = NETCTL_TRY(SharedArray<std::uint32_t>::open(object, ".data.has_changes"));
+    state.changes = NETCTL_TRY(SharedArray<nc_changes>::open(object, ".data.block"));
+    state.headers = NETCTL_TRY(SharedArray<nc_bench_header>::open(object, ".data.headers"));
+    state.walk = NETCTL_TRY(SharedArray<nc_bench_walk>::open(object, ".data.walk"));
     return ClassifierRun(std::make_unique<State>(std::move(state)));
 }
 
@@ -126,7 +86,7 @@ ClassifierRun::classify(std::span<const nc_packet> packets,
         std::ranges::copy(set_bits.subspan(start, count), state_->set_bits.data());
         std::fill_n(state_->positions.data(), count, ~1u); // if the program does not get there
         *state_->count.data() = static_cast<std::uint32_t>(count);
-        NETCTL_TRY(run(state_->classify_packets, frame, 1));
+        NETCTL_TRY(bpf::test_run(state_->classify_packets, frame));
         positions.insert(positions.end(), state_->positions.data(),
                          state_->positions.data() + count);
     }
@@ -146,7 +106,9 @@ void ClassifierRun::set_headers(std::span<const nc_bench_header> headers) const 
 
 Result<std::uint32_t> ClassifierRun::cost(Stage stage, std::span<const std::uint8_t> frame,
                                           std::uint32_t repeat) const {
-    return run(stage == Stage::parse ? state_->bench_parse : state_->bench_classify, frame, repeat);
+    const bpf::Program& program =
+        stage == Stage::parse ? state_->bench_parse : state_->bench_classify;
+    return NETCTL_TRY(bpf::test_run(program, frame, repeat)).duration_ns;
 }
 
 } // namespace netctl::testing

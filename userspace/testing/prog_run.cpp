@@ -15,6 +15,7 @@
 #include <fmt/format.h>
 
 #include "bpf/standalone.hpp"
+#include "bpf/xdp.hpp"
 #include "classifier/engine.hpp"
 #include "netctl/abi/classify.h"
 
@@ -312,14 +313,7 @@ Result<SkbRun> ProgRun::run_skb(std::span<const std::uint8_t> frame, const __sk_
 
 Result<std::uint32_t> ProgRun::time(std::span<const std::uint8_t> frame,
                                     std::uint32_t repeat) const {
-    bpf_attr attributes{};
-    attributes.test.prog_fd = static_cast<__u32>(program_.fd());
-    attributes.test.data_in = reinterpret_cast<std::uintptr_t>(frame.data());
-    attributes.test.data_size_in = static_cast<__u32>(frame.size());
-    attributes.test.repeat = repeat;
-    if (syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attributes, sizeof attributes) != 0)
-        return Error::system(errno, "cannot time the program");
-    return attributes.test.duration;
+    return NETCTL_TRY(bpf::test_run(program_, frame, repeat)).duration_ns;
 }
 
 Result<bpf::RawMap> ProgRun::set_map(const std::string& outer, std::uint32_t use) const {

@@ -3,16 +3,14 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstring>
 
 #include <fmt/format.h>
-#include <linux/bpf.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "bpf/object.hpp"
 #include "bpf/standalone.hpp"
+#include "bpf/xdp.hpp"
+#include "datapath/base_store.hpp"
 #include "datapath/set_base.hpp"
 #include "netctl/abi/classify.h"
 
@@ -21,18 +19,6 @@
 namespace netctl::testing {
 
 namespace {
-
-Result<std::uint32_t> run(const bpf::Program& program, std::span<const std::uint8_t> frame,
-                          std::uint32_t repeat) {
-    bpf_attr attributes{};
-    attributes.test.prog_fd = static_cast<__u32>(program.fd());
-    attributes.test.data_in = reinterpret_cast<std::uintptr_t>(frame.data());
-    attributes.test.data_size_in = static_cast<__u32>(frame.size());
-    attributes.test.repeat = repeat;
-    if (syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attributes, sizeof attributes) != 0)
-        return Error::system(errno, "cannot run the sets' test program");
-    return attributes.test.duration;
-}
 
 std::array<std::uint8_t, 20> key_of(const Prefix& prefix) {
     std::array<std::uint8_t, 20> key{};
@@ -59,6 +45,7 @@ nc_packet packet_from(const Address& source) {
 
 struct SetRun::State {
     bpf::Skeleton<sets_bench> skeleton;
+    datapath::BaseStore bases;
     bpf::Program ask{};
     std::array<bpf::Program, 4> stages{};
     std::vector<std::array<bpf::RawMap, 2>> live{};
@@ -71,7 +58,8 @@ SetRun::~SetRun() = default;
 
 Result<SetRun> SetRun::load(const std::vector<SetInput>& sets, std::span<const Prefix> floor) {
     bpf::capture_libbpf_messages();
-    State state{.skeleton = NETCTL_TRY(bpf::Skeleton<sets_bench>::open())};
+    State state{.skeleton = NETCTL_TRY(bpf::Skeleton<sets_bench>::open()),
+                .bases = NETCTL_TRY(datapath::BaseStore::make())};
     const bpf::Object object = state.skeleton.object();
     std::vector<nc_set_use> uses;
     for (std::size_t i = 0; i < sets.size(); i++) {
@@ -87,8 +75,7 @@ Result<SetRun> SetRun::load(const std::vector<SetInput>& sets, std::span<const P
     const auto room = static_cast<std::uint32_t>(std::max<std::size_t>(floor.size(), 1));
     for (const char* name : {"floor_host4", "floor_host6", "floor_cidr4", "floor_cidr6"})
         NETCTL_TRY(object.set_max_entries(name, room));
-    for (const char* name : {"set_bases4", "set_bases6"})
-        NETCTL_TRY(object.set_max_entries(name, count + 1));
+    NETCTL_TRY(state.bases.share(object));
     NETCTL_TRY(object.load());
 
     state.ask = NETCTL_TRY(object.program("ask_packets"));
@@ -135,23 +122,12 @@ Result<SetRun> SetRun::load(const std::vector<SetInput>& sets, std::span<const P
 }
 
 Result<> SetRun::set_base(std::size_t set, std::span<const Prefix> base) const {
-    const bpf::Object object = state_->skeleton.object();
-    const auto index = static_cast<std::uint32_t>(set + 1);
     for (const Family family : {Family::ipv4, Family::ipv6}) {
-        const std::string outer = fmt::format("set_bases{}", static_cast<int>(family));
         std::vector<Prefix> of_family;
         std::copy_if(base.begin(), base.end(), std::back_inserter(of_family),
                      [&](const Prefix& prefix) { return prefix.address.family == family; });
-        const std::vector<nc_base_line> lines = NETCTL_TRY(datapath::build_base(family, of_family));
-        if (lines.empty()) {
-            NETCTL_TRY(NETCTL_TRY(object.map(outer)).erase(&index));
-            continue;
-        }
-        const bpf::RawMap map = NETCTL_TRY(
-            bpf::create_standalone("set_base", static_cast<std::uint32_t>(lines.size())));
-        const auto memory = NETCTL_TRY(bpf::MappedArray::open(map, true));
-        std::memcpy(memory.bytes().data(), lines.data(), memory.bytes().size());
-        NETCTL_TRY(put(object, outer, index, map));
+        NETCTL_TRY(state_->bases.write(static_cast<std::uint32_t>(set + 1), family,
+                                       NETCTL_TRY(datapath::build_base(family, of_family))));
     }
     return {};
 }
@@ -170,7 +146,7 @@ Result<std::vector<std::uint64_t>> SetRun::ask(std::span<const nc_packet> packet
                     count * sizeof(nc_packet));
         std::memset(state_->answers.bytes().data(), 0xff, count * sizeof(std::uint64_t));
         std::memcpy(state_->count.bytes().data(), &count, sizeof count);
-        NETCTL_TRY(run(state_->ask, frame, 1));
+        NETCTL_TRY(bpf::test_run(state_->ask, frame));
         const auto* found = reinterpret_cast<const std::uint64_t*>(state_->answers.bytes().data());
         answers.insert(answers.end(), found, found + count);
     }
@@ -185,7 +161,8 @@ void SetRun::set_headers(std::span<const nc_bench_header> headers) const {
 
 Result<std::uint32_t> SetRun::cost(Stage stage, std::span<const std::uint8_t> frame,
                                    std::uint32_t repeat) const {
-    return run(state_->stages[static_cast<std::size_t>(stage)], frame, repeat);
+    const bpf::Program& program = state_->stages[static_cast<std::size_t>(stage)];
+    return NETCTL_TRY(bpf::test_run(program, frame, repeat)).duration_ns;
 }
 
 } // namespace netctl::testing

@@ -196,7 +196,7 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
         std::memcpy(head.scope, scope.name.data(), scope.name.size());
         const Programs programs = NETCTL_TRY(open_programs(layers.mask, false));
         const bpf::Object& object = programs.object;
-        NETCTL_TRY(datapath::share_bases(object, root));
+        NETCTL_TRY(NETCTL_TRY(datapath::BaseStore::open_or_make(root)).share(object));
         NETCTL_TRY(object.load());
         // As long as the root's slot is empty the programs let everything pass, so that all of the
         // policy begins with the write that fills it.
@@ -306,7 +306,7 @@ Result<Answer> Controller::test(const Question& question) const {
     const Programs programs = NETCTL_TRY(open_programs(0, true));
     const bpf::Object& object = programs.object;
     for (const char* name : {"root", "segments", "set_host4", "set_host6", "set_cidr4", "set_cidr6",
-                             "set_port", "set_bases4", "set_bases6"})
+                             "set_port", "base_refs", "base_segments"})
         NETCTL_TRY(object.reuse(name, NETCTL_TRY(live->program.map(name))));
     NETCTL_TRY(object.load());
     const bpf::Program probe = NETCTL_TRY(object.program("probe"));

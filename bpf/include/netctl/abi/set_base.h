@@ -4,7 +4,10 @@
  * looks up. Private to netctl: other tools see the elements with `netctl set list`, and write what
  * they want different into the set's live map, which goes before this.
  *
- * One array map of 64-byte lines. Line 0 is the head, then the parts follow. All numbers are in host order.
+ * An array of 64-byte lines, cut into segments: array maps of one size, so that the JIT makes a lookup of a
+ * line a few instructions without a call; small enough for memory that the kernel maps in large pages. The
+ * segments of all bases hang in one map of maps, those of a base side by side, and nc_base_ref tells which
+ * they are. Line 0 is the head, then the parts follow. All numbers are in host order.
  *
  * A start is where elements begin, or, if a wide one covers several buckets, where each of these begins. To
  * each start belongs the number of the set of lengths of all elements that cover it. The elements that
@@ -47,15 +50,36 @@
 #define NC_BASE_ONLY_BITS 12 /* that may follow the bucket's bits */
 #define NC_BASE_ONLY_LENGTHS 4096 /* sets of lengths that a number has room for */
 
+/* First line of the filter. */
+#define NC_BASE_FILTER 1
+
+/* Lines of a segment: with the kernel's own header just below 32 KiB, what it still takes from the pages that
+ * it has at hand (PAGE_ALLOC_COSTLY_ORDER). */
+#define NC_BASE_SEGMENT 500
+/* Slots for segments, of all bases of a root: 1 GiB. */
+#define NC_BASE_SEGMENTS 32768
+
 /* Elements of a family that a base takes at most, and sets of lengths. */
 #define NC_BASE_MAX (1u << 23)
 #define NC_BASE_LENGTHS_MAX 65536
 
+/*
+ * Where the base of a set is, by 2 * nc_set_info::base, plus one for IPv6. Eight bytes, so that one write puts
+ * a new base in force.
+ */
+struct nc_base_ref {
+	__u16 first;	/* slot of its first segment */
+	__u16 segments; /* 0: there is no base */
+	__u8 filter_shift;
+	__u8 granule;
+	__u16 reserved;
+};
+NC_STATIC_ASSERT(sizeof(struct nc_base_ref) == 8, "nc_base_ref is read and written at once");
+
 /* Line 0. */
 struct nc_base_head {
 	__u32 elements;
-	__u32 filter; /* first line of each part */
-	__u32 index;
+	__u32 index; /* first line of each part */
 	__u32 list;
 	__u32 lengths;
 	__u32 long_index;
@@ -67,7 +91,7 @@ struct nc_base_head {
 	__u8 long_index_shift;
 	__u8 granule; /* IPv6: bits of the address that make the key, 1 to 64 */
 	__u8 family;  /* 4 or 6 */
-	__u8 reserved[23];
+	__u8 reserved[27];
 };
 NC_STATIC_ASSERT(sizeof(struct nc_base_head) == 64, "nc_base_head is a line");
 

@@ -34,6 +34,8 @@ const volatile __u32 wanted;
 const volatile __u32 actions_used = ~0u;
 const volatile __u32 default_verdict = NC_VERDICT_PASS;
 const volatile __u32 unparsed_verdict = NC_VERDICT_PASS;
+/* Whether the slot of `changes` may be filled: a program of few rules is made anew instead. */
+const volatile __u32 may_change = 1;
 /* Tell in `result` what would happen, and touch nothing else. Limits count as not reached. */
 const volatile __u32 simulate;
 
@@ -100,7 +102,7 @@ static __always_inline __u32 nc_first_rule(const struct nc_packet *packet, __u64
 	__u32 first = nc_classify(packet, set_bits);
 	const struct nc_changes *block;
 
-	if (simulate)
+	if (simulate || !may_change)
 		return first;
 	block = nc_changes_in_force();
 	return unlikely(block) && first != NC_CLASSIFY_ERROR ? nc_changed(block, packet, first) :

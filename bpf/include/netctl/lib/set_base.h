@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Lookup in the compiled part of a big cidr set. abi/set_base.h tells its layout. For most addresses that
- * are in no element this is two loads, of the head and of the filter; for others one or two more, and
- * seldom the steps of a binary search.
+ * are in no element this is one load, of the filter; for others two or three more, and seldom the steps of a
+ * binary search. There is no call in it.
  *
  * The search has no branch but for its end: the verifier would follow each way that it can take. Nor has it
- * anything on the stack, of which the programs around it need most.
+ * anything on the stack but keys of maps: the programs around it need most of it.
  */
 #ifndef NETCTL_LIB_SET_BASE_H
 #define NETCTL_LIB_SET_BASE_H
@@ -13,13 +13,36 @@
 #include <netctl/lib/bpf.h>
 
 #include <netctl/abi/set_base.h>
+#include <netctl/lib/templates.h>
 
 /* As many halve what NC_BASE_FIRST starts leave. */
 #define NC_BASE_STEPS 25
 
-static __always_inline void *nc_base_line(void *base, __u32 number)
+struct nc_map_base_refs base_refs SEC(".maps");
+struct nc_map_base_segments base_segments SEC(".maps");
+
+/* The base of a family (0: IPv4, 1: IPv6) of base number `at`. Without segments if there is none. */
+static __always_inline struct nc_base_ref nc_base_of(__u32 at, __u32 family)
 {
-	return bpf_map_lookup_elem(base, &number);
+	__u32 key = 2 * at + family;
+	const struct nc_base_ref *ref = bpf_map_lookup_elem(&base_refs, &key);
+	union {
+		__u64 word;
+		struct nc_base_ref ref;
+	} read = {};
+
+	if (ref)
+		read.word = *(const volatile __u64 *)ref; /* a new one may be written meanwhile */
+	return read.ref;
+}
+
+/* Line `number` of the base whose segments begin at slot `base`. */
+static __always_inline struct nc_base_line *nc_base_line(__u32 base, __u32 number)
+{
+	__u32 slot = base + number / NC_BASE_SEGMENT, place = number % NC_BASE_SEGMENT;
+	void *segment = bpf_map_lookup_elem(&base_segments, &slot);
+
+	return segment ? bpf_map_lookup_elem(segment, &place) : NULL;
 }
 
 /* The place in its line of number `i`, where a line has `per_line`: for the verifier, which does not
@@ -70,28 +93,58 @@ static __always_inline __u64 nc_less(__u64 a, __u64 b)
 		position_;                                                                         \
 	})
 
+static __always_inline const struct nc_base_head *nc_base_head(struct nc_base_ref ref)
+{
+	return (const void *)nc_base_line(ref.first, 0);
+}
+
 /* ---- IPv4 ---- */
 
-/* The entry of the address's bucket; 0 if it has no start, and no entry is 0. */
-static __always_inline __u32 nc_base_entry4(void *base, const struct nc_base_head *head,
-					    __u32 address)
+/* The line of the filter with the address's bucket, whose bit is number `bit` of word `at`. */
+static __always_inline const struct nc_base_line *
+nc_base_filter4(struct nc_base_ref ref, __u32 address, __u32 *at, __u32 *bit)
 {
-	__u32 bucket = address >> (head->filter_shift & 31), word = bucket >> 6;
+	__u32 bucket = address >> (ref.filter_shift & 31), word = bucket >> 6;
 	__u32 number = nc_base_filter_line(word);
-	const struct nc_base_line *line = nc_base_line(base, head->filter + number);
-	__u64 bits, at = word - number * NC_BASE_WORDS4;
-	__u32 entry;
 
-	if (!line)
-		return 0;
+	*at = word - number * NC_BASE_WORDS4;
+	*bit = bucket & 63;
+	return nc_base_line(ref.first, NC_BASE_FILTER + number);
+}
+
+static __always_inline __u64 nc_base_word4(const struct nc_base_line *line, __u64 at)
+{
 	nc_opaque(at);
-	at &= 7;
-	bits = line->word[at] >> (bucket & 63);
-	if (likely(!(bits & 1)))
+	return line->word[at & 7];
+}
+
+/* Whether any element may cover the address. */
+static __always_inline bool nc_base_may_hold4(struct nc_base_ref ref, __u32 address)
+{
+	__u32 at, bit;
+	const struct nc_base_line *line = nc_base_filter4(ref, address, &at, &bit);
+
+	return line && nc_base_word4(line, at) >> bit & 1;
+}
+
+/* The entry of the address's bucket; 0 if it has no start, and no entry is 0. */
+static __always_inline __u32 nc_base_entry4(struct nc_base_ref ref, __u32 address)
+{
+	__u32 at, bit, entry;
+	const struct nc_base_line *line = nc_base_filter4(ref, address, &at, &bit);
+	const struct nc_base_head *head = nc_base_head(ref);
+	__u64 word, place = at;
+
+	if (!line || !head)
 		return 0;
-	bits = line->word[at] & ((1ull << (bucket & 63)) - 1);
-	entry = line->filter4.first + line->filter4.before[at] + nc_count_bits(bits);
-	line = nc_base_line(base, head->index + (entry >> 4));
+	nc_opaque(place);
+	place &= 7;
+	word = line->word[place];
+	if (!(word >> bit & 1))
+		return 0;
+	entry = line->filter4.first + line->filter4.before[place] +
+		nc_count_bits(word & ((1ull << bit) - 1));
+	line = nc_base_line(ref.first, head->index + (entry >> 4));
 	return line ? line->half[entry & 15] : 0;
 }
 
@@ -103,40 +156,42 @@ struct nc_base_start4 {
 };
 
 /* The last start at or before the address in its bucket. False if there is none. */
-static __always_inline bool nc_base_start4(void *base, __u32 address, struct nc_base_start4 *s)
+static __always_inline bool nc_base_start4(struct nc_base_ref ref, __u32 address,
+					   struct nc_base_start4 *s)
 {
-	const struct nc_base_head *head = nc_base_line(base, 0);
+	const struct nc_base_head *head;
 	const struct nc_base_line *line;
 	__u32 entry, first, count, at;
 
-	if (!head)
-		return false;
-	entry = nc_base_entry4(base, head, address);
+	entry = nc_base_entry4(ref, address);
 	if (likely(!entry))
 		return false;
 	if (!(entry & NC_BASE_SLICE)) {
-		__u32 shift = head->filter_shift & 31;
+		__u32 shift = ref.filter_shift & 31;
 
 		s->start = address >> shift << shift | entry >> 18;
 		s->lengths = entry >> 6 & (NC_BASE_ONLY_LENGTHS - 1);
 		s->shortest = entry & 63;
 		return s->start <= address;
 	}
+	head = nc_base_head(ref);
+	if (!head)
+		return false;
 	first = entry & NC_BASE_FIRST;
 	count = entry >> 24 & NC_BASE_MANY4;
 	if (unlikely(count == NC_BASE_MANY4)) {
-		line = nc_base_line(base, head->list + first / NC_BASE_STARTS4);
+		line = nc_base_line(ref.first, head->list + first / NC_BASE_STARTS4);
 		if (!line)
 			return false;
 		count = line->starts4.start[nc_base_place(first, NC_BASE_STARTS4)];
 		first++;
 	}
 #define NC_BEYOND4(line, at) nc_less(address, (line)->starts4.start[at])
-	at = nc_base_search(base, head->list, first, count, NC_BASE_STARTS4, NC_BEYOND4);
+	at = nc_base_search(ref.first, head->list, first, count, NC_BASE_STARTS4, NC_BEYOND4);
 #undef NC_BEYOND4
 	if (at == first)
 		return false;
-	line = nc_base_line(base, head->list + (at - 1) / NC_BASE_STARTS4);
+	line = nc_base_line(ref.first, head->list + (at - 1) / NC_BASE_STARTS4);
 	if (!line)
 		return false;
 	at = nc_base_place(at - 1, NC_BASE_STARTS4);
@@ -147,28 +202,27 @@ static __always_inline bool nc_base_start4(void *base, __u32 address, struct nc_
 }
 
 /* Whether any element covers an address, in host order. */
-static __always_inline bool nc_base_holds4(void *base, __u32 address)
+static __always_inline bool nc_base_holds4(struct nc_base_ref ref, __u32 address)
 {
 	struct nc_base_start4 s;
 
-	return nc_base_start4(base, address, &s) &&
+	return nc_base_start4(ref, address, &s) &&
 	       !((__u64)(s.start ^ address) << (s.shortest & 63) >> 32);
 }
 
 /* ---- IPv6 ---- */
 
-/* Whether any element covers such a key. */
-static __always_inline bool nc_base_may_hold6(void *base, const struct nc_base_head *head,
-					      __u64 key)
+/* Whether any element may cover an address with this first half. */
+static __always_inline bool nc_base_may_hold6(struct nc_base_ref ref, __u64 high)
 {
-	__u32 bit = key >> (head->filter_shift & 63);
-	const struct nc_base_line *line = nc_base_line(base, head->filter + (bit >> 9));
+	__u32 bit = nc_base_hash(high, ref.granule & 127) >> (ref.filter_shift & 63);
+	const struct nc_base_line *line = nc_base_line(ref.first, NC_BASE_FILTER + (bit >> 9));
 
 	return line && line->word[bit >> 6 & 7] >> (bit & 63) & 1;
 }
 
 /* Entry number `entry` of an index of IPv6: first start in the list, and how many in `count`. */
-static __always_inline __u32 nc_base_slice(void *base, __u32 index, __u32 entry, __u32 *count)
+static __always_inline __u32 nc_base_slice(__u32 base, __u32 index, __u32 entry, __u32 *count)
 {
 	const struct nc_base_line *line = nc_base_line(base, index + (entry >> 4));
 	__u32 found;
@@ -209,7 +263,7 @@ struct nc_base_found {
 };
 
 /* Adds those of set number `lengths` that are not longer than `common`. */
-static __always_inline void nc_base_add(void *base, __u32 part, __u32 lengths, __u32 common,
+static __always_inline void nc_base_add(__u32 base, __u32 part, __u32 lengths, __u32 common,
 					struct nc_base_found *found)
 {
 	const struct nc_base_line *line = nc_base_line(base, part + (lengths >> 1));
@@ -232,57 +286,64 @@ static __always_inline void nc_base_add(void *base, __u32 part, __u32 lengths, _
 }
 
 /* `address` in host order. */
-static __always_inline void nc_base_find4(void *base, __u32 address, struct nc_base_found *found)
+static __always_inline void nc_base_find4(struct nc_base_ref ref, __u32 address,
+					  struct nc_base_found *found)
 {
-	const struct nc_base_head *head = nc_base_line(base, 0);
+	const struct nc_base_head *head;
 	struct nc_base_start4 s;
 
-	if (head && nc_base_start4(base, address, &s))
-		nc_base_add(base, head->lengths, s.lengths,
+	if (!nc_base_start4(ref, address, &s))
+		return;
+	head = nc_base_head(ref);
+	if (head)
+		nc_base_add(ref.first, head->lengths, s.lengths,
 			    nc_leading_zeroes((__u64)(s.start ^ address) << 32 | 0x80000000),
 			    found);
 }
 
 /* Both halves of the address in host order. */
-static __always_inline void nc_base_find6(void *base, __u64 high, __u64 low,
+static __always_inline void nc_base_find6(struct nc_base_ref ref, __u64 high, __u64 low,
 					  struct nc_base_found *found)
 {
-	const struct nc_base_head *head = nc_base_line(base, 0);
+	const struct nc_base_head *head;
 	const struct nc_base_line *line;
 	__u32 first, count, at;
 	__u64 key;
 
+	if (!nc_base_may_hold6(ref, high))
+		return;
+	head = nc_base_head(ref);
 	if (!head)
 		return;
-	key = nc_base_hash(high, head->granule & 127);
-	if (likely(!nc_base_may_hold6(base, head, key)))
-		return;
-	first = nc_base_slice(base, head->index, key >> (head->index_shift & 63), &count);
+	key = nc_base_hash(high, ref.granule & 127);
+	first = nc_base_slice(ref.first, head->index, key >> (head->index_shift & 63), &count);
 #define NC_BEYOND6(line, at) nc_less(high, (line)->shorts.start[at])
-	at = nc_base_search(base, head->list, first, count, NC_BASE_SHORTS, NC_BEYOND6);
+	at = nc_base_search(ref.first, head->list, first, count, NC_BASE_SHORTS, NC_BEYOND6);
 #undef NC_BEYOND6
-	line = at == first ? NULL : nc_base_line(base, head->list + (at - 1) / NC_BASE_SHORTS);
+	line = at == first ? NULL : nc_base_line(ref.first, head->list + (at - 1) / NC_BASE_SHORTS);
 	if (line) {
 		at = nc_base_place(at - 1, NC_BASE_SHORTS);
-		nc_base_add(base, head->lengths, line->shorts.lengths[at],
+		nc_base_add(ref.first, head->lengths, line->shorts.lengths[at],
 			    nc_leading_zeroes(line->shorts.start[at] ^ high), found);
 	}
 	if (likely(!head->long_list_count))
 		return;
 	key = nc_base_hash(high, 64);
-	first = nc_base_slice(base, head->long_index, key >> (head->long_index_shift & 63), &count);
+	first = nc_base_slice(ref.first, head->long_index, key >> (head->long_index_shift & 63),
+			      &count);
 #define NC_BEYOND6(line, at)                                                                       \
 	(nc_less(high, (line)->longs.start[at][0]) |                                               \
 	 (((line)->longs.start[at][0] == high) & nc_less(low, (line)->longs.start[at][1])))
-	at = nc_base_search(base, head->long_list, first, count, NC_BASE_LONGS, NC_BEYOND6);
+	at = nc_base_search(ref.first, head->long_list, first, count, NC_BASE_LONGS, NC_BEYOND6);
 #undef NC_BEYOND6
-	line = at == first ? NULL : nc_base_line(base, head->long_list + (at - 1) / NC_BASE_LONGS);
+	line = at == first ? NULL :
+			     nc_base_line(ref.first, head->long_list + (at - 1) / NC_BASE_LONGS);
 	if (line) {
 		__u64 differ;
 
 		at = nc_base_place(at - 1, NC_BASE_LONGS);
 		differ = line->longs.start[at][0] ^ high;
-		nc_base_add(base, head->lengths, line->longs.lengths[at],
+		nc_base_add(ref.first, head->lengths, line->longs.lengths[at],
 			    differ ? nc_leading_zeroes(differ) :
 				     64 + nc_leading_zeroes(line->longs.start[at][1] ^ low),
 			    found);
@@ -295,11 +356,11 @@ static __always_inline bool nc_base_has_any(const struct nc_base_found *found)
 }
 
 /* Whether any element covers the address. */
-static __always_inline bool nc_base_holds6(void *base, __u64 high, __u64 low)
+static __always_inline bool nc_base_holds6(struct nc_base_ref ref, __u64 high, __u64 low)
 {
 	struct nc_base_found found = {};
 
-	nc_base_find6(base, high, low, &found);
+	nc_base_find6(ref, high, low, &found);
 	return nc_base_has_any(&found);
 }
 

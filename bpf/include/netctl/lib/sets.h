@@ -48,10 +48,6 @@ struct {
 	__array(values, struct nc_map_port);
 } set_port SEC(".maps");
 
-/* By nc_set_use::base. */
-struct nc_map_bases set_bases4 SEC(".maps");
-struct nc_map_bases set_bases6 SEC(".maps");
-
 const volatile __u32 n_set_uses;
 const volatile struct nc_set_use set_use[NC_MAX_SET_USES];
 
@@ -70,41 +66,66 @@ static __always_inline __u64 nc_address_half(const __be32 *words)
 	return (__u64)bpf_ntohl(words[0]) << 32 | bpf_ntohl(words[1]);
 }
 
-/* In the place of an answer: nc_cidr_holds() gives it. */
-#define NC_SET_UNDECIDED 2
+/* What a lookup comes to without a call but those of the maps. */
+enum nc_set_step {
+	NC_SET_OUT,
+	NC_SET_IN,
+	NC_SET_ASK_BASE, /* nc_base_holds() knows */
+	NC_SET_ASK_BOTH, /* nc_cidr_holds() knows */
+};
 
-static __always_inline int nc_cidr4_holds(__be32 address, __u32 use, __u32 at)
+static __always_inline enum nc_set_step nc_cidr4_step(__be32 address, __u32 use, __u32 at)
 {
-	void *trie = bpf_map_lookup_elem(&set_cidr4, &use), *base;
+	void *trie = bpf_map_lookup_elem(&set_cidr4, &use);
 	struct nc_set_cidr4 key = { .length = 32, .address = address };
 	const struct nc_set_value *value;
+	struct nc_base_ref base;
 
 	if (!trie)
-		return 0;
+		return NC_SET_OUT;
 	value = bpf_map_lookup_elem(trie, &key);
-	if (likely(!value)) {
-		base = at ? bpf_map_lookup_elem(&set_bases4, &at) : NULL;
-		return base && nc_base_holds4(base, bpf_ntohl(address));
-	}
-	return nc_is_member(value) ? 1 : NC_SET_UNDECIDED;
+	if (unlikely(value))
+		return nc_is_member(value) ? NC_SET_IN : NC_SET_ASK_BOTH;
+	base = nc_base_of(at, 0);
+	return base.segments && nc_base_may_hold4(base, bpf_ntohl(address)) ? NC_SET_ASK_BASE :
+									      NC_SET_OUT;
 }
 
-static __always_inline int nc_cidr6_holds(const __be32 *address, __u32 use, __u32 at)
+static __always_inline enum nc_set_step nc_cidr6_step(const __be32 *address, __u32 use, __u32 at)
 {
-	void *trie = bpf_map_lookup_elem(&set_cidr6, &use), *base;
+	void *trie = bpf_map_lookup_elem(&set_cidr6, &use);
 	struct nc_set_cidr6 key = { .length = 128 };
 	const struct nc_set_value *value;
+	struct nc_base_ref base;
 
 	if (!trie)
-		return 0;
+		return NC_SET_OUT;
 	__builtin_memcpy(key.address, address, sizeof(key.address));
 	value = bpf_map_lookup_elem(trie, &key);
-	if (likely(!value)) {
-		base = at ? bpf_map_lookup_elem(&set_bases6, &at) : NULL;
-		return base &&
-		       nc_base_holds6(base, nc_address_half(address), nc_address_half(address + 2));
+	if (unlikely(value))
+		return nc_is_member(value) ? NC_SET_IN : NC_SET_ASK_BOTH;
+	base = nc_base_of(at, 1);
+	return base.segments && nc_base_may_hold6(base, nc_address_half(address)) ?
+		       NC_SET_ASK_BASE :
+		       NC_SET_OUT;
+}
+
+/* Whether the address of set use number `use` is in its base. */
+__noinline int nc_base_holds(const struct nc_packet *p, __u32 use)
+{
+	const __be32 *address;
+	struct nc_base_ref base;
+
+	if (!p || use >= NC_MAX_SET_USES)
+		return 0;
+	address = set_use[use].field == NC_FIELD_SRC ? p->src : p->dst;
+	if (p->has & NC_HAS_IPV4) {
+		base = nc_base_of(set_use[use].base, 0);
+		return base.segments && nc_base_holds4(base, bpf_ntohl(address[0]));
 	}
-	return nc_is_member(value) ? 1 : NC_SET_UNDECIDED;
+	base = nc_base_of(set_use[use].base, 1);
+	return base.segments &&
+	       nc_base_holds6(base, nc_address_half(address), nc_address_half(address + 2));
 }
 
 /*
@@ -117,25 +138,20 @@ static __always_inline int nc_cidr6_holds(const __be32 *address, __u32 use, __u3
 __noinline int nc_base_lengths(const struct nc_packet *p, __u32 field, __u32 at,
 			       struct nc_base_found *found)
 {
+	struct nc_base_ref base;
 	const __be32 *address;
-	void *base;
 
 	if (!p || !found)
 		return 0;
 	found->bits0 = found->bits1 = found->bits2 = 0;
-	if (!at)
+	base = nc_base_of(at, p->has & NC_HAS_IPV4 ? 0 : 1);
+	if (!base.segments)
 		return 0;
 	address = field == NC_FIELD_SRC ? p->src : p->dst;
-	if (p->has & NC_HAS_IPV4) {
-		base = bpf_map_lookup_elem(&set_bases4, &at);
-		if (base)
-			nc_base_find4(base, bpf_ntohl(address[0]), found);
-	} else {
-		base = bpf_map_lookup_elem(&set_bases6, &at);
-		if (base)
-			nc_base_find6(base, nc_address_half(address), nc_address_half(address + 2),
-				      found);
-	}
+	if (p->has & NC_HAS_IPV4)
+		nc_base_find4(base, bpf_ntohl(address[0]), found);
+	else
+		nc_base_find6(base, nc_address_half(address), nc_address_half(address + 2), found);
 	return 0;
 }
 
@@ -229,23 +245,41 @@ static __always_inline int nc_in_hash(const struct nc_packet *p, __u32 use, __u3
 	return 0;
 }
 
-/* Whether the field of set use number `use` is in its set, or undecided.
- * Global, like nc_walk_extensions(): verified once, not once for each use. */
-__noinline int nc_set_holds(const struct nc_packet *p, __u32 use)
+static __always_inline enum nc_set_step nc_set_step(const struct nc_packet *p, __u32 use)
 {
-	const __be32 *address;
+	const __be32 *address = set_use[use].field == NC_FIELD_SRC ? p->src : p->dst;
 
-	if (!p || use >= NC_MAX_SET_USES)
-		return 0;
 	if (set_use[use].type != NC_SET_CIDR)
 		return nc_in_hash(p, use, set_use[use].field, set_use[use].type);
-	address = set_use[use].field == NC_FIELD_SRC ? p->src : p->dst;
 	if (p->has & NC_HAS_IPV4)
-		return nc_cidr4_holds(address[0], use, set_use[use].base);
+		return nc_cidr4_step(address[0], use, set_use[use].base);
 	if (p->has & NC_HAS_IPV6)
-		return nc_cidr6_holds(address, use, set_use[use].base);
-	return 0;
+		return nc_cidr6_step(address, use, set_use[use].base);
+	return NC_SET_OUT;
 }
+
+/* The same as a function: global, like nc_walk_extensions(), to be verified once, not once for each use. */
+__noinline int nc_any_set_step(const struct nc_packet *p, __u32 use)
+{
+	return p && use < NC_MAX_SET_USES ? nc_set_step(p, use) : NC_SET_OUT;
+}
+
+/* Membership for set use number `use`, as its bit. */
+static __always_inline __u64 nc_set_bit(const struct nc_packet *p, __u32 use, int step)
+{
+	struct nc_base_found lengths;
+
+	if (step == NC_SET_ASK_BASE) {
+		step = nc_base_holds(p, use);
+	} else if (unlikely(step == NC_SET_ASK_BOTH)) {
+		nc_base_lengths(p, set_use[use].field, set_use[use].base, &lengths);
+		step = nc_cidr_holds(p, use, set_use[use].field, &lengths);
+	}
+	return (__u64)(step & NC_SET_IN) << use;
+}
+
+/* So many have code of their own, with all that is known of the set, since calls are dear. */
+#define NC_SETS_INLINE 2
 
 /* Bit i = membership for set use i. */
 static __always_inline __u64 nc_set_bits(const struct nc_packet *p)
@@ -253,19 +287,14 @@ static __always_inline __u64 nc_set_bits(const struct nc_packet *p)
 	__u64 bits = 0;
 	__u32 i;
 
-	for (i = 0; i < NC_MAX_SET_USES; i++) {
-		int found;
-
+#pragma clang loop unroll(full)
+	for (i = 0; i < NC_SETS_INLINE; i++)
+		if (i < n_set_uses)
+			bits |= nc_set_bit(p, i, nc_set_step(p, i));
+	for (i = NC_SETS_INLINE; i < NC_MAX_SET_USES; i++) {
 		if (i >= n_set_uses)
 			break;
-		found = nc_set_holds(p, i);
-		if (unlikely(found == NC_SET_UNDECIDED)) {
-			struct nc_base_found lengths;
-
-			nc_base_lengths(p, set_use[i].field, set_use[i].base, &lengths);
-			found = nc_cidr_holds(p, i, set_use[i].field, &lengths);
-		}
-		bits |= (__u64)(found & 1) << i;
+		bits |= nc_set_bit(p, i, nc_any_set_step(p, i));
 	}
 	return bits;
 }

@@ -26,6 +26,7 @@ NC_BTF(nc_set_value);
 NC_BTF(nc_counter);
 NC_BTF(nc_changes);
 NC_BTF(nc_base_line);
+NC_BTF(nc_base_ref);
 
 struct nc_map_host4 {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -67,22 +68,29 @@ struct nc_map_port {
 	__type(value, struct nc_set_value);
 };
 
-/* The compiled part of a cidr set. Its size is its own: BPF_F_INNER_MAP. */
-struct nc_map_base {
+/* A segment of the compiled part of a cidr set. */
+struct nc_map_base_segment {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
-	__uint(max_entries, 1);
+	__uint(max_entries, NC_BASE_SEGMENT);
 	__type(key, __u32);
 	__type(value, struct nc_base_line);
 };
 
-/* By nc_set_info::base: the bases of all cidr sets under a root, one map a family, pinned, and shared by
- * all programs, so that one write puts a new base in force everywhere. */
-struct nc_map_bases {
+/* The bases of all cidr sets under a root, pinned, and shared by all programs, so that one write puts a new
+ * base in force everywhere. */
+struct nc_map_base_segments {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1);
+	__uint(max_entries, NC_BASE_SEGMENTS);
 	__type(key, __u32);
-	__array(values, struct nc_map_base);
+	__array(values, struct nc_map_base_segment);
+};
+
+struct nc_map_base_refs {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct nc_base_ref);
 };
 
 struct nc_map_counters {
