@@ -2,24 +2,55 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A client and a server in one process that exchange small messages, for redirect_test.py.
 
-    redirect_talk.py NETCTL ROOT HOST PORT TURNS [--until WHAT] [--blocking] [--kill PID] [--unread]
+    redirect_talk.py NETCTL ROOT HOST PORT TURNS [--until WHAT] [--blocking] [--option NAME] [--wait FILE]
+                     [--kill PID] [--unread] [--hold]
 
 Prints what `netctl redirect list` says of the connection after TURNS turns, as JSON: state, reason,
 redirected (messages). With --until it goes on for up to SECONDS until that is WHAT, a state or a
-reason, and then for TURNS more: how soon the joiner runs is the scheduler's business. --kill kills a process then and goes on: `after` is what is redirected later.
+reason, and then for TURNS more: how soon the joiner runs is the scheduler's business. --option sets
+something on the server's end first that the map could not honour; `unknown` tells that this kernel has no
+such thing. --wait has the connection wait until FILE is there. --kill kills a process then and goes on:
+`after` is what is redirected later. --hold keeps the connection open.
 --unread leaves a message unread and tells how `disable` answers, and what is read then.
 """
 import argparse
+import atexit
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import redirect_conformance as base
 
 SECONDS = 20 * float(os.environ.get("NETCTL_PATIENCE", "1"))
+
+
+def into_sockmap(sock):
+    """As another tool would: the socket has a psock from then on."""
+    path = f"/sys/fs/bpf/netctl-talk-{os.getpid()}"
+    create = f"bpftool map create {path} type sockmap key 4 value 4 entries 1 name talk"
+    subprocess.run(create.split(), check=True)
+    value = [str(byte) for byte in struct.pack("=I", sock.fileno())]
+    update = f"bpftool map update pinned {path} key 0 0 0 0 value".split()
+    subprocess.run([*update, *value], check=True, pass_fds=[sock.fileno()])
+    atexit.register(os.unlink, path)  # a map that nobody holds lets its sockets go
+
+
+OPTIONS = {
+    "low-water": lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 16),
+    "zero-copy": lambda sock: sock.setsockopt(socket.SOL_SOCKET, 60, 1),
+    "time-stamp": lambda sock: sock.setsockopt(socket.SOL_SOCKET, 29, 1),
+    "urgent-inline": lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
+    "peek-offset": lambda sock: sock.setsockopt(socket.SOL_SOCKET, 42, 0),
+    "in-queue": lambda sock: sock.setsockopt(socket.IPPROTO_TCP, 36, 1),
+    "tls": lambda sock: sock.setsockopt(socket.IPPROTO_TCP, 31, b"tls"),
+    "sockmap": into_sockmap,
+}
 
 
 def main():
@@ -31,6 +62,9 @@ def main():
     parser.add_argument("turns", type=int)
     parser.add_argument("--until")
     parser.add_argument("--blocking", action="store_true")
+    parser.add_argument("--option", choices=OPTIONS)
+    parser.add_argument("--wait", type=Path)
+    parser.add_argument("--hold", action="store_true")
     parser.add_argument("--kill", type=int)
     parser.add_argument("--unread", action="store_true")
     options = parser.parse_args()
@@ -44,6 +78,15 @@ def main():
     a, b = base.connect(options.port, options.host)
     if options.blocking:
         a.setblocking(True)
+    if options.option:
+        try:
+            OPTIONS[options.option](b)
+        except OSError as error:
+            print(json.dumps({"unknown": str(error)}))
+            return 0
+    if options.wait:
+        print("open", flush=True)
+        base.settled(options.wait.exists, SECONDS)
 
     def look():
         ports = {options.port, a.getsockname()[1]}
@@ -73,7 +116,9 @@ def main():
         base.readable(b)
         answer["disable"] = netctl("disable", "--timeout", "0").stderr
         answer["then"] = base.receive(b, 6).decode()
-    print(json.dumps(answer))
+    print(json.dumps(answer), flush=True)
+    while options.hold:
+        time.sleep(1)
     return 0
 
 

@@ -20,7 +20,8 @@
  *     end of that queue though TCP has more, and a reader that takes a short read for an empty socket
  *     (nginx and tokio, with edge-triggered epoll) would wait for ever. So a direction turns back
  *     only when that queue is empty; till then it redirects what it would pass. Only a reader that
- *     is rd_max_ahead behind makes an exception: rd_msg, AHEAD.
+ *     is rd_max_ahead behind makes an exception (rd_msg, AHEAD): the joiner is told, and wakes it
+ *     when it has emptied the queue (rd_nudge).
  *  S3 An end leaves the map only when its queue is empty (the kernel discards what is in there)
  *     and no send of the other end is between its verdict and that queue: take_out().
  *  S4 The verdict is never SK_DROP: a helper that fails means TCP, and leaving.
@@ -32,6 +33,8 @@
 #include <bpf/bpf_helpers.h>
 
 #include "netctl/abi/redirect.h"
+
+#include "redirect_ends.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -49,16 +52,6 @@ const volatile __u32 rd_max_run = 8;	     /* messages one way without one the ot
 const volatile __u32 rd_max_ahead = 1 << 20; /* redirected and unread */
 const volatile __u64 rd_grace_ns = 0;	     /* from joining to the first redirected message */
 const volatile __u32 rd_allow_blocking = 0;
-
-/* Private to one socket. */
-struct rd_mine {
-	__u64 key;     /* of the pair that it joined, or 0 */
-	__u32 index;   /* in rd_socks: 2 * slot + side */
-	__u32 waited;  /* callbacks since it was announced */
-	__u32 refused; /* rd_join did, for good */
-	__u32 reserved;
-};
-#define NOT_JOINED 0xffffffffu
 
 #define RD_CGROUP_DEPTH 16
 
@@ -87,20 +80,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } rd_socks SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, NC_RD_SLOTS);
-	__type(key, __u32);
-	__type(value, struct nc_rd_pair);
-} rd_pairs SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct rd_mine);
-} rd_mine SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -160,9 +139,6 @@ struct {
 
 /* Entries of a socket's wait queue with this function are threads asleep in recv or send. */
 extern const void woken_wake_function __ksym;
-
-#define READ(destination, pointer)                                                                 \
-	bpf_probe_read_kernel(&(destination), sizeof(destination), pointer)
 
 static __always_inline struct nc_rd_stats *stats(void)
 {
@@ -300,16 +276,6 @@ static long judge_rule(__u32 i, struct rd_judgement *j)
 }
 
 /* ---- leaving ---- */
-
-/* Closed meanwhile: the socket's psock is no longer the one that joined. */
-static __always_inline bool gone(__u64 socket, __u64 psock)
-{
-	struct sock *sk = (void *)socket;
-	__u64 user_data = 0;
-
-	READ(user_data, &sk->sk_user_data);
-	return (user_data & ~7ULL) != psock;
-}
 
 static __always_inline bool queue_empty(__u64 psock)
 {
@@ -491,13 +457,6 @@ static __always_inline void leave(struct nc_rd_pair *p, __u32 reason)
 #define PASSIVE BPF_SOCK_OPS_RTO_CB_FLAG /* costs nothing, and tells rd_join who connected */
 #define JOINED (BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
 
-static __always_inline void set_flags(struct bpf_sock_ops *ctx, __u32 flags)
-{
-	__u32 others = ctx->bpf_sock_ops_cb_flags & ~(OBSERVE | PASSIVE | JOINED);
-
-	bpf_sock_ops_cb_flags_set(ctx, others | flags);
-}
-
 /* Keeps clang from merging accesses to the context, which the verifier refuses. */
 #define FIELD(member)                                                                              \
 	({                                                                                         \
@@ -505,6 +464,13 @@ static __always_inline void set_flags(struct bpf_sock_ops *ctx, __u32 flags)
 		barrier_var(value_);                                                               \
 		value_;                                                                            \
 	})
+
+static __always_inline void set_flags(struct bpf_sock_ops *ctx, __u32 flags)
+{
+	__u32 others = FIELD(bpf_sock_ops_cb_flags) & ~(OBSERVE | PASSIVE | JOINED);
+
+	bpf_sock_ops_cb_flags_set(ctx, others | flags);
+}
 
 static __always_inline void fill_end(struct bpf_sock_ops *ctx, struct nc_rd_end *e)
 {
@@ -592,8 +558,9 @@ static __always_inline void observe(struct bpf_sock_ops *ctx, struct bpf_sock *s
 		stays(ctx, NC_RD_REASON_STREAM);
 		return;
 	}
-	if (mine) { /* announced, and not joined yet */
-		if (mine->refused || ++mine->waited > 1000)
+	if (mine) { /* announced, and not joined yet: the joiner may be waiting for a CPU */
+		if (mine->refused || (!(++mine->waited % 256) &&
+				      bpf_ktime_get_ns() - mine->announced_ns > 2 * SECOND))
 			set_flags(ctx, 0);
 		return;
 	}
@@ -603,9 +570,10 @@ static __always_inline void observe(struct bpf_sock_ops *ctx, struct bpf_sock *s
 		return;
 	}
 	mine->index = NOT_JOINED;
+	mine->announced_ns = bpf_ktime_get_ns();
 	/* Both ends must have these before they join: the first message may make them leave. */
-	set_flags(ctx, ctx->bpf_sock_ops_cb_flags & PASSIVE ? OBSERVE | PASSIVE | JOINED :
-							      OBSERVE | JOINED);
+	set_flags(ctx, FIELD(bpf_sock_ops_cb_flags) & PASSIVE ? OBSERVE | PASSIVE | JOINED :
+								OBSERVE | JOINED);
 	event = bpf_ringbuf_reserve(&rd_events, sizeof(*event), 0);
 	if (!event) {
 		stays(ctx, NC_RD_REASON_LOST);
@@ -653,7 +621,7 @@ int rd_sockops(struct bpf_sock_ops *ctx)
 	mine = bpf_sk_storage_get(&rd_mine, sk, NULL, 0);
 	if (!mine || mine->index == NOT_JOINED) {
 		/* Without our mark the callback is another program's wish. */
-		if (op == BPF_SOCK_OPS_RTT_CB && ctx->bpf_sock_ops_cb_flags & OBSERVE)
+		if (op == BPF_SOCK_OPS_RTT_CB && FIELD(bpf_sock_ops_cb_flags) & OBSERVE)
 			observe(ctx, sk, mine, out, in);
 		return 1;
 	}
@@ -734,6 +702,15 @@ static __always_inline bool nonblocking(struct nc_rd_pair *p, __u32 i)
 
 	READ(flags, (void *)p->file_flags[i]);
 	return flags & O_NONBLOCK;
+}
+
+static __noinline void tell_behind(struct nc_rd_pair *p, __u32 slot, __u32 reader)
+{
+	struct nc_rd_behind behind = { .key = p->key, .slot = slot, .end = reader };
+
+	p->behind |= 1 << reader;
+	if (bpf_ringbuf_output(&rd_events, &behind, sizeof(behind), 0))
+		COUNT(helper_failed);
 }
 
 SEC("sk_msg")
@@ -822,6 +799,8 @@ clean:
 	/* The only thread that ever redirected is sending again: its earlier sends have arrived. */
 	if (!p->threads[me] && (!p->thread[me] || p->thread[me] == thread))
 		p->clean[me] = 1;
+	if (!empty && !(p->behind & 1 << other))
+		tell_behind(p, slot, other);
 pass:
 	p->passed[me] = 1;
 	p->passed_messages[me]++;
@@ -1201,6 +1180,7 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 	p->ahead[0] = p->ahead[1] = p->redirecting[0] = p->redirecting[1] = 0;
 	p->thread[0] = p->thread[1] = p->threads[0] = p->threads[1] = 0;
 	p->passed[0] = p->passed[1] = p->clean[0] = p->clean[1] = 0;
+	p->behind = 0;
 
 	/* A timer that was set up before stays so. */
 	error = bpf_timer_init(&p->timer, &rd_pairs, 1 /* CLOCK_MONOTONIC */);
@@ -1305,5 +1285,41 @@ int rd_leave(struct __sk_buff *skb)
 	leave(p, q->reason);
 	take_out(p, slot);
 	q->state = p->state;
+	return 0;
+}
+
+/*
+ * Of all sockets of a namespace, wakes one that is to look again. To set the low-water mark, be it to
+ * what it is, makes TCP report what is readable, as if it came now.
+ */
+SEC("iter/tcp")
+int rd_nudge(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *common = ctx->sk_common;
+	struct nc_rd_request *q;
+	struct nc_rd_pair *p;
+	struct tcp_sock *tp;
+	__u32 zero = 0, slot, reader;
+	int mark = 1;
+
+	q = bpf_map_lookup_elem(&rd_request, &zero);
+	if (!q || !common)
+		return 0;
+	slot = q->slot;
+	reader = q->reason & 1;
+	p = bpf_map_lookup_elem(&rd_pairs, &slot);
+	if (!p || p->socket[reader] != (__u64)common)
+		return 0;
+	if (!gone(p->socket[reader], p->psock[reader]) && !queue_empty(p->psock[reader])) {
+		q->state = NC_RD_NUDGE_UNREAD;
+		return 0;
+	}
+	tp = bpf_skc_to_tcp_sock(common);
+	if (!tp)
+		return 0;
+	mark = tp->inet_conn.icsk_inet.sk.sk_rcvlowat;
+	if (bpf_setsockopt(tp, SOL_SOCKET, 18 /* SO_RCVLOWAT */, &mark, sizeof(mark)))
+		COUNT(helper_failed);
+	q->state = NC_RD_NUDGE_DONE;
 	return 0;
 }

@@ -272,8 +272,23 @@ Result<> Object::set_autoload(const std::string& name, bool load) const {
     return {};
 }
 
+namespace {
+
+/// What the contents of the maps take that loading will make, about.
+std::size_t bytes_of_maps(bpf_object* object) {
+    std::size_t bytes = 0;
+    bpf_map* map = nullptr;
+    bpf_object__for_each_map(map, object) if (bpf_map__autocreate(map) && bpf_map__fd(map) < 0)
+        bytes += std::size_t{bpf_map__max_entries(map)} *
+                 (bpf_map__key_size(map) + bpf_map__value_size(map));
+    return bytes;
+}
+
+} // namespace
+
 Result<> Object::load() const {
     libbpf_complaint();
+    const std::size_t bytes = bytes_of_maps(object_);
     const int status = bpf_object__load(object_);
     if (status == 0)
         return {};
@@ -283,6 +298,10 @@ Result<> Object::load() const {
         return Error::system(
             -status, fmt::format("the kernel refused the program: {}", last_lines(words, 3)),
             "loading BPF programs takes root, or CAP_BPF and CAP_NET_ADMIN");
+    if (-status == ENOMEM)
+        return Error::system(
+            -status, fmt::format("the kernel has no memory for maps of about {} KiB", bytes / 1024),
+            "nothing was changed; a memory limit of one's control group counts BPF maps, too");
     return Error::system(-status,
                          fmt::format("the kernel refused the program: {}", last_lines(words, 6)));
 }

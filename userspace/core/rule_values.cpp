@@ -39,10 +39,14 @@ struct ServicePorts {
 
 ServicePorts service_ports(const std::string& name) {
     const auto port = [&](const char* protocol) -> std::optional<std::uint16_t> {
-        const servent* entry = getservbyname(name.c_str(), protocol);
-        if (entry == nullptr)
+        servent entry{};
+        servent* found = nullptr;
+        std::array<char, 4096> room{};
+        if (getservbyname_r(name.c_str(), protocol, &entry, room.data(), room.size(), &found) !=
+                0 ||
+            found == nullptr)
             return std::nullopt;
-        const auto network = static_cast<std::uint16_t>(entry->s_port);
+        const auto network = static_cast<std::uint16_t>(entry.s_port);
         return static_cast<std::uint16_t>(network << 8 | network >> 8);
     };
     ServicePorts ports{port("tcp"), port("udp"), port("sctp")};

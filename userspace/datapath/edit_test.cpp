@@ -83,6 +83,36 @@ TEST(RuleRecords, ComeBackAsTheyWentIn) {
     EXPECT_FALSE(decode_rules(cut, Hook::xdp));
 }
 
+TEST(RuleRecords, OfManyRulesKeepTheirOrder) {
+    // So many that several threads read them, and each third rule takes several records.
+    std::string list = " src {";
+    for (int i = 0; i < 40; i++)
+        list += "198.51." + std::to_string(i) + ".7 ";
+    std::vector<InstalledRule> rules;
+    for (std::uint32_t i = 0; i < 10'000; i++) {
+        rules.push_back({rule("dport " + std::to_string(i) + (i % 3 == 0 ? list + "}" : "") +
+                              (i % 2 == 0 ? " drop" : " pass")),
+                         i + 5});
+        rules.back().rule.id = 2 * i + 1;
+    }
+    std::vector<nc_rule_text> records = encode_rules(rules);
+    const auto decoded = decode_rules(records, Hook::xdp);
+    ASSERT_TRUE(decoded) << decoded.error().what;
+    ASSERT_EQ(decoded->size(), rules.size());
+    for (std::size_t i = 0; i < rules.size(); i++) {
+        ASSERT_TRUE((*decoded)[i].rule.same_text(rules[i].rule)) << i;
+        ASSERT_EQ((*decoded)[i].rule.id, rules[i].rule.id);
+        ASSERT_EQ((*decoded)[i].slot, rules[i].slot);
+    }
+    // One that cannot be read is named, wherever it is.
+    nc_rule_text& last = records.back();
+    last.text[0] = '%';
+    const auto refused = decode_rules(records, Hook::xdp);
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().what.find("the stored rule 19999"), std::string::npos)
+        << refused.error().what;
+}
+
 TEST(PinName, HoldsNoDotAndComesBack) {
     for (const std::string name : {"eth0", "eth0.100", "a%b", "x:y", "a b/c~"}) {
         const std::string encoded = bpf::encode_pin_name(name);

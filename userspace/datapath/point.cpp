@@ -5,8 +5,12 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <future>
+#include <iterator>
 #include <map>
 #include <memory>
+#include <span>
+#include <thread>
 
 #include <fmt/format.h>
 
@@ -36,8 +40,9 @@ std::vector<nc_rule_text> encode_rules(const std::vector<InstalledRule>& rules) 
     return records;
 }
 
-Result<std::vector<InstalledRule>> decode_rules(const std::vector<nc_rule_text>& records,
-                                                Hook hook) {
+namespace {
+
+Result<std::vector<InstalledRule>> decode_part(std::span<const nc_rule_text> records, Hook hook) {
     std::vector<InstalledRule> rules;
     std::string text;
     for (const nc_rule_text& record : records) {
@@ -54,6 +59,43 @@ Result<std::vector<InstalledRule>> decode_rules(const std::vector<nc_rule_text>&
     }
     if (!text.empty())
         return Error::failed("the stored rules end in the middle of one");
+    return rules;
+}
+
+/// Cuts records into about equal parts of whole rules, one for each CPU that is worth waking.
+std::vector<std::span<const nc_rule_text>> cut(std::span<const nc_rule_text> records) {
+    constexpr std::size_t worth_a_thread = 2000, most_threads = 8;
+    const std::size_t cpus = std::max(1U, std::thread::hardware_concurrency());
+    const std::size_t count =
+        std::clamp<std::size_t>(records.size() / worth_a_thread, 1, std::min(cpus, most_threads));
+    std::vector<std::span<const nc_rule_text>> parts;
+    std::size_t begin = 0;
+    for (std::size_t i = 1; i <= count; i++) {
+        std::size_t end = std::max(begin, records.size() * i / count);
+        while (end > begin && end < records.size() && records[end - 1].more)
+            end++;
+        parts.push_back(records.subspan(begin, end - begin));
+        begin = end;
+    }
+    return parts;
+}
+
+} // namespace
+
+Result<std::vector<InstalledRule>> decode_rules(const std::vector<nc_rule_text>& records,
+                                                Hook hook) {
+    // Most of the time that a change to many rules takes.
+    const auto parts = cut(records);
+    std::vector<std::future<Result<std::vector<InstalledRule>>>> others;
+    for (std::size_t i = 1; i < parts.size(); i++) // deferred, if there can be no thread
+        others.push_back(
+            std::async(std::launch::async | std::launch::deferred, decode_part, parts[i], hook));
+    std::vector<InstalledRule> rules = NETCTL_TRY(decode_part(parts.front(), hook));
+    rules.reserve(records.size());
+    for (auto& other : others) {
+        std::vector<InstalledRule> more = NETCTL_TRY(other.get());
+        std::move(more.begin(), more.end(), std::back_inserter(rules));
+    }
     return rules;
 }
 

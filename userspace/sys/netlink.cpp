@@ -9,6 +9,7 @@
 #include <netlink/cache.h>
 #include <netlink/netlink.h>
 #include <netlink/route/link.h>
+#include <netlink/route/link/veth.h>
 
 #include "core/suggest.hpp"
 
@@ -39,17 +40,24 @@ bool is_layer3(unsigned type) {
     }
 }
 
+using Socket = std::unique_ptr<nl_sock, FreeSocket>;
+
+Result<Socket> connect_rtnetlink() {
+    Socket socket(nl_socket_alloc());
+    if (!socket)
+        return Error::system(ENOMEM, "cannot make a netlink socket");
+    const int status = nl_connect(socket.get(), NETLINK_ROUTE);
+    if (status < 0)
+        return Error::failed(fmt::format("cannot connect to rtnetlink: {}", nl_geterror(status)));
+    return socket;
+}
+
 } // namespace
 
 Result<std::vector<Interface>> list_interfaces() {
-    const std::unique_ptr<nl_sock, FreeSocket> socket(nl_socket_alloc());
-    if (!socket)
-        return Error::system(ENOMEM, "cannot make a netlink socket");
-    int status = nl_connect(socket.get(), NETLINK_ROUTE);
-    if (status < 0)
-        return Error::failed(fmt::format("cannot connect to rtnetlink: {}", nl_geterror(status)));
+    const Socket socket = NETCTL_TRY(connect_rtnetlink());
     nl_cache* links = nullptr;
-    status = rtnl_link_alloc_cache(socket.get(), AF_UNSPEC, &links);
+    const int status = rtnl_link_alloc_cache(socket.get(), AF_UNSPEC, &links);
     if (status < 0)
         return Error::failed(fmt::format("cannot list interfaces: {}", nl_geterror(status)));
     const std::unique_ptr<nl_cache, FreeCache> cache(links);
@@ -66,6 +74,14 @@ Result<std::vector<Interface>> list_interfaces() {
                               type == ARPHRD_ETHER || type == ARPHRD_LOOPBACK, is_layer3(type)});
     }
     return interfaces;
+}
+
+Result<> make_veth(const std::string& here, const std::string& there, int pid) {
+    const Socket socket = NETCTL_TRY(connect_rtnetlink());
+    const int status = rtnl_link_veth_add(socket.get(), here.c_str(), there.c_str(), pid);
+    if (status < 0)
+        return Error::failed(fmt::format("cannot make veth devices: {}", nl_geterror(status)));
+    return {};
 }
 
 Result<Interface> find_interface(const std::string& name) {

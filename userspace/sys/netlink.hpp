@@ -25,5 +25,8 @@ struct Interface {
 Result<Interface> find_interface(const std::string& name);
 /// Those of the current network namespace.
 Result<std::vector<Interface>> list_interfaces();
+/// Makes two veth devices that are each other's other end: one here, one in the network namespace
+/// of the process `pid`. They go with either namespace.
+Result<> make_veth(const std::string& here, const std::string& there, int pid);
 
 } // namespace netctl::sys

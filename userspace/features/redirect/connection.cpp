@@ -19,6 +19,8 @@
 
 #include <fmt/format.h>
 
+#include "sys/netns.hpp"
+
 namespace netctl::redirect {
 
 namespace {
@@ -44,33 +46,47 @@ std::uint16_t port_of(const sockaddr_storage& address) {
 } // namespace
 
 Result<LocalConnection> LocalConnection::open(bool ipv6) {
-    const int family = ipv6 ? AF_INET6 : AF_INET;
+    if (!ipv6)
+        return open_to(htonl(INADDR_LOOPBACK), {});
     sockaddr_storage address{};
-    socklen_t size = ipv6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
-    address.ss_family = static_cast<sa_family_t>(family);
-    if (ipv6)
-        reinterpret_cast<sockaddr_in6&>(address).sin6_addr = in6addr_loopback;
-    else
-        reinterpret_cast<sockaddr_in&>(address).sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.ss_family = AF_INET6;
+    reinterpret_cast<sockaddr_in6&>(address).sin6_addr = in6addr_loopback;
+    return open(address, {});
+}
+
+Result<LocalConnection> LocalConnection::open_to(std::uint32_t address, const std::string& netns) {
+    sockaddr_storage server{};
+    server.ss_family = AF_INET;
+    reinterpret_cast<sockaddr_in&>(server).sin_addr.s_addr = address;
+    return open(server, netns);
+}
+
+Result<LocalConnection> LocalConnection::open(sockaddr_storage address, const std::string& netns) {
+    const int family = address.ss_family;
+    socklen_t size = family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
     auto* generic = reinterpret_cast<sockaddr*>(&address);
 
-    const Fd listener(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    Fd listener;
+    {
+        const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns));
+        listener = Fd(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    }
     LocalConnection made;
     made.client = Fd(socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
     if (!listener || !made.client)
         return Error::system(errno, "cannot make a TCP socket");
     if (bind(listener.get(), generic, size) != 0 || listen(listener.get(), 1) != 0 ||
         getsockname(listener.get(), generic, &size) != 0)
-        return Error::system(errno, "cannot listen on loopback", "is lo up in this namespace?");
+        return Error::system(errno, "cannot listen", "is lo up in this namespace?");
     made.server_port = port_of(address);
     if (connect(made.client.get(), generic, size) != 0)
-        return Error::system(errno, "cannot connect over loopback", "is lo up in this namespace?");
+        return Error::system(errno, "cannot connect", "is lo up in this namespace?");
     if (getsockname(made.client.get(), generic, &size) != 0)
         return Error::system(errno, "getsockname");
     made.client_port = port_of(address);
     made.server = Fd(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!made.server || fcntl(made.client.get(), F_SETFL, O_NONBLOCK) != 0)
-        return Error::system(errno, "cannot accept over loopback");
+        return Error::system(errno, "cannot accept");
     const int on = 1;
     for (const int fd : {made.client.get(), made.server.get()})
         if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) != 0)

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <sys/socket.h>
 #include <vector>
 
 #include "core/fd.hpp"
@@ -20,8 +21,14 @@ struct LocalConnection {
     std::uint16_t client_port = 0; ///< host byte order
     std::uint16_t server_port = 0;
 
-    /// Both ends non-blocking.
+    /// Both ends non-blocking, over loopback.
     static Result<LocalConnection> open(bool ipv6 = false);
+    /// The server's end has this IPv4 address, in network byte order, in the network namespace of
+    /// that path, or in the current one.
+    static Result<LocalConnection> open_to(std::uint32_t address, const std::string& netns);
+
+  private:
+    static Result<LocalConnection> open(sockaddr_storage address, const std::string& netns);
 };
 
 /// Writes all, waiting for room for at most a second a piece.

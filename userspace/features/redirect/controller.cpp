@@ -19,6 +19,7 @@
 #include "features/redirect/joiner.hpp"
 #include "features/redirect/selftest.hpp"
 #include "redirect.skel.h"
+#include "redirect_ioctl.skel.h"
 
 namespace netctl::redirect {
 
@@ -113,6 +114,9 @@ constexpr std::array hooks{Hook{"rd_connect4", BPF_CGROUP_INET4_CONNECT},
                            Hook{"rd_getsockopt", BPF_CGROUP_GETSOCKOPT},
                            Hook{"rd_setsockopt", BPF_CGROUP_SETSOCKOPT}};
 
+/// Programs of redirect_ioctl.bpf.c.
+constexpr std::array ioctl_programs{"rd_ioctl4", "rd_ioctl6"};
+
 std::string link_name(const Hook& hook) {
     return fmt::format("link_{}", hook.program + std::strlen("rd_"));
 }
@@ -146,12 +150,13 @@ Result<Datapath> Datapath::load(const Tuning& tuning) {
     made.events_ = NETCTL_TRY(object.map("rd_events"));
     made.request_ = NETCTL_TRY(object.map("rd_request"));
     made.stats_ = NETCTL_TRY(object.map("rd_stats"));
-    made.rules_ = NETCTL_TRY(object.map("rd_rules"));
-    made.texts_ = NETCTL_TRY(object.map("rd_rule_text"));
+    made.rules_.rules = NETCTL_TRY(object.map("rd_rules"));
+    made.rules_.texts = NETCTL_TRY(object.map("rd_rule_text"));
     made.conf_ = NETCTL_TRY(object.map("rd_conf"));
     made.recent_ = NETCTL_TRY(object.map("rd_recent"));
-    made.to_ = NETCTL_TRY(object.map("rd_to"));
-    made.to_texts_ = NETCTL_TRY(object.map("rd_to_text"));
+    made.mine_ = NETCTL_TRY(object.map("rd_mine"));
+    made.to_.rules = NETCTL_TRY(object.map("rd_to"));
+    made.to_.texts = NETCTL_TRY(object.map("rd_to_text"));
     const auto program = [&](const char* name) -> Result<Fd> {
         const bpf::Program found = NETCTL_TRY(object.program(name));
         return duplicate(found.fd());
@@ -161,12 +166,31 @@ Result<Datapath> Datapath::load(const Tuning& tuning) {
         made.hooks_.push_back(NETCTL_TRY(program(hook.program)));
     made.join_ = NETCTL_TRY(program("rd_join"));
     made.leave_ = NETCTL_TRY(program("rd_leave"));
+    made.nudge_ = NETCTL_TRY(program("rd_nudge"));
 
     // The map holds the program from here on: a socket in the map always has it.
     const bpf::Program verdict = NETCTL_TRY(object.program("rd_msg"));
     if (bpf_prog_attach(verdict.fd(), made.socks_.fd(), BPF_SK_MSG_VERDICT, 0) != 0)
         return Error::system(errno, "cannot attach the sk_msg program to its map");
+    if (tuning.mend_fionread)
+        NETCTL_TRY(made.mend_fionread());
     return made;
+}
+
+Result<> Datapath::mend_fionread() {
+    const auto skeleton = NETCTL_TRY(bpf::Skeleton<::redirect_ioctl>::open());
+    const bpf::Object object = skeleton.object();
+    NETCTL_TRY(object.reuse("rd_mine", mine_));
+    NETCTL_TRY(object.reuse("rd_pairs", pairs_));
+    NETCTL_TRY(object.load());
+    for (const char* name : ioctl_programs) {
+        const bpf::Program program = NETCTL_TRY(object.program(name));
+        const int link = bpf_link_create(program.fd(), 0, BPF_TRACE_FEXIT, nullptr);
+        if (link < 0)
+            return Error::system(errno, fmt::format("cannot attach {}", name));
+        ioctl_links_.emplace_back(Fd(link));
+    }
+    return {};
 }
 
 Result<Datapath> Datapath::open(const bpf::PinDir& dir) {
@@ -174,16 +198,17 @@ Result<Datapath> Datapath::open(const bpf::PinDir& dir) {
     made.pairs_ = NETCTL_TRY(open_map(dir, "pairs", sizeof(nc_rd_pair)));
     made.request_ = NETCTL_TRY(open_map(dir, "request", sizeof(nc_rd_request)));
     made.stats_ = NETCTL_TRY(open_map(dir, "stats", sizeof(nc_rd_stats)));
-    made.rules_ = NETCTL_TRY(open_map(dir, "rules", sizeof(nc_rd_rule)));
-    made.texts_ = NETCTL_TRY(open_map(dir, "rule_text", sizeof(Bank::texts[0])));
+    made.rules_.rules = NETCTL_TRY(open_map(dir, "rules", sizeof(nc_rd_rule)));
+    made.rules_.texts = NETCTL_TRY(open_map(dir, "rule_text", sizeof(Bank::texts[0])));
     made.conf_ = NETCTL_TRY(open_map(dir, "conf", sizeof(nc_rd_conf)));
     made.recent_ = NETCTL_TRY(open_map(dir, "recent", sizeof(nc_rd_recent)));
-    made.to_ = NETCTL_TRY(open_map(dir, "to", sizeof(nc_rd_to)));
-    made.to_texts_ = NETCTL_TRY(open_map(dir, "to_text", sizeof(Bank::texts[0])));
+    made.to_.rules = NETCTL_TRY(open_map(dir, "to", sizeof(nc_rd_to)));
+    made.to_.texts = NETCTL_TRY(open_map(dir, "to_text", sizeof(Bank::texts[0])));
     made.socks_ = NETCTL_TRY(bpf::RawMap::open(dir.path_of("socks")));
     made.events_ = NETCTL_TRY(bpf::RawMap::open(dir.path_of("events")));
     made.join_ = NETCTL_TRY(open_pin(dir.path_of("prog_join")));
     made.leave_ = NETCTL_TRY(open_pin(dir.path_of("prog_leave")));
+    made.nudge_ = NETCTL_TRY(open_pin(dir.path_of("prog_nudge")));
     return made;
 }
 
@@ -204,16 +229,20 @@ Result<> Datapath::pin(const bpf::PinDir& dir) const {
     NETCTL_TRY(events_.pin(dir.path_of("events")));
     NETCTL_TRY(request_.pin(dir.path_of("request")));
     NETCTL_TRY(stats_.pin(dir.path_of("stats")));
-    NETCTL_TRY(rules_.pin(dir.path_of("rules")));
-    NETCTL_TRY(texts_.pin(dir.path_of("rule_text")));
+    NETCTL_TRY(rules_.rules.pin(dir.path_of("rules")));
+    NETCTL_TRY(rules_.texts.pin(dir.path_of("rule_text")));
     NETCTL_TRY(conf_.pin(dir.path_of("conf")));
     NETCTL_TRY(recent_.pin(dir.path_of("recent")));
     NETCTL_TRY(pin_fd(join_.get(), dir.path_of("prog_join")));
     NETCTL_TRY(pin_fd(leave_.get(), dir.path_of("prog_leave")));
-    NETCTL_TRY(to_.pin(dir.path_of("to")));
-    NETCTL_TRY(to_texts_.pin(dir.path_of("to_text")));
+    NETCTL_TRY(pin_fd(nudge_.get(), dir.path_of("prog_nudge")));
+    NETCTL_TRY(to_.rules.pin(dir.path_of("to")));
+    NETCTL_TRY(to_.texts.pin(dir.path_of("to_text")));
     for (std::size_t i = 0; i < hooks.size(); i++)
         NETCTL_TRY(hook_links_[i].pin(dir.path_of(link_name(hooks[i]))));
+    for (std::size_t i = 0; i < ioctl_links_.size(); i++)
+        NETCTL_TRY(ioctl_links_[i].pin(
+            dir.path_of(fmt::format("link_{}", ioctl_programs[i] + std::strlen("rd_")))));
     return sockops_link_.pin(dir.path_of("link_sockops"));
 }
 
@@ -254,6 +283,27 @@ Result<Datapath::Answer> Datapath::join(const nc_rd_event& event, const Peer& pe
         if (request.state != 0)
             return Answer{request.reason, 0, 0};
     }
+}
+
+Result<nc_rd_nudged> Datapath::nudge(const nc_rd_behind& behind) const {
+    const std::uint32_t zero = 0;
+    nc_rd_request request{};
+    request.slot = behind.slot;
+    request.reason = behind.end;
+    NETCTL_TRY(request_.update(&zero, &request));
+    const Fd link(bpf_link_create(nudge_.get(), 0, BPF_TRACE_ITER, nullptr));
+    const Fd sockets(link ? bpf_iter_create(link.get()) : -1);
+    if (!sockets)
+        return Error::system(errno, "cannot run the program rd_nudge");
+    std::array<char, 64> nothing;
+    ssize_t got = 0;
+    do
+        got = ::read(sockets.get(), nothing.data(), nothing.size());
+    while (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR)));
+    if (got < 0)
+        return Error::system(errno, "cannot run the program rd_nudge");
+    NETCTL_TRY(request_.lookup(&zero, &request));
+    return static_cast<nc_rd_nudged>(request.state);
 }
 
 Result<std::uint32_t> Datapath::leave(std::uint32_t slot, std::uint32_t reason) const {
@@ -330,60 +380,38 @@ Result<std::vector<std::pair<nc_rd_event, nc_rd_recent>>> Datapath::recent() con
     return all;
 }
 
-namespace {
-
-template <class R>
-Result<Datapath::BankOf<R>> read(const bpf::RawMap& rules, const bpf::RawMap& texts,
-                                 std::uint32_t bank) {
-    Datapath::BankOf<R> all;
+template <class R> Result<Datapath::BankOf<R>> Datapath::read_bank() const {
+    const auto first = static_cast<std::uint32_t>((NETCTL_TRY(conf()).*ListConf<R>::bank & 1) *
+                                                  BankOf<R>{}.rules.size());
+    BankOf<R> all;
     for (std::uint32_t i = 0; i < all.rules.size(); i++) {
-        const auto index = static_cast<std::uint32_t>(bank * all.rules.size() + i);
-        NETCTL_TRY(rules.lookup(&index, &all.rules[i]));
-        NETCTL_TRY(texts.lookup(&index, all.texts[i].data()));
+        const std::uint32_t index = first + i;
+        NETCTL_TRY(list<R>().rules.lookup(&index, &all.rules[i]));
+        NETCTL_TRY(list<R>().texts.lookup(&index, all.texts[i].data()));
     }
     return all;
 }
 
-template <class R>
-Result<> write(const bpf::RawMap& rules, const bpf::RawMap& texts, std::uint32_t bank,
-               const Datapath::BankOf<R>& all) {
-    for (std::uint32_t i = 0; i < all.rules.size(); i++) {
-        const auto index = static_cast<std::uint32_t>(bank * all.rules.size() + i);
-        NETCTL_TRY(rules.update(&index, &all.rules[i]));
-        NETCTL_TRY(texts.update(&index, all.texts[i].data()));
+template <class R> Result<> Datapath::commit_bank(const BankOf<R>& bank) const {
+    nc_rd_conf next = NETCTL_TRY(conf());
+    auto& live = next.*ListConf<R>::bank;
+    live = (live & 1) ^ 1;
+    for (std::uint32_t i = 0; i < bank.rules.size(); i++) {
+        const auto index = static_cast<std::uint32_t>(live * bank.rules.size() + i);
+        NETCTL_TRY(list<R>().rules.update(&index, &bank.rules[i]));
+        NETCTL_TRY(list<R>().texts.update(&index, bank.texts[i].data()));
     }
-    return {};
-}
-
-} // namespace
-
-Result<Datapath::Bank> Datapath::read_bank(std::uint32_t bank) const {
-    return read<nc_rd_rule>(rules_, texts_, bank);
-}
-
-Result<Datapath::ToBank> Datapath::read_to_bank(std::uint32_t bank) const {
-    return read<nc_rd_to>(to_, to_texts_, bank);
-}
-
-Result<> Datapath::commit_to_bank(const ToBank& bank) const {
-    nc_rd_conf next = NETCTL_TRY(conf());
-    next.to_bank = (next.to_bank & 1) ^ 1;
-    NETCTL_TRY(write(to_, to_texts_, next.to_bank, bank));
-    NETCTL_TRY(set_conf(next));
-    wait_for_programs();
-    return {};
-}
-
-Result<> Datapath::commit_bank(const Bank& bank) const {
-    nc_rd_conf next = NETCTL_TRY(conf());
-    const std::uint32_t other = (next.bank & 1) ^ 1;
-    NETCTL_TRY(write(rules_, texts_, other, bank));
-    next.bank = other;
-    next.generation++;
+    if constexpr (std::is_same_v<R, nc_rd_rule>)
+        next.generation++; // joined connections were judged by the former
     NETCTL_TRY(set_conf(next));
     wait_for_programs(); // the former bank may be written again now
     return {};
 }
+
+template Result<Datapath::BankOf<nc_rd_rule>> Datapath::read_bank() const;
+template Result<Datapath::BankOf<nc_rd_to>> Datapath::read_bank() const;
+template Result<> Datapath::commit_bank(const BankOf<nc_rd_rule>& bank) const;
+template Result<> Datapath::commit_bank(const BankOf<nc_rd_to>& bank) const;
 
 // ---- Controller ----
 
@@ -419,7 +447,7 @@ Result<Fitness> prove_fit(const EnableOptions& options) {
     bool forced = untested, never_pass = false;
     std::vector<SelftestCase> outcomes;
     if (!untested)
-        outcomes = NETCTL_TRY(run_selftest());
+        outcomes = NETCTL_TRY(run_selftest(options.cross_netns ? NC_RD_CROSS_NETNS : 0));
     for (const SelftestCase& one : outcomes) {
         if (one.passed)
             continue;
@@ -427,6 +455,10 @@ Result<Fitness> prove_fit(const EnableOptions& options) {
             std::find(options.force.begin(), options.force.end(), one.name) != options.force.end();
         if (!forces && one.avoided && !options.allow_blocking) {
             never_pass = true;
+            continue;
+        }
+        if (!forces && one.mended) {
+            fitness.tuning.mend_fionread = true;
             continue;
         }
         if (!forces)
@@ -452,6 +484,12 @@ Result<Fitness> prove_fit(const EnableOptions& options) {
         fitness.flags |= NC_RD_FORCED;
     if (never_pass)
         fitness.flags |= NC_RD_NEVER_PASS;
+    if (tuning.mend_fionread) {
+        fitness.flags |= NC_RD_MENDS_FIONREAD;
+        fitness.notes.push_back(
+            "this kernel's FIONREAD does not count redirected bytes: two programs "
+            "behind ioctl() add them, of which the kernel's log has a warning");
+    }
     return fitness;
 }
 
@@ -547,10 +585,11 @@ Result<Status> Controller::status() const {
     status.allow_blocking = (conf.flags & NC_RD_ALLOW_BLOCKING) != 0;
     status.cross_netns = (conf.flags & NC_RD_CROSS_NETNS) != 0;
     status.forced = (conf.flags & NC_RD_FORCED) != 0;
+    status.mends_fionread = (conf.flags & NC_RD_MENDS_FIONREAD) != 0;
     status.joiner = joiner_runs();
     status.cgroup = sys::cgroup_name(conf.cgroup).value_or(fmt::format("#{}", conf.cgroup));
-    status.rules = used(NETCTL_TRY(datapath.read_bank(conf.bank & 1)));
-    status.to_rules = used(NETCTL_TRY(datapath.read_to_bank(conf.to_bank & 1)));
+    status.rules = used(NETCTL_TRY(datapath.read_bank<nc_rd_rule>()));
+    status.to_rules = used(NETCTL_TRY(datapath.read_bank<nc_rd_to>()));
     for (const nc_rd_pair& pair : NETCTL_TRY(datapath.pairs())) {
         status.joined += pair.state == NC_RD_JOINED;
         status.leaving += pair.state == NC_RD_LEAVING;

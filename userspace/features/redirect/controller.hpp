@@ -32,8 +32,9 @@ struct Status {
     bool allow_blocking = false;
     bool cross_netns = false;
     bool forced = false;
-    bool joiner = false; ///< a joiner is running
-    std::string cgroup;  ///< its name, or `#ID` if it is gone
+    bool mends_fionread = false; ///< corrects what ioctl() answers
+    bool joiner = false;         ///< a joiner is running
+    std::string cgroup;          ///< its name, or `#ID` if it is gone
     std::size_t rules = 0;
     std::size_t to_rules = 0;
     std::size_t joined = 0; ///< connections in the map now
@@ -109,6 +110,11 @@ class Controller {
   private:
     bpf::PinDir dir() const;
     Result<Datapath> open() const;
+    // For the list of R, nc_rd_rule or nc_rd_to.
+    template <class R> Result<std::vector<ListedRule>> list_of() const;
+    template <class R>
+    Result<std::uint32_t> add_to_list(R kernel, const std::string& text, bool first);
+    template <class R> Result<> delete_from_list(std::uint32_t id, const char* where);
     std::string root_;
 };
 

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -29,6 +30,7 @@ struct Tuning {
     std::uint32_t max_ahead = 1 << 20;
     std::uint64_t grace_ns = 0;
     bool allow_blocking = false;
+    bool mend_fionread = false; ///< see Datapath::mend_fionread()
 };
 
 /// The short name of an nc_rd_reason, as in the output and in the man page.
@@ -45,6 +47,10 @@ class Datapath {
     /// Attaches to a cgroup. Alive while this is, unless pinned.
     Result<> attach(const sys::Cgroup& cgroup);
     Result<> pin(const bpf::PinDir& dir) const;
+    /// Has FIONREAD count redirected bytes, on kernels where it does not, by programs that correct
+    /// the answer in the caller's memory. Of a datapath that was loaded. Alive while this is, unless
+    /// pinned.
+    Result<> mend_fionread();
 
     Result<nc_rd_conf> conf() const;
     Result<> set_conf(const nc_rd_conf& conf) const;
@@ -62,6 +68,9 @@ class Datapath {
     /// Joins an announced connection of the current network namespace. If `tentative`, a peer that
     /// is not found, or proves to be another's, may still be found elsewhere: it is not counted.
     Result<Answer> join(const nc_rd_event& event, const Peer& peer, bool tentative);
+    /// Wakes an end of a pair, in the current network namespace, if it has read all that was
+    /// redirected to it. Looks at every TCP socket of the namespace.
+    Result<nc_rd_nudged> nudge(const nc_rd_behind& behind) const;
     /// Makes the pair in a slot leave; returns its state afterwards.
     Result<std::uint32_t> leave(std::uint32_t slot, std::uint32_t reason) const;
     /// Makes all pairs leave and waits until they have, or until the time is up. Returns how many
@@ -81,23 +90,42 @@ class Datapath {
     };
     static_assert(NC_RD_RULES == NC_RD_TO_RULES);
     using Bank = BankOf<nc_rd_rule>;
-    using ToBank = BankOf<nc_rd_to>;
-    Result<Bank> read_bank(std::uint32_t bank) const;
+    /// The live bank of the list of nc_rd_rule or of nc_rd_to.
+    template <class R> Result<BankOf<R>> read_bank() const;
     /// Fills the bank that is not live, and makes it the live one.
-    Result<> commit_bank(const Bank& bank) const;
-    /// The same for those of `to`.
-    Result<ToBank> read_to_bank(std::uint32_t bank) const;
-    Result<> commit_to_bank(const ToBank& bank) const;
+    template <class R> Result<> commit_bank(const BankOf<R>& bank) const;
 
   private:
     Datapath() = default;
-    bpf::RawMap socks_, pairs_, events_, request_, stats_, rules_, texts_, conf_, recent_;
-    bpf::RawMap to_, to_texts_;
-    Fd sockops_, join_, leave_;
+    bpf::RawMap socks_, pairs_, events_, request_, stats_, conf_, recent_;
+    bpf::RawMap mine_; // of a loaded one only
+    struct List {
+        bpf::RawMap rules, texts;
+    };
+    List rules_, to_;
+    template <class R> const List& list() const {
+        if constexpr (std::is_same_v<R, nc_rd_rule>)
+            return rules_;
+        else
+            return to_;
+    }
+    Fd sockops_, join_, leave_, nudge_;
     std::vector<Fd> hooks_; // as in the table of hooks
     bpf::Link sockops_link_;
     std::vector<bpf::Link> hook_links_;
+    std::vector<bpf::Link> ioctl_links_; // as in the table of them
     std::uint32_t cursor_ = 0;
+};
+
+/// Where nc_rd_conf keeps what belongs to a list.
+template <class R> struct ListConf;
+template <> struct ListConf<nc_rd_rule> {
+    static constexpr auto bank = &nc_rd_conf::bank;
+    static constexpr auto next_id = &nc_rd_conf::next_rule_id;
+};
+template <> struct ListConf<nc_rd_to> {
+    static constexpr auto bank = &nc_rd_conf::to_bank;
+    static constexpr auto next_id = &nc_rd_conf::next_to_id;
 };
 
 /// Whether a slot holds a connection.

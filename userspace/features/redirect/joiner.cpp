@@ -2,8 +2,10 @@
 #include "features/redirect/joiner.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <fcntl.h>
 #include <filesystem>
 #include <set>
 #include <sys/socket.h>
@@ -14,7 +16,6 @@
 
 #include "core/log.hpp"
 #include "features/redirect/rule_text.hpp"
-#include "sys/netns.hpp"
 
 namespace netctl::redirect {
 
@@ -36,6 +37,8 @@ nc_rd_end turned(nc_rd_end end) {
 
 namespace {
 
+constexpr int nudge_ms = 20; ///< between looks whether a reader has caught up
+
 std::uint64_t now_ms() {
     return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
                                           std::chrono::steady_clock::now().time_since_epoch())
@@ -47,29 +50,61 @@ std::uint64_t now_ms() {
 Result<Joiner> Joiner::open(Datapath& datapath) {
     const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
     Joiner joiner(datapath, current_netns_cookie(), (conf.flags & NC_RD_CROSS_NETNS) != 0);
-    if (joiner.cross_netns_) // as seen from wherever we are then
-        joiner.own_path_ = fmt::format("/proc/{}/ns/net", getpid());
+    joiner.own_ = Fd(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+    if (!joiner.own_)
+        return Error::system(errno, "cannot open the own network namespace");
     joiner.inbox_ = std::make_unique<Inbox>();
     Inbox* inbox = joiner.inbox_.get();
     joiner.ring_ = NETCTL_TRY(bpf::RingBuffer::open(
         NETCTL_TRY(datapath.events()), [inbox](std::span<const std::byte> record) {
             nc_rd_event event{};
+            nc_rd_behind behind{};
             if (record.size() == sizeof(event)) {
                 std::memcpy(&event, record.data(), sizeof(event));
                 inbox->events.push_back(event);
+            } else if (record.size() == sizeof(behind)) {
+                std::memcpy(&behind, record.data(), sizeof(behind));
+                inbox->behind.push_back(behind);
             }
             return true;
         }));
+    // Those whom a joiner before us has left behind.
+    const std::vector<nc_rd_pair> pairs = NETCTL_TRY(datapath.pairs());
+    for (std::uint32_t slot = 0; slot < pairs.size(); slot++)
+        for (const std::uint32_t end : {0U, 1U})
+            if (alive(pairs[slot]) && (pairs[slot].behind & 1U << end) != 0)
+                inbox->behind.push_back({pairs[slot].key, slot, end});
     return joiner;
 }
 
 Result<> Joiner::poll(int timeout_ms) {
-    NETCTL_TRY(ring_->poll(timeout_ms));
+    NETCTL_TRY(ring_->poll(inbox_->behind.empty() ? timeout_ms : std::min(timeout_ms, nudge_ms)));
     for (const Announced& announced : std::exchange(unplaced_, {}))
         NETCTL_TRY(on_event(announced));
     for (const nc_rd_event& event : std::exchange(inbox_->events, {}))
         NETCTL_TRY(on_event({event, now_ms()}));
+    NETCTL_TRY(nudge());
     return expire();
+}
+
+Result<> Joiner::nudge() {
+    if (inbox_->behind.empty() || now_ms() < next_nudge_ms_)
+        return {};
+    const std::uint64_t begin = now_ms();
+    std::vector<nc_rd_behind> waiting;
+    for (const nc_rd_behind& behind : std::exchange(inbox_->behind, {})) {
+        const nc_rd_pair pair = NETCTL_TRY(datapath_->pair(behind.slot));
+        if (pair.key != behind.key)
+            continue; // long closed
+        const std::uint64_t netns = behind.end == 0 ? pair.netns : pair.peer_netns;
+        const auto guard = enter(netns);
+        if (guard ? NETCTL_TRY(datapath_->nudge(behind)) == NC_RD_NUDGE_UNREAD : alive(pair))
+            waiting.push_back(behind);
+    }
+    inbox_->behind.insert(inbox_->behind.end(), waiting.begin(), waiting.end());
+    // Each looks at all sockets: a tenth of our time at most.
+    next_nudge_ms_ = now_ms() + std::max<std::uint64_t>(nudge_ms, 10 * (now_ms() - begin));
+    return {};
 }
 
 std::string Joiner::netns_path(std::uint64_t cookie) {
@@ -89,12 +124,26 @@ std::string Joiner::netns_path(std::uint64_t cookie) {
         if (guard)
             paths_.emplace(current_netns_cookie(), path);
     };
+    const std::string ourselves = std::to_string(getpid()); // wherever we are just now
     for (const auto& entry : std::filesystem::directory_iterator("/proc", failure))
-        look_at(entry.path().string() + "/ns/net");
+        if (entry.path().filename() != ourselves)
+            look_at(entry.path().string() + "/ns/net");
     for (const auto& entry : std::filesystem::directory_iterator("/run/netns", failure))
         look_at(entry.path().string()); // named ones, with sockets but no process of their own
     const auto found = paths_.find(cookie);
     return found == paths_.end() ? std::string() : found->second;
+}
+
+std::optional<sys::NetnsGuard> Joiner::enter(std::uint64_t netns) {
+    std::string path;
+    if (netns != netns_ && (path = netns_path(netns)).empty())
+        return {};
+    auto guard = sys::NetnsGuard::enter(path);
+    if (!guard || (netns != netns_ && current_netns_cookie() != netns)) {
+        paths_.erase(netns); // its process ended
+        return {};
+    }
+    return std::move(*guard);
 }
 
 namespace {
@@ -117,6 +166,8 @@ bool is_open(std::uint32_t reason) {
 Result<Datapath::Answer> Joiner::join(const nc_rd_event& event, const Datapath::Peer& peer,
                                       bool tentative) {
     const Datapath::Answer answer = NETCTL_TRY(datapath_->join(event, peer, tentative));
+    if (answer.error != 0)
+        refusal_ = answer.error;
     debug(fmt::format(
         "{}:{} -> {}:{}{}: {}{}", to_address(event.end.family, event.end.local).to_string(),
         event.end.local_port, to_address(event.end.family, event.end.remote).to_string(),
@@ -136,7 +187,8 @@ Result<bool> Joiner::join_across(const nc_rd_event& event) {
         const auto known = numbers_.find({event.netns, netns});
         int number = known == numbers_.end() ? -1 : known->second;
         if (number < 0) {
-            auto given = sys::netns_number(netns == netns_ ? own_path_ : path);
+            auto given = sys::netns_number(
+                netns == netns_ ? fmt::format("/proc/self/fd/{}", own_.get()) : path);
             if (!given) {
                 debug(given.error().what);
                 continue;
@@ -155,18 +207,10 @@ Result<bool> Joiner::join_across(const nc_rd_event& event) {
 
 Result<> Joiner::on_event(const Announced& announced) {
     const nc_rd_event& event = announced.event;
-    std::string path;
-    if (event.netns != netns_) {
-        path = netns_path(event.netns);
-        if (path.empty()) { // looked for again, but not too often
-            if (now_ms() - announced.since_ms < patience_ms && unplaced_.size() < max_waiting)
-                unplaced_.push_back(announced);
-            return {};
-        }
-    }
-    const auto guard = sys::NetnsGuard::enter(path);
-    if (!guard || (!path.empty() && current_netns_cookie() != event.netns)) {
-        paths_.erase(event.netns); // its process ended
+    const auto guard = enter(event.netns);
+    if (!guard) { // looked for again, but not too often
+        if (now_ms() - announced.since_ms < patience_ms && unplaced_.size() < max_waiting)
+            unplaced_.push_back(announced);
         return {};
     }
     const Datapath::Answer answer = NETCTL_TRY(join(event, {event.netns, -1}, cross_netns_));
@@ -186,9 +230,7 @@ Result<> Joiner::expire() {
         const nc_rd_event event = one->second.event;
         one = waiting_.erase(one);
         // Once more in its own namespace, for the reason to be counted.
-        const std::string path = event.netns == netns_ ? std::string() : netns_path(event.netns);
-        const auto guard = sys::NetnsGuard::enter(path);
-        if (guard && (path.empty() ? event.netns == netns_ : current_netns_cookie() == event.netns))
+        if (const auto guard = enter(event.netns))
             NETCTL_TRY(join(event, {event.netns, -1}, false));
     }
     return {};

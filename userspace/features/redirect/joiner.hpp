@@ -12,9 +12,11 @@
 #include <vector>
 
 #include "bpf/ring_buffer.hpp"
+#include "core/fd.hpp"
 #include "core/result.hpp"
 #include "features/redirect/datapath.hpp"
 #include "netctl/abi/redirect.h"
+#include "sys/netns.hpp"
 
 namespace netctl::redirect {
 
@@ -31,6 +33,8 @@ class Joiner {
     static Result<Joiner> open(Datapath& datapath);
     /// Handles what was announced, waiting up to `timeout_ms` for it.
     Result<> poll(int timeout_ms);
+    /// With what the kernel last refused to put a socket into the map: an errno, negative, or 0.
+    int refusal() const { return refusal_; }
 
   private:
     struct Announced {
@@ -50,22 +54,30 @@ class Joiner {
     Result<bool> join_across(const nc_rd_event& event);
     /// Gives up waiting for what was announced too long ago.
     Result<> expire();
+    /// Wakes the readers that were behind and have caught up.
+    Result<> nudge();
     /// A path to the namespace with this cookie, found in /proc. No handle is kept: it would keep
     /// the namespace alive.
     std::string netns_path(std::uint64_t cookie);
 
+    /// Enters the namespace with this cookie, if it is found.
+    std::optional<sys::NetnsGuard> enter(std::uint64_t netns);
+
     Datapath* datapath_;
     std::uint64_t netns_;
     bool cross_netns_;
-    std::string own_path_;            ///< to the namespace netns_
+    Fd own_;                          ///< the namespace netns_, wherever we are
     Waiting waiting_;                 // for the other end, in another namespace
     std::vector<Announced> unplaced_; // in namespaces that are not found yet
     /// Numbers of namespaces (second) within others (first), by cookie. They never change.
     std::map<std::pair<std::uint64_t, std::uint64_t>, int> numbers_;
     std::map<std::uint64_t, std::string> paths_;
     std::uint64_t scanned_ms_ = 0;
+    std::uint64_t next_nudge_ms_ = 0;
+    int refusal_ = 0;
     struct Inbox {
         std::vector<nc_rd_event> events;
+        std::vector<nc_rd_behind> behind; ///< readers that are to be woken
     };
     std::unique_ptr<Inbox> inbox_; // its address is what the ring buffer's handler holds
     std::optional<bpf::RingBuffer> ring_;

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <type_traits>
 
 #include <fmt/format.h>
 
@@ -119,8 +120,15 @@ template <class R> bool erase(Datapath::BankOf<R>& bank, std::uint32_t id) {
     return true;
 }
 
-template <class R> std::vector<Controller::ListedRule> listed(const Datapath::BankOf<R>& bank) {
-    std::vector<Controller::ListedRule> all;
+/// Whether joined connections were let in by this kind of rule.
+template <class R> constexpr bool lets_join = std::is_same_v<R, nc_rd_rule>;
+
+} // namespace
+
+template <class R> Result<std::vector<Controller::ListedRule>> Controller::list_of() const {
+    NETCTL_TRY(datapath::Root::open(root_));
+    const auto bank = NETCTL_TRY(NETCTL_TRY(open()).read_bank<R>());
+    std::vector<ListedRule> all;
     for (std::size_t i = 0; i < used(bank); i++) {
         const auto& text = bank.texts[i];
         const std::string ours(text.data(), strnlen(text.data(), text.size()));
@@ -129,106 +137,78 @@ template <class R> std::vector<Controller::ListedRule> listed(const Datapath::Ba
     return all;
 }
 
-} // namespace
-
-Result<std::vector<Controller::ListedRule>> Controller::rules() const {
-    NETCTL_TRY(datapath::Root::open(root_));
-    const Datapath datapath = NETCTL_TRY(open());
-    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-    return listed(NETCTL_TRY(datapath.read_bank(conf.bank & 1)));
-}
-
-Result<std::uint32_t> Controller::add_rule(const Rule& rule, bool first) {
+template <class R>
+Result<std::uint32_t> Controller::add_to_list(R kernel, const std::string& text, bool first) {
     std::vector<std::string> notes;
-    Rule added = rule;
-    nc_rd_rule kernel = NETCTL_TRY(to_kernel(rule));
-    const std::string text = to_string(rule);
-    Datapath::Bank bank;
-    if (text.size() >= bank.texts[0].size())
-        return Error::usage(
-            fmt::format("the rule is longer than {} characters", bank.texts[0].size() - 1));
     const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
     const Datapath datapath = NETCTL_TRY(open());
     nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-    bank = NETCTL_TRY(datapath.read_bank(conf.bank & 1));
-    const std::size_t count = used(bank);
-    if (!rule.exe.empty() && (conf.flags & NC_RD_NEVER_PASS) != 0)
-        return Error::unsupported(
-            "this kernel's FIONREAD miscounts what passes while a joined connection's executables "
-            "are being learnt (self-test: fionread-passed), so rules cannot ask for 'exe'",
-            "use dport, dst or cgroup; or enable with --force fionread-passed");
-    if (count == NC_RD_RULES)
+    auto bank = NETCTL_TRY(datapath.read_bank<R>());
+    const std::size_t count = used(bank), longest = bank.texts[0].size() - 1;
+    if (text.size() > longest)
+        return Error::usage(fmt::format("the rule is longer than {} characters", longest));
+    if (count == bank.rules.size())
         return Error::failed(fmt::format("there are {} rules, and no room for more", count));
-    kernel.id = conf.next_rule_id++;
+    kernel.id = (conf.*ListConf<R>::next_id)++;
     NETCTL_TRY(datapath.set_conf(conf));
     insert(bank, first ? 0 : count, kernel, text);
     NETCTL_TRY(datapath.commit_bank(bank));
-    if (first && count != 0)
+    if (lets_join<R> && first && count != 0)
         NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
     NETCTL_TRY(root.next_generation());
     return kernel.id;
 }
 
-Result<> Controller::delete_rule(std::uint32_t id) {
+template <class R> Result<> Controller::delete_from_list(std::uint32_t id, const char* where) {
     std::vector<std::string> notes;
     const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
     const Datapath datapath = NETCTL_TRY(open());
-    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-    Datapath::Bank bank = NETCTL_TRY(datapath.read_bank(conf.bank & 1));
+    auto bank = NETCTL_TRY(datapath.read_bank<R>());
     if (!erase(bank, id))
-        return Error::failed(fmt::format("there is no rule {}", id), "netctl redirect rule list");
+        return Error::failed(fmt::format("there is no rule {}", id), where);
     NETCTL_TRY(datapath.commit_bank(bank));
-    NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
+    if (lets_join<R>)
+        NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
     NETCTL_TRY(root.next_generation());
     return {};
+}
+
+Result<std::vector<Controller::ListedRule>> Controller::rules() const {
+    return list_of<nc_rd_rule>();
 }
 
 Result<std::vector<Controller::ListedRule>> Controller::to_rules() const {
-    NETCTL_TRY(datapath::Root::open(root_));
-    const Datapath datapath = NETCTL_TRY(open());
-    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-    return listed(NETCTL_TRY(datapath.read_to_bank(conf.to_bank & 1)));
+    return list_of<nc_rd_to>();
+}
+
+Result<std::uint32_t> Controller::add_rule(const Rule& rule, bool first) {
+    const nc_rd_rule kernel = NETCTL_TRY(to_kernel(rule));
+    const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(open()).conf());
+    if (!rule.exe.empty() && (conf.flags & NC_RD_NEVER_PASS) != 0)
+        return Error::unsupported(
+            "this kernel's FIONREAD miscounts what passes while a joined connection's executables "
+            "are being learnt (self-test: fionread-passed), so rules cannot ask for 'exe'",
+            "use dport, dst or cgroup; or enable with --force fionread-passed");
+    return add_to_list(kernel, to_string(rule), first);
 }
 
 Result<std::uint32_t> Controller::add_to(const ToRule& rule) {
-    std::vector<std::string> notes;
-    nc_rd_to kernel = NETCTL_TRY(to_kernel(rule));
-    const std::string text = to_string(rule);
-    if (text.size() >= 256)
-        return Error::usage("the rule is longer than 255 characters");
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
-    const Datapath datapath = NETCTL_TRY(open());
-    nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-    Datapath::ToBank bank = NETCTL_TRY(datapath.read_to_bank(conf.to_bank & 1));
-    const std::size_t count = used(bank);
-    if (count == NC_RD_TO_RULES)
-        return Error::failed(fmt::format("there are {} rules, and no room for more", count));
-    kernel.id = conf.next_to_id++;
-    NETCTL_TRY(datapath.set_conf(conf));
-    insert(bank, count, kernel, text);
-    NETCTL_TRY(datapath.commit_to_bank(bank));
-    NETCTL_TRY(root.next_generation());
-    return kernel.id;
+    return add_to_list(NETCTL_TRY(to_kernel(rule)), to_string(rule), false);
+}
+
+Result<> Controller::delete_rule(std::uint32_t id) {
+    return delete_from_list<nc_rd_rule>(id, "netctl redirect rule list");
 }
 
 Result<> Controller::delete_to(std::uint32_t id) {
-    std::vector<std::string> notes;
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
-    const Datapath datapath = NETCTL_TRY(open());
-    const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-    Datapath::ToBank bank = NETCTL_TRY(datapath.read_to_bank(conf.to_bank & 1));
-    if (!erase(bank, id))
-        return Error::failed(fmt::format("there is no rule {}", id), "netctl redirect to list");
-    NETCTL_TRY(datapath.commit_to_bank(bank));
-    NETCTL_TRY(root.next_generation());
-    return {};
+    return delete_from_list<nc_rd_to>(id, "netctl redirect to list");
 }
 
 Result<> Controller::flush_rules() {
     std::vector<std::string> notes;
     const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
     const Datapath datapath = NETCTL_TRY(open());
-    NETCTL_TRY(datapath.commit_bank({}));
+    NETCTL_TRY(datapath.commit_bank(Datapath::Bank{}));
     NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
     NETCTL_TRY(root.next_generation());
     return {};

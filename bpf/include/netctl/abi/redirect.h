@@ -74,6 +74,8 @@ enum nc_rd_flags {
 	 */
 	NC_RD_NEVER_PASS = 1 << 3,
 	NC_RD_CROSS_NETNS = 1 << 4, /* ends may be in different network namespaces */
+	/* This kernel's FIONREAD does not count redirected bytes: programs behind ioctl() add them. */
+	NC_RD_MENDS_FIONREAD = 1 << 5,
 };
 
 struct nc_rd_conf {
@@ -160,18 +162,37 @@ struct nc_rd_event {
 NC_STATIC_ASSERT(sizeof(struct nc_rd_event) == 48, "nc_rd_event is ABI");
 
 /*
- * ---- map `request`: array of two; argument and answer of rd_join in [0], of rd_leave in [1].
- * The joiner is the only user of the first, who holds the root's lock of the second ----
+ * The other kind of record, told by its size: bytes went by TCP to a reader that has redirected
+ * ones unread. It may take the end of these for the end of all, so the joiner has rd_nudge wake it
+ * once it has read them.
  */
+struct nc_rd_behind {
+	__u64 key;  /* of the pair */
+	__u32 slot; /* in `pairs` */
+	__u32 end;  /* that reads: 0 or 1 */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_behind) == 16, "nc_rd_behind is ABI");
+
+/*
+ * ---- map `request`: array of two; argument and answer of rd_join and rd_nudge in [0], of rd_leave
+ * in [1]. The joiner is the only user of the first, who holds the root's lock of the second ----
+ */
+
+enum nc_rd_nudged {
+	NC_RD_NUDGE_GONE = 0,	/* no such socket any more */
+	NC_RD_NUDGE_UNREAD = 1, /* not yet: redirected bytes are unread */
+	NC_RD_NUDGE_DONE = 2,
+};
 
 struct nc_rd_request {
 	struct nc_rd_event event; /* rd_join: the connection that was announced */
 	__u64 peer_netns;	  /* rd_join: cookie of the other end's network namespace */
 	__s32 peer_nsid; /* rd_join: its number in the announced end's; -1 if it is that itself */
 	__u32 tentative; /* rd_join: NO_PEER and IDENTITY are not the last word: not counted */
-	__u32 slot;   /* rd_join: where to look for room, and what was taken; rd_leave: which one */
-	__u32 reason; /* rd_join: NC_RD_REASON_NONE if joined */
-	__u32 state; /* rd_leave: state afterwards; rd_join: not 0 if this is the last place to look */
+	__u32 slot;	 /* rd_join: where to look for room, and what was taken; else which one */
+	__u32 reason;	 /* rd_join: NC_RD_REASON_NONE if joined; rd_nudge: the end that reads */
+	__u32 state; /* rd_leave: state afterwards; rd_join: not 0 if this is the last place to look;
+			 rd_nudge: enum nc_rd_nudged */
 	__s32 error; /* errno of the kernel's refusal, negative, if that is the reason */
 };
 NC_STATIC_ASSERT(sizeof(struct nc_rd_request) == 80, "nc_rd_request is ABI");
@@ -231,8 +252,10 @@ struct nc_rd_pair {
 	__u32 clean[2];	 /* no redirected message of this end can be on its way any more */
 	__u32 live;	 /* bit i: end i is in `socks` */
 	__u32 tries;	 /* of the timer */
+	__u32 behind;	 /* bit i: end i had redirected bytes unread when others came by TCP */
+	__u32 reserved;
 };
-NC_STATIC_ASSERT(sizeof(struct nc_rd_pair) == 392, "nc_rd_pair is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_rd_pair) == 400, "nc_rd_pair is ABI");
 
 /* ---- map `recent`: LRU hash by nc_rd_event; connections that are on TCP, and why ---- */
 

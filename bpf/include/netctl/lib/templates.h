@@ -80,7 +80,7 @@ struct nc_map_base_segment {
  * base in force everywhere. */
 struct nc_map_base_segments {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, NC_BASE_SEGMENTS);
+	__uint(max_entries, 1); /* NC_BASE_SEGMENTS where there are sets */
 	__type(key, __u32);
 	__array(values, struct nc_map_base_segment);
 };
