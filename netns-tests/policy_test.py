@@ -191,6 +191,10 @@ def test_every_way_is_refused(policy, layer, listener):
     assert (errno == EPERM) == (layer != "cgroup")
     assert policy.counts("lsm")[deny["id"]] == deny["lsm"] + (layer != "cgroup")
     assert listener.arrived() == (layer == "cgroup")
+    # A guest's files are on an overlay: stat() and the kernel call them by different numbers.
+    policy.replace(f"exe {os.path.realpath(PYTHON)} dport {port} deny")
+    code = f"import socket; print(socket.socket().connect_ex(('127.0.0.1', {port})))"
+    assert group.run(PYTHON, "-c", code).stdout.strip() == str(EPERM)
     policy("disable")
     for (way, address), errno in outcomes.items():
         if errno == EPERM and way not in ("uring-sqpoll-connect",):
@@ -251,6 +255,14 @@ def test_identity_is_not_shed(policy, listener, ways, tmp_path_factory):
     done = group.run(*as_nobody, suid, "connect", "127.0.0.1", port)
     assert done.stdout.strip() == str(EPERM)
     assert not group.refused("127.0.0.1", port)
+    policy.replace(f"gid 65534 dport {port} deny")
+    assert not group.refused("127.0.0.1", port, "connect", "setpriv", "--reuid", "65534", "--clear-groups")
+    assert group.refused("127.0.0.1", port, "connect", "setpriv", "--regid", "65534", "--clear-groups")
+    # Several who might be meant, one behind the other, and a list.
+    policy.replace(f"uid 5 gid not 0 dport {port} deny", f"uid not {{65533, 65534}} dport {port} allow",
+                   f"dport {port} deny")  # fmt: skip
+    assert group.refused("127.0.0.1", port, "connect", *as_nobody)
+    assert not group.refused("127.0.0.1", port)
     policy.replace(f"exe {ways} dport {port} deny")
     assert group.refused("127.0.0.1", port)
     # A hard link, and a name of the process's own choice, are the same file.
@@ -268,6 +280,125 @@ def test_identity_is_not_shed(policy, listener, ways, tmp_path_factory):
     assert group.run(script).stdout.strip() == "0"
     policy.replace(f"exe {os.path.realpath(PYTHON)} deny")
     assert group.run(script).stdout.strip() == str(EPERM)
+
+
+# Joins one cgroup after the other, and prints what a UDP connect() in each says.
+VISITOR = """
+import os, socket, sys
+port = int(sys.argv[1])
+for path in sys.stdin.read().split():
+    os.makedirs(path, exist_ok=True)
+    with open(path + "/cgroup.procs", "w") as procs:
+        procs.write("0")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        print(s.connect_ex(("127.0.0.1", port)))
+"""
+
+
+def test_more_cgroups_than_are_remembered(policy):
+    """Which rules a cgroup leaves possible is found once; so many are told apart all the same."""
+    policy.enable()
+    home = policy.group("home")
+    kinds = [policy.group("denied"), policy.group("free")]
+    paths = [str(kinds[i % 2].path / str(i)) for i in range(1200)]
+    for denied in (0, 1):
+        policy.replace(f"cgroup {kinds[denied].name} deny")
+        order = (paths * 2)[:: 1 - 2 * denied]
+        out = home.run(PYTHON, "-c", VISITOR, 9, input="\n".join(order)).stdout.split()
+        assert out == [str(EPERM * (path in paths[denied::2])) for path in order]
+    until(lambda: not any("populated 1" in (kind.path / "cgroup.events").read_text() for kind in kinds))
+    for path in paths:
+        os.rmdir(path)
+
+
+def test_this_host_has_many_names(policy, listener):
+    """0.0.0.0 and :: are the address that the socket is bound to, or loopback: that is where the
+    kernel sends it."""
+    policy.enable()
+    group = policy.group("inner")
+    port = listener.port
+    policy.replace("dst {127.0.0.1, ::1} deny")
+
+    def refused(family, bound, to):
+        code = (
+            f"import socket; s = socket.socket(socket.{family}, socket.SOCK_DGRAM)\n"
+            f"bound = {bound!r}\nif bound: s.bind((bound, 0))\n"
+            f"print(s.connect_ex(({to!r}, {port})))\n"
+        )
+        return group.run(PYTHON, "-c", code).stdout.strip() == str(EPERM)
+
+    assert refused("AF_INET", "", "0.0.0.0") and refused("AF_INET", "127.0.0.1", "0.0.0.0")
+    assert not refused("AF_INET", "127.0.0.5", "0.0.0.0")
+    assert refused("AF_INET6", "", "::") and refused("AF_INET6", "", "::ffff:0.0.0.0")
+    # Bound to an IPv4 address, a socket's :: is IPv4: ::1 is not where it goes.
+    policy.replace("dst ::1 allow", "dst 127.0.0.0/8 deny")
+    assert refused("AF_INET6", "::ffff:127.0.0.5", "::")
+    assert not refused("AF_INET6", "", "::")
+
+
+def test_a_rule_on_the_source_port(policy, listener):
+    policy.enable()
+    group = policy.group("inner")
+    policy.replace("sport 1-1023 deny")
+
+    def refused(bound):
+        code = (
+            f"import socket; s = socket.socket()\nbound = {bound}\nif bound: s.bind(('', bound))\n"
+            f"print(s.connect_ex(('127.0.0.1', {listener.port})))\n"
+        )
+        return group.run(PYTHON, "-c", code).stdout.strip() == str(EPERM)
+
+    assert refused(1000) and not refused(0) and not refused(20000)
+
+
+def test_curl_may_not_but_python_may(policy, lab):
+    """What a user would write: one program of a service, by the service's cgroup and the file."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (lab.directory / "index.html").write_text("hello\n")
+    lab.start(PYTHON, "-m", "http.server", "--directory", lab.directory, port)
+    policy.enable()
+    group = policy.group("web")
+    url = f"http://localhost:{port}/index.html"
+    until(lambda: group.run("curl", "-sf", url, check=False).stdout == "hello\n")
+    rule = policy.add(f"cgroup {group.name} exe {shutil.which('curl')} deny")
+    done = group.run("curl", "-sS", url, check=False)
+    assert done.returncode == 7 and done.stdout == ""  # "Failed to connect to host"
+    code = f"import urllib.request as r; print(r.urlopen({url!r}).read().decode(), end='')"
+    assert group.run(PYTHON, "-c", code).stdout == "hello\n"
+    assert run("curl", "-sf", url).stdout == "hello\n"  # outside of the cgroup
+    assert policy.counts()[rule] == 2  # ::1, then 127.0.0.1
+    (first, second) = policy.events()
+    assert {first["comm"], second["comm"]} == {"curl"} and {first["dst"], second["dst"]} == {"::1", "127.0.0.1"}
+
+
+def test_an_executable_on_overlays(policy, listener, ways, tmp_path):
+    """It is meant as it is seen there: not the file of the layer below, nor what another overlay
+    shows of it."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "lower").mkdir()
+    shutil.copy(ways, tmp_path / "lower/ways")
+    merged = []
+    try:
+        for name in ("one", "two"):
+            upper, work, view = (tmp_path / f"{name}-{what}" for what in ("upper", "work", "view"))
+            for path in (upper, work, view):
+                path.mkdir()
+            run("mount", "-t", "overlay", "overlay", "-o",
+                f"lowerdir={tmp_path}/lower,upperdir={upper},workdir={work}", view)  # fmt: skip
+            merged.append(view / "ways")
+        files = [tmp_path / "lower/ways", *merged]
+        policy.enable()
+        group = policy.group("inner")
+        for meant in files:
+            policy.replace(f"exe {meant} deny")
+            refused = [group.run(file, "connect", "127.0.0.1", listener.port).stdout.strip() == "1"
+                       for file in files]  # fmt: skip
+            assert refused == [file is meant for file in files]
+    finally:
+        for file in merged:
+            run("umount", file.parent)
 
 
 def test_a_cgroup_that_is_made_anew_is_still_meant(policy, listener):
@@ -436,6 +567,7 @@ def test_events_tell_who_tried(policy, listener, lab, ways):
     finally:
         follower.stop()
     assert (first["verdict"], first["rule"], first["layer"]) == ("deny", rule, "cgroup")
+    assert first["pid"] == first["tgid"]
     assert (first["uid"], first["dst"], first["dport"]) == (65534, "127.0.0.1", listener.port)
     assert (first["proto"], first["comm"], first["cgroup"]) == ("tcp", "ways", group.name)
     assert Path(first["exe"]).name == "ways" and first["tgid"] > 0 and first["enforced"]
@@ -452,6 +584,21 @@ def test_log_counts_what_it_leaves_out(policy, listener):
         group.attempt("connect", "127.0.0.1", listener.port)
     log = policy.status()["log"]
     assert log["written"] >= 1 and log["written"] + log["suppressed"] == 4
+    assert len(policy.events()) == log["written"]
+
+
+def test_events_that_nobody_reads_are_lost_and_counted(policy):
+    policy.enable("--log-rate", "1000000")
+    group = policy.group("inner")
+    rule = policy.add("dport 9 deny")
+    code = (
+        "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "print(sum(s.connect_ex(('127.0.0.1', 9)) == 1 for _ in range(9000)))"
+    )
+    assert group.run(PYTHON, "-c", code).stdout.strip() == "9000"
+    log = policy.status()["log"]
+    assert log["lost"] > 0 and log["suppressed"] == 0
+    assert log["written"] + log["lost"] == 9000 == policy.counts()[rule]
     assert len(policy.events()) == log["written"]
 
 
@@ -646,6 +793,24 @@ def test_bad_input_changes_nothing(policy):
     assert policy.status()["generation"] == 1
     policy("rule", "add", "--allow-missing", "exe /no/such/file deny")
     assert any("no executable" in note for note in policy.status()["notes"])
+
+
+def test_a_missing_executable_is_found_when_it_is_there(policy, listener, ways, tmp_path):
+    tmp_path.chmod(0o755)
+    policy.enable()
+    group = policy.group("inner")
+    later = tmp_path / "later"
+    policy("rule", "add", "--allow-missing", f"exe {later} deny")
+
+    def refused():
+        return group.run(later, "connect", "127.0.0.1", listener.port).stdout.strip() == str(EPERM)
+
+    shutil.copy(ways, later)
+    assert not refused()
+    (note,) = policy.status()["notes"]
+    assert "another file" in note and "netctl policy enable" in note
+    policy("enable")
+    assert refused() and policy.status()["notes"] == []
 
 
 def test_a_rule_that_can_never_match_is_named(policy):

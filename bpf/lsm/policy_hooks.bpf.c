@@ -241,6 +241,17 @@ int BPF_PROG(lsm_sendmsg, struct socket *socket, struct msghdr *message)
 
 /* ---- what would happen ---- */
 
+static __noinline void nc_take_question(struct nc_subject *s, const struct nc_policy_question *q)
+{
+	s->has = (q->family == 4) << NC_SUBJECT_DST | NC_SUBJECT_IS_KNOWN;
+	s->word[NC_WORD_DST] = (__u64)bpf_ntohl(q->dst[0]) << 32 | bpf_ntohl(q->dst[1]);
+	s->word[NC_WORD_DST + 1] = (__u64)bpf_ntohl(q->dst[2]) << 32 | bpf_ntohl(q->dst[3]);
+	nc_set_protocol(s, q->proto, q->sport, q->dport);
+	nc_set_owner(s, q->uid, q->gid);
+	nc_set_exe(s, q->exe_dev, q->exe_inode);
+	s->word[NC_WORD_CGROUP] = q->cgroup_row;
+}
+
 /* Judges a struct nc_policy_question by BPF_PROG_TEST_RUN, and returns the position. Nothing is
  * counted. XDP, since the hooks above take no test runs. */
 SEC("xdp")
@@ -252,14 +263,8 @@ int probe(struct xdp_md *ctx)
 
 	if (!first || (void *)(q + 1) > (void *)(long)ctx->data_end)
 		return NC_POLICY_FAULT;
-	s.has = (q->family == 4) << NC_SUBJECT_DST;
-	s.word[NC_WORD_DST] = (__u64)bpf_ntohl(q->dst[0]) << 32 | bpf_ntohl(q->dst[1]);
-	s.word[NC_WORD_DST + 1] = (__u64)bpf_ntohl(q->dst[2]) << 32 | bpf_ntohl(q->dst[3]);
-	nc_set_protocol(&s, q->proto, q->sport, q->dport);
-	nc_set_owner(&s, q->uid, q->gid);
-	nc_set_exe(&s, q->exe_dev, q->exe_inode);
-	s.word[NC_WORD_CGROUP] = q->cgroup_row;
-	return nc_policy_classify(first, &s, true);
+	nc_take_question(&s, q);
+	return nc_policy_classify(first, &s);
 }
 
 char LICENSE[] SEC("license") = "GPL";

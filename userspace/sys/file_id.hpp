@@ -18,7 +18,8 @@ struct FileId {
 
 /// Device and inode of a regular file as the kernel has them, and not as stat() tells them: btrfs and
 /// overlayfs make up other device numbers there. Nothing if there is no such file, or no right to
-/// read it. On overlayfs, kernels before 6.8 tell those of the file below.
+/// read it. Before Linux 6.8, a file on an overlayfs that only another mount namespace has (by a path
+/// below /proc/PID/root) is taken for the file below.
 std::optional<FileId> file_id(const std::string& path);
 
 } // namespace netctl::sys

@@ -91,12 +91,17 @@ Result<int> disable(const Arguments&, Context& context) {
     return 0;
 }
 
+/// Everything that rules were asked about.
+std::uint64_t judged(const nc_policy_stats& stats, nc_policy_layer layer) {
+    return stats.allowed[layer] + stats.denied[layer] + stats.would_deny[layer];
+}
+
 Json layer_json(const Status& status, nc_policy_layer layer) {
     const nc_policy_stats& stats = status.stats;
     Json json{{"live", status.layers[layer].live}};
     if (!status.layers[layer].live)
         json["why"] = status.layers[layer].why;
-    json["judged"] = stats.judged[layer];
+    json["judged"] = judged(stats, layer);
     json["allowed"] = stats.allowed[layer];
     json["denied"] = stats.denied[layer];
     json["would_deny"] = stats.would_deny[layer];
@@ -146,7 +151,7 @@ std::string status_text(const Status& status) {
         }
         text += fmt::format("  {} layer: {} connections judged: {} allowed, {} denied, {} by no "
                             "rule\n",
-                            to_string(layer), stats.judged[layer], stats.allowed[layer],
+                            to_string(layer), judged(stats, layer), stats.allowed[layer],
                             stats.denied[layer], stats.by_default[layer]);
         const auto rare = [&](std::uint64_t count, const char* what) {
             if (count != 0)

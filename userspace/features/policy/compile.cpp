@@ -29,15 +29,13 @@ struct Mention {
     bool negated;
 };
 
+constexpr std::size_t cgroup_cache_words =
+    std::size_t{NC_CGROUP_BUCKETS} * NC_CGROUP_WAYS * sizeof(nc_policy_cgroup_row) / 8;
+
 void follow_mentions(BitSet& bits, const std::vector<Mention>& mentions) {
     for (const Mention& mention : mentions)
         if (bits.test(mention.rule) == mention.negated)
             bits.flip(mention.rule);
-}
-
-bool asks_who(const Match& match) {
-    return match.key == Key::uid || match.key == Key::gid || match.key == Key::exe ||
-           match.key == Key::cgroup;
 }
 
 class Compiler {
@@ -49,7 +47,12 @@ class Compiler {
     }
 
     Result<Tables> run(std::span<const nc_policy_action> actions) {
-        executables(); // first: they stand between the head and the rows
+        if (looks_at(Key::cgroup, true)) { // first: in the first segment, wherever that ends
+            out_.head.cgroup_rows = end();
+            out_.words.resize(cgroup_cache_words);
+            next_row_ = end();
+        }
+        executables(); // they stand before the rows
         destinations();
         numbers(NC_SUBJECT_SPORT, Key::sport, 16, NC_WORD_SERVICE, 16);
         numbers(NC_SUBJECT_DPORT, Key::dport, 16, NC_WORD_SERVICE, 0);
@@ -60,8 +63,7 @@ class Compiler {
         std::vector<nc_policy_action> complete(actions.begin(), actions.end());
         complete.resize(rules_.size());
         for (std::size_t i = 0; i < rules_.size(); i++)
-            if (std::any_of(rules_[i].matches.begin(), rules_[i].matches.end(), asks_who))
-                complete[i].flags |= NC_POLICY_ASKS_WHO;
+            who(rules_[i], complete[i]);
         NETCTL_TRY(sets(complete));
         nc_policy_head& head = out_.head;
         if (head.asks == 0 && !rules_.empty())
@@ -122,11 +124,17 @@ class Compiler {
             offsets_.push_back(next_row_);
             next_row_ += static_cast<std::uint32_t>(sequence_.size());
         }
-        std::uint64_t row = offsets_[number];
+        std::uint64_t summaries = 0;
         for (std::uint32_t i = 0; i < out_.head.summaries; i++)
             if (sequence_[std::size_t{i} * 2] != 0)
-                row |= 1ull << (32 + i);
-        return row;
+                summaries |= 1ull << i;
+        std::uint64_t first = 0;
+        for (std::size_t i = 0; i < words.size(); i++)
+            if (words[i] != 0) {
+                first = i * 64 + static_cast<unsigned>(std::countr_zero(words[i]));
+                break;
+            }
+        return NC_ROW_LEAF(std::uint64_t{offsets_[number]}, summaries, first);
     }
 
     void look_up(nc_policy_input input, nc_policy_word word, unsigned shift, std::uint64_t without,
@@ -398,6 +406,39 @@ class Compiler {
         }
         const std::uint64_t root = tries_.add(leaves).entry;
         look_up(NC_SUBJECT_EXE, NC_WORD_EXE, 0, root, root);
+    }
+
+    /// Writes into an action what its rule asks about who asks.
+    void who(const Rule& rule, nc_policy_action& action) const {
+        const auto range = [&](Key key, nc_policy_input input, __u32(&ends)[2]) {
+            const Match* match = rule.find(key);
+            if (!match)
+                return;
+            action.flags |= static_cast<__u8>(1U << input);
+            if (match->negated)
+                action.who |= 1U << input;
+            if (match->ranges.size() != 1) {
+                action.who |= NC_WHO_LISTS;
+                return;
+            }
+            ends[0] = static_cast<__u32>(match->ranges.front().low);
+            ends[1] = static_cast<__u32>(match->ranges.front().high);
+        };
+        range(Key::uid, NC_SUBJECT_UID, action.uid);
+        range(Key::gid, NC_SUBJECT_GID, action.gid);
+        if (rule.find(Key::cgroup))
+            action.flags |= 1U << NC_SUBJECT_CGROUP;
+        if (const Match* match = rule.find(Key::exe)) {
+            action.flags |= 1U << NC_SUBJECT_EXE;
+            if (match->negated)
+                action.who |= NC_WHO_NOT_EXE;
+            if (const auto id = resolve_(match->path)) {
+                action.exe_dev = id->device;
+                action.exe_inode = id->inode;
+            } else {
+                action.who |= NC_WHO_LISTS;
+            }
+        }
     }
 
     /// Writes into the actions what rules ask about sets.

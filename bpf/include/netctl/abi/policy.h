@@ -43,7 +43,7 @@ struct nc_policy_counter {
 /* ---- map `stats`: per-CPU array of one ---- */
 
 struct nc_policy_stats {
-	__u64 judged[NC_LAYERS]; /* everything that rules were asked about */
+	/* Everything that rules were asked about is in one of these three. */
 	__u64 allowed[NC_LAYERS];
 	__u64 denied[NC_LAYERS];
 	__u64 would_deny[NC_LAYERS]; /* allowed only since the mode is audit */

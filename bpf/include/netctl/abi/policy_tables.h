@@ -19,7 +19,10 @@ struct nc_policy_segment {
 	__u64 words[NC_SEGMENT_WORDS];
 };
 
-/* What rules can look at: first what a connection is to, then who makes it. Each is answered with a row of bits: which rules its value leaves possible. */
+/*
+ * What rules can look at: first what a connection is to, then who makes it. Each is answered with a
+ * row of bits: which rules its value leaves possible.
+ */
 enum nc_policy_input {
 	NC_SUBJECT_DST = 0,
 	NC_SUBJECT_SPORT = 1,
@@ -41,6 +44,7 @@ enum nc_policy_word {
 	NC_WORD_SERVICE = 4, /* dport, sport, 8 bits of protocol */
 	NC_WORD_OWNER = 5,   /* uid, gid */
 	NC_WORD_CGROUP = 6,  /* not a key but the row itself */
+	NC_WORD_HAS = 7,     /* not a key: the programs' notes */
 	NC_SUBJECT_WORDS = 8,
 };
 
@@ -58,9 +62,12 @@ struct nc_policy_lookup {
 	__u32 shift; /* bits of that word which stand before the key */
 };
 
-/* The value of a trie's leaf: where the row stands, and which of its summaries are not zero. */
-#define NC_ROW_PLACE(row) ((__u32)(row))
-#define NC_ROW_SUMMARIES(row) ((__u32)((row) >> 32) & 0xffff)
+/* The value of a trie's leaf: where the row stands, which of its summaries are not zero, and its first
+ * rule. */
+#define NC_ROW_PLACE(row) ((__u32)(row)&0xffffff)
+#define NC_ROW_SUMMARIES(row) ((__u32)((row) >> 24) & 0xffff)
+#define NC_ROW_FIRST(row) ((__u32)((row) >> 40) & 0xffff)
+#define NC_ROW_LEAF(place, summaries, first) ((place) | (summaries) << 24 | (first) << 40)
 
 /* Pairs of field and set that the rules of a policy may ask about. */
 #define NC_POLICY_SET_USES 64
@@ -70,6 +77,8 @@ struct nc_policy_lookup {
 #define NC_SUMMARY_RULES 4096
 #define NC_MAX_SUMMARIES 16
 #define NC_POLICY_MAX_RULES (NC_SUMMARY_RULES * NC_MAX_SUMMARIES)
+NC_STATIC_ASSERT(NC_MAX_SEGMENTS *NC_SEGMENT_WORDS <= 1 << 24 && NC_POLICY_MAX_RULES <= 1 << 16,
+		 "they fit into a leaf");
 
 /* Names of cgroups are compared as a whole: longer ones cannot be named in rules. */
 #define NC_CGROUP_NAME 120
@@ -78,7 +87,15 @@ struct nc_policy_lookup {
 enum nc_policy_action_flags {
 	NC_POLICY_LOG = 1 << 0,
 	NC_POLICY_LIMIT = 1 << 1,
-	NC_POLICY_ASKS_WHO = 1 << 2, /* the rule looks at user, group, executable or cgroup */
+	/* NC_ASKS_WHO: which of these inputs the rule looks at, by the bits of enum nc_policy_input */
+};
+
+/* Bits 4 to 6 are as in NC_ASKS_WHO. */
+enum nc_policy_who {
+	NC_WHO_LISTS = 1 << 0, /* it is not, and only the rows tell */
+	NC_WHO_NOT_UID = 1 << NC_SUBJECT_UID,
+	NC_WHO_NOT_GID = 1 << NC_SUBJECT_GID,
+	NC_WHO_NOT_EXE = 1 << NC_SUBJECT_EXE,
 };
 
 struct nc_policy_action {
@@ -90,8 +107,14 @@ struct nc_policy_action {
 	__u8 set_use[4]; /* numbers of its questions about sets; the others are NC_POLICY_NO_SET */
 	__u64 limit_interval_ns;
 	__u64 limit_burst_ns;
+	/* Who the rule is about, where that is one range of users and of groups, and one executable. */
+	__u32 uid[2]; /* first and last */
+	__u32 gid[2];
+	__u64 exe_inode;
+	__u32 exe_dev;
+	__u32 who; /* enum nc_policy_who */
 };
-#define NC_ACTION_WORDS 4
+#define NC_ACTION_WORDS 8
 NC_STATIC_ASSERT(sizeof(struct nc_policy_action) == NC_ACTION_WORDS * 8, "actions are whole words");
 
 /* Its second word. */
@@ -108,6 +131,19 @@ struct nc_policy_set_use {
 	__u32 base;   /* cidr: nc_set_info::base */
 	__u32 row[2]; /* not in the set; in it */
 };
+
+/*
+ * Rows of cgroups that were asked about, kept with the tables: buckets by the cgroup's id, each with
+ * NC_CGROUP_WAYS of these. Both words begin as 0. A program that finds a free one claims it by writing
+ * the id in one step, and writes the row then; neither changes again, so whoever reads a row
+ * beside its id has the right one, without a lock. New tables begin anew.
+ */
+struct nc_policy_cgroup_row {
+	__u64 cgroup_id;
+	__u64 row; /* 0: not known yet */
+};
+#define NC_CGROUP_WAYS 2
+#define NC_CGROUP_BUCKETS 512
 
 /* Offsets count words from the start of the head. Row 0 means that no rule looks there. */
 struct nc_policy_head {
@@ -135,7 +171,7 @@ struct nc_policy_head {
 	__u32 tries;   /* what the bases of trie nodes count from */
 	__u32 exes;    /* executables that rules name: n_exes of nc_policy_exe, sorted */
 	__u32 n_exes;
-	__u32 reserved;
+	__u32 cgroup_rows; /* nc_policy_cgroup_row; within the first segment */
 	__u64 cgroup_root; /* row of a cgroup that is in none of those that rules name */
 	struct nc_policy_lookup lookup[NC_SUBJECTS];
 	struct nc_policy_set_use set_use[NC_POLICY_SET_USES];
@@ -161,7 +197,7 @@ struct nc_policy_node {
 	__u64 row; /* as in a leaf */
 };
 
-/* Map `cgroup_rows`: LRU hash, what walking that tree gave for a cgroup. */
+/* Map `cgroup_rows`: LRU hash, what walking that tree gave for cgroups whose bucket is full. */
 struct nc_policy_cached {
 	__u64 cgroup_id;
 	__u64 epoch;

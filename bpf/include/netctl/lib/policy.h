@@ -228,22 +228,52 @@ __noinline __u64 nc_walk_cgroup(const struct nc_policy_head *head)
 	return row;
 }
 
-static __always_inline __u64 nc_cgroup_row(const struct nc_policy_head *head,
-					   struct cgroup___nc *cgroup)
+/* The row of a cgroup whose bucket does not have it. */
+__noinline __u64 nc_find_cgroup_row(struct nc_policy_segment *first, __u64 id, __u32 bucket)
 {
-	struct nc_policy_cached key = { .epoch = head->generation };
-	__u64 *known, row;
+	struct nc_policy_cached key = { .cgroup_id = id };
+	__u64 *known, row, i;
 
-	if (!cgroup)
+	if (!first)
 		return 0;
-	key.cgroup_id = cgroup->kn->id;
+	key.epoch = nc_head(first)->generation;
 	known = bpf_map_lookup_elem(&cgroup_rows, &key);
 	if (known)
 		return *known;
-	row = nc_walk_cgroup(head);
-	if (row)
-		bpf_map_update_elem(&cgroup_rows, &key, &row, BPF_ANY);
+	row = nc_walk_cgroup(nc_head(first));
+	if (!row)
+		return 0;
+	for (i = 0; i < NC_CGROUP_WAYS; i++) {
+		__u32 at = (bucket + 2 * i) % NC_SEGMENT_WORDS;
+		__u64 owner = __sync_val_compare_and_swap(&first->words[at], 0, id);
+
+		if (!owner || owner == id) {
+			first->words[(bucket + 2 * i + 1) % NC_SEGMENT_WORDS] = row;
+			return row;
+		}
+	}
+	bpf_map_update_elem(&cgroup_rows, &key, &row, BPF_ANY);
 	return row;
+}
+
+static __always_inline __u64 nc_cgroup_row(const struct nc_policy_segment *first,
+					   struct cgroup___nc *cgroup)
+{
+	__u64 id, row;
+	__u32 bucket, i;
+
+	if (!cgroup)
+		return 0;
+	id = cgroup->kn->id;
+	bucket = nc_head(first)->cgroup_rows + id % NC_CGROUP_BUCKETS * NC_CGROUP_WAYS * 2;
+	for (i = 0; i < NC_CGROUP_WAYS; i++) {
+		if (nc_word(first, bucket + 2 * i, true) != id)
+			continue;
+		row = nc_word(first, bucket + 2 * i + 1, true);
+		if (row)
+			return row;
+	}
+	return nc_find_cgroup_row((struct nc_policy_segment *)first, id, bucket);
 }
 
 /* Kernel threads have no executable: device 0, which no file has. */
@@ -287,23 +317,21 @@ static __always_inline void nc_set_owner(struct nc_subject *s, __u32 uid, __u32 
 	s->word[NC_WORD_OWNER] = (__u64)uid << 32 | gid;
 }
 
-static __always_inline void nc_ask_who(const struct nc_policy_head *head, struct nc_subject *s)
+static __always_inline void nc_ask_who(const struct nc_policy_segment *first, struct nc_subject *s,
+				       __u32 kinds)
 {
-	const __u32 owner = 1 << NC_SUBJECT_UID | 1 << NC_SUBJECT_GID, exe = 1 << NC_SUBJECT_EXE,
-		    cgroup = 1 << NC_SUBJECT_CGROUP;
-	struct task_struct___nc *task;
+	struct task_struct___nc *task = nc_task();
 
-	task = nc_task();
 	/* What bpf_get_current_uid_gid() returns, without its four calls. */
-	if (head->asks & owner)
+	if (kinds & (1 << NC_SUBJECT_UID | 1 << NC_SUBJECT_GID))
 		nc_set_owner(s, task->cred->uid.val, task->cred->gid.val);
-	if (head->asks & exe) {
+	if (kinds & 1 << NC_SUBJECT_EXE) {
 		const struct nc_exe id = nc_exe_of(task);
 
 		nc_set_exe(s, id.device, id.inode);
 	}
-	if (head->asks & cgroup)
-		s->word[NC_WORD_CGROUP] = nc_cgroup_row(head, task->cgroups->dfl_cgrp);
+	if (kinds & 1 << NC_SUBJECT_CGROUP)
+		s->word[NC_WORD_CGROUP] = nc_cgroup_row(first, task->cgroups->dfl_cgrp);
 }
 
 /* ---- what it asks for ---- */
@@ -362,7 +390,9 @@ static __always_inline void nc_set_protocol(struct nc_subject *s, __u32 protocol
 		word |= (__u64)dport << 48 | (__u64)sport << 32;
 		s->has |= 1 << NC_SUBJECT_DPORT | (__u64) !!sport << NC_SUBJECT_SPORT;
 	}
-	s->word[NC_WORD_SERVICE] = word;
+	/* Unknown to the verifier, which would look at all that follows once for each of these ways. */
+	s->word[NC_WORD_SERVICE] = word ^ nc_unknown;
+	s->has ^= nc_unknown;
 }
 
 /* ---- what is told about it ---- */
@@ -395,7 +425,6 @@ static __always_inline void nc_count_policy_rule(__u32 slot, __u32 layer, bool o
 }
 
 struct nc_decision {
-	__u32 position;
 	__u32 rule_id;
 	__u8 verdict; /* enum nc_policy_verdict */
 	__u8 reason;  /* enum nc_policy_reason */
@@ -538,25 +567,25 @@ static __always_inline bool nc_decide(const struct nc_policy_segment *first, str
 {
 	const struct nc_policy_head *head = nc_head(first);
 	__u32 layer = hook >= NC_HOOK_LSM_CONNECT ? NC_LAYER_LSM : NC_LAYER_CGROUP;
-	struct nc_policy_stats *stats = nc_policy_stats_of_cpu();
 	struct nc_decision d = { .hook = hook, .rule_id = NC_NO_RULE };
-	__u32 flags = 0;
+	struct nc_policy_stats *stats;
+	__u32 flags = 0, position;
 	bool would_deny;
 
+	position = nc_policy_classify(first, s);
+	stats = nc_policy_stats_of_cpu();
 	if (!stats)
 		return true; /* not to be had: an array has its elements */
-	NC_COUNT(stats->judged[layer]);
-	d.position = nc_policy_classify(first, s, false);
-	if (d.position == NC_NO_RULE) {
+	if (position == NC_NO_RULE) {
 		d.verdict = head->default_verdict;
 		d.reason = NC_POLICY_BY_DEFAULT;
 		NC_COUNT(stats->by_default[layer]);
-	} else if (unlikely(d.position >= head->rules)) {
+	} else if (unlikely(position >= head->rules)) {
 		d.verdict = NC_POLICY_DENY;
 		d.reason = NC_POLICY_BY_FAULT;
 		NC_COUNT(stats->failed[layer]);
 	} else {
-		__u32 action = head->actions + d.position * NC_ACTION_WORDS;
+		__u32 action = head->actions + position * NC_ACTION_WORDS;
 		__u64 names = nc_any_word(first, action), does = nc_any_word(first, action + 1);
 
 		d.rule_id = names;

@@ -13,17 +13,23 @@
  *
  *   row    {summary, base} for each 4,096 rules, then the words; base counts from the row's start to
  *          the first word of this summary
- *   tries  path tries as in lib/crossing.h, whose leaves are rows: where they begin, and which of their
- *          summaries are not zero, so that these need not be read
+ *   tries  path tries as in lib/crossing.h, whose leaves are rows: where they begin, which of their
+ *          summaries are not zero, so that these need not be read, and their first rule
  *
  * Calls are what costs: a return takes a dozen ns where the kernel defends itself against speculation.
- * So the way of almost all connections is inline: a row for each input, one AND of summaries, one of
- * words. What it does not settle (tables of several segments, candidates whose summaries met by chance,
- * rules that ask about sets) is searched by functions.
+ * So the way of almost all connections is inline: a row for each input, and one AND of words, those with
+ * the last of the rows' first rules; no rule before that one can match. If there is no candidate, the
+ * summaries tell in which word to look. What that does not settle (tables of several segments,
+ * candidates whose summaries met by chance, lists of users, rules that ask about sets) is searched by
+ * functions.
  *
  * What costs more is asked later, and only if a rule that is otherwise fulfilled looks at it: first
- * where the connection goes to, then who makes it, then the sets, one by one. Each answer is a row more;
- * as it can only take candidates away, the first one that asks for nothing further is the first match.
+ * where the connection goes to, then who makes it, then the sets, one by one. Who a rule is about is
+ * compared with what its action says; the search by functions has rows for it instead. As answers can
+ * only take candidates away, the first one that asks for nothing further is the first match.
+ *
+ * Loops run over inputs and look at memory for whether there is one: with a count of rows the
+ * verifier would follow each count to the end of the program.
  */
 #ifndef NETCTL_LIB_POLICY_CLASSIFY_H
 #define NETCTL_LIB_POLICY_CLASSIFY_H
@@ -145,22 +151,29 @@ static __always_inline __u32 nc_lowest_bit(__u64 x)
 
 /* Who asks for what. Small, like all that is on the stack: sets need most of it. */
 struct nc_subject {
-	__u64 word[NC_SUBJECT_WORDS]; /* enum nc_policy_word */
-	__u64 has;		      /* 1 << enum nc_policy_input; for DST: it is IPv4 */
+	union {
+		__u64 word[NC_SUBJECT_WORDS]; /* enum nc_policy_word */
+		struct {
+			__u64 words[NC_SUBJECT_WORDS - 1];
+			__u64 has; /* 1 << enum nc_policy_input; for DST: it is IPv4 */
+		};
+	};
 };
 
+/* In `has`: who asks stands in the subject already. */
+#define NC_SUBJECT_IS_KNOWN (1 << NC_SUBJECTS)
+
 struct nc_policy_rows {
-	__u32 row[NC_SUBJECTS];
-	__u64 count;
-	__u64 all; /* AND of the rows: which summaries are to be looked at */
+	__u32 row[NC_SUBJECTS]; /* of the inputs that rules look at */
+	__u64 least;		/* no rule before this one matches: the first one of some row */
+	__u64 all;		/* AND of the rows: which summaries are to be looked at */
 	/* Bit i: question i about a set. */
 	__u64 known;
 	__u64 held;
 };
 
 /*
- * 0, which the verifier cannot know: it would look at the rest once for each number of rows, and for
- * each way to a row. Besides, before Linux 6.7 it goes through the function of a loop only once, and
+ * 0, which the verifier cannot know: it would look at the rest once for each way to it. Besides, before Linux 6.7 it goes through the function of a loop only once, and
  * takes for granted that a global function leaves the caller's stack as it is: what these change must be
  * unknown from the start, or it removes code as never used.
  */
@@ -169,66 +182,94 @@ volatile __u64 nc_unknown SEC(".bss.nc_unknown");
 /* In the place of the bits below one that is looked at: the summary itself is. */
 #define NC_SUMMARY (~0ull)
 
+/* The bits below the lowest one. */
+static __always_inline __u64 nc_below(__u64 bits)
+{
+	return (bits & -bits) - 1;
+}
+
+/* How many of the bits `below` are set. Mostly that is none; counting takes longer. */
+static __always_inline __u32 nc_count_below(__u64 word, __u64 below)
+{
+	word &= below;
+	return word ? nc_count_bits(word) : 0;
+}
+
 /* A summary, or the word for its bit above `below`; `at` is where the summary stands. */
-static __always_inline __u64 nc_row_word(const struct nc_policy_segment *first, __u32 row, __u32 at,
-					 __u64 below, bool near)
+static __always_inline __u64 nc_row_word_of(const struct nc_policy_segment *first, __u32 row,
+					    __u32 at, __u64 below, bool near)
 {
 	__u64 word = nc_word(first, row + at, near);
 
 	if (below == NC_SUMMARY)
 		return word;
-	word &= below;
 	row += nc_word(first, row + at + 1, near);
-	/* Mostly none or all are set; counting takes longer. */
-	if (word == below)
-		row += nc_count_bits(below);
-	else if (word)
-		row += nc_count_bits(word);
-	return nc_word(first, row, near);
+	return nc_word(first, row + nc_count_below(word, below), near);
 }
 
-/* AND of the rows for the inputs. */
-static __always_inline __u64 nc_and(const struct nc_policy_segment *first,
-				    const struct nc_policy_rows *rows, __u32 at, __u64 below,
-				    bool near)
+__noinline __u64 nc_far_row_word(const struct nc_policy_segment *first, __u32 row, __u32 at,
+				 __u64 below)
 {
-	__u64 bits = ~0ull;
-	__u32 i;
+	return first ? nc_row_word_of(first, row, at, below, false) : 0;
+}
 
-	for (i = 0; i < NC_SUBJECTS; i++) {
-		if (i >= rows->count)
-			break;
-		bits &= nc_row_word(first, rows->row[i], at, below, near);
-	}
-	return bits;
+static __always_inline __u64 nc_row_word(const struct nc_policy_segment *first, __u32 row, __u32 at,
+					 __u64 below, bool near)
+{
+	return near ? nc_row_word_of(first, row, at, below, true) :
+		      nc_far_row_word(first, row, at, below);
+}
+
+/* Word number `word` of the rules that summary `at` is about, or 0. */
+static __always_inline __u64 nc_row_word_if(const struct nc_policy_segment *first, __u32 row,
+					    __u32 at, __u32 word)
+{
+	__u64 summary = nc_word(first, row + at, true), bit = 1ull << word;
+
+	if (!(summary & bit))
+		return 0;
+	row += nc_word(first, row + at + 1, true);
+	return nc_word(first, row + nc_count_below(summary, bit - 1), true);
 }
 
 /* ---- what is not settled at once ---- */
 
 /* AND of all rows, of the answers about sets as well. */
-__noinline __u64 nc_search_and(const struct nc_policy_segment *first,
-			       const struct nc_policy_rows *rows, __u32 at, __u64 below)
+static __always_inline __u64 nc_and_all(const struct nc_policy_segment *first,
+					const struct nc_policy_rows *rows, __u32 at, __u64 below,
+					bool near)
 {
-	__u64 bits, left;
+	__u64 bits = nc_unknown - 1, left = rows->known;
 	__u32 i;
 
-	if (!first || !rows)
-		return 0;
-	bits = nc_head(first)->near ? nc_and(first, rows, at, below, true) :
-				      nc_and(first, rows, at, below, false);
-	left = rows->known;
+	for (i = 0; i < NC_SUBJECTS; i++)
+		if (nc_head(first)->asks >> i & 1)
+			bits &= nc_row_word(first, rows->row[i], at, below, near);
 	for (i = 0; i < NC_POLICY_SET_USES; i++) {
-		__u32 use, row;
+		__u32 use = nc_lowest_bit(left);
 
 		if (!left)
 			break;
-		use = nc_lowest_bit(left);
 		left &= left - 1;
-		row = nc_head(first)->set_use[use % NC_POLICY_SET_USES].row[rows->held >> use & 1];
-		bits &= nc_head(first)->near ? nc_row_word(first, row, at, below, true) :
-					       nc_row_word(first, row, at, below, false);
+		bits &= nc_row_word(first,
+				    nc_head(first)
+					    ->set_use[use % NC_POLICY_SET_USES]
+					    .row[rows->held >> use & 1],
+				    at, below, near);
 	}
 	return bits;
+}
+
+__noinline __u64 nc_search_and(const struct nc_policy_segment *first,
+			       const struct nc_policy_rows *rows, __u32 at, __u64 below)
+{
+	if (!first || !rows)
+		return 0;
+	if (!nc_head(first)->near)
+		return nc_and_all(first, rows, at, below, false);
+	if (below == NC_SUMMARY)
+		return nc_and_all(first, rows, at, NC_SUMMARY, true);
+	return nc_and_all(first, rows, at, below, true);
 }
 
 /* Answers question number `use` about a set: whether a value of the subject is in it. */
@@ -291,7 +332,7 @@ static long nc_search_turn(__u32 turn, struct nc_policy_search *search)
 			nc_search_and(search->first, search->rows, 2 * search->at, NC_SUMMARY);
 		return 0;
 	}
-	below = (search->pending & -search->pending) - 1;
+	below = nc_below(search->pending);
 	bits = nc_search_and(search->first, search->rows, 2 * search->at, below);
 	if (!bits) {
 		search->pending &= search->pending - 1;
@@ -340,53 +381,27 @@ __noinline __u32 nc_open_question(const struct nc_policy_segment *first,
 	return NC_POLICY_NO_SET;
 }
 
-/* The rows of all inputs, by the general way: tables of several segments. */
-__noinline int nc_search_rows(const struct nc_policy_segment *first, const struct nc_subject *s,
-			      struct nc_policy_rows *rows)
-{
-	__u32 i;
-
-	if (!first || !s || !rows)
-		return 0;
-	for (i = 0; i < NC_SUBJECTS; i++) {
-		const struct nc_policy_lookup *lookup = &nc_head(first)->lookup[i];
-		__u32 word = lookup->word % NC_SUBJECT_WORDS;
-		__u64 entry = s->word[NC_WORD_CGROUP];
-
-		if (!(nc_head(first)->asks & 1 << i))
-			continue;
-		if (i != NC_SUBJECT_CGROUP)
-			entry = nc_walk_on(first, lookup->entry[s->has >> i & 1],
-					   s->word[word] << lookup->shift % 64,
-					   s->word[(word + 1) % NC_SUBJECT_WORDS]);
-		rows->row[rows->count % NC_SUBJECTS] = NC_ROW_PLACE(entry);
-		rows->all &= entry;
-		rows->count++;
-	}
-	return 0;
-}
-
 /* ---- the way of most connections ---- */
 
-static __always_inline void nc_add_row(struct nc_policy_rows *rows, __u64 row)
+static __always_inline void nc_add_row(struct nc_policy_rows *rows, __u32 input, __u64 row)
 {
-	row ^= nc_unknown;
-	rows->row[rows->count % NC_SUBJECTS] = NC_ROW_PLACE(row);
+	rows->row[input] = NC_ROW_PLACE(row);
 	rows->all &= row;
-	rows->count++;
+	if (NC_ROW_FIRST(row) > rows->least)
+		rows->least = NC_ROW_FIRST(row);
 }
 
 /* Row of a path trie; few are deeper. */
 #define NC_LEVELS_INLINE 3
 
 static __always_inline void nc_add_walk(const struct nc_policy_segment *first,
-					struct nc_policy_rows *rows, __u64 entry, __u64 high,
-					__u64 low, bool wide)
+					struct nc_policy_rows *rows, __u32 input, __u64 entry,
+					__u64 high, __u64 low, bool wide)
 {
 	entry = nc_walk_trie(first, entry, high, low, wide, NC_LEVELS_INLINE, true);
 	if (unlikely(!(entry & NC_NODE_LEAF)))
 		entry = nc_walk_on(first, entry, high, low);
-	nc_add_row(rows, entry);
+	nc_add_row(rows, input, entry);
 }
 
 /* Entry of a node for eight bits, unless it is a leaf already. */
@@ -409,7 +424,7 @@ static __always_inline void nc_add_port(const struct nc_policy_segment *first,
 {
 	__u64 entry = nc_step(first, nc_entry(nc_head(first), input, s), port >> 8);
 
-	nc_add_row(rows, nc_step(first, entry, port & 0xff));
+	nc_add_row(rows, input, nc_step(first, entry, port & 0xff));
 }
 
 static __always_inline void nc_add_service(const struct nc_policy_segment *first,
@@ -419,94 +434,200 @@ static __always_inline void nc_add_service(const struct nc_policy_segment *first
 	__u64 service = s->word[NC_WORD_SERVICE];
 
 	if (head->asks & 1 << NC_SUBJECT_DST)
-		nc_add_walk(first, rows, nc_entry(head, NC_SUBJECT_DST, s), s->word[NC_WORD_DST],
-			    s->word[NC_WORD_DST + 1], !(s->has & 1 << NC_SUBJECT_DST));
+		nc_add_walk(first, rows, NC_SUBJECT_DST, nc_entry(head, NC_SUBJECT_DST, s),
+			    s->word[NC_WORD_DST], s->word[NC_WORD_DST + 1],
+			    !(s->has & 1 << NC_SUBJECT_DST));
 	if (head->asks & 1 << NC_SUBJECT_SPORT)
 		nc_add_port(first, rows, s, NC_SUBJECT_SPORT, service >> 32);
 	if (head->asks & 1 << NC_SUBJECT_DPORT)
 		nc_add_port(first, rows, s, NC_SUBJECT_DPORT, service >> 48);
 	if (head->asks & 1 << NC_SUBJECT_PROTO)
-		nc_add_row(rows, nc_step(first, head->lookup[NC_SUBJECT_PROTO].entry[0],
-					 service >> 24 & 0xff));
+		nc_add_row(rows, NC_SUBJECT_PROTO,
+			   nc_step(first, head->lookup[NC_SUBJECT_PROTO].entry[0],
+				   service >> 24 & 0xff));
 }
 
-static __always_inline void nc_add_asker(const struct nc_policy_segment *first,
-					 struct nc_policy_rows *rows, const struct nc_subject *s)
+/* Fills in those of `kinds` (NC_ASKS_WHO) that are about who asks: lib/policy.h. */
+static __always_inline void nc_ask_who(const struct nc_policy_segment *first, struct nc_subject *s,
+				       __u32 kinds);
+
+/* Adds the rows for who asks. */
+__noinline int nc_search_askers(const struct nc_policy_segment *first, struct nc_subject *s,
+				struct nc_policy_rows *rows)
 {
-	const struct nc_policy_head *head = nc_head(first);
 	__u32 i;
 
+	if (!first || !s || !rows)
+		return 0;
+	if (!(s->has & NC_SUBJECT_IS_KNOWN))
+		nc_ask_who(first, s, nc_head(first)->asks);
 	for (i = NC_SUBJECT_UID; i <= NC_SUBJECT_EXE; i++) {
-		const struct nc_policy_lookup *lookup = &head->lookup[i];
+		const struct nc_policy_lookup *lookup = &nc_head(first)->lookup[i];
 		__u32 word = i == NC_SUBJECT_EXE ? NC_WORD_EXE : NC_WORD_OWNER;
 
-		if (head->asks & 1 << i)
-			nc_add_row(rows, nc_walk_on(first, lookup->entry[0],
-						    s->word[word] << lookup->shift % 64,
-						    s->word[word + 1]));
+		if (nc_head(first)->asks & 1 << i)
+			nc_add_row(rows, i,
+				   nc_walk_on(first, lookup->entry[0],
+					      s->word[word] << lookup->shift % 64,
+					      s->word[word + 1]));
 	}
-	if (head->asks & 1 << NC_SUBJECT_CGROUP)
-		nc_add_row(rows, s->word[NC_WORD_CGROUP]);
+	if (nc_head(first)->asks & 1 << NC_SUBJECT_CGROUP)
+		nc_add_row(rows, NC_SUBJECT_CGROUP, s->word[NC_WORD_CGROUP]);
+	return 0;
 }
 
-/* Fills in who asks: lib/policy.h. */
-static __always_inline void nc_ask_who(const struct nc_policy_head *head, struct nc_subject *s);
+/* The rows of all inputs, by the general way: tables of several segments. */
+__noinline int nc_search_rows(const struct nc_policy_segment *first, struct nc_subject *s,
+			      struct nc_policy_rows *rows)
+{
+	__u32 i;
+
+	if (!first || !s || !rows)
+		return 0;
+	for (i = 0; i < NC_SUBJECT_UID; i++) {
+		const struct nc_policy_lookup *lookup = &nc_head(first)->lookup[i];
+		__u32 word = lookup->word % NC_SUBJECT_WORDS;
+
+		if (nc_head(first)->asks & 1 << i)
+			nc_add_row(rows, i,
+				   nc_walk_on(first, lookup->entry[s->has >> i & 1],
+					      s->word[word] << lookup->shift % 64,
+					      s->word[(word + 1) % NC_SUBJECT_WORDS]));
+	}
+	return nc_search_askers(first, s, rows);
+}
+
+/* AND of the rows for what the connection is to. */
+static __always_inline __u64 nc_and_service(const struct nc_policy_segment *first,
+					    const struct nc_policy_rows *rows, __u32 at,
+					    __u64 below)
+{
+	__u64 bits = ~0ull;
+	__u32 i;
+
+#pragma unroll
+	for (i = 0; i <= NC_SUBJECT_PROTO; i++)
+		if (nc_head(first)->asks >> i & 1)
+			bits &= nc_row_word(first, rows->row[i], at, below, true);
+	return bits;
+}
 
 /*
- * Position of the first rule that matches, NC_NO_RULE, or NC_POLICY_FAULT. `known`: who asks stands in
- * the subject already.
+ * Whether a rule that is otherwise fulfilled is so in what it asks about who asks: `asks`, none of which
+ * is NC_SUBJECT_CGROUP. The action begins at word `at`.
  */
+static __always_inline bool nc_is_about(const struct nc_policy_segment *first,
+					const struct nc_subject *s, __u32 at, __u32 asks)
+{
+	__u64 who = nc_word(first, at + 7, true) >> 32, range;
+	__u32 wrong = 0;
+
+	if (asks & 1 << NC_SUBJECT_UID) {
+		range = nc_word(first, at + 4, true);
+		if ((__u32)((s->word[NC_WORD_OWNER] >> 32) - (__u32)range) >
+		    (__u32)((range >> 32) - (__u32)range))
+			wrong |= 1 << NC_SUBJECT_UID;
+	}
+	if (asks & 1 << NC_SUBJECT_GID) {
+		range = nc_word(first, at + 5, true);
+		if ((__u32)(s->word[NC_WORD_OWNER] - range) > (__u32)((range >> 32) - (__u32)range))
+			wrong |= 1 << NC_SUBJECT_GID;
+	}
+	if (asks & 1 << NC_SUBJECT_EXE) {
+		__u64 inode = nc_word(first, at + 6, true);
+
+		if (s->word[NC_WORD_EXE] != (nc_word(first, at + 7, true) << 32 | inode >> 32) ||
+		    s->word[NC_WORD_EXE + 1] != inode << 32)
+			wrong |= 1 << NC_SUBJECT_EXE;
+	}
+	return wrong == (who & NC_ASKS_WHO);
+}
+
+/* So many candidates of one word are looked at one by one. */
+#define NC_CANDIDATES 4
+
+/* Position of the first rule that matches, NC_NO_RULE, or NC_POLICY_FAULT. */
 static __always_inline __u32 nc_policy_classify(const struct nc_policy_segment *first,
-						struct nc_subject *s, bool known)
+						struct nc_subject *s)
 {
 	const struct nc_policy_head *head = nc_head(first);
 	struct nc_policy_rows rows = {
-		.count = nc_unknown,
-		.all = (NC_NODE_LEAF | (1ull << (32 + head->summaries % 32)) - 1) ^ nc_unknown,
+		.least = nc_unknown,
+		.all = (NC_NODE_LEAF | (1ull << (24 + head->summaries % 32)) - 1) ^ nc_unknown,
 		.known = nc_unknown,
 		.held = nc_unknown,
 	};
-	bool who = head->asks & NC_ASKS_WHO;
-	__u32 position, i;
+	__u32 open = head->asks & NC_ASKS_WHO, position, summaries, at, i;
+	__u64 pending, bits, more;
 
 	if (unlikely(!head->near)) {
-		if (who && !known)
-			nc_ask_who(head, s);
 		nc_search_rows(first, s, &rows);
 		goto search;
 	}
 	nc_add_service(first, &rows, s);
-	for (;;) {
-		__u64 pending, below, bits, action;
-		__u32 at;
+	if (!(rows.all & NC_NODE_LEAF))
+		return NC_POLICY_FAULT;
+	summaries = NC_ROW_SUMMARIES(rows.all);
+	if (!summaries)
+		return NC_NO_RULE;
+	/* The word of the first rule that may match: it is mostly there. */
+	at = rows.least / 64;
+	bits = ~0ull;
+#pragma unroll
+	for (i = 0; i <= NC_SUBJECT_PROTO; i++)
+		if (head->asks >> i & 1)
+			bits &= nc_row_word_if(first, rows.row[i], at / 64 * 2, at % 64);
+	more = (at + 1) * 64 < head->rules;
+	if (!bits && more) {
+		at = nc_lowest_bit(summaries);
+		pending = nc_and_service(first, &rows, 2 * at, NC_SUMMARY);
+		more = (pending & (pending - 1)) | (summaries & (summaries - 1));
+		if (pending)
+			bits = nc_and_service(first, &rows, 2 * at, nc_below(pending));
+		at = at * 64 + nc_lowest_bit(pending);
+	}
+	for (i = 0; i < NC_CANDIDATES; i++) {
+		__u32 action, asks;
+		__u64 does;
 
-		if (!(rows.all & NC_NODE_LEAF))
-			return NC_POLICY_FAULT;
-		if (!NC_ROW_SUMMARIES(rows.all))
-			return NC_NO_RULE;
-		at = nc_lowest_bit(NC_ROW_SUMMARIES(rows.all));
-		pending = nc_and(first, &rows, 2 * at, NC_SUMMARY, true);
-		if (pending) {
-			below = (pending & -pending) - 1;
-			bits = nc_and(first, &rows, 2 * at, below, true);
-			if (bits) {
-				position = (at * 64 + nc_lowest_bit(pending)) * 64 +
-					   nc_lowest_bit(bits);
-				action = nc_word(first,
-						 head->actions + position * NC_ACTION_WORDS + 1,
-						 true);
-				if (!(who && NC_ACTION_FLAGS(action) & NC_POLICY_ASKS_WHO) &&
-				    NC_ACTION_SETS(action) == NC_ACTION_NO_SETS)
-					return position;
+		if (!bits) {
+			if (!more)
+				return NC_NO_RULE;
+			break;
+		}
+		position = at * 64 + nc_lowest_bit(bits);
+		action = head->actions + position * NC_ACTION_WORDS;
+		does = nc_word(first, action + 1, true);
+		asks = NC_ACTION_FLAGS(does) & NC_ASKS_WHO;
+		if (asks) {
+			if (nc_word(first, action + 7, true) >> 32 & NC_WHO_LISTS)
+				break;
+			if (open & asks && !(s->has & NC_SUBJECT_IS_KNOWN))
+				nc_ask_who(first, s, open & asks);
+			open &= ~asks;
+			if (!nc_is_about(first, s, action, asks)) {
+				bits &= bits - 1;
+				continue;
+			}
+			if (asks & 1 << NC_SUBJECT_CGROUP) {
+				__u64 row = s->word[NC_WORD_CGROUP];
+
+				if (!(row & NC_NODE_LEAF))
+					return NC_POLICY_FAULT;
+				if (!(nc_row_word_if(first, NC_ROW_PLACE(row), at / 64 * 2,
+						     at % 64) &
+				      bits & -bits)) {
+					bits &= bits - 1;
+					continue;
+				}
 			}
 		}
-		if (!who)
-			break;
-		if (!known)
-			nc_ask_who(head, s);
-		nc_add_asker(first, &rows, s);
-		who = false;
+		if (NC_ACTION_SETS(does) == NC_ACTION_NO_SETS)
+			return position;
+		break;
 	}
+	if (head->asks & NC_ASKS_WHO)
+		nc_search_askers(first, s, &rows);
 search:
 	if (!(rows.all & NC_NODE_LEAF))
 		return NC_POLICY_FAULT;

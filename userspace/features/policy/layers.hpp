@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// The two layers: which of them the kernel has, and their programs.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bpf/object.hpp"
+#include "bpf/pin_dir.hpp"
+#include "features/policy/controller.hpp"
+#include "sys/cgroup.hpp"
+
+namespace netctl::policy {
+
+/// Tries out a layer below the cgroup at `directory`; an error says why it cannot be had.
+Result<> try_layer(nc_policy_layer layer, const std::string& directory);
+
+struct Layers {
+    std::uint32_t mask = 0;
+    std::vector<std::string> notes;
+};
+
+Result<Layers> choose_layers(LayerChoice choice, const sys::Cgroup& scope);
+
+/// The programs' object, and what it is a view of.
+struct Programs {
+    std::shared_ptr<void> owner;
+    bpf::Object object;
+};
+
+/// Opens the programs, and prepares the object for the hooks of these layers (1 << enum
+/// nc_policy_layer), or for `probe`. They are not loaded yet.
+Result<Programs> open_programs(std::uint32_t layers, bool probe);
+
+/// Attaches loaded programs and pins their links.
+Result<> attach_all(const bpf::Object& object, const sys::Cgroup& scope, std::uint32_t layers,
+                    const bpf::PinDir& dir);
+
+} // namespace netctl::policy

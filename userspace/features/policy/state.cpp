@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "features/policy/state.hpp"
+
+#include <cstring>
+
+#include <fmt/format.h>
+
+#include "datapath/edit.hpp"
+#include "sys/file_id.hpp"
+
+namespace netctl::policy {
+
+using datapath::FindMap;
+using datapath::InstalledRule;
+using datapath::Root;
+
+bpf::PinDir policy_dir(const Root& root) {
+    return root.dir().sub("policy");
+}
+
+Error not_enabled() {
+    return Error::failed("the policy is not enabled", "enable it with `netctl policy enable`");
+}
+
+Result<std::optional<bpf::RawMap>> inner_map(const bpf::RawMap& outer, std::uint32_t slot) {
+    std::uint32_t id = 0;
+    if (!NETCTL_TRY(outer.lookup(&slot, &id)))
+        return std::optional<bpf::RawMap>();
+    return std::optional<bpf::RawMap>(NETCTL_TRY(bpf::RawMap::open_id(id)));
+}
+
+namespace {
+
+Result<std::vector<InstalledRule>> read_rules(const FindMap& maps, const nc_policy_head& head) {
+    const bpf::RawMap outer = NETCTL_TRY(maps("texts"));
+    const auto texts = NETCTL_TRY(inner_map(outer, head.texts_slot));
+    if (!texts)
+        return Error::failed("the policy's rules are gone from its maps");
+    std::vector<nc_rule_text> records(head.records);
+    NETCTL_TRY(texts->read_array(records.data(), sizeof(nc_rule_text), head.records));
+    return datapath::decode_rules(records, Hook::policy);
+}
+
+} // namespace
+
+Result<std::optional<Live>> open_live(const Root& root) {
+    const bpf::PinDir dir = policy_dir(root);
+    for (const char* name : hook_names) {
+        if (!dir.has(name))
+            continue;
+        const bpf::Link link = NETCTL_TRY(bpf::Link::open(dir.path_of(name)));
+        Live live;
+        live.program = NETCTL_TRY(bpf::Program::open_id(NETCTL_TRY(link.info()).program_id));
+        const bpf::RawMap slot = NETCTL_TRY(live.program.map("root"));
+        const auto first = NETCTL_TRY(inner_map(slot, 0));
+        if (!first)
+            return std::optional<Live>();
+        std::vector<std::uint64_t> segment(NC_SEGMENT_WORDS);
+        const std::uint32_t zero = 0;
+        NETCTL_TRY(first->lookup(&zero, segment.data()));
+        std::memcpy(&live.head, segment.data(), sizeof live.head);
+        if (live.head.abi_version != NC_ABI_VERSION)
+            return Error::failed(fmt::format("the policy has ABI version {}, this netctl speaks {}",
+                                             live.head.abi_version, NC_ABI_VERSION));
+        if (live.head.exes + std::size_t{live.head.n_exes} * 2 > segment.size())
+            return Error::failed("the policy's tables contradict themselves");
+        for (std::uint32_t i = 0; i < live.head.n_exes; i++) {
+            const std::uint64_t* exe = &segment[live.head.exes + std::size_t{i} * 2];
+            live.exes.insert({static_cast<std::uint32_t>(exe[0]), exe[1]});
+        }
+        live.rules = NETCTL_TRY(read_rules(live.maps(), live.head));
+        return std::optional<Live>(std::move(live));
+    }
+    return std::optional<Live>();
+}
+
+std::optional<ExeId> find_exe(const std::string& path) {
+    const auto id = sys::file_id(path);
+    return id ? std::optional(ExeId{id->device, id->inode}) : std::nullopt;
+}
+
+} // namespace netctl::policy

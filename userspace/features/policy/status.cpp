@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <array>
+#include <cstring>
+#include <map>
+
+#include <fmt/format.h>
+
+#include "features/policy/controller.hpp"
+#include "features/policy/layers.hpp"
+#include "features/policy/state.hpp"
+
+namespace netctl::policy {
+
+using datapath::InstalledRule;
+using datapath::Root;
+
+namespace {
+
+Result<nc_policy_stats> read_stats(const bpf::RawMap& map) {
+    const std::uint32_t zero = 0;
+    const auto values =
+        NETCTL_TRY((bpf::lookup_per_cpu<std::uint32_t, nc_policy_stats>(map, zero)));
+    // Every member is a __u64, so the sum is one over the struct's words.
+    std::array<std::uint64_t, sizeof(nc_policy_stats) / sizeof(std::uint64_t)> sum{}, words{};
+    for (const nc_policy_stats& value : values) {
+        std::memcpy(words.data(), &value, sizeof value);
+        for (std::size_t i = 0; i < sum.size(); i++)
+            sum[i] += words[i];
+    }
+    nc_policy_stats total{};
+    std::memcpy(&total, sum.data(), sizeof total);
+    return total;
+}
+
+/// Counters of the rules, in their order: connections by layer.
+Result<std::vector<nc_counter>> read_counters(const bpf::RawMap& outer,
+                                              const std::vector<InstalledRule>& rules) {
+    std::map<std::uint32_t, bpf::RawMap> chunks;
+    std::vector<nc_counter> totals;
+    for (const InstalledRule& installed : rules) {
+        const std::uint32_t number = installed.slot / NC_COUNTER_CHUNK;
+        auto chunk = chunks.find(number);
+        if (chunk == chunks.end()) {
+            auto opened = NETCTL_TRY(inner_map(outer, number));
+            if (!opened)
+                return Error::failed(fmt::format("the counters have no chunk {}", number));
+            chunk = chunks.emplace(number, std::move(*opened)).first;
+        }
+        nc_counter total{};
+        const std::uint32_t index = installed.slot % NC_COUNTER_CHUNK;
+        for (const nc_policy_counter& value : NETCTL_TRY(
+                 (bpf::lookup_per_cpu<std::uint32_t, nc_policy_counter>(chunk->second, index)))) {
+            total.packets += value.matched[NC_LAYER_CGROUP];
+            total.bytes += value.matched[NC_LAYER_LSM];
+            total.over_packets += value.over[NC_LAYER_CGROUP];
+            total.over_bytes += value.over[NC_LAYER_LSM];
+        }
+        totals.push_back(total);
+    }
+    return totals;
+}
+
+} // namespace
+
+Result<Status> Controller::status() const {
+    const Root root = NETCTL_TRY(Root::open(root_));
+    const auto live = NETCTL_TRY(open_live(root));
+    if (!live)
+        return not_enabled();
+    Status status;
+    status.settings = live->head;
+    status.scope = live->head.scope;
+    const auto scope = sys::find_cgroup(status.scope);
+    for (std::size_t layer = 0; layer < NC_LAYERS; layer++) {
+        LayerStatus& about = status.layers[layer];
+        about.live = (live->head.layers & 1U << layer) != 0;
+        if (layer == NC_LAYER_CGROUP && about.live && !scope) {
+            about.live = false;
+            about.why = fmt::format("the cgroup {} is gone", status.scope);
+        }
+        if (about.live || !about.why.empty())
+            continue;
+        const auto tried =
+            try_layer(static_cast<nc_policy_layer>(layer), scope ? scope->path : std::string());
+        about.why = tried ? "it was not asked for" : tried.error().what;
+    }
+    if (scope && live->head.scope_id != 0 && scope->id != live->head.scope_id)
+        status.notes.push_back(fmt::format("the cgroup {} was made anew since, and the policy is "
+                                           "not on it: disable and enable it",
+                                           status.scope));
+    const bpf::RawMap stats = NETCTL_TRY(live->program.map("stats"));
+    status.stats = NETCTL_TRY(read_stats(stats));
+    const bpf::RawMap counters = NETCTL_TRY(live->program.map("counters"));
+    const auto totals = NETCTL_TRY(read_counters(counters, live->rules));
+    for (std::size_t i = 0; i < totals.size(); i++) {
+        const Rule& rule = live->rules[i].rule;
+        status.rules.push_back({rule, totals[i]});
+        const Match* exe = rule.find(Key::exe);
+        if (!exe)
+            continue;
+        const auto id = find_exe(exe->path);
+        if (!id)
+            status.notes.push_back(
+                fmt::format("rule {}: there is no executable file {}", rule.id, exe->path));
+        else if (!live->exes.contains(*id))
+            status.notes.push_back(fmt::format(
+                "rule {}: {} is another file than when the rules were last changed; `netctl "
+                "policy enable` without options takes the present one",
+                rule.id, exe->path));
+    }
+    return status;
+}
+
+} // namespace netctl::policy
