@@ -173,9 +173,10 @@ struct nc_policy_rows {
 };
 
 /*
- * 0, which the verifier cannot know: it would look at the rest once for each way to it. Besides, before Linux 6.7 it goes through the function of a loop only once, and
- * takes for granted that a global function leaves the caller's stack as it is: what these change must be
- * unknown from the start, or it removes code as never used.
+ * 0, which the verifier cannot know: it would look at the rest once for each way to it. Besides, before
+ * Linux 6.7 it goes through the function of a loop only once, and takes for granted that a global function
+ * leaves the caller's stack as it is: what these change must be unknown from the start, or it removes code
+ * as never used.
  */
 volatile __u64 nc_unknown SEC(".bss.nc_unknown");
 
