@@ -280,7 +280,7 @@ class Run {
             screen_ = std::make_unique<Screen>(context_->out);
         else if (!context_->out.json())
             pending_ = text_header() + "\n";
-        const auto ended = loop(*session);
+        auto ended = loop(*session);
         screen_.reset();
         // Also when it ended with an error, as with a capture file that is cut: what was read before is shown.
         NETCTL_TRY(session->stop());
