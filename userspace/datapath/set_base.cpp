@@ -253,16 +253,16 @@ Shape4 shape_of(const std::vector<Net>& nets, unsigned bits) {
     return shape;
 }
 
-/// As many bits as an element's share of memory allows: the more, the fewer loads.
+/// As many bits as an element's share of memory allows: the more, the fewer loads. Small bases have room in
+/// any case; short of it, their buckets would be wide, and a miss as dear as a hit.
 unsigned choose_buckets(const std::vector<Net>& nets) {
-    constexpr std::size_t bytes_an_element = 15;
-    const std::size_t budget = nets.size() * bytes_an_element / sizeof(nc_base_line);
+    constexpr std::size_t bytes_an_element = 15, bytes_at_least = 256 << 10;
+    const std::size_t budget =
+        std::max(nets.size() * bytes_an_element, bytes_at_least) / sizeof(nc_base_line);
     std::optional<Shape4> best;
-    // 4 to 8 buckets an element; more, where that lets entries hold starts, or costs no cache to speak of.
-    const unsigned few = index_bits(nets.size()) + 3, many = few + 2;
-    const unsigned enough = 32 - NC_BASE_ONLY_BITS;
-    for (unsigned bits = std::clamp(std::min(many, std::max(few, enough)), 9U, 27U); bits >= 9;
-         bits--) {
+    // 4 to 8 buckets an element; more, where that lets entries hold starts.
+    const unsigned few = index_bits(nets.size()) + 3, enough = 32 - NC_BASE_ONLY_BITS;
+    for (unsigned bits = std::clamp(std::max(few, enough), 9U, 27U); bits >= 9; bits--) {
         const Shape4 shape = shape_of(nets, bits);
         if (shape.listed <= NC_BASE_FIRST && (!best || shape.lines() < best->lines()))
             best = shape;

@@ -16,7 +16,8 @@
 namespace netctl::datapath {
 
 /// The tables for these prefixes, all of `family`, sorted, without duplicates. No lines for no prefixes.
-/// 7 to 16 bytes a prefix of IPv4, 14 to 17 of IPv6 up to /64, 25 to 28 of a longer one. Fails for more
+/// 7 to 16 bytes a prefix of IPv4, but up to 256 KiB in any case; 14 to 17 of IPv6 up to /64, 25 to 28 of a
+/// longer one. Fails for more
 /// than NC_BASE_MAX prefixes, and for more than NC_BASE_LENGTHS_MAX ways of nesting.
 Result<std::vector<nc_base_line>> build_base(Family family, std::span<const Prefix> prefixes);
 

@@ -75,5 +75,22 @@ TEST(SetBase, GivesManyElementsBackAndIsSmall) {
     }
 }
 
+// What an address in no element costs depends on it: where its bucket has no start, the filter ends the way.
+TEST(SetBase, FewPrefixesLeaveMostBucketsEmpty) {
+    std::mt19937_64 random(1);
+    for (const int count : {200, 1000, 5000, 30000}) {
+        std::vector<Prefix> prefixes;
+        for (int i = 0; i < count; i++)
+            prefixes.push_back(random_net(random, Family::ipv4, 20));
+        std::sort(prefixes.begin(), prefixes.end());
+        prefixes.erase(std::unique(prefixes.begin(), prefixes.end()), prefixes.end());
+        const auto lines = build(Family::ipv4, prefixes);
+        const unsigned bits = 32 - base_head(lines)->filter_shift;
+        EXPECT_GE(std::size_t{1} << bits, 8 * prefixes.size()) << count << " prefixes";
+        EXPECT_LE(lines.size() * sizeof(nc_base_line),
+                  std::max<std::size_t>(256 << 10, 16 * prefixes.size()));
+    }
+}
+
 } // namespace
 } // namespace netctl::datapath

@@ -9,11 +9,12 @@
 #error "netctl/lib/ is for BPF programs; userspace shares netctl/abi/ with them"
 #endif
 
-/* The filters look at contexts and wire formats, which are the same everywhere: no relocation, hence
- * no need for the kernel's BTF, and tens of milliseconds less for each load. */
+/* The filters look at contexts and wire formats, which are the same everywhere: no relocation but where one
+ * is asked for, of what is the kernel's own. */
 #define BPF_NO_PRESERVE_ACCESS_INDEX
 #include <vmlinux.h>
 
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 

@@ -66,6 +66,20 @@ static __always_inline __u64 nc_address_half(const __be32 *words)
 	return (__u64)bpf_ntohl(words[0]) << 32 | bpf_ntohl(words[1]);
 }
 
+/* What the kernel knows of a trie (kernel/bpf/lpm_trie.c). */
+struct lpm_trie___counted {
+	unsigned long n_entries;
+} __attribute__((preserve_access_index));
+
+/* Whether a trie has elements, which a set with a base seldom has: to ask the trie itself is a call, and a
+ * return from one is what takes longest in a lookup. */
+static __always_inline bool nc_has_elements(const void *trie)
+{
+	const struct lpm_trie___counted *counted = trie;
+
+	return !bpf_core_field_exists(counted->n_entries) || counted->n_entries;
+}
+
 /* What a lookup comes to without a call but those of the maps. */
 enum nc_set_step {
 	NC_SET_OUT,
@@ -83,7 +97,7 @@ static __always_inline enum nc_set_step nc_cidr4_step(__be32 address, __u32 use,
 
 	if (!trie)
 		return NC_SET_OUT;
-	value = bpf_map_lookup_elem(trie, &key);
+	value = nc_has_elements(trie) ? bpf_map_lookup_elem(trie, &key) : NULL;
 	if (unlikely(value))
 		return nc_is_member(value) ? NC_SET_IN : NC_SET_ASK_BOTH;
 	base = nc_base_of(at, 0);
@@ -101,7 +115,7 @@ static __always_inline enum nc_set_step nc_cidr6_step(const __be32 *address, __u
 	if (!trie)
 		return NC_SET_OUT;
 	__builtin_memcpy(key.address, address, sizeof(key.address));
-	value = bpf_map_lookup_elem(trie, &key);
+	value = nc_has_elements(trie) ? bpf_map_lookup_elem(trie, &key) : NULL;
 	if (unlikely(value))
 		return nc_is_member(value) ? NC_SET_IN : NC_SET_ASK_BOTH;
 	base = nc_base_of(at, 1);
