@@ -546,7 +546,14 @@ def test_test_tells_what_happens(policy, listener, ways):
     assert verdict("192.0.2.1", "53", "udp", "--uid", "nobody") == ("allow", 2)
     assert verdict("192.0.2.1", "99", "tcp", "--exe", ways) == ("allow", 3)
     assert policy.status()["layers"]["cgroup"]["judged"] == 0
-    assert "no protocol" in policy.fails("test", "192.0.2.1", "99", "nonsense", status=2)
+    assert verdict("127.0.0.1", "80", "tcp", "--cgroup", group.path) == ("allow", 1)  # by its directory
+    for wrong, what in (("192.0.2 99 tcp", "'192.0.2' is not"), ("192.0.2.1 99 nonsense", "no protocol"),
+                        ("192.0.2.1 nonsense tcp", "no port"), ("192.0.2.1 99 tcp --uid nonsense", "no user"),
+                        ("192.0.2.1 99 tcp --gid nonsense", "no group"),
+                        ("192.0.2.1 99 tcp --exe nonsense", "no executable"),
+                        ("192.0.2.1 99 tcp --cgroup nonsense", "no path of a cgroup")):  # fmt: skip
+        told = policy.fails("test", *wrong.split(), status=2)
+        assert what in told and "hint: " in told
 
 
 # ---- log, audit, learn ----
@@ -788,7 +795,14 @@ def test_bad_input_changes_nothing(policy):
     assert "drop" in policy.fails("rule", "add", "dst 192.0.2.1 drop", status=2)
     assert "no set" in policy.fails("rule", "add", "dst @nothing deny")
     assert "no user" in policy.fails("rule", "add", "uid no-such-user deny", status=2)
+    told = policy.fails("rule", "replace", input="exe /no/such/file deny\n", status=2)
+    assert "`exe /no/such/file deny`" in told and "--allow-missing" in told
+    assert "Is a directory" in policy.fails("rule", "replace", "/")
+    assert "Is a directory" in policy.fails("enable", "--rules", "/")
     assert "enabled already" in policy.fails("enable", "--layer", "cgroup")
+    for verb in (("enable",), ("status",), ("rule", "add", "deny"), ("disable",)):
+        done = run(*policy.netctl.argv("policy", *verb, options=("--netns", "/proc/self/ns/net")), check=False)
+        assert done.returncode == 2 and "--netns does not go with `policy`" in done.stderr
     assert policy.status()["rules"] == []
     assert policy.status()["generation"] == 1
     policy("rule", "add", "--allow-missing", "exe /no/such/file deny")
@@ -821,16 +835,67 @@ def test_a_rule_that_can_never_match_is_named(policy):
     assert policy("rule", "add", "dst 192.0.2.1 allow").stderr == ""
 
 
+def over_ssh(policy, group):
+    """Runs `netctl policy` as somebody in a cgroup does who came by ssh; expects an exit status."""
+
+    def command(*argv, status=0, clean=(), **options):
+        argv = (*clean, *policy.netctl.argv("policy", *argv))
+        env = {**os.environ, "SSH_CONNECTION": "192.0.2.7 40000 192.0.2.1 22"}
+        # One more process: sudo(8) stands between a shell and what it runs, and keeps no such variable.
+        done = group.run("sh", "-c", '"$@"; exit $?', "-", *argv, check=False, env=env, **options)
+        assert done.returncode == status, done.stdout + done.stderr
+        if status:
+            assert "refuse connections to 192.0.2.7" in done.stderr and "--yes" in done.stderr
+            assert "dst 192.0.2.7 allow" in done.stderr
+
+    return command
+
+
 def test_a_default_deny_over_ssh_wants_a_yes(policy, tmp_path):
-    ssh = {**os.environ, "SSH_CONNECTION": "192.0.2.7 40000 192.0.2.1 22"}
-    cgroup = ("--cgroup", policy.cgroup.path, "--layer", "cgroup")
-    told = policy.fails("enable", *cgroup, "--default", "deny", status=2, env=ssh)
-    assert "192.0.2.7" in told and "--yes" in told
+    here = over_ssh(policy, policy.group("session"))
+    enable = ("enable", "--cgroup", policy.cgroup.path, "--layer", "cgroup")
+    here(*enable, "--default", "deny", status=2)
+    here(*enable, "--default", "deny", status=2, clean=("env", "--unset=SSH_CONNECTION"))
     rules = tmp_path / "rules"
     rules.write_text("dst 192.0.2.0/24 allow\n")
-    policy("enable", *cgroup, "--default", "deny", "--rules", rules, env=ssh)
+    here(*enable, "--default", "deny", "--rules", rules)
     policy("disable")
-    policy("enable", *cgroup, "--default", "deny", "--yes", env=ssh)
+    here(*enable, "--default", "deny", "--yes")
+    policy("disable")
+    # A policy for a cgroup that the session is not in cannot cut it off.
+    other = policy.group("other")
+    here("enable", "--cgroup", other.path, "--layer", "cgroup", "--default", "deny")
+
+
+def test_no_change_cuts_off_an_ssh_session_without_a_yes(policy):
+    here = over_ssh(policy, policy.group("session"))
+    policy.enable()
+    here("rule", "add", "deny", status=2)
+    here("rule", "add", "dst 192.0.2.0/24 deny", status=2)
+    here("rule", "add", "--yes", "dst 192.0.2.0/24 deny")
+    here("rule", "add", "deny")  # it is cut off already
+    here("rule", "flush")
+    here("rule", "add", "dst 192.0.2.7 allow")
+    (rule,) = (rule["id"] for rule in policy.status()["rules"])
+    here("enable", "--default", "deny")
+    generation = policy.status()["generation"]
+    here("rule", "delete", rule, status=2)
+    here("rule", "flush", status=2)
+    here("rule", "replace", status=2, input="dst 192.0.2.8 allow\n")
+    here("rule", "insert", "dst 192.0.2.0/24 deny", status=2)
+    assert policy.status()["generation"] == generation
+    assert [rule["rule"] for rule in policy.status()["rules"]] == ["dst 192.0.2.7 allow"]
+    here("rule", "replace", input="dst 192.0.2.0/24 allow\n")
+    here("enable", "--mode", "audit")
+    here("rule", "flush")  # nothing is denied in this mode
+    here("enable", "--mode", "enforce", status=2)
+    here("rule", "add", "dst 192.0.2.7 allow")
+    here("enable", "--mode", "enforce")
+    for verb, *words in (("flush",), ("replace", "/dev/null"), ("insert", "deny")):
+        here("rule", verb, "--yes", *words)
+        policy.replace("dst 192.0.2.7 allow")
+    (rule,) = (rule["id"] for rule in policy.status()["rules"])
+    here("rule", "delete", "--yes", rule)
 
 
 # ---- maps ----

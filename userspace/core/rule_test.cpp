@@ -442,6 +442,10 @@ TEST(RuleError, PointsAtTheFirstThingThatIsWrong) {
         {Hook::policy, "exe /a/../b deny", "'..' within a path [/a/../b]"},
         {Hook::policy, "dst ::ffff:192.0.2.0/120 deny",
          "this can never match: policy sees IPv4-mapped addresses as IPv4 [::ffff:192.0.2.0/120]"},
+        {Hook::policy, "dst {192.0.2.1, 0.0.0.0} deny",
+         "this can never match: policy sees 0.0.0.0 as what it leads to, this host [0.0.0.0]"},
+        {Hook::policy, "dst not :: deny",
+         "this can never match: policy sees :: as what it leads to, this host [::]"},
         // arguments of actions and modifiers
         {Hook::xdp, "redirect", "'redirect' needs an argument, but here is the end of the rule []"},
         {Hook::xdp, "redirect eth1 ingress",
@@ -905,12 +909,12 @@ class RandomRules {
         prefix.address.family = family;
         prefix.length = static_cast<std::uint8_t>(chance(30) ? prefix.address.bits()
                                                              : below(prefix.address.bits()) + 1);
-        // Mostly from a few bits, so that some cover others. The mapped range is no use in policy.
+        // Mostly from a few bits, so that some cover others. The mapped range and the unspecified
+        // address are no use in policy.
         for (unsigned bit = 0; bit < prefix.length; bit++)
             if (bit < 6 ? chance(50) : chance(20))
                 prefix.address.bytes[bit / 8] |= static_cast<std::uint8_t>(0x80 >> bit % 8);
-        if (family == Family::ipv6)
-            prefix.address.bytes[0] |= 0x80;
+        prefix.address.bytes[0] |= 0x80;
         return prefix;
     }
 

@@ -231,6 +231,14 @@ class ValueReader {
                 item.place, "this can never match: policy sees IPv4-mapped addresses as IPv4",
                 allowed(key), fmt::format("write {}", ipv4.to_string()));
         }
+        if (source_.hook == Hook::policy && prefix->length == prefix->address.bits() &&
+            prefix->address == Address{prefix->address.family, {}})
+            return source_.error_at(
+                item.place,
+                fmt::format("this can never match: policy sees {} as what it leads to, this host",
+                            prefix->address.to_string()),
+                allowed(key),
+                prefix->address.family == Family::ipv4 ? "write 127.0.0.1" : "write ::1");
         return std::move(prefix).value();
     }
 

@@ -2,17 +2,14 @@
 #include "datapath/rule_command.hpp"
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
-#include <fstream>
-#include <iostream>
-#include <iterator>
 
 #include <fmt/format.h>
 
 #include "classifier/classbench.hpp"
 #include "core/json.hpp"
 #include "datapath/edit.hpp"
+#include "sys/text_file.hpp"
 
 namespace netctl::datapath {
 
@@ -25,18 +22,6 @@ Result<std::uint32_t> parse_id(const std::string& text) {
         return Error::usage(fmt::format("'{}' is no rule id", text),
                             "a rule's id is the number in the first column of `rule list`");
     return id;
-}
-
-Result<std::string> read_all(const std::string& path) {
-    if (path.empty() || path == "-")
-        return std::string(std::istreambuf_iterator<char>(std::cin),
-                           std::istreambuf_iterator<char>());
-    errno = 0;
-    std::ifstream file(path, std::ios::binary);
-    std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-    if (!file.is_open() || file.bad())
-        return Error::system(errno != 0 ? errno : EIO, fmt::format("cannot read {}", path));
-    return text;
 }
 
 Json report_json(const CommitReport& report) {
@@ -113,7 +98,7 @@ Result<int> replace(const Arguments& arguments, const Context& context, Hook hoo
     std::vector<Rule> rules;
     if (!with_nothing) {
         const std::string path = arguments["FILE"];
-        const std::string text = NETCTL_TRY(read_all(path));
+        const std::string text = NETCTL_TRY(sys::read_text(path));
         const std::string source = path.empty() || path == "-" ? "standard input" : path;
         rules = NETCTL_TRY(arguments.get("format") == "classbench"
                                ? classifier::parse_classbench(text, source, ActionKind::drop)
@@ -205,10 +190,11 @@ std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& 
 }
 
 Command rule_command(Hook hook, const std::vector<Positional>& place, const OpenEditor& open,
-                     const std::vector<Option>& more) {
+                     const std::vector<Option>& more, const std::vector<Option>& change) {
     const bool packets = hook != Hook::policy;
     const auto options = [&](std::vector<Option> own) {
         own.insert(own.end(), more.begin(), more.end());
+        own.insert(own.end(), change.begin(), change.end());
         return own;
     };
     std::vector<Option> formats;
@@ -241,6 +227,7 @@ Command rule_command(Hook hook, const std::vector<Positional>& place, const Open
         {.name = "delete",
          .summary = "delete rules by their ids, all at once or none",
          .positionals = with({{"ID", Count::rest}}),
+         .options = change,
          .run = [=](const Arguments& arguments,
                     Context& context) { return remove(arguments, context, open); }},
         {.name = "list",
@@ -251,6 +238,7 @@ Command rule_command(Hook hook, const std::vector<Positional>& place, const Open
         {.name = "flush",
          .summary = "delete all rules, so that the default verdict applies to everything",
          .positionals = place,
+         .options = change,
          .run = [=](const Arguments& arguments,
                     Context& context) { return replace(arguments, context, hook, open, true); }},
         {.name = "replace",

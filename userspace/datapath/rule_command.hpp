@@ -44,9 +44,9 @@ class RuleEditor {
 using OpenEditor = std::function<std::unique_ptr<RuleEditor>(const Arguments&, const Context&)>;
 
 /// The command `rule` with its verbs; `place` are the positionals that name a point, `more` are
-/// further options of the verbs that bring rules.
+/// further options of the verbs that bring rules, `change` of all that change them.
 Command rule_command(Hook hook, const std::vector<Positional>& place, const OpenEditor& open,
-                     const std::vector<Option>& more = {});
+                     const std::vector<Option>& more = {}, const std::vector<Option>& change = {});
 
 /// How a point's rules are looked up, and what that takes, as `status` shows it.
 Json engine_json(const nc_point& point);

@@ -3,7 +3,6 @@
 #include <charconv>
 #include <fstream>
 #include <grp.h>
-#include <iterator>
 #include <map>
 #include <netdb.h>
 #include <pwd.h>
@@ -16,8 +15,11 @@
 #include "core/rule_keys.hpp"
 #include "datapath/rule_command.hpp"
 #include "features/policy/controller.hpp"
+#include "sys/cgroup.hpp"
 #include "sys/clock.hpp"
+#include "sys/session.hpp"
 #include "sys/stop.hpp"
+#include "sys/text_file.hpp"
 
 namespace netctl::policy {
 
@@ -51,13 +53,8 @@ Result<int> enable(const Arguments& arguments, Context& context) {
             NETCTL_TRY(arguments.number("log-rate", 0, 1, 1'000'000'000)));
     if (arguments.has("rules")) {
         const std::string path = arguments.get("rules");
-        errno = 0;
-        std::ifstream file(path, std::ios::binary);
-        const std::string text((std::istreambuf_iterator<char>(file)),
-                               std::istreambuf_iterator<char>());
-        if (!file.is_open() || file.bad())
-            return Error::system(errno != 0 ? errno : EIO, fmt::format("cannot read {}", path));
-        request.rules = NETCTL_TRY(parse_rules(text, Hook::policy, path));
+        request.rules = NETCTL_TRY(parse_rules(NETCTL_TRY(sys::read_text(path)), Hook::policy,
+                                               path == "-" ? "standard input" : path));
     }
     request.allow_missing = arguments.has("allow-missing");
     request.yes = arguments.has("yes");
@@ -279,7 +276,8 @@ Result<std::uint32_t> number_of(const std::string& text, std::uint32_t most, con
     const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), number);
     if (status == std::errc{} && end == text.data() + text.size() && number <= most)
         return number;
-    return Error::usage(fmt::format("'{}' is no {}", text, what), fmt::format("0 to {}", most));
+    return Error::usage(fmt::format("'{}' is no {}", text, what),
+                        fmt::format("allowed: a name, or 0 to {}", most));
 }
 
 Result<std::uint8_t> protocol_of(const std::string& text) {
@@ -298,18 +296,22 @@ Result<std::uint16_t> port_of(const std::string& text) {
     return static_cast<std::uint16_t>(NETCTL_TRY(number_of(text, 65535, "port")));
 }
 
-/// Path of the calling process's cgroup v2.
-std::string own_cgroup() {
-    std::ifstream file("/proc/self/cgroup");
-    for (std::string line; std::getline(file, line);)
-        if (line.starts_with("0::"))
-            return line.substr(3);
-    return "/";
+/// Name of a cgroup: as rules have it, or its directory's. It need not be there, nor need those of rules.
+Result<std::string> cgroup_of(const std::string& text) {
+    if (const auto found = sys::find_cgroup(text))
+        return found->name;
+    if (!text.starts_with("/"))
+        return Error::usage(fmt::format("'{}' is no path of a cgroup", text),
+                            "for example: /system.slice/web.service");
+    return text;
 }
 
 Result<int> test(const Arguments& arguments, Context& context) {
     Question question;
-    question.dst = NETCTL_TRY(Address::parse(arguments["DST"]));
+    auto dst = Address::parse(arguments["DST"]);
+    if (!dst)
+        return Error::usage(dst.error().what, "for example: policy test 192.0.2.1 443 tcp");
+    question.dst = *dst;
     question.dport = NETCTL_TRY(port_of(arguments["PORT"]));
     question.proto = NETCTL_TRY(protocol_of(arguments["PROTO"]));
     question.uid = getuid();
@@ -326,7 +328,8 @@ Result<int> test(const Arguments& arguments, Context& context) {
     }
     if (arguments.has("sport"))
         question.sport = NETCTL_TRY(port_of(arguments.get("sport")));
-    question.cgroup = arguments.get("cgroup", own_cgroup());
+    question.cgroup = arguments.has("cgroup") ? NETCTL_TRY(cgroup_of(arguments.get("cgroup")))
+                                              : sys::own_cgroup().value_or("/");
     question.exe = arguments.get("exe");
     const Answer answer = NETCTL_TRY(controller(context).test(question));
     const bool enforced = answer.verdict != NC_POLICY_DENY || answer.mode == NC_POLICY_MODE_ENFORCE;
@@ -358,73 +361,95 @@ Result<int> learn(const Arguments& arguments, Context& context) {
     return 0;
 }
 
+/// A command and those below it, refused where somebody might think that it was about one network.
+Command of_all_networks(Command command) {
+    for (Command& child : command.children)
+        child = of_all_networks(std::move(child));
+    if (command.run)
+        command.run = [run = std::move(command.run)](const Arguments& arguments,
+                                                     Context& context) -> Result<int> {
+            if (!context.netns.empty())
+                return Error::usage(
+                    "--netns does not go with `policy`, which is about processes in "
+                    "all network namespaces",
+                    "`enable --cgroup PATH` says which processes it is about");
+            return run(arguments, context);
+        };
+    return command;
+}
+
 } // namespace
 
 const Command& command() {
     static const std::vector<Option> missing{
         {"allow-missing", "", "take rules on a cgroup or executable that does not exist", {}}};
-    static const Command policy{
-        .name = "policy",
-        .summary = "say which processes may connect where",
-        .children = {
-            {.name = "enable",
-             .summary = "put the policy in force, or change its settings while it is",
-             .description = "Without rules, everything gets the default. A policy that is in force "
-                            "keeps its rules, layers and cgroup; executables are looked for again.",
-             .options =
-                 {{"layer",
-                   "auto|both|lsm|cgroup",
-                   "where to ask: cgroup hooks, security hooks, both, or what the kernel has "
-                   "(default: auto)",
-                   {"auto", "both", "lsm", "cgroup"}},
-                  {"cgroup", "PATH", "only for this cgroup and those below it (default: all)", {}},
-                  {"mode",
-                   "enforce|audit",
-                   "deny, or only report what would be denied (default: enforce)",
-                   {"enforce", "audit"}},
-                  {"default",
-                   "allow|deny",
-                   "verdict on what no rule matches (default: allow)",
-                   {"allow", "deny"}},
-                  {"rules", "FILE", "rules that are in force from the first moment", {}},
-                  {"log-rate", "N", "log events a second at most (default: 10000)", {}},
-                  missing.front(),
-                  {"yes", "", "even if it refuses connections to where the caller comes from", {}}},
-             .run = enable},
-            {.name = "disable",
-             .summary = "allow everything again and forget the rules",
-             .run = disable},
-            {.name = "status",
-             .summary = "show layers, settings, counters and rules",
-             .run = status},
-            datapath::rule_command(
-                Hook::policy, {},
-                [](const Arguments& arguments, const Context& context) {
-                    return controller(context).edit(arguments.has("allow-missing"));
-                },
-                missing),
-            {.name = "log",
-             .summary = "print denials, audits, and what rules with `log` decided",
-             .options = {{"follow", "", "go on until the policy is disabled", {}},
-                         {"count", "N", "stop after so many", {}}},
-             .run = log},
-            {.name = "test",
-             .summary = "tell what would happen to a connection, and by which rule",
-             .description =
-                 "The kernel's own tables are asked, and nothing is counted. User, group "
-                 "and cgroup are the caller's where they are not given.",
-             .positionals = {{"DST"}, {"PORT"}, {"PROTO"}},
-             .options = {{"uid", "USER", "user that connects", {}},
-                         {"gid", "GROUP", "group that connects", {}},
-                         {"cgroup", "PATH", "cgroup of the process", {}},
-                         {"exe", "PATH", "executable that the process runs", {}},
-                         {"sport", "PORT", "port that the socket is bound to", {}}},
-             .run = test},
-            {.name = "learn",
-             .summary = "print rules that allow what the mode audit let pass",
-             .options = {{"forget", "", "begin anew", {}}},
-             .run = learn},
-        }};
+    static const std::vector<Option> yes{
+        {"yes", "", "even if it refuses connections to where the caller comes from", {}}};
+    static const Command policy = of_all_networks(
+        {.name = "policy",
+         .summary = "say which processes may connect where",
+         .children = {
+             {.name = "enable",
+              .summary = "put the policy in force, or change its settings while it is",
+              .description =
+                  "Without rules, everything gets the default. A policy that is in force "
+                  "keeps its rules, layers and cgroup; executables are looked for again.",
+              .options =
+                  {{"layer",
+                    "auto|both|lsm|cgroup",
+                    "where to ask: cgroup hooks, security hooks, both, or what the kernel has "
+                    "(default: auto)",
+                    {"auto", "both", "lsm", "cgroup"}},
+                   {"cgroup", "PATH", "only for this cgroup and those below it (default: all)", {}},
+                   {"mode",
+                    "enforce|audit",
+                    "deny, or only report what would be denied (default: enforce)",
+                    {"enforce", "audit"}},
+                   {"default",
+                    "allow|deny",
+                    "verdict on what no rule matches (default: allow)",
+                    {"allow", "deny"}},
+                   {"rules", "FILE", "rules that are in force from the first moment", {}},
+                   {"log-rate", "N", "log events a second at most (default: 10000)", {}},
+                   missing.front(),
+                   yes.front()},
+              .run = enable},
+             {.name = "disable",
+              .summary = "allow everything again and forget the rules",
+              .run = disable},
+             {.name = "status",
+              .summary = "show layers, settings, counters and rules",
+              .run = status},
+             datapath::rule_command(
+                 Hook::policy, {},
+                 [](const Arguments& arguments, const Context& context) {
+                     return controller(context).edit(
+                         {.allow_missing = arguments.has("allow-missing"),
+                          .yes = arguments.has("yes")});
+                 },
+                 missing, yes),
+             {.name = "log",
+              .summary = "print denials, audits, and what rules with `log` decided",
+              .options = {{"follow", "", "go on until the policy is disabled", {}},
+                          {"count", "N", "stop after so many", {}}},
+              .run = log},
+             {.name = "test",
+              .summary = "tell what would happen to a connection, and by which rule",
+              .description =
+                  "The kernel's own tables are asked, and nothing is counted. User, group "
+                  "and cgroup are the caller's where they are not given.",
+              .positionals = {{"DST"}, {"PORT"}, {"PROTO"}},
+              .options = {{"uid", "USER", "user that connects", {}},
+                          {"gid", "GROUP", "group that connects", {}},
+                          {"cgroup", "PATH", "cgroup of the process", {}},
+                          {"exe", "PATH", "executable that the process runs", {}},
+                          {"sport", "PORT", "port that the socket is bound to", {}}},
+              .run = test},
+             {.name = "learn",
+              .summary = "print rules that allow what the mode audit let pass",
+              .options = {{"forget", "", "begin anew", {}}},
+              .run = learn},
+         }});
     return policy;
 }
 

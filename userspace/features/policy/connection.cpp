@@ -30,11 +30,6 @@ bool in_ranges(const std::vector<Range>& ranges, std::uint64_t number) {
     });
 }
 
-/// Whether a cgroup is the one at `above`, or below it.
-bool is_below(const std::string& path, const std::string& above) {
-    return above == "/" || path == above || path.starts_with(above + "/");
-}
-
 bool holds(const Match& match, const Connection& connection, const nc_packet& packet,
            const ResolveExe& resolve, const classifier::SetOracle& sets) {
     switch (match.key) {
@@ -125,6 +120,10 @@ Address normalise(const Address& address) {
             result.bytes[15] = 1;
     }
     return result;
+}
+
+bool is_below(const std::string& path, const std::string& above) {
+    return above == "/" || path == above || path.starts_with(above + "/");
 }
 
 bool has_ports(std::uint8_t proto) {

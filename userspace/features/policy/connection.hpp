@@ -42,6 +42,9 @@ Address normalise(const Address& address);
 
 bool has_ports(std::uint8_t proto);
 
+/// Whether a cgroup is the one at `above`, or below it.
+bool is_below(const std::string& path, const std::string& above);
+
 /// Position of the first rule that matches.
 std::optional<std::size_t> first_match(std::span<const Rule> rules, const Connection& connection,
                                        const ResolveExe& resolve,

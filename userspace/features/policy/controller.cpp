@@ -2,7 +2,6 @@
 #include "features/policy/controller.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 
 #include <fmt/format.h>
@@ -14,6 +13,8 @@
 #include "features/policy/layers.hpp"
 #include "features/policy/state.hpp"
 #include "netctl/abi/classify.h"
+#include "sys/cgroup.hpp"
+#include "sys/session.hpp"
 
 namespace netctl::policy {
 
@@ -42,21 +43,19 @@ Result<> remove_unfinished(const bpf::PinDir& dir) {
 
 /// The address that an ssh session of the caller comes from.
 std::optional<Address> ssh_client() {
-    const char* connection = std::getenv("SSH_CONNECTION");
+    const auto connection = sys::inherited_variable("SSH_CONNECTION");
     if (!connection)
         return std::nullopt;
-    const std::string text(connection);
-    auto address = Address::parse(text.substr(0, text.find(' ')));
+    auto address = Address::parse(connection->substr(0, connection->find(' ')));
     return address ? std::optional(normalise(*address)) : std::nullopt;
 }
 
-/// A default deny that refuses connections to where the caller's ssh session comes from.
-Result<> check_ssh(const Root& root, const nc_policy_head& head, const PointState& state,
-                   bool yes) {
-    const auto client = ssh_client();
-    if (yes || !client || head.default_verdict != NC_POLICY_DENY ||
-        head.mode != NC_POLICY_MODE_ENFORCE)
-        return {};
+/// Whether a policy refuses connections from where the caller is to an address.
+bool refuses(const Root& root, const nc_policy_head& head, const std::string& scope,
+             const std::vector<InstalledRule>& installed, const Address& to) {
+    const auto cgroup = sys::own_cgroup();
+    if (head.mode != NC_POLICY_MODE_ENFORCE || (cgroup && !is_below(*cgroup, scope)))
+        return false;
     const classifier::SetOracle sets{
         [&](const std::string& name, const Address& address) {
             const auto set = datapath::Set::open(root, name);
@@ -68,26 +67,42 @@ Result<> check_ssh(const Root& root, const nc_policy_head& head, const PointStat
             return set && set->contains(port).value_or(false);
         }};
     Connection connection;
-    connection.dst = *client;
+    connection.dst = to;
     connection.proto = 6;
     connection.dport = 22;
+    connection.cgroup = cgroup.value_or("/");
     std::vector<Rule> rules;
-    for (const InstalledRule& installed : state.rules)
-        rules.push_back(installed.rule);
+    for (const InstalledRule& one : installed)
+        rules.push_back(one.rule);
     const auto position = first_match(rules, connection, find_exe, sets);
-    if (position && rules[*position].actions.back().kind != ActionKind::deny)
+    return position ? rules[*position].actions.back().kind == ActionKind::deny
+                    : head.default_verdict == NC_POLICY_DENY;
+}
+
+/// What is about to be put in force refuses connections to where the caller's ssh session comes from,
+/// and what is in force now does not.
+Result<> check_ssh(const Root& root, const Live* live, const nc_policy_head& head,
+                   const std::string& scope, const PointState& state, bool yes) {
+    if (yes)
+        return {};
+    const auto client = ssh_client();
+    if (!client || !refuses(root, head, scope, state.rules, *client) ||
+        (live && refuses(root, live->head, scope, live->rules, *client)))
         return {};
     return Error::usage(
         fmt::format("this would refuse connections to {}, where this ssh session comes from",
                     client->to_string()),
-        "--yes does it all the same; a rule in --rules that allows it is better");
+        fmt::format(
+            "a rule such as `dst {} allow` has to come first (`enable` takes it by --rules); "
+            "--yes does it all the same",
+            client->to_string()));
 }
 
 /// The rules of the policy.
 class Editor : public datapath::RuleEditor {
   public:
-    Editor(std::string root, bool allow_missing)
-        : root_(std::move(root)), allow_missing_(allow_missing) {}
+    Editor(std::string root, const EditOptions& options)
+        : root_(std::move(root)), options_(options) {}
 
     Result<std::vector<datapath::RuleStatus>> rules() override {
         const Status status = NETCTL_TRY(Controller(root_).status());
@@ -102,7 +117,8 @@ class Editor : public datapath::RuleEditor {
             return not_enabled();
         PointState state = live->state();
         NETCTL_TRY(edit(state));
-        NETCTL_TRY(check_names(state, &live->rules, allow_missing_, report.notes));
+        NETCTL_TRY(check_names(state, &live->rules, options_.allow_missing, report.notes));
+        NETCTL_TRY(check_ssh(root, &*live, live->head, live->head.scope, state, options_.yes));
         const Published published =
             NETCTL_TRY(publish(root, live->maps(), state, live->head, &*live));
         NETCTL_TRY(datapath::forget_limits(live->program, state, Hook::policy));
@@ -115,7 +131,7 @@ class Editor : public datapath::RuleEditor {
 
   private:
     std::string root_;
-    bool allow_missing_;
+    EditOptions options_;
 };
 
 } // namespace
@@ -177,14 +193,16 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
         NETCTL_TRY(datapath::replace_rules(state, *request.rules));
     const std::vector<InstalledRule>* before = live ? &live->rules : nullptr;
     NETCTL_TRY(check_names(state, before, request.allow_missing, report.notes));
-    NETCTL_TRY(check_ssh(root, head, state, request.yes));
+    sys::Cgroup scope{.path = {}, .name = head.scope};
+    if (!live)
+        scope = NETCTL_TRY(sys::find_cgroup(request.cgroup.value_or("/")));
+    NETCTL_TRY(check_ssh(root, live ? &*live : nullptr, head, scope.name, state, request.yes));
 
     Published published;
     if (live) {
         published = NETCTL_TRY(publish(root, live->maps(), state, head, &*live));
         NETCTL_TRY(datapath::forget_limits(live->program, state, Hook::policy));
     } else {
-        const sys::Cgroup scope = NETCTL_TRY(sys::find_cgroup(request.cgroup.value_or("/")));
         if (scope.name.size() >= sizeof head.scope)
             return Error::usage(fmt::format("the path of the cgroup {} is too long", scope.name));
         Layers layers =
@@ -235,7 +253,7 @@ Result<> Controller::disable() const {
     const auto live = NETCTL_TRY(open_live(root));
     if (!live) {
         NETCTL_TRY(remove_unfinished(dir)); // an enable that was killed may have left something
-        return not_enabled();
+        return Error::failed("the policy is not enabled: there is nothing to disable");
     }
     // Empties the slot first: all hooks let pass from that moment on, none before another.
     const bpf::RawMap slot = NETCTL_TRY(live->program.map("root"));
@@ -246,8 +264,8 @@ Result<> Controller::disable() const {
     return {};
 }
 
-std::unique_ptr<datapath::RuleEditor> Controller::edit(bool allow_missing) const {
-    return std::make_unique<Editor>(root_, allow_missing);
+std::unique_ptr<datapath::RuleEditor> Controller::edit(const EditOptions& options) const {
+    return std::make_unique<Editor>(root_, options);
 }
 
 namespace {
@@ -296,7 +314,8 @@ Result<Answer> Controller::test(const Question& question) const {
     if (!question.exe.empty()) {
         const auto id = find_exe(question.exe);
         if (!id)
-            return Error::usage(fmt::format("there is no executable file {}", question.exe));
+            return Error::usage(fmt::format("there is no executable file {}", question.exe),
+                                "give its whole path");
         asked.exe_dev = id->device;
         asked.exe_inode = id->inode;
     }

@@ -38,6 +38,11 @@ struct EnableRequest {
     bool yes = false; ///< even if the caller may cut themselves off
 };
 
+struct EditOptions {
+    bool allow_missing = false;
+    bool yes = false; ///< as in EnableRequest
+};
+
 struct EnableReport {
     bool was_enabled = false; ///< its settings were changed
     std::array<bool, NC_LAYERS> live{};
@@ -105,7 +110,7 @@ class Controller {
     /// Takes all programs off at once and removes all pins.
     Result<> disable() const;
     Result<Status> status() const;
-    std::unique_ptr<datapath::RuleEditor> edit(bool allow_missing) const;
+    std::unique_ptr<datapath::RuleEditor> edit(const EditOptions& options) const;
     /// Calls `handle` for each event until it returns false. With `follow`, waits for more until the
     /// policy is disabled; `idle` is asked at least ten times a second whether to go on. Only one
     /// reader at a time.

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <fstream>
-#include <iostream>
-#include <iterator>
-
 #include <fmt/format.h>
 
 #include "core/command.hpp"
 #include "core/json.hpp"
 #include "features/set/controller.hpp"
+#include "sys/text_file.hpp"
 
 namespace netctl::set {
 
@@ -135,16 +132,8 @@ Result<int> test(const Arguments& arguments, Context& context) {
 
 Result<int> import(const Arguments& arguments, Context& context) {
     const std::string path = arguments["FILE"];
-    std::string text, source = "standard input";
-    if (path.empty() || path == "-") {
-        text.assign(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>());
-    } else {
-        source = path;
-        std::ifstream file(path, std::ios::binary);
-        if (!file)
-            return Error::system(errno, fmt::format("cannot read {}", path));
-        text.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-    }
+    const std::string text = NETCTL_TRY(sys::read_text(path));
+    const std::string source = path.empty() || path == "-" ? "standard input" : path;
     const ImportReport report = NETCTL_TRY(
         Controller(context.root).import(arguments["NAME"], text, source, arguments.has("replace")));
     context.out.document({{"elements", report.elements}},

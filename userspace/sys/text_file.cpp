@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "sys/text_file.hpp"
+
+#include <array>
+#include <cerrno>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "core/fd.hpp"
+
+namespace netctl::sys {
+
+Result<std::string> read_text(const std::string& path) {
+    const bool standard = path.empty() || path == "-";
+    const std::string what = "cannot read " + (standard ? "standard input" : path);
+    Fd file;
+    if (!standard) {
+        file = Fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+        if (!file)
+            return Error::system(errno, what);
+    }
+    std::string text;
+    std::array<char, 1 << 16> part;
+    for (;;) {
+        const ssize_t got = read(standard ? STDIN_FILENO : file.get(), part.data(), part.size());
+        if (got == 0)
+            return text;
+        if (got > 0)
+            text.append(part.data(), static_cast<std::size_t>(got));
+        else if (errno != EINTR)
+            return Error::system(errno, what);
+    }
+}
+
+} // namespace netctl::sys
