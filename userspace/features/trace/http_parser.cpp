@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <strings.h>
 #include <utility>
 
 namespace netctl::trace {
@@ -91,8 +92,7 @@ char lower(char c) {
 
 /// `name` is in lower case.
 bool same_name(std::string_view text, std::string_view name) {
-    return text.size() == name.size() && std::equal(text.begin(), text.end(), name.begin(),
-                                                    [](char a, char b) { return lower(a) == b; });
+    return text.size() == name.size() && strncasecmp(text.data(), name.data(), name.size()) == 0;
 }
 
 std::string_view trim(std::string_view text) {
@@ -137,17 +137,13 @@ bool is_http1(std::string_view version) {
 } // namespace
 
 void Head::clear() {
-    Head fresh;
-    const auto keep = [](std::string& from, std::string& to) {
-        from.clear();
-        to.swap(from);
-    };
-    keep(method, fresh.method);
-    keep(target, fresh.target);
-    keep(reason, fresh.reason);
-    keep(host, fresh.host);
-    keep(content_type, fresh.content_type);
-    *this = std::move(fresh);
+    method.clear();
+    target.clear();
+    reason.clear();
+    host.clear();
+    content_type.clear();
+    static_cast<HeadNumbers&>(*this) = {};
+    fields.clear();
 }
 
 Framing request_framing(const Head& head) {

@@ -31,25 +31,29 @@ struct HeaderField {
 
 enum class MessageKind : std::uint8_t { request, response };
 
-/// A start line and what of the fields matters for framing, pairing and display.
-struct Head {
-    MessageKind kind = MessageKind::request;
-    std::string method; ///< request
-    std::string target; ///< request, as sent
-    std::string reason; ///< response
-    int status = 0;     ///< response, 100 to 999
+/// What of a head is no text.
+struct HeadNumbers {
+    int status = 0; ///< response, 100 to 999
     int version_minor = 1;
-    std::string host;
-    std::string content_type;
     std::optional<std::uint64_t> content_length;
     bool transfer_coded = false; ///< there is a Transfer-Encoding
     bool chunked = false;        ///< and its last coding is chunked
     bool expect_continue = false;
     bool upgrade = false;
-    bool close = false;              ///< Connection: close
-    bool keep_alive = false;         ///< Connection: keep-alive
-    bool absurd = false;             ///< above head_limit, or framed in contradictory ways
-    std::uint64_t bytes = 0;         ///< of the head on the wire, the empty line included
+    bool close = false;      ///< Connection: close
+    bool keep_alive = false; ///< Connection: keep-alive
+    bool absurd = false;     ///< above head_limit, or framed in contradictory ways
+    std::uint64_t bytes = 0; ///< of the head on the wire, the empty line included
+};
+
+/// A start line and what of the fields matters for framing, pairing and display.
+struct Head : HeadNumbers {
+    MessageKind kind = MessageKind::request;
+    std::string method; ///< request
+    std::string target; ///< request, as sent
+    std::string reason; ///< response
+    std::string host;
+    std::string content_type;
     std::vector<HeaderField> fields; ///< only if the parser was told to keep them
 
     /// As made anew, but what its strings hold in memory they keep.
