@@ -262,6 +262,17 @@ def test_sockets_with_options_stay_on_tcp(redirected, options, reason):
     assert status["joined"] == status["helper_failed"] == 0
 
 
+def test_sockets_in_repair_stay_on_tcp(redirected):
+    """Their queues are being saved or restored. They can send nothing meanwhile, so the joiner is
+    stopped until the socket is in repair."""
+    port = 5100  # of its own: TCP_REPAIR takes SO_REUSEADDR away
+    redirected.netctl("redirect", "rule", "add", "dport", port)
+    answer = redirected.talk(port, turns=200, options=["--repair", str(redirected.joiner.pid)])
+    assert (answer["state"], answer["reason"]) == ("tcp", "option"), answer
+    status = redirected.status()
+    assert status["announced"] == 2 and status["on_tcp"]["option"] == 1 and status["joined"] == 0, status
+
+
 def test_list_tells_both_ends(redirected):
     """While joined, and afterwards why not any more."""
     netctl = redirected.netctl
