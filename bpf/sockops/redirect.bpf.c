@@ -452,8 +452,12 @@ static __always_inline void leave(struct nc_rd_pair *p, __u32 reason)
 
 /* ---- observing ---- */
 
-/* Ours among the callback flags, which all sock_ops programs of a socket share. */
-#define OBSERVE BPF_SOCK_OPS_RTT_CB_FLAG
+/*
+ * Ours among the callback flags, which all sock_ops programs of a socket share: also another
+ * netctl's, as the self-test's in a cgroup below ours. The one that set them first has the
+ * connection. Retransmissions cost nothing and tell us from others who ask for RTT callbacks.
+ */
+#define OBSERVE (BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_RETRANS_CB_FLAG)
 #define PASSIVE BPF_SOCK_OPS_RTO_CB_FLAG /* costs nothing, and tells rd_join who connected */
 #define JOINED (BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
 
@@ -516,46 +520,85 @@ static __always_inline bool local_only(const struct nc_rd_end *e)
 	       e->remote[2] == e->local[2] && e->remote[3] == e->local[3];
 }
 
-static __always_inline void on_established(struct bpf_sock_ops *ctx, bool passive)
+static __always_inline bool observed(struct bpf_sock_ops *ctx)
 {
-	struct nc_rd_conf *c = conf();
+	return (FIELD(bpf_sock_ops_cb_flags) & OBSERVE) == OBSERVE;
+}
+
+/* Whether the rules allow it, or may once executables and cgroups are known. */
+static __always_inline bool wanted(struct bpf_sock_ops *ctx, struct nc_rd_conf *c, bool passive)
+{
 	struct rd_question q = {};
 	struct nc_rd_end end;
 
-	if (!c || c->flags & NC_RD_DRAINING)
-		return;
 	fill_end(ctx, &end);
 	if (!local_only(&end) && !(c->flags & NC_RD_CROSS_NETNS))
-		return;
+		return false;
 	q.bank = c->bank & 1;
 	q.family = end.family;
 	__builtin_memcpy(q.dst, passive ? end.local : end.remote, sizeof(q.dst));
 	q.dport = passive ? end.local_port : end.remote_port;
-	if (ask_rules(&q))
-		set_flags(ctx, passive ? OBSERVE | PASSIVE : OBSERVE);
+	return ask_rules(&q);
+}
+
+/* Leaves a connection, and the flags, to the other netctl that observes it. */
+static __always_inline void hands_off(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	struct rd_mine *mine = bpf_sk_storage_get(&rd_mine, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!mine) {
+		COUNT(helper_failed);
+		return;
+	}
+	mine->index = NOT_JOINED;
+	mine->refused = 1;
+	mine->foreign = 1;
 }
 
 static __always_inline void stays(struct bpf_sock_ops *ctx, __u32 reason)
 {
 	struct nc_rd_event key = {};
 
-	set_flags(ctx, 0);
 	count_on_tcp(reason);
 	key.netns = bpf_get_netns_cookie(ctx);
 	fill_end(ctx, &key.end);
 	remember(&key, reason);
 }
 
+static __always_inline void on_established(struct bpf_sock_ops *ctx, bool passive)
+{
+	struct nc_rd_conf *c = conf();
+	struct bpf_sock *sk;
+
+	if (!c || c->flags & NC_RD_DRAINING)
+		return;
+	if (observed(ctx)) {
+		sk = ctx->sk;
+		if (sk)
+			hands_off(ctx, sk);
+		if (!passive && wanted(ctx, c, passive))
+			stays(ctx, NC_RD_REASON_ULP);
+		return;
+	}
+	if (wanted(ctx, c, passive))
+		set_flags(ctx, passive ? OBSERVE | PASSIVE : OBSERVE);
+}
+
 /* The kernel's own counters are all there is to a connection that is being observed. */
 static __always_inline void observe(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
 				    struct rd_mine *mine, __u32 out, __u32 in)
 {
+	struct nc_rd_conf *c = conf();
 	struct nc_rd_event *event;
+
+	if (!c || (mine && mine->foreign))
+		return;
 
 	/* Who connected counts its SYN among the acknowledged bytes. */
 	if (out > 2 * in + 8 || in > 2 * out + 8 ||
 	    ctx->bytes_acked > (__u64)out * rd_max_message + 1 ||
 	    ctx->bytes_received > (__u64)in * rd_max_message) {
+		set_flags(ctx, 0);
 		stays(ctx, NC_RD_REASON_STREAM);
 		return;
 	}
@@ -563,6 +606,10 @@ static __always_inline void observe(struct bpf_sock_ops *ctx, struct bpf_sock *s
 		if (mine->refused || (!(++mine->waited % 256) &&
 				      bpf_ktime_get_ns() - mine->announced_ns > 2 * SECOND))
 			set_flags(ctx, 0);
+		return;
+	}
+	if (!wanted(ctx, c, FIELD(bpf_sock_ops_cb_flags) & PASSIVE)) {
+		hands_off(ctx, sk);
 		return;
 	}
 	mine = bpf_sk_storage_get(&rd_mine, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
@@ -577,6 +624,7 @@ static __always_inline void observe(struct bpf_sock_ops *ctx, struct bpf_sock *s
 								OBSERVE | JOINED);
 	event = bpf_ringbuf_reserve(&rd_events, sizeof(*event), 0);
 	if (!event) {
+		set_flags(ctx, 0);
 		stays(ctx, NC_RD_REASON_LOST);
 		return;
 	}
@@ -622,7 +670,7 @@ int rd_sockops(struct bpf_sock_ops *ctx)
 	mine = bpf_sk_storage_get(&rd_mine, sk, NULL, 0);
 	if (!mine || mine->index == NOT_JOINED) {
 		/* Without our mark the callback is another program's wish. */
-		if (op == BPF_SOCK_OPS_RTT_CB && FIELD(bpf_sock_ops_cb_flags) & OBSERVE)
+		if (op == BPF_SOCK_OPS_RTT_CB && observed(ctx))
 			observe(ctx, sk, mine, out, in);
 		return 1;
 	}
@@ -1126,7 +1174,7 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 	 * may be announced again before it knows. */
 	if (ma->key || ma->refused || (mb && (mb->key || mb->refused)))
 		return NC_RD_REASON_AGAIN;
-	if (!(a->bpf_sock_ops_cb_flags & b->bpf_sock_ops_cb_flags & OBSERVE))
+	if ((a->bpf_sock_ops_cb_flags & b->bpf_sock_ops_cb_flags & OBSERVE) != OBSERVE)
 		return NC_RD_REASON_OUTSIDE;
 	if (!mb) /* the other end will be announced too */
 		return NC_RD_REASON_AGAIN;
