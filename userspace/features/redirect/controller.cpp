@@ -599,7 +599,8 @@ Result<Status> Controller::status() const {
 }
 
 Result<> Controller::run(bool wait, const std::function<bool()>& stop,
-                         const std::function<void()>& ready) {
+                         const std::function<void()>& ready,
+                         const std::function<void(const std::string&)>& tell) {
     const auto pause = [] { std::this_thread::sleep_for(std::chrono::milliseconds(200)); };
     while (!stop()) {
         if (!dir().has("link_sockops")) {
@@ -625,8 +626,11 @@ Result<> Controller::run(bool wait, const std::function<bool()>& stop,
         }
         Joiner joiner = NETCTL_TRY(Joiner::open(*datapath));
         ready();
-        while (!stop() && lock->still_at(dir().path()))
+        while (!stop() && lock->still_at(dir().path())) {
             NETCTL_TRY(joiner.poll(200));
+            if (const std::string trouble = joiner.take_trouble(); !trouble.empty())
+                tell(trouble);
+        }
         if (!stop() && !wait)
             return {}; // disabled: our work is done
     }

@@ -85,8 +85,10 @@ class Controller {
     Result<std::vector<Connection>> list() const;
 
     /// Runs the joiner until `stop()` says so or redirection is disabled. With `wait` it waits for
-    /// redirection to be enabled, also again. `ready` is called once it listens.
-    Result<> run(bool wait, const std::function<bool()>& stop, const std::function<void()>& ready);
+    /// redirection to be enabled, also again. `ready` is called once it listens, `tell` with what
+    /// keeps it from joining and does not end it.
+    Result<> run(bool wait, const std::function<bool()>& stop, const std::function<void()>& ready,
+                 const std::function<void(const std::string&)>& tell);
     /// Whether a joiner holds its lock.
     bool joiner_runs() const;
 
