@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// classify_bench rules acl1|fw1|ipc1 COUNT ROUNDS [FILE]
+// classify_bench rules acl1|fw1|ipc1 4|6 COUNT ROUNDS [FILE]
 // classify_bench set 4|6 COUNT ROUNDS
 //
 // The measuring half of scripts/bench-classify: what classifying a packet, or asking a set, costs above
@@ -180,15 +180,39 @@ Result<std::vector<Rule>> rules_of_file(const std::string& path, std::size_t cou
     return rules;
 }
 
-Result<Json> bench_rules(const std::string& kind, std::size_t count, int rounds,
-                         const std::string& path) {
-    const std::vector<Rule> rules = path.empty()
-                                        ? firewall_rules(kind == "acl1"  ? FirewallKind::access_list
-                                                         : kind == "fw1" ? FirewallKind::firewall
-                                                                         : FirewallKind::ip_chain,
-                                                         Family::ipv4, count, 1)
-                                        : NETCTL_TRY(rules_of_file(path, count));
+/// The same structure in IPv6: behind 32 bits that all have in common; a host stays one.
+void move_to_ipv6(std::vector<Rule>& rules) {
+    for (Rule& rule : rules)
+        for (Match& match : rule.matches)
+            for (Prefix& prefix : match.prefixes) {
+                if (prefix.address.family != Family::ipv4)
+                    continue;
+                Address address = *Address::parse("2001:db8::");
+                std::copy_n(prefix.address.bytes.begin(), 4, address.bytes.begin() + 4);
+                const auto length =
+                    static_cast<std::uint8_t>(prefix.length == 32  ? 128
+                                              : prefix.length == 0 ? 0
+                                                                   : 32 + prefix.length);
+                prefix = masked(address, length);
+            }
+}
 
+Result<std::vector<Rule>> rules_to_measure(const std::string& kind, Family family,
+                                           std::size_t count, const std::string& path) {
+    if (path.empty())
+        return firewall_rules(kind == "acl1"  ? FirewallKind::access_list
+                              : kind == "fw1" ? FirewallKind::firewall
+                                              : FirewallKind::ip_chain,
+                              family, count, 1);
+    std::vector<Rule> rules = NETCTL_TRY(rules_of_file(path, count));
+    if (family == Family::ipv6)
+        move_to_ipv6(rules);
+    return rules;
+}
+
+Result<Json> bench_rules(const std::string& kind, Family family, std::size_t count, int rounds,
+                         const std::string& path) {
+    const std::vector<Rule> rules = NETCTL_TRY(rules_to_measure(kind, family, count, path));
     const auto begin = std::chrono::steady_clock::now();
     const classifier::Compiled compiled = NETCTL_TRY(classifier::compile(rules));
     const std::chrono::duration<double, std::milli> compile =
@@ -196,15 +220,16 @@ Result<Json> bench_rules(const std::string& kind, std::size_t count, int rounds,
     const ClassifierRun run = NETCTL_TRY(ClassifierRun::load(compiled));
 
     Random random(1);
-    const Bytes frame =
-        (Ether{} / Ipv4{.src = *Address::parse("0.0.0.0"), .dst = *Address::parse("0.0.0.0")} /
-         Tcp{.sport = 0, .dport = 0})
-            .bytes();
+    const Tcp tcp{.sport = 0, .dport = 0};
+    const Address any4 = *Address::parse("0.0.0.0"), any6 = *Address::parse("::");
+    const Bytes frame = family == Family::ipv4
+                            ? (Ether{} / Ipv4{.src = any4, .dst = any4} / tcp).bytes()
+                            : (Ether{} / Ipv6{.src = any6, .dst = any6} / tcp).bytes();
     std::vector<nc_bench_header> headers;
     for (std::size_t i = 0; i < different; i++) {
         const Rule& rule = rules[random() % rules.size()];
         nc_bench_header made{};
-        Address src = any_address(random, Family::ipv4), dst = any_address(random, Family::ipv4);
+        Address src = any_address(random, family), dst = any_address(random, family);
         made.sport = static_cast<__u16>(random());
         made.dport = static_cast<__u16>(random());
         made.proto = random() % 2 ? 0 : 6 ^ 17;
@@ -224,8 +249,8 @@ Result<Json> bench_rules(const std::string& kind, std::size_t count, int rounds,
             if (match.key == Key::proto)
                 made.proto = static_cast<__u8>(value ^ 6);
         }
-        std::copy_n(src.bytes.begin(), 4, reinterpret_cast<std::uint8_t*>(made.src));
-        std::copy_n(dst.bytes.begin(), 4, reinterpret_cast<std::uint8_t*>(made.dst));
+        std::copy_n(src.bytes.begin(), src.bits() / 8, reinterpret_cast<std::uint8_t*>(made.src));
+        std::copy_n(dst.bytes.begin(), dst.bits() / 8, reinterpret_cast<std::uint8_t*>(made.dst));
         headers.push_back(made);
     }
     std::vector<Case> cases;
@@ -247,13 +272,15 @@ Result<Json> bench_rules(const std::string& kind, std::size_t count, int rounds,
 }
 
 Result<Json> bench(const std::vector<std::string>& words) {
+    const auto family = [](const std::string& word) {
+        return word == "6" ? Family::ipv6 : Family::ipv4;
+    };
     if (words.size() == 4 && words[0] == "set")
-        return bench_set(words[1] == "6" ? Family::ipv6 : Family::ipv4, std::stoul(words[2]),
-                         std::stoi(words[3]));
-    if ((words.size() == 4 || words.size() == 5) && words[0] == "rules")
-        return bench_rules(words[1], std::stoul(words[2]), std::stoi(words[3]),
-                           words.size() == 5 ? words[4] : "");
-    return Error::usage("classify_bench rules acl1|fw1|ipc1 COUNT ROUNDS [FILE] | "
+        return bench_set(family(words[1]), std::stoul(words[2]), std::stoi(words[3]));
+    if ((words.size() == 5 || words.size() == 6) && words[0] == "rules")
+        return bench_rules(words[1], family(words[2]), std::stoul(words[3]), std::stoi(words[4]),
+                           words.size() == 6 ? words[5] : "");
+    return Error::usage("classify_bench rules acl1|fw1|ipc1 4|6 COUNT ROUNDS [FILE] | "
                         "set 4|6 COUNT ROUNDS");
 }
 

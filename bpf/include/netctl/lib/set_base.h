@@ -39,7 +39,8 @@ static __always_inline struct nc_base_ref nc_base_of(__u32 at, __u32 family)
 /* Line `number` of the base whose segments begin at slot `base`. */
 static __always_inline struct nc_base_line *nc_base_line(__u32 base, __u32 number)
 {
-	__u32 slot = base + number / NC_BASE_SEGMENT, place = number % NC_BASE_SEGMENT;
+	__u32 segment_of = nc_base_divide(number, NC_BASE_SEGMENT);
+	__u32 slot = base + segment_of, place = number - segment_of * NC_BASE_SEGMENT;
 	void *segment = bpf_map_lookup_elem(&base_segments, &slot);
 
 	return segment ? bpf_map_lookup_elem(segment, &place) : NULL;
@@ -49,7 +50,7 @@ static __always_inline struct nc_base_line *nc_base_line(__u32 base, __u32 numbe
  * know what a remainder is, below a power of two. */
 static __always_inline __u32 nc_base_place(__u32 i, __u32 per_line)
 {
-	__u32 place = i % per_line;
+	__u32 place = i - nc_base_divide(i, per_line) * per_line;
 
 	nc_opaque(place);
 	return place & (per_line > 4 ? 7 : 3);
@@ -80,7 +81,7 @@ static __always_inline __u64 nc_less(__u64 a, __u64 b)
                                                                                                    \
 			if (!left_)                                                                \
 				break;                                                             \
-			line_ = nc_base_line(base, (part) + middle_ / (per_line));                 \
+			line_ = nc_base_line(base, (part) + nc_base_divide(middle_, per_line));    \
 			if (!line_)                                                                \
 				break;                                                             \
 			at_ = nc_base_place(middle_, per_line);                                    \
@@ -320,7 +321,9 @@ static __always_inline void nc_base_find6(struct nc_base_ref ref, __u64 high, __
 #define NC_BEYOND6(line, at) nc_less(high, (line)->shorts.start[at])
 	at = nc_base_search(ref.first, head->list, first, count, NC_BASE_SHORTS, NC_BEYOND6);
 #undef NC_BEYOND6
-	line = at == first ? NULL : nc_base_line(ref.first, head->list + (at - 1) / NC_BASE_SHORTS);
+	line = at == first ?
+		       NULL :
+		       nc_base_line(ref.first, head->list + nc_base_divide(at - 1, NC_BASE_SHORTS));
 	if (line) {
 		at = nc_base_place(at - 1, NC_BASE_SHORTS);
 		nc_base_add(ref.first, head->lengths, line->shorts.lengths[at],
@@ -337,7 +340,8 @@ static __always_inline void nc_base_find6(struct nc_base_ref ref, __u64 high, __
 	at = nc_base_search(ref.first, head->long_list, first, count, NC_BASE_LONGS, NC_BEYOND6);
 #undef NC_BEYOND6
 	line = at == first ? NULL :
-			     nc_base_line(ref.first, head->long_list + (at - 1) / NC_BASE_LONGS);
+			     nc_base_line(ref.first,
+					  head->long_list + nc_base_divide(at - 1, NC_BASE_LONGS));
 	if (line) {
 		__u64 differ;
 
