@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
 // Redirection of local TCP connections: enabling, disabling, rules, and what is going on.
-// rules.cpp and connections.cpp hold the parts of Controller that their names say.
+// rules.cpp and connections.cpp hold the parts of Controller that their names say, fitness.cpp what enable
+// asks of the kernel.
 #pragma once
 
 #include <array>
@@ -65,6 +66,8 @@ struct Fitness {
     std::uint32_t flags = 0; ///< nc_rd_flags, for nc_rd_conf
     std::vector<std::string> notes;
 };
+/// Whether the self-test has cases of these names.
+Result<> check_cases(const std::vector<std::string>& force);
 /// Runs the self-test, unless all of it is forced. An error if this kernel would break applications.
 Result<Fitness> prove_fit(const EnableOptions& options);
 
