@@ -390,8 +390,9 @@ done:
 	reason = *(volatile __u32 *)&q->reason;
 	if (q->tentative && (reason == NC_RD_REASON_NO_PEER || reason == NC_RD_REASON_IDENTITY))
 		return 0;
-	/* FULL counts once, when the joiner has searched everywhere and says so in `state`. */
-	if (reason && reason != NC_RD_REASON_AGAIN && (reason != NC_RD_REASON_FULL || q->state)) {
+	/* What the joiner tries again counts once, when it says in `state` that it will not any more. */
+	if (reason && reason != NC_RD_REASON_AGAIN &&
+	    (q->state || (reason != NC_RD_REASON_FULL && q->error != -ENOMEM))) {
 		count_on_tcp(reason);
 		remember(&q->event, reason);
 	}

@@ -9,6 +9,7 @@
 #define AF_INET6 10
 #define O_NONBLOCK 04000
 #define ENOENT 2
+#define ENOMEM 12
 
 #define SOL_SOCKET 1
 #define SOL_IP 0

@@ -273,6 +273,11 @@ Result<Datapath::Answer> Datapath::join(const nc_rd_event& event, const Peer& pe
         NETCTL_TRY(request_.update(&zero, &request));
         NETCTL_TRY(run_on_frame(join_.get(), "rd_join"));
         NETCTL_TRY(request_.lookup(&zero, &request));
+        // Kernels since 6.18 refuse a program memory when just then somebody holds the allocator's lock.
+        if (request.error == -ENOMEM && request.state == 0) {
+            std::this_thread::yield();
+            continue;
+        }
         if (request.reason != NC_RD_REASON_FULL) {
             if (request.reason == NC_RD_REASON_NONE)
                 cursor_ = (request.slot + 1) % NC_RD_SLOTS;
