@@ -3,7 +3,7 @@
 """A client and a server in one process that exchange small messages, for redirect_test.py.
 
     redirect_talk.py NETCTL ROOT HOST PORT TURNS [--until WHAT] [--blocking] [--option NAME] [--wait FILE]
-                     [--kill PID] [--unread] [--hold]
+                     [--kill PID] [--unread] [--hold] [--repair PID]
 
 Prints what `netctl redirect list` says of the connection after TURNS turns, as JSON: state, reason,
 redirected (messages). With --until it goes on for up to SECONDS until that is WHAT, a state or a
@@ -11,6 +11,7 @@ reason, and then for TURNS more: how soon the joiner runs is the scheduler's bus
 something on the server's end first that the map could not honour; `unknown` tells that this kernel has no
 such thing. --wait has the connection wait until FILE is there. --kill kills a process then and goes on:
 `after` is what is redirected later. --hold keeps the connection open.
+--repair has the server's end in TCP_REPAIR when the joiner, of that process id, hears of the connection.
 --unread leaves a message unread and tells how `disable` answers, and what is read then.
 """
 import argparse
@@ -67,6 +68,7 @@ def main():
     parser.add_argument("--hold", action="store_true")
     parser.add_argument("--kill", type=int)
     parser.add_argument("--unread", action="store_true")
+    parser.add_argument("--repair", type=int)
     options = parser.parse_args()
 
     def netctl(*words):
@@ -95,6 +97,15 @@ def main():
                 moved = sum(end["redirected_messages"] for end in one["ends"])
                 return {"state": one["state"], "reason": one["reason"], "redirected": moved}
         return {"state": "none", "reason": "", "redirected": 0}
+
+    if options.repair:
+        repair, on, off_without_probe = 19, 1, -1
+        os.kill(options.repair, signal.SIGSTOP)
+        base.turn(a, b, 100)  # both ends are announced
+        b.setsockopt(socket.IPPROTO_TCP, repair, on)
+        os.kill(options.repair, signal.SIGCONT)
+        base.settled(lambda: look()["state"] != "none", SECONDS)
+        b.setsockopt(socket.IPPROTO_TCP, repair, off_without_probe)
 
     base.turn(a, b, options.turns)
     answer = look()

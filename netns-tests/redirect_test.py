@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import redirect_conformance as conformance
-from lab import IN_VM, PATIENCE, bpftool, run, until
+from lab import IN_VM, PATIENCE, Netctl, bpftool, run, until
 
 HERE = Path(__file__).parent
 # Behaviours for the guests, which are ten times slower: those where kernels differ.
@@ -260,6 +260,42 @@ def test_sockets_with_options_stay_on_tcp(redirected, options, reason):
     status = redirected.status()
     assert refused and status["on_tcp"][reason] == refused
     assert status["joined"] == status["helper_failed"] == 0
+
+
+def test_sockets_in_repair_stay_on_tcp(redirected):
+    """Their queues are being saved or restored. They can send nothing meanwhile, so the joiner is
+    stopped until the socket is in repair."""
+    port = 5100  # of its own: TCP_REPAIR takes SO_REUSEADDR away
+    redirected.netctl("redirect", "rule", "add", "dport", port)
+    answer = redirected.talk(port, turns=200, options=["--repair", str(redirected.joiner.pid)])
+    assert (answer["state"], answer["reason"]) == ("tcp", "option"), answer
+    status = redirected.status()
+    assert status["announced"] == 2 and status["on_tcp"]["option"] == 1 and status["joined"] == 0, status
+
+
+def test_two_of_them_leave_each_other_alone(netctl, lab, group):
+    """Enabled on a cgroup and below it, as the self-test is where redirection is enabled: a
+    connection is the one's that is nearer and wants it, and the other's if that one's rules do not."""
+    inner = type(group).__new__(type(group))
+    inner.path = group.path / "inner"
+    inner.path.mkdir()
+    with Netctl() as nearer:
+        outside, inside = Redirected(netctl, lab, group), Redirected(nearer, lab, inner)
+        outside.enable("--force", "all")
+        inside.enable("--force", "all")
+        netctl("redirect", "rule", "add", "dport", "5000-5009")
+        nearer("redirect", "rule", "add", "dport", "5000-5004")
+        for port in range(5000, 5005):
+            assert inside.talk(port, until="redirecting")["redirected"] > 100
+        assert inside.status()["joined"] == outside.status()["on_tcp"]["ulp"] == 5
+        assert outside.status()["announced"] == 0
+        for port in range(5005, 5010):
+            assert outside.talk(port, until="redirecting", cgroup=inner)["redirected"] > 100
+        assert outside.status()["joined"] == inside.status()["joined"] == 5
+        assert inside.status()["announced"] == 10
+        for made in (inside, outside):
+            made.joiner.stop()
+            made.netctl("redirect", "disable")
 
 
 def test_list_tells_both_ends(redirected):

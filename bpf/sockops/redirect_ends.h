@@ -12,7 +12,7 @@ struct rd_mine {
 	__u32 index;	    /* in rd_socks: 2 * slot + side */
 	__u32 waited;	    /* callbacks since then */
 	__u32 refused;	    /* rd_join did, for good */
-	__u32 reserved;
+	__u32 foreign;	    /* another netctl observes it: its flags are that one's */
 };
 #define NOT_JOINED 0xffffffffu
 

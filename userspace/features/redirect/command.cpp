@@ -112,8 +112,9 @@ Result<int> run(const Arguments& arguments, Context& context) {
     const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(context.netns));
     sys::catch_stop_signals();
     Controller controller(context.root);
-    NETCTL_TRY(controller.run(arguments.has("wait"), sys::stop_requested,
-                              [&] { context.out.done("joining"); }));
+    NETCTL_TRY(controller.run(
+        arguments.has("wait"), sys::stop_requested, [&] { context.out.done("joining"); },
+        [&](const std::string& trouble) { context.out.note(trouble); }));
     return 0;
 }
 

@@ -25,8 +25,6 @@ namespace netctl::redirect {
 
 namespace {
 
-constexpr int patience_ms = 1000;
-
 Result<> wait_for(int fd, short events, const char* what) {
     pollfd entry{fd, events, 0};
     const int ready = poll(&entry, 1, patience_ms);

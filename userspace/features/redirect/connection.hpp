@@ -15,6 +15,9 @@
 
 namespace netctl::redirect {
 
+/// How long something that must happen may take: a machine that is out of CPU is no broken kernel.
+constexpr int patience_ms = 10000;
+
 struct LocalConnection {
     Fd client;
     Fd server;
@@ -31,9 +34,9 @@ struct LocalConnection {
     static Result<LocalConnection> open(sockaddr_storage address, const std::string& netns);
 };
 
-/// Writes all, waiting for room for at most a second a piece.
+/// Writes all, waiting for room for at most patience_ms a piece.
 Result<> send_all(int fd, const std::string& bytes, int flags = 0);
-/// Reads `size` bytes, waiting for at most a second a piece; fewer at the end of the stream.
+/// Reads `size` bytes, waiting for at most patience_ms a piece; fewer at the end of the stream.
 Result<std::string> receive(int fd, std::size_t size);
 
 /// Runs `work` in a process of its own, which lives in a new cgroup below `parent` (empty: the root)

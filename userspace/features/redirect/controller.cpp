@@ -17,7 +17,6 @@
 #include "core/log.hpp"
 #include "datapath/root.hpp"
 #include "features/redirect/joiner.hpp"
-#include "features/redirect/selftest.hpp"
 #include "redirect.skel.h"
 #include "redirect_ioctl.skel.h"
 
@@ -274,6 +273,11 @@ Result<Datapath::Answer> Datapath::join(const nc_rd_event& event, const Peer& pe
         NETCTL_TRY(request_.update(&zero, &request));
         NETCTL_TRY(run_on_frame(join_.get(), "rd_join"));
         NETCTL_TRY(request_.lookup(&zero, &request));
+        // Kernels since 6.18 refuse a program memory when just then somebody holds the allocator's lock.
+        if (request.error == -ENOMEM && request.state == 0) {
+            std::this_thread::yield();
+            continue;
+        }
         if (request.reason != NC_RD_REASON_FULL) {
             if (request.reason == NC_RD_REASON_NONE)
                 cursor_ = (request.slot + 1) % NC_RD_SLOTS;
@@ -425,74 +429,6 @@ Result<Datapath> Controller::open() const {
     return Datapath::open(dir());
 }
 
-namespace {
-
-/// Whether the self-test has cases of these names.
-Result<> check_cases(const std::vector<std::string>& force) {
-    const std::vector<std::string> known = selftest_names();
-    for (const std::string& name : force)
-        if (name != "all" && std::find(known.begin(), known.end(), name) == known.end())
-            return Error::usage(fmt::format("--force: the self-test has no case '{}'", name),
-                                fmt::format("one of: all, {}", fmt::join(known, ", ")));
-    return {};
-}
-
-} // namespace
-
-Result<Fitness> prove_fit(const EnableOptions& options) {
-    NETCTL_TRY(check_cases(options.force));
-    Fitness fitness;
-    const bool untested =
-        std::find(options.force.begin(), options.force.end(), "all") != options.force.end();
-    bool forced = untested, never_pass = false;
-    std::vector<SelftestCase> outcomes;
-    if (!untested)
-        outcomes = NETCTL_TRY(run_selftest(options.cross_netns ? NC_RD_CROSS_NETNS : 0));
-    for (const SelftestCase& one : outcomes) {
-        if (one.passed)
-            continue;
-        const bool forces =
-            std::find(options.force.begin(), options.force.end(), one.name) != options.force.end();
-        if (!forces && one.avoided && !options.allow_blocking) {
-            never_pass = true;
-            continue;
-        }
-        if (!forces && one.mended) {
-            fitness.tuning.mend_fionread = true;
-            continue;
-        }
-        if (!forces)
-            return Error::unsupported(
-                fmt::format("this kernel would break applications: {}: {}: {}", one.name, one.about,
-                            one.detail),
-                fmt::format("netctl redirect selftest shows all; if no application minds: "
-                            "--force {}",
-                            one.name));
-        forced = true;
-        fitness.notes.push_back(fmt::format("forced although {} failed: {}", one.name, one.about));
-    }
-
-    Tuning& tuning = fitness.tuning;
-    tuning.allow_blocking = options.allow_blocking;
-    if (options.allow_blocking) // a recv that began before joining must be over
-        tuning.grace_ns = 5'000'000;
-    if (options.allow_blocking)
-        fitness.flags |= NC_RD_ALLOW_BLOCKING;
-    if (options.cross_netns)
-        fitness.flags |= NC_RD_CROSS_NETNS;
-    if (forced)
-        fitness.flags |= NC_RD_FORCED;
-    if (never_pass)
-        fitness.flags |= NC_RD_NEVER_PASS;
-    if (tuning.mend_fionread) {
-        fitness.flags |= NC_RD_MENDS_FIONREAD;
-        fitness.notes.push_back(
-            "this kernel's FIONREAD does not count redirected bytes: two programs "
-            "behind ioctl() add them, of which the kernel's log has a warning");
-    }
-    return fitness;
-}
-
 Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
     NETCTL_TRY(check_cases(options.force)); // what is wrong with the words comes first
     Enabled enabled;
@@ -599,7 +535,8 @@ Result<Status> Controller::status() const {
 }
 
 Result<> Controller::run(bool wait, const std::function<bool()>& stop,
-                         const std::function<void()>& ready) {
+                         const std::function<void()>& ready,
+                         const std::function<void(const std::string&)>& tell) {
     const auto pause = [] { std::this_thread::sleep_for(std::chrono::milliseconds(200)); };
     while (!stop()) {
         if (!dir().has("link_sockops")) {
@@ -625,8 +562,11 @@ Result<> Controller::run(bool wait, const std::function<bool()>& stop,
         }
         Joiner joiner = NETCTL_TRY(Joiner::open(*datapath));
         ready();
-        while (!stop() && lock->still_at(dir().path()))
+        while (!stop() && lock->still_at(dir().path())) {
             NETCTL_TRY(joiner.poll(200));
+            if (const std::string trouble = joiner.take_trouble(); !trouble.empty())
+                tell(trouble);
+        }
         if (!stop() && !wait)
             return {}; // disabled: our work is done
     }

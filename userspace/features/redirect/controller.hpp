@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
 // Redirection of local TCP connections: enabling, disabling, rules, and what is going on.
-// rules.cpp and connections.cpp hold the parts of Controller that their names say.
+// rules.cpp and connections.cpp hold the parts of Controller that their names say, fitness.cpp what enable
+// asks of the kernel.
 #pragma once
 
 #include <array>
@@ -65,6 +66,8 @@ struct Fitness {
     std::uint32_t flags = 0; ///< nc_rd_flags, for nc_rd_conf
     std::vector<std::string> notes;
 };
+/// Whether the self-test has cases of these names.
+Result<> check_cases(const std::vector<std::string>& force);
 /// Runs the self-test, unless all of it is forced. An error if this kernel would break applications.
 Result<Fitness> prove_fit(const EnableOptions& options);
 
@@ -85,8 +88,10 @@ class Controller {
     Result<std::vector<Connection>> list() const;
 
     /// Runs the joiner until `stop()` says so or redirection is disabled. With `wait` it waits for
-    /// redirection to be enabled, also again. `ready` is called once it listens.
-    Result<> run(bool wait, const std::function<bool()>& stop, const std::function<void()>& ready);
+    /// redirection to be enabled, also again. `ready` is called once it listens, `tell` with what
+    /// keeps it from joining and does not end it.
+    Result<> run(bool wait, const std::function<bool()>& stop, const std::function<void()>& ready,
+                 const std::function<void(const std::string&)>& tell);
     /// Whether a joiner holds its lock.
     bool joiner_runs() const;
 

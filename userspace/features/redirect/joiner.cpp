@@ -130,6 +130,10 @@ std::string Joiner::netns_path(std::uint64_t cookie) {
             look_at(entry.path().string() + "/ns/net");
     for (const auto& entry : std::filesystem::directory_iterator("/run/netns", failure))
         look_at(entry.path().string()); // named ones, with sockets but no process of their own
+    const auto there = [&](std::uint64_t one) { return one == netns_ || paths_.contains(one); };
+    std::erase_if(numbers_, [&](const auto& number) {
+        return !there(number.first.first) || !there(number.first.second);
+    });
     const auto found = paths_.find(cookie);
     return found == paths_.end() ? std::string() : found->second;
 }
@@ -189,8 +193,11 @@ Result<bool> Joiner::join_across(const nc_rd_event& event) {
         if (number < 0) {
             auto given = sys::netns_number(
                 netns == netns_ ? fmt::format("/proc/self/fd/{}", own_.get()) : path);
-            if (!given) {
-                debug(given.error().what);
+            if (!given) { // of no avail for any other, either
+                if (!std::exchange(was_trouble_, true))
+                    trouble_ = fmt::format("connections between network namespaces stay on TCP: a "
+                                           "namespace gets no number in another: {}",
+                                           given.error().what);
                 continue;
             }
             number = *given;

@@ -35,6 +35,8 @@ class Joiner {
     Result<> poll(int timeout_ms);
     /// With what the kernel last refused to put a socket into the map: an errno, negative, or 0.
     int refusal() const { return refusal_; }
+    /// What keeps connections between namespaces from joining, since last asked; once in all.
+    std::string take_trouble() { return std::exchange(trouble_, {}); }
 
   private:
     struct Announced {
@@ -75,6 +77,8 @@ class Joiner {
     std::uint64_t scanned_ms_ = 0;
     std::uint64_t next_nudge_ms_ = 0;
     int refusal_ = 0;
+    std::string trouble_;
+    bool was_trouble_ = false;
     struct Inbox {
         std::vector<nc_rd_event> events;
         std::vector<nc_rd_behind> behind; ///< readers that are to be woken

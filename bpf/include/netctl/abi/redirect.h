@@ -191,9 +191,9 @@ struct nc_rd_request {
 	__u32 tentative; /* rd_join: NO_PEER and IDENTITY are not the last word: not counted */
 	__u32 slot;	 /* rd_join: where to look for room, and what was taken; else which one */
 	__u32 reason;	 /* rd_join: NC_RD_REASON_NONE if joined; rd_nudge: the end that reads */
-	__u32 state; /* rd_leave: state afterwards; rd_join: not 0 if this is the last place to look;
+	__u32 state;	 /* rd_leave: state afterwards; rd_join: not 0 if this is the last try;
 			 rd_nudge: enum nc_rd_nudged */
-	__s32 error; /* errno of the kernel's refusal, negative, if that is the reason */
+	__s32 error;	 /* errno of the kernel's refusal, negative, if that is the reason */
 };
 NC_STATIC_ASSERT(sizeof(struct nc_rd_request) == 80, "nc_rd_request is ABI");
 
