@@ -761,6 +761,19 @@ def test_bench_with_a_server(netctl, lab, group):
     assert report["results"][0]["share_redirected"] > 0.9, report
     assert report["results"][0]["tcp"] > 0 and report["verdict"], report
 
+    # Where redirection is enabled for that server, it has the connections, but for the plain ones.
+    with Netctl() as enabled:
+        live = Redirected(enabled, lab, group)
+        live.enable("--force", "all")
+        enabled("redirect", "rule", "add", "dport", "6379")
+        report = json.loads(bench(*ping, *force).stdout)
+        assert report["results"][0]["share_redirected"] == 0
+        assert "redirection that is enabled already" in report["verdict"], report
+        status = live.status()
+        assert status["joined"] == 3 and status["on_tcp"]["option"] == 6, status
+        live.joiner.stop()
+        enabled("redirect", "disable")
+
     blocking = "import socket; s = socket.create_server(('127.0.0.1', 7)); print('up', flush=True)\n" \
         "while True:\n c = s.accept()[0]\n while d := c.recv(999): c.send(d)"  # fmt: skip
     lab.start(*group.wrap((sys.executable, "-c", blocking))).expect("up")

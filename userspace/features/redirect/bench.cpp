@@ -82,10 +82,15 @@ Result<LocalConnection> open_unix() {
     return made;
 }
 
+enum class Over : std::uint8_t { tcp, redirected, unix_socket };
+
 /// One connection, measured: µs a round trip, or MB/s.
 Result<double> measure(const BenchOptions& options, int client_cpu, int server_cpu, Joiner& joiner,
-                       bool over_unix) {
-    LocalConnection connection = NETCTL_TRY(over_unix ? open_unix() : LocalConnection::open());
+                       Over over) {
+    LocalConnection connection =
+        NETCTL_TRY(over == Over::unix_socket ? open_unix() : LocalConnection::open());
+    if (over == Over::tcp)
+        NETCTL_TRY(stay_on_tcp(connection.client.get()));
     const pid_t server = fork();
     if (server < 0)
         return Error::system(errno, "fork");
@@ -143,18 +148,17 @@ Result<BenchReport::Line> measure_line(const BenchOptions& options, Datapath& da
     everything.rules[0].dport_high = 65535;
     Rounds rounds;
     std::vector<double> unix_sockets;
-    const auto run = [&](const Datapath::Bank& bank, std::vector<double>& into,
-                         bool over_unix = false) -> Result<> {
-        NETCTL_TRY(datapath.commit_bank(bank));
-        into.push_back(NETCTL_TRY(measure(options, client_cpu, server_cpu, joiner, over_unix)));
+    const auto run = [&](Over over, std::vector<double>& into) -> Result<> {
+        NETCTL_TRY(datapath.commit_bank(over == Over::redirected ? everything : nothing));
+        into.push_back(NETCTL_TRY(measure(options, client_cpu, server_cpu, joiner, over)));
         return {};
     };
     const nc_rd_stats before = NETCTL_TRY(datapath.stats());
     for (unsigned round = 0; round < options.rounds; round++) {
-        NETCTL_TRY(run(nothing, rounds.tcp));
-        NETCTL_TRY(run(everything, rounds.redirected));
-        NETCTL_TRY(run(nothing, rounds.again));
-        NETCTL_TRY(run(nothing, unix_sockets, true));
+        NETCTL_TRY(run(Over::tcp, rounds.tcp));
+        NETCTL_TRY(run(Over::redirected, rounds.redirected));
+        NETCTL_TRY(run(Over::tcp, rounds.again));
+        NETCTL_TRY(run(Over::unix_socket, unix_sockets));
     }
     const nc_rd_stats after = NETCTL_TRY(datapath.stats());
     BenchReport::Line line = rounds.line(before, after);

@@ -128,6 +128,8 @@ class Client {
         return Client(NETCTL_TRY(connect_to(server)), server.name, request, answer);
     }
 
+    Result<> stay_on_tcp() const { return redirect::stay_on_tcp(fd_.get()); }
+
     Result<> exchange() {
         NETCTL_TRY(send_all(fd_.get(), request_));
         const auto got = receive(fd_.get(), answer_);
@@ -195,6 +197,8 @@ class Measurement {
     Result<double> once(bool redirected) {
         NETCTL_TRY(datapath_.commit_bank(redirected ? allowed_ : Datapath::Bank{}));
         Client client = NETCTL_TRY(Client::open(server_, request_, answer_));
+        if (!redirected)
+            NETCTL_TRY(client.stay_on_tcp());
         const std::uint64_t turns = NETCTL_TRY(datapath_.stats()).turns;
         const auto begin = Clock::now();
         while (Clock::now() - begin < (redirected && !hopeless_ ? joining_time : warm_time)) {
@@ -320,11 +324,16 @@ Result<BenchReport> run_target_bench(const TargetOptions& options) {
     line.placement = server.name;
     line.unit = "µs";
     report.lines.push_back(line);
-    report.verdict =
-        line.share > 0.5
-            ? judge(report.lines, false)
-            : fmt::format("redirection does not apply to {}: its connections stayed on TCP ({})",
-                          server.name, reason);
+    if (line.share > 0.5)
+        report.verdict = judge(report.lines, false);
+    else if (reason == reason_name(NC_RD_REASON_ULP))
+        report.verdict = fmt::format("connections to {} have another user ({}): kTLS, MPTCP, or "
+                                     "redirection that is enabled already",
+                                     server.name, reason);
+    else
+        report.verdict =
+            fmt::format("redirection does not apply to {}: its connections stayed on TCP ({})",
+                        server.name, reason);
     report.notes = fitness.notes;
     return report;
 }

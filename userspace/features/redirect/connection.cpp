@@ -106,6 +106,13 @@ Result<> send_all(int fd, const std::string& bytes, int flags) {
     return {};
 }
 
+Result<> stay_on_tcp(int fd) {
+    const int on = 1; // it is for sends with MSG_ZEROCOPY only
+    if (setsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &on, sizeof(on)) != 0)
+        return Error::system(errno, "SO_ZEROCOPY");
+    return {};
+}
+
 Result<std::string> receive(int fd, std::size_t size) {
     std::string bytes(size, '\0');
     std::size_t done = 0;

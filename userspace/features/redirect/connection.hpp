@@ -39,6 +39,10 @@ Result<> send_all(int fd, const std::string& bytes, int flags = 0);
 /// Reads `size` bytes, waiting for at most patience_ms a piece; fewer at the end of the stream.
 Result<std::string> receive(int fd, std::size_t size);
 
+/// Keeps a connection on TCP whatever rules there are, another netctl's too: gives it a feature that no
+/// redirection honours, and that changes nothing by itself.
+Result<> stay_on_tcp(int fd);
+
 /// Runs `work` in a process of its own, which lives in a new cgroup below `parent` (empty: the root)
 /// and has its own session; what it writes to the descriptor that it gets is returned. Killed, with
 /// the cgroup removed, after `timeout_ms`.
