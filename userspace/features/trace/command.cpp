@@ -24,10 +24,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Between two looks at what there is: shorter than anybody notices, and at a few thousand
-/// transactions a second most of what netctl costs is to be woken.
-constexpr int rest_ms = 20;
-
 volatile std::sig_atomic_t interrupted = 0;
 volatile std::sig_atomic_t resized = 0;
 
@@ -359,9 +355,10 @@ class Run {
         auto next_second = start;
         Counters told;
         while (!interrupted && !done_) {
-            if (!NETCTL_TRY(session.poll(rest_ms)))
+            if (!NETCTL_TRY(session.poll()))
                 break;
             flush();
+            session.rest();
             const auto now = Clock::now();
             if (wanted_->duration_s != 0 &&
                 now - start >= std::chrono::seconds(wanted_->duration_s))
@@ -374,7 +371,7 @@ class Run {
                 tell_write_trouble(session);
                 const std::uint32_t pid = wanted_->request.pid;
                 if (pid != 0 && kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH) {
-                    NETCTL_TRY(session.poll(rest_ms));
+                    NETCTL_TRY(session.poll());
                     context_->out.note(fmt::format("process {} is gone", pid));
                     break;
                 }

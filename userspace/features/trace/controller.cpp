@@ -159,7 +159,8 @@ Result<nc_http_counters> read_counters(const bpf::RawMap& map) {
 }
 
 /// Reads a ring. The kernel side wakes nobody, as that costs the traced processes more than all the
-/// rest: this looks by itself.
+/// rest: this looks by itself, and the more it finds, the sooner again. To take a CPU from a busy server for
+/// more than some hundred microseconds at a time lets its clients run dry, which costs more than to come often.
 class Reader {
   public:
     using Handler = std::function<void(std::span<const std::byte>)>;
@@ -175,16 +176,20 @@ class Reader {
             }));
         return reader;
     }
-    /// What there is, up to a limit, so that the caller gets a word in when it never ends; after that a
-    /// rest, if there was little.
-    Result<> read(int rest_ms) {
+    /// What there is, up to a limit, so that the caller gets a word in when it never ends.
+    Result<> read() {
         budget_ = limit;
         NETCTL_TRY(ring_->consume());
-        if (budget_ > limit / 2) {
-            const timespec rest{0, static_cast<long>(rest_ms) * 1'000'000};
-            nanosleep(&rest, nullptr);
-        }
         return {};
+    }
+    /// Until about `portion` records are there, if as many come as before.
+    void rest() {
+        const int found = limit - budget_;
+        if (found == limit)
+            return;
+        rest_ = std::clamp(rest_ * portion / std::max(found, 1), shortest_rest, longest_rest);
+        const timespec rest{0, static_cast<long>(rest_.count())};
+        nanosleep(&rest, nullptr);
     }
     /// All that there is; the programs must be gone, or it may not end.
     Result<> drain() {
@@ -197,11 +202,18 @@ class Reader {
     std::uint64_t received() const { return received_; }
 
   private:
+    using Rest = std::chrono::nanoseconds;
     static constexpr int limit = 32768;
+    static constexpr int portion = 400;
+    static constexpr Rest shortest_rest = std::chrono::milliseconds(1);
+    /// Shorter than anybody notices; at a few thousand transactions a second most of what netctl costs is to
+    /// be woken.
+    static constexpr Rest longest_rest = std::chrono::milliseconds(20);
     Handler handler_;
     std::optional<bpf::RingBuffer> ring_;
     std::uint64_t received_ = 0;
     int budget_ = 0;
+    Rest rest_ = longest_rest;
 };
 
 // ---- system calls ----
@@ -242,10 +254,11 @@ class CallSession : public Session {
 
     ~CallSession() override { tracer_.finish(); }
 
-    Result<bool> poll(int timeout_ms) override {
-        NETCTL_TRY(reader_->read(timeout_ms));
+    Result<bool> poll() override {
+        NETCTL_TRY(reader_->read());
         return true;
     }
+    void rest() override { reader_->rest(); }
 
     Result<> stop() override {
         links_.clear();
@@ -426,8 +439,8 @@ class PacketSession : public Session {
         return std::unique_ptr<Session>(std::move(session));
     }
 
-    Result<bool> poll(int timeout_ms) override {
-        NETCTL_TRY(reader_->read(timeout_ms));
+    Result<bool> poll() override {
+        NETCTL_TRY(reader_->read());
         // For whoever reads the file while it grows.
         const auto now = std::chrono::steady_clock::now();
         if (unflushed_ && now >= flushed_ + std::chrono::seconds(1)) {
@@ -436,6 +449,7 @@ class PacketSession : public Session {
         }
         return true;
     }
+    void rest() override { reader_->rest(); }
 
     Result<> stop() override {
         socket_.reset();
@@ -620,7 +634,7 @@ class FileSession : public Session {
             new FileSession(request, std::move(reader), start, std::move(emit)));
     }
 
-    Result<bool> poll(int) override {
+    Result<bool> poll() override {
         // A bite at a time, so that a signal is heeded.
         for (int i = 0; i < 1024; ++i) {
             const auto frame = NETCTL_TRY(reader_.next());

@@ -61,8 +61,10 @@ class Session {
     static Result<std::unique_ptr<Session>> open(const Request& request, const std::string& root,
                                                  Emit emit, std::vector<std::string>& notes);
 
-    /// Waits up to `timeout_ms` for something and hands it out. False at the end of a file.
-    virtual Result<bool> poll(int timeout_ms) = 0;
+    /// Hands out what there is, or a part of it. False at the end of a file.
+    virtual Result<bool> poll() = 0;
+    /// Waits until it is worth while to look again: some milliseconds, or not at all.
+    virtual void rest() {}
     /// Stops tracing, and hands out what is in the ring.
     virtual Result<> stop() = 0;
     virtual Result<Counters> counters() const = 0;
