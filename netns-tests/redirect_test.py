@@ -758,8 +758,10 @@ def test_bench_with_a_server(netctl, lab, group):
     force = ("--force", "all")  # other tests run the self-test
     ping = ("--target", "localhost:6379", "--send", r"PING\r\n")
     report = json.loads(bench(*ping, *force).stdout)
-    assert report["results"][0]["share_redirected"] > 0.9, report
-    assert report["results"][0]["tcp"] > 0 and report["verdict"], report
+    assert [line["connections"] for line in report["results"]] == [1, 4], report
+    for line in report["results"]:
+        assert line["share_redirected"] > 0.9 and line["tcp"] > 0, report
+    assert report["verdict"], report
 
     # Where redirection is enabled for that server, it has the connections, but for the plain ones.
     with Netctl() as enabled:
@@ -770,16 +772,20 @@ def test_bench_with_a_server(netctl, lab, group):
         assert report["results"][0]["share_redirected"] == 0
         assert "redirection that is enabled already" in report["verdict"], report
         status = live.status()
-        assert status["joined"] == 3 and status["on_tcp"]["option"] == 6, status
+        # In each of three rounds one connection and then four, and twice as many to compare with.
+        assert status["joined"] == 3 * (1 + 4) and status["on_tcp"]["option"] == 2 * 3 * (1 + 4), status
         live.joiner.stop()
         enabled("redirect", "disable")
 
     blocking = "import socket; s = socket.create_server(('127.0.0.1', 7)); print('up', flush=True)\n" \
         "while True:\n c = s.accept()[0]\n while d := c.recv(999): c.send(d)"  # fmt: skip
     lab.start(*group.wrap((sys.executable, "-c", blocking))).expect("up")
-    report = json.loads(bench("--target", "127.0.0.1:7", *force).stdout)
-    assert report["results"][0]["share_redirected"] == 0
+    done = bench("--target", "127.0.0.1:7", *force)
+    report = json.loads(done.stdout)
+    assert [line["share_redirected"] for line in report["results"]] == [0]
     assert "stayed on TCP (blocking)" in report["verdict"], report
+    assert "127.0.0.1:7 does not serve 4 connections at once" in done.stderr
+    assert "once" not in bench("--target", "127.0.0.1:7", "--connections", "1", *force).stderr
 
     def refused(*words):
         done = bench(*words, check=False)
@@ -803,6 +809,7 @@ def test_bench_up_to_the_largest_message(netctl):
         report = netctl.json("redirect", "bench", "--rounds", 3, "--size", size)
         assert [round(line["share_redirected"]) for line in report["results"]] == [share] * len(report["results"])
         assert report["verdict"] and all(line["unix_socket"] > 0 for line in report["results"])
+        assert [line["connections"] for line in report["results"]][-2:] == [1, 4]
 
 
 @pytest.mark.timeout(180)

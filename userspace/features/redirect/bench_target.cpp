@@ -10,12 +10,12 @@
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <sstream>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
 
+#include "features/redirect/clients.hpp"
 #include "features/redirect/connection.hpp"
 #include "features/redirect/joiner.hpp"
 
@@ -29,8 +29,9 @@ using Milliseconds = std::chrono::milliseconds;
 constexpr auto measured_time = Milliseconds(60);
 constexpr auto warm_time = Milliseconds(60);
 constexpr auto joining_time = Milliseconds(500); // after that it is not going to be redirected
-constexpr int first_answer_ms = 2000;
-constexpr int silence_ms = 100; // the first answer is complete
+constexpr auto first_answer = Milliseconds(2000);
+constexpr auto warm_step = Milliseconds(1); // between two looks of the joiner
+constexpr int silence_ms = 100;             // the first answer is complete
 constexpr std::size_t largest_answer = 1 << 20;
 
 struct FreeAddresses {
@@ -92,12 +93,12 @@ Result<Fd> connect_to(const Server& server) {
 }
 
 /// The server's first answer, which tells how long all are.
-Result<std::string> first_answer(const Server& server, const std::string& request) {
+Result<std::string> ask_first(const Server& server, const std::string& request) {
     const Fd fd = NETCTL_TRY(connect_to(server));
     NETCTL_TRY(send_all(fd.get(), request));
     std::string answer;
     std::array<char, 65536> buffer;
-    for (int patience = first_answer_ms;; patience = silence_ms) {
+    for (int patience = first_answer.count();; patience = silence_ms) {
         pollfd entry{fd.get(), POLLIN, 0};
         if (poll(&entry, 1, patience) != 1)
             break;
@@ -120,51 +121,22 @@ Result<std::string> first_answer(const Server& server, const std::string& reques
     return answer;
 }
 
-/// Requests and answers over one connection: µs a round trip.
-class Client {
-  public:
-    static Result<Client> open(const Server& server, const std::string& request,
-                               std::size_t answer) {
-        return Client(NETCTL_TRY(connect_to(server)), server.name, request, answer);
-    }
+Result<Clients> open_clients(const Server& server, const std::string& request, std::size_t answer,
+                             unsigned count) {
+    std::vector<Fd> connections;
+    for (unsigned i = 0; i < count; i++)
+        connections.push_back(NETCTL_TRY(connect_to(server)));
+    return Clients::make(std::move(connections), request, answer);
+}
 
-    Result<> stay_on_tcp() const { return redirect::stay_on_tcp(fd_.get()); }
-
-    Result<> exchange() {
-        NETCTL_TRY(send_all(fd_.get(), request_));
-        const auto got = receive(fd_.get(), answer_);
-        if (!got || got->size() != answer_)
-            return Error::failed(
-                fmt::format("{} answered {} requests with {} bytes each, and the next one {}",
-                            name_, exchanges_, answer_,
-                            got ? fmt::format("with {}", got->size()) : "not in time"),
-                "the same request must be answered alike each time, on the same connection");
-        exchanges_++;
-        return {};
-    }
-
-    Result<double> measure() {
-        const auto begin = Clock::now();
-        const std::size_t before = exchanges_;
-        Clock::duration took{};
-        for (; took < measured_time; took = Clock::now() - begin)
-            for (int i = 0; i < 16; i++)
-                NETCTL_TRY(exchange());
-        return std::chrono::duration<double, std::micro>(took).count() /
-               static_cast<double>(exchanges_ - before);
-    }
-
-  private:
-    Client(Fd fd, std::string name, std::string request, std::size_t answer)
-        : fd_(std::move(fd)),
-          name_(std::move(name)),
-          request_(std::move(request)),
-          answer_(answer) {}
-    Fd fd_;
-    std::string name_, request_;
-    std::size_t answer_;
-    std::size_t exchanges_ = 0;
-};
+/// Some servers serve one connection after the other.
+Result<> prove_served_at_once(const Server& server, const std::string& request, std::size_t answer,
+                              unsigned count) {
+    Clients clients = NETCTL_TRY(open_clients(server, request, answer, count));
+    clients.set_patience(first_answer);
+    NETCTL_TRY(clients.run(Milliseconds(0)));
+    return {};
+}
 
 /// Takes turns, within the cgroup `own` below that of the server.
 class Measurement {
@@ -182,35 +154,41 @@ class Measurement {
         allowed_.rules[0].cgroup = own;
     }
 
-    Result<BenchReport::Line> run() {
+    /// With that many connections at once.
+    Result<BenchReport::Line> run(unsigned connections) {
+        hopeless_ = false;
         Rounds rounds;
         const nc_rd_stats before = NETCTL_TRY(datapath_.stats());
         for (unsigned round = 0; round < options_.rounds; round++) {
-            rounds.tcp.push_back(NETCTL_TRY(once(false)));
-            rounds.redirected.push_back(NETCTL_TRY(once(true)));
-            rounds.again.push_back(NETCTL_TRY(once(false)));
+            rounds.tcp.push_back(NETCTL_TRY(once(connections, false)));
+            rounds.redirected.push_back(NETCTL_TRY(once(connections, true)));
+            rounds.again.push_back(NETCTL_TRY(once(connections, false)));
         }
-        return rounds.line(before, NETCTL_TRY(datapath_.stats()));
+        BenchReport::Line line = rounds.line(before, NETCTL_TRY(datapath_.stats()));
+        line.placement = server_.name;
+        line.connections = connections;
+        line.unit = "µs";
+        return line;
     }
 
   private:
-    Result<double> once(bool redirected) {
+    Result<double> once(unsigned connections, bool redirected) {
         NETCTL_TRY(datapath_.commit_bank(redirected ? allowed_ : Datapath::Bank{}));
-        Client client = NETCTL_TRY(Client::open(server_, request_, answer_));
+        Clients clients = NETCTL_TRY(open_clients(server_, request_, answer_, connections));
         if (!redirected)
-            NETCTL_TRY(client.stay_on_tcp());
-        const std::uint64_t turns = NETCTL_TRY(datapath_.stats()).turns;
+            NETCTL_TRY(clients.stay_on_tcp());
+        // Both directions of each.
+        const std::uint64_t turned = NETCTL_TRY(datapath_.stats()).turns + 2 * clients.count();
         const auto begin = Clock::now();
         while (Clock::now() - begin < (redirected && !hopeless_ ? joining_time : warm_time)) {
-            for (int i = 0; i < 8; i++)
-                NETCTL_TRY(client.exchange());
+            NETCTL_TRY(clients.run(warm_step));
             NETCTL_TRY(joiner_.poll(0));
             if (redirected && Clock::now() - begin >= warm_time &&
-                NETCTL_TRY(datapath_.stats()).turns >= turns + 2)
-                return client.measure();
+                NETCTL_TRY(datapath_.stats()).turns >= turned)
+                return clients.run(measured_time);
         }
         hopeless_ = hopeless_ || redirected;
-        return client.measure();
+        return clients.run(measured_time);
     }
 
     const TargetOptions& options_;
@@ -220,7 +198,7 @@ class Measurement {
     Datapath& datapath_;
     Joiner& joiner_;
     Datapath::Bank allowed_;
-    bool hopeless_ = false; // a connection that was to be redirected was not
+    bool hopeless_ = false; // connections that were to be redirected were not
 };
 
 /// Why connections stayed on TCP: what was counted most.
@@ -233,6 +211,34 @@ std::string main_reason(const nc_rd_stats& stats) {
         return reason_name(most);
     return stats.announced != 0 ? reason_name(NC_RD_REASON_OUTSIDE)
                                 : reason_name(NC_RD_REASON_NO_PEER);
+}
+
+Result<BenchReport> measure_all(const TargetOptions& options, const Server& server,
+                                const std::string& request, std::size_t answer,
+                                Measurement& measurement) {
+    BenchReport report;
+    report.lines.push_back(NETCTL_TRY(measurement.run(1)));
+    if (options.connections == 1)
+        return report;
+    const auto served = prove_served_at_once(server, request, answer, options.connections);
+    if (served)
+        report.lines.push_back(NETCTL_TRY(measurement.run(options.connections)));
+    else
+        report.notes.push_back(fmt::format("{} does not serve {} connections at once: {}",
+                                           server.name, options.connections, served.error().what));
+    return report;
+}
+
+std::string verdict(const BenchReport& report, const Server& server, const nc_rd_stats& stats) {
+    if (report.lines.front().share > 0.5)
+        return judge(report.lines, false);
+    const std::string reason = main_reason(stats);
+    if (reason == reason_name(NC_RD_REASON_ULP))
+        return fmt::format("connections to {} have another user ({}): kTLS, MPTCP, or "
+                           "redirection that is enabled already",
+                           server.name, reason);
+    return fmt::format("redirection does not apply to {}: its connections stayed on TCP ({})",
+                       server.name, reason);
 }
 
 } // namespace
@@ -269,7 +275,7 @@ Result<BenchReport> run_target_bench(const TargetOptions& options) {
     const Server server = NETCTL_TRY(resolve(options.target));
     const bool echo = options.request.empty();
     const std::string request = echo ? std::string(options.size - 1, 'q') + '\n' : options.request;
-    const std::string answer = NETCTL_TRY(first_answer(server, request));
+    const std::string answer = NETCTL_TRY(ask_first(server, request));
     if (echo && answer != request)
         return Error::failed(fmt::format("{} does not echo: it answered {} bytes, {} others",
                                          server.name, request.size(), answer.size()),
@@ -278,63 +284,29 @@ Result<BenchReport> run_target_bench(const TargetOptions& options) {
     const sys::Cgroup above = NETCTL_TRY(sys::find_cgroup(options.enable.cgroup));
     const Fitness fitness = NETCTL_TRY(prove_fit(options.enable));
 
-    const std::string output = NETCTL_TRY(run_in_cgroup(
-        [&](const sys::Cgroup& own, int fd) {
-            const auto say = [fd](const std::string& text) {
-                if (::write(fd, text.data(), text.size()) < 0)
-                    _exit(1);
-            };
-            const auto all = [&]() -> Result<> {
-                Datapath datapath = NETCTL_TRY(Datapath::load(fitness.tuning));
-                nc_rd_conf conf{};
-                conf.abi_version = NC_ABI_VERSION;
-                conf.flags = fitness.flags;
-                conf.cgroup = above.id;
-                NETCTL_TRY(datapath.set_conf(conf));
-                NETCTL_TRY(datapath.attach(above));
-                Joiner joiner = NETCTL_TRY(Joiner::open(datapath));
-                Measurement measurement(options, server, request, answer.size(), datapath, joiner,
-                                        own.id);
-                const auto line = measurement.run();
-                const nc_rd_stats stats = NETCTL_TRY(datapath.stats());
-                // The server's ends leave the map before the map goes.
-                NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 2000));
-                if (!line)
-                    return line.error();
-                say(fmt::format("{} {} {} {} {} {} {}\n", line->tcp, line->redirected, line->ratio,
-                                line->control_low, line->control_high, line->share,
-                                main_reason(stats)));
-                return {};
-            };
-            const Result<> outcome = all();
-            if (!outcome)
-                say(fmt::format("error {}\n", outcome.error().what));
+    auto report = report_from_cgroup(
+        [&](const sys::Cgroup& own) -> Result<BenchReport> {
+            Datapath datapath = NETCTL_TRY(Datapath::load(fitness.tuning));
+            nc_rd_conf conf{};
+            conf.abi_version = NC_ABI_VERSION;
+            conf.flags = fitness.flags;
+            conf.cgroup = above.id;
+            NETCTL_TRY(datapath.set_conf(conf));
+            NETCTL_TRY(datapath.attach(above));
+            Joiner joiner = NETCTL_TRY(Joiner::open(datapath));
+            Measurement measurement(options, server, request, answer.size(), datapath, joiner,
+                                    own.id);
+            auto found = measure_all(options, server, request, answer.size(), measurement);
+            const nc_rd_stats stats = NETCTL_TRY(datapath.stats());
+            // The server's ends leave the map before the map goes.
+            NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 2000));
+            if (found)
+                found->verdict = verdict(*found, server, stats);
+            return found;
         },
-        options.rounds * 3 * 2000 + 60000, options.enable.cgroup));
-    BenchReport report;
-    if (output.starts_with("error ") || output.starts_with("timeout"))
-        return Error::failed(output.substr(output.find_first_of(" \t") + 1,
-                                           output.find('\n') - output.find_first_of(" \t") - 1));
-    BenchReport::Line line;
-    std::string reason;
-    std::istringstream words(output);
-    if (!(words >> line.tcp >> line.redirected >> line.ratio >> line.control_low >>
-          line.control_high >> line.share >> reason))
-        return Error::failed("the measuring process ended without a word");
-    line.placement = server.name;
-    line.unit = "µs";
-    report.lines.push_back(line);
-    if (line.share > 0.5)
-        report.verdict = judge(report.lines, false);
-    else if (reason == reason_name(NC_RD_REASON_ULP))
-        report.verdict = fmt::format("connections to {} have another user ({}): kTLS, MPTCP, or "
-                                     "redirection that is enabled already",
-                                     server.name, reason);
-    else
-        report.verdict =
-            fmt::format("redirection does not apply to {}: its connections stayed on TCP ({})",
-                        server.name, reason);
-    report.notes = fitness.notes;
+        options.rounds * 3 * 2 * 2000 + 60000, options.enable.cgroup);
+    if (report)
+        report->notes.insert(report->notes.begin(), fitness.notes.begin(), fitness.notes.end());
     return report;
 }
 

@@ -19,6 +19,7 @@ struct TargetOptions {
     std::string request;
     std::uint64_t size = 64;
     unsigned rounds = 15;
+    unsigned connections = 4; ///< at once, in a second measurement; 1: none
     /// What `enable` would be told: the cgroup that the server is in, and so on.
     EnableOptions enable;
 };

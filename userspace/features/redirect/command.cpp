@@ -340,6 +340,7 @@ Result<BenchReport> bench_target(const Arguments& arguments, const BenchOptions&
     options.target = arguments.get("target");
     options.size = own.size;
     options.rounds = own.rounds;
+    options.connections = own.connections;
     options.enable = enable_options(arguments);
     if (arguments.has("send")) {
         options.request = NETCTL_TRY(unescape(arguments.get("send")));
@@ -354,7 +355,11 @@ Result<int> bench(const Arguments& arguments, Context& context) {
     BenchOptions options;
     options.size = NETCTL_TRY(arguments.number("size", 64, 1, 1 << 20));
     options.rounds = static_cast<unsigned>(NETCTL_TRY(arguments.number("rounds", 15, 3, 1000)));
+    options.connections =
+        static_cast<unsigned>(NETCTL_TRY(arguments.number("connections", 4, 1, 16)));
     options.stream = arguments.has("stream");
+    if (options.stream && arguments.has("connections"))
+        return Error::usage("--connections does not go with --stream");
     const bool target = arguments.has("target");
     for (const char* only : {"send", "cgroup", "allow-blocking", "cross-netns", "force"})
         if (!target && arguments.has(only))
@@ -365,18 +370,10 @@ Result<int> bench(const Arguments& arguments, Context& context) {
     Json json = Json::array();
     std::string text;
     for (const BenchReport::Line& line : report.lines) {
-        json.push_back({{"placement", line.placement},
-                        {"unit", line.unit},
-                        {"tcp", line.tcp},
-                        {"redirected", line.redirected},
-                        {"unix_socket", line.unix_socket != 0 ? Json(line.unix_socket) : Json()},
-                        {"ratio", line.ratio},
-                        {"control_low", line.control_low},
-                        {"control_high", line.control_high},
-                        {"share_redirected", line.share}});
+        json.push_back(to_json(line));
         text += fmt::format("{}: TCP {:.2f} {}, redirected {:.2f}: ratio {:.2f}; TCP against "
                             "itself {:.2f} to {:.2f}",
-                            line.placement, line.tcp, line.unit, line.redirected, line.ratio,
+                            case_name(line), line.tcp, line.unit, line.redirected, line.ratio,
                             line.control_low, line.control_high);
         if (line.unix_socket != 0)
             text += fmt::format("; Unix socket {:.2f}", line.unix_socket);
@@ -468,6 +465,7 @@ Command make_command() {
          {{"size", "BYTES", "of a message (default: 64)", {}},
           {"stream", "", "one way without answers, instead of requests and responses", {}},
           {"rounds", "N", "alternating rounds (default: 15)", {}},
+          {"connections", "N", "at once, measured besides a single one (default: 4)", {}},
           {"target", "HOST:PORT", "a server: one that echoes lines, or see --send", {}},
           {"send",
            "TEXT",

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <gtest/gtest.h>
 
+#include <cerrno>
+#include <fcntl.h>
 #include <set>
 #include <sstream>
+#include <sys/socket.h>
+#include <thread>
+#include <unistd.h>
 
 #include "features/redirect/bench_target.hpp"
+#include "features/redirect/clients.hpp"
 #include "features/redirect/controller.hpp"
 #include "features/redirect/rule_text.hpp"
 #include "features/redirect/selftest.hpp"
@@ -114,6 +120,77 @@ TEST(Redirect, RequestsMayHoldWhatCannotBeTyped) {
     EXPECT_EQ(*unescape("\\x00\\xfF\\\\x\\t\\0."), std::string("\0\xff\\x\t\0.", 7));
     for (const char* wrong : {"\\", "\\q", "\\x1", "\\xg0"})
         EXPECT_FALSE(unescape(wrong)) << wrong;
+}
+
+BenchReport::Line bench_line(const char* placement, unsigned connections, double ratio) {
+    BenchReport::Line line;
+    line.placement = placement;
+    line.connections = connections;
+    line.ratio = ratio;
+    line.control_low = 0.95;
+    line.control_high = 1.05;
+    return line;
+}
+
+TEST(RedirectBench, JudgesByEachCase) {
+    const auto one = bench_line("x:80", 1, 0.7), alike = bench_line("x:80", 1, 0.98),
+               many = bench_line("x:80", 4, 1.3);
+    EXPECT_EQ(
+        judge({one, many}, false),
+        "it depends: faster with redirection (x:80), and slower (x:80, 4 connections at once)");
+    EXPECT_NE(judge({one, alike}, false).find("worth it here for requests"), std::string::npos);
+    EXPECT_NE(judge({alike, many}, false).find("slower than TCP"), std::string::npos);
+    EXPECT_NE(judge({alike}, false).find("no difference"), std::string::npos);
+    // More is better.
+    EXPECT_EQ(judge({many}, true), "streams are faster with redirection here");
+    EXPECT_NE(judge({one}, true).find("slower than TCP"), std::string::npos);
+}
+
+struct Pairs {
+    std::vector<Fd> ours, theirs;
+
+    explicit Pairs(int count) {
+        for (int i = 0; i < count; i++) {
+            int ends[2];
+            EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends), 0);
+            ours.emplace_back(ends[0]);
+            theirs.emplace_back(ends[1]);
+        }
+    }
+};
+
+TEST(RedirectBench, AsksOverSeveralConnectionsAtOnce) {
+    Pairs pairs(3);
+    bool served = false;
+    std::thread server([&] { served = serve(pairs.theirs, 5, std::string(70000, 'a')); });
+    {
+        auto clients = Clients::make(std::move(pairs.ours), "hello", 70000);
+        ASSERT_TRUE(clients);
+        EXPECT_EQ(clients->count(), 3u);
+        for (int i = 0; i < 3; i++) {
+            // No time: each connection asks once.
+            const auto took = clients->run(std::chrono::milliseconds(i));
+            ASSERT_TRUE(took) << took.error().what;
+            EXPECT_GT(*took, 0);
+        }
+    }
+    server.join(); // as the connections are closed
+    EXPECT_TRUE(served);
+}
+
+TEST(RedirectBench, SaysWhenAServerServesFewer) {
+    Pairs pairs(2);
+    auto clients = Clients::make(std::move(pairs.ours), "hello", 4);
+    ASSERT_TRUE(clients);
+    clients->set_patience(std::chrono::milliseconds(1));
+    ASSERT_EQ(write(pairs.theirs[0].get(), "four", 4), 4);
+    const auto silent = clients->run({});
+    ASSERT_FALSE(silent);
+    EXPECT_NE(silent.error().what.find("1 requests were answered"), std::string::npos);
+    ASSERT_EQ(write(pairs.theirs[1].get(), "4", 1), 1);
+    pairs.theirs[1].reset();
+    const auto closed = clients->run({});
+    ASSERT_FALSE(closed);
 }
 
 TEST(Redirect, EveryReasonHasItsOwnName) {
