@@ -169,6 +169,8 @@ Result<BenchReport::Line> measure_line(const BenchOptions& options, Datapath& da
 
 Result<BenchReport> run_bench(const BenchOptions& options) {
     const std::vector<int> cpus = usable_cpus();
+    if (cpus.empty())
+        return Error::system(errno, "sched_getaffinity");
     std::vector<Placement> placements{{cpus.front(), cpus.front(), 1}};
     if (cpus.size() > 1)
         placements.push_back({cpus[0], cpus[1], 1});
