@@ -5,10 +5,8 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
-#include <fstream>
 #include <optional>
 #include <span>
-#include <sys/stat.h>
 #include <utility>
 
 #include <fmt/format.h>
@@ -19,6 +17,7 @@
 #include "features/trace/call_tracer.hpp"
 #include "features/trace/kernel_side.hpp"
 #include "http_syscall.skel.h"
+#include "sys/cgroup.hpp"
 #include "sys/clock.hpp"
 #include "sys/netns.hpp"
 
@@ -29,39 +28,11 @@ namespace {
 /// How much of a turn, which is a request or a response, is wanted.
 constexpr std::uint32_t default_turn_bytes = 128 * 1024;
 
-/// The cgroup v2 hierarchy's mount point.
-Result<std::string> cgroup_mount() {
-    std::ifstream mounts("/proc/self/mounts");
-    std::string device, path, type, rest;
-    while (mounts >> device >> path >> type && std::getline(mounts, rest))
-        if (type == "cgroup2")
-            return path;
-    return Error::unsupported("no cgroup v2 hierarchy is mounted", "--cgroup needs one");
-}
-
-struct CgroupPlace {
-    std::uint64_t id = 0;
-    std::uint32_t level = 0;
-};
-
-/// `path` as a path in the file system, or below the hierarchy's root.
-Result<CgroupPlace> find_cgroup(const std::string& path) {
-    const std::string mount = NETCTL_TRY(cgroup_mount());
-    std::string full = path;
-    if (full.rfind(mount, 0) != 0)
-        full = mount + (path.starts_with('/') ? "" : "/") + path;
-    while (full.size() > 1 && full.ends_with('/'))
-        full.pop_back();
-    struct stat info {};
-    if (stat(full.c_str(), &info) != 0)
-        return Error::system(errno, fmt::format("cannot find the cgroup {}", full),
-                             fmt::format("give a directory below {}", mount));
-    if (!S_ISDIR(info.st_mode))
-        return Error::usage(fmt::format("{} is no cgroup", full));
-    // A cgroup's id is its directory's inode number.
-    const auto below = full.substr(std::min(full.size(), mount.size()));
-    return CgroupPlace{info.st_ino,
-                       static_cast<std::uint32_t>(std::count(below.begin(), below.end(), '/'))};
+/// How far below the hierarchy's root, which is level 0.
+std::uint32_t level_of(const sys::Cgroup& cgroup) {
+    if (cgroup.name == "/")
+        return 0;
+    return static_cast<std::uint32_t>(std::count(cgroup.name.begin(), cgroup.name.end(), '/'));
 }
 
 /// What this source alone has in its settings.
@@ -79,10 +50,10 @@ Result<nc_http_config> make_config(const Request& request) {
                     std::min(request.comm.size(), sizeof config.comm - 1));
     }
     if (!request.cgroup.empty()) {
-        const CgroupPlace place = NETCTL_TRY(find_cgroup(request.cgroup));
+        const sys::Cgroup cgroup = NETCTL_TRY(sys::find_cgroup(request.cgroup));
         config.select |= NC_HTTP_SELECT_CGROUP;
-        config.cgroup_id = place.id;
-        config.cgroup_level = place.level;
+        config.cgroup_id = cgroup.id;
+        config.cgroup_level = level_of(cgroup);
     }
     if (request.only_netns) {
         const auto inside = NETCTL_TRY(sys::NetnsGuard::enter(request.netns));
