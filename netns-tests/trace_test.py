@@ -538,6 +538,7 @@ def test_selection(lab, netctl, pair):
         ("--pid", other.pid): {"/send"},
         ("--comm", "nginx"): {"/hello", "/no", "/nothing"},
         ("--cgroup", group.path): {"/send"},
+        ("--cgroup", f"{group.path}/../{os.path.basename(group.path)}/"): {"/send"},
         ("--status", "4xx"): {"/no", "/nothing"},
         ("--path", "/n"): {"/no", "/nothing"},
         ("--method", "PUT"): {"/hello", "/no", "/nothing"},

@@ -91,7 +91,8 @@ Result<ProgramInfo> Program::info() const {
     __u32 size = sizeof info;
     if (bpf_prog_get_info_by_fd(fd_.get(), &info, &size) != 0)
         return Error::system(errno, "cannot read a program's information");
-    ProgramInfo result{info.id, info.type, info.name, std::vector<std::uint32_t>(info.nr_map_ids)};
+    ProgramInfo result{info.id, info.type, info.name, std::vector<std::uint32_t>(info.nr_map_ids),
+                       info.recursion_misses};
     if (result.map_ids.empty())
         return result;
     bpf_prog_info again{};
@@ -183,6 +184,13 @@ Result<bpf_map*> Object::find(const std::string& name) const {
     return map;
 }
 
+Result<bpf_program*> Object::find_program(const std::string& name) const {
+    bpf_program* program = bpf_object__find_program_by_name(object_, name.c_str());
+    if (!program)
+        return Error::failed(fmt::format("the BPF object has no program '{}'", name));
+    return program;
+}
+
 Result<> Object::set_table(const std::string& name, std::span<const std::byte> bytes) const {
     bpf_map* map = nullptr;
     // libbpf puts the start of the object's name in front of a data section's.
@@ -263,12 +271,17 @@ Result<> Object::set_autocreate(const std::string& map, bool create) const {
 }
 
 Result<> Object::set_autoload(const std::string& name, bool load) const {
-    bpf_program* program = bpf_object__find_program_by_name(object_, name.c_str());
-    if (!program)
-        return Error::failed(fmt::format("the BPF object has no program '{}'", name));
-    const int status = bpf_program__set_autoload(program, load);
+    const int status = bpf_program__set_autoload(NETCTL_TRY(find_program(name)), load);
     if (status != 0)
         return Error::system(-status, fmt::format("cannot choose whether to load '{}'", name));
+    return {};
+}
+
+Result<> Object::load_only(std::span<const std::string> programs) const {
+    bpf_program* program = nullptr;
+    bpf_object__for_each_program(program, object_) bpf_program__set_autoload(program, false);
+    for (const std::string& name : programs)
+        NETCTL_TRY(set_autoload(name, true));
     return {};
 }
 
@@ -312,10 +325,19 @@ Result<RawMap> Object::map(const std::string& name) const {
 }
 
 Result<Program> Object::program(const std::string& name) const {
-    bpf_program* program = bpf_object__find_program_by_name(object_, name.c_str());
-    if (!program)
-        return Error::failed(fmt::format("the BPF object has no program '{}'", name));
+    const bpf_program* program = NETCTL_TRY(find_program(name));
     return Program(NETCTL_TRY(duplicate(bpf_program__fd(program), name)));
+}
+
+Result<Link> Object::attach(const std::string& program) const {
+    const bpf_program* found = NETCTL_TRY(find_program(program));
+    libbpf_complaint();
+    bpf_link* link = bpf_program__attach(found);
+    if (!link)
+        return Error::system(errno, fmt::format("cannot attach {}", program), libbpf_complaint());
+    auto copy = duplicate(bpf_link__fd(link), program);
+    bpf_link__destroy(link); // the kernel's link lives on with the copy
+    return Link(NETCTL_TRY(std::move(copy)));
 }
 
 } // namespace netctl::bpf

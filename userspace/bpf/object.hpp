@@ -34,6 +34,7 @@ struct ProgramInfo {
     std::uint32_t type = 0;
     std::string name;
     std::vector<std::uint32_t> map_ids;
+    std::uint64_t recursions = 0; ///< runs left out, as the program was under way on that CPU
 };
 
 /// A loaded program.
@@ -100,14 +101,20 @@ class Object {
     Result<> set_autocreate(const std::string& map, bool create) const;
     /// Loads the program or leaves it out. Before loading.
     Result<> set_autoload(const std::string& program, bool load) const;
+    /// Loads these programs and leaves out all others. Before loading.
+    Result<> load_only(std::span<const std::string> programs) const;
     /// Verifies and loads. The error has the verifier's last words.
     Result<> load() const;
     /// A loaded map, as a handle of one's own.
     Result<RawMap> map(const std::string& name) const;
     /// A loaded program, as a handle of one's own.
     Result<Program> program(const std::string& name) const;
+    /// Attaches a loaded program where its section says; for tracepoints with types, functions of the
+    /// kernel, and what else has a descriptor as its link.
+    Result<Link> attach(const std::string& program) const;
 
   private:
+    Result<bpf_program*> find_program(const std::string& name) const;
     Result<bpf_map*> find(const std::string& name) const;
     bpf_object* object_;
 };

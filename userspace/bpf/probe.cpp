@@ -7,7 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <string>
+#include <bpf/libbpf.h>
 
 namespace netctl::bpf {
 
@@ -29,6 +29,10 @@ Result<> check_capabilities() {
     if (missing.empty())
         return {};
     return Error::failed("this process has no " + missing, "run as root");
+}
+
+bool kernel_has_function(const std::string& name) {
+    return libbpf_find_vmlinux_btf_id(name.c_str(), BPF_TRACE_FEXIT) > 0;
 }
 
 } // namespace netctl::bpf

@@ -3,6 +3,8 @@
 // What we may do and what the kernel can do, found out by doing (invariant I5).
 #pragma once
 
+#include <string>
+
 #include "core/result.hpp"
 
 namespace netctl::bpf {
@@ -10,5 +12,9 @@ namespace netctl::bpf {
 /// An error that names the missing capabilities if this process lacks those that every command on
 /// the datapath needs: CAP_BPF or CAP_SYS_ADMIN, and CAP_NET_ADMIN.
 Result<> check_capabilities();
+
+/// Whether programs can be attached to the entry and the return of this function of the kernel: its
+/// BTF has it.
+bool kernel_has_function(const std::string& name);
 
 } // namespace netctl::bpf

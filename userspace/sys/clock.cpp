@@ -7,13 +7,22 @@
 
 namespace netctl::sys {
 
+namespace {
+
+std::int64_t nanoseconds(clockid_t clock) {
+    timespec time{};
+    clock_gettime(clock, &time);
+    return static_cast<std::int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
+}
+
+} // namespace
+
 std::int64_t boottime_offset() {
-    const auto nanoseconds = [](clockid_t clock) {
-        timespec time{};
-        clock_gettime(clock, &time);
-        return static_cast<std::int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec;
-    };
     return nanoseconds(CLOCK_REALTIME) - nanoseconds(CLOCK_BOOTTIME);
+}
+
+std::int64_t monotonic_offset() {
+    return nanoseconds(CLOCK_REALTIME) - nanoseconds(CLOCK_MONOTONIC);
 }
 
 std::string time_text(std::uint64_t time_ns) {

@@ -8,6 +8,8 @@ namespace netctl::sys {
 
 /// What to add to CLOCK_BOOTTIME, which events carry, to get the time of day; nanoseconds.
 std::int64_t boottime_offset();
+/// The same for CLOCK_MONOTONIC.
+std::int64_t monotonic_offset();
 
 /// Date and time of day here, to the microsecond; `time_ns` counts nanoseconds since 1970.
 std::string time_text(std::uint64_t time_ns);

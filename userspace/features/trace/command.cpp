@@ -16,6 +16,7 @@
 #include "features/trace/filter.hpp"
 #include "features/trace/har.hpp"
 #include "features/trace/render.hpp"
+#include "features/trace/session.hpp"
 #include "features/trace/top.hpp"
 
 namespace netctl::trace {
@@ -264,7 +265,7 @@ class Run {
             har_.emplace(NETCTL_TRY(HarFile::create(wanted_->har)));
         Signals signals;
         std::vector<std::string> notes;
-        auto session = NETCTL_TRY(Session::open(
+        auto session = NETCTL_TRY(open_session(
             wanted_->request, context_->root,
             [this](const Transaction& transaction) { on_transaction(transaction); }, notes));
         context_->out.notes(notes);

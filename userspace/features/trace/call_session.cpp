@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "features/trace/call_session.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "bpf/object.hpp"
+#include "bpf/probe.hpp"
+#include "core/log.hpp"
+#include "features/trace/call_tracer.hpp"
+#include "features/trace/kernel_side.hpp"
+#include "http_syscall.skel.h"
+#include "sys/cgroup.hpp"
+#include "sys/clock.hpp"
+#include "sys/netns.hpp"
+
+namespace netctl::trace {
+
+namespace {
+
+/// How much of a turn, which is a request or a response, is wanted.
+constexpr std::uint32_t default_turn_bytes = 128 * 1024;
+
+/// How far below the hierarchy's root, which is level 0.
+std::uint32_t level_of(const sys::Cgroup& cgroup) {
+    if (cgroup.name == "/")
+        return 0;
+    return static_cast<std::uint32_t>(std::count(cgroup.name.begin(), cgroup.name.end(), '/'));
+}
+
+/// What this source alone has in its settings.
+Result<nc_http_config> make_config(const Request& request) {
+    nc_http_config config{};
+    config.turn_bytes = request.turn_bytes ? request.turn_bytes : default_turn_bytes;
+    config.body_bytes = std::min(request.parser.body_limit, config.turn_bytes);
+    if (request.both_sides)
+        config.flags |= NC_HTTP_BOTH_SIDES;
+    if (request.pid != 0)
+        config.select |= NC_HTTP_SELECT_PID;
+    if (!request.comm.empty()) {
+        config.select |= NC_HTTP_SELECT_COMM;
+        std::memcpy(config.comm, request.comm.data(),
+                    std::min(request.comm.size(), sizeof config.comm - 1));
+    }
+    if (!request.cgroup.empty()) {
+        const sys::Cgroup cgroup = NETCTL_TRY(sys::find_cgroup(request.cgroup));
+        config.select |= NC_HTTP_SELECT_CGROUP;
+        config.cgroup_id = cgroup.id;
+        config.cgroup_level = level_of(cgroup);
+    }
+    if (request.only_netns) {
+        const auto inside = NETCTL_TRY(sys::NetnsGuard::enter(request.netns));
+        config.select |= NC_HTTP_SELECT_NETNS;
+        config.netns = static_cast<__u32>(NETCTL_TRY(sys::current_netns_inode()));
+    }
+    return config;
+}
+
+enum class ProbePoint { tracepoints, functions };
+
+std::vector<std::string> programs_of(ProbePoint point) {
+    if (point == ProbePoint::tracepoints)
+        return {"http_send", "http_recv", "http_state"};
+    std::vector<std::string> programs{"http_send4", "http_send6", "http_recv4", "http_recv6",
+                                      "http_state"};
+    // Only kernels before 6.5 have a path of its own for sendfile.
+    if (bpf::kernel_has_function("inet_sendpage"))
+        programs.emplace_back("http_sendpage");
+    return programs;
+}
+
+class CallSession : public Session {
+  public:
+    static Result<std::unique_ptr<Session>> open(ProbePoint point, const nc_http_config& config,
+                                                 const Request& request, const std::string& root,
+                                                 const Emit& emit,
+                                                 std::vector<std::string>& notes) {
+        auto skeleton = NETCTL_TRY(bpf::Skeleton<http_syscall>::open());
+        std::unique_ptr<CallSession> session(
+            new CallSession(point, request, std::move(skeleton), emit));
+        NETCTL_TRY(session->start(config, request, root, notes));
+        return std::unique_ptr<Session>(std::move(session));
+    }
+
+    ~CallSession() override { tracer_.finish(); }
+
+    Result<bool> poll() override {
+        NETCTL_TRY(kernel_->reader().read());
+        return true;
+    }
+    void rest() override { kernel_->reader().rest(); }
+
+    Result<> stop() override {
+        links_.clear();
+        NETCTL_TRY(kernel_->reader().drain());
+        tracer_.finish();
+        return {};
+    }
+
+    Result<Counters> counters() const override {
+        Counters counters = NETCTL_TRY(kernel_->counters());
+        counters.parser = parser_;
+        counters.calls = calls_;
+        for (const bpf::Program& program : programs_)
+            if (const auto info = program.info())
+                counters.recursions += info->recursions;
+        return counters;
+    }
+
+    std::string description() const override {
+        return point_ == ProbePoint::tracepoints ? "system calls (socket tracepoints)"
+                                                 : "system calls (fexit of inet_sendmsg)";
+    }
+    std::string pins() const override { return kernel_->pins(); }
+
+  private:
+    CallSession(ProbePoint point, const Request& request, bpf::Skeleton<http_syscall> skeleton,
+                Emit emit)
+        : point_(point),
+          options_(request.parser),
+          emit_(std::move(emit)),
+          skeleton_(std::move(skeleton)),
+          offset_(static_cast<Time>(sys::monotonic_offset())),
+          tracer_(options_, parser_, calls_, request.both_sides,
+                  [this](Transaction& transaction) { emit_(transaction); }) {}
+
+    Result<> start(const nc_http_config& config, const Request& request, const std::string& root,
+                   std::vector<std::string>& notes) {
+        const bpf::Object object = skeleton_.object();
+        const std::vector<std::string> programs = programs_of(point_);
+        NETCTL_TRY(object.load_only(programs));
+        constexpr const char* pinned[] = {"settings", "ports", "pids", "counters"};
+        kernel_.emplace(NETCTL_TRY(KernelSide::load(
+            object, config, pinned, request, root,
+            [this](std::span<const std::byte> bytes) { tracer_.record(bytes, offset_); }, notes)));
+        if (request.pid != 0) {
+            const std::uint8_t one = 1;
+            NETCTL_TRY(NETCTL_TRY(object.map("pids")).update(&request.pid, &one));
+        }
+        for (const std::string& name : programs) {
+            links_.push_back(NETCTL_TRY(object.attach(name)));
+            programs_.push_back(NETCTL_TRY(object.program(name)));
+        }
+        return {};
+    }
+
+    ProbePoint point_;
+    ParserOptions options_;
+    Emit emit_;
+    bpf::Skeleton<http_syscall> skeleton_;
+    Time offset_;
+    ParserCounters parser_;
+    CallCounters calls_;
+    CallTracer tracer_;
+    std::optional<KernelSide> kernel_;
+    std::vector<bpf::Program> programs_;
+    std::vector<bpf::Link> links_;
+};
+
+} // namespace
+
+Result<std::unique_ptr<Session>> open_call_session(const Request& request, const std::string& root,
+                                                   const Session::Emit& emit,
+                                                   std::vector<std::string>& notes) {
+    const nc_http_config config = NETCTL_TRY(make_config(request));
+    Error first = Error::failed("");
+    for (const ProbePoint point : {ProbePoint::tracepoints, ProbePoint::functions}) {
+        auto session = CallSession::open(point, config, request, root, emit, notes);
+        if (session)
+            return session;
+        debug(session.error().what);
+        if (point == ProbePoint::tracepoints)
+            first = std::move(session).error();
+    }
+    // What fails without privileges is not the kernel's fault.
+    if (first.code == EPERM || first.code == EACCES)
+        return first;
+    return Error::unsupported(
+        "this kernel reports no socket calls: it has neither the tracepoints "
+        "sock_send_length and sock_recv_length (6.3) nor lets fexit programs attach to "
+        "inet_sendmsg",
+        "use --source socket");
+}
+
+} // namespace netctl::trace

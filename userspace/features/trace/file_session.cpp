@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "features/trace/file_session.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "features/trace/packet_tracer.hpp"
+#include "sys/pcap.hpp"
+
+namespace netctl::trace {
+
+namespace {
+
+class FileSession : public Session {
+  public:
+    static Result<std::unique_ptr<Session>> open(const Request& request, const Emit& emit) {
+        auto reader = NETCTL_TRY(sys::PcapReader::open(request.read));
+        FrameStart start = FrameStart::ethernet;
+        switch (reader.link_type()) {
+        case sys::LinkType::ethernet: break;
+        case sys::LinkType::raw_ip: start = FrameStart::ip; break;
+        case sys::LinkType::linux_sll: start = FrameStart::linux_cooked; break;
+        case sys::LinkType::other:
+            return Error::failed(
+                fmt::format("{} holds {} frames", request.read, reader.link_type_name()),
+                "Ethernet, raw IP and Linux cooked captures can be read");
+        }
+        return std::unique_ptr<Session>(new FileSession(request, std::move(reader), start, emit));
+    }
+
+    Result<bool> poll() override {
+        // A bite at a time, so that a signal is heeded.
+        for (int i = 0; i < 1024; ++i) {
+            const auto frame = NETCTL_TRY(reader_.next());
+            if (!frame)
+                return false;
+            last_ = frame->time_ns;
+            ++received_;
+            tracer_.frame(last_, start_, frame->bytes, frame->length);
+        }
+        return true;
+    }
+
+    Result<> stop() override {
+        tracer_.finish(last_);
+        return {};
+    }
+
+    Result<Counters> counters() const override {
+        Counters counters;
+        counters.received = received_;
+        counters.parser = parser_;
+        counters.packets = packets_;
+        return counters;
+    }
+    std::string description() const override { return path_; }
+
+  private:
+    FileSession(const Request& request, sys::PcapReader reader, FrameStart start, Emit emit)
+        : options_(request.parser),
+          emit_(std::move(emit)),
+          reader_(std::move(reader)),
+          start_(start),
+          path_(request.read),
+          ports_(request.ports),
+          tracer_(options_, parser_, packets_, [this](Transaction& transaction) {
+              const auto wanted = [&](std::uint16_t port) {
+                  return std::binary_search(ports_.begin(), ports_.end(), port);
+              };
+              if (ports_.empty() || wanted(transaction.client.port) ||
+                  wanted(transaction.server.port))
+                  emit_(transaction);
+          }) {}
+
+    ParserOptions options_;
+    Emit emit_;
+    sys::PcapReader reader_;
+    FrameStart start_;
+    std::string path_;
+    std::vector<std::uint16_t> ports_;
+    Time last_ = 0;
+    std::uint64_t received_ = 0;
+    ParserCounters parser_;
+    PacketCounters packets_;
+    PacketTracer tracer_;
+};
+
+} // namespace
+
+Result<std::unique_ptr<Session>> open_file_session(const Request& request,
+                                                   const Session::Emit& emit) {
+    return FileSession::open(request, emit);
+}
+
+} // namespace netctl::trace
