@@ -445,6 +445,51 @@ def test_io_uring_is_counted(lab, netctl, pair, mover):
     assert "6 io_uring calls unread" in last and "unsupported" not in last, last
 
 
+PROGRAM_OF_32_BITS = r"""
+/* Answers one request, which standard input and output lead to: 3 and 4 are read and write. */
+static void call(int number, int fd, const void *at, int size)
+{
+	__asm__ volatile("int $0x80" : "+a"(number) : "b"(fd), "c"(at), "d"(size) : "memory");
+}
+
+void _start(void)
+{
+	static char request[4096];
+	static const char answer[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+	call(3, 0, request, sizeof(request));
+	call(4, 1, answer, sizeof(answer) - 1);
+	call(1, 0, 0, 0);
+}
+"""
+
+
+def test_32_bit_programs_are_counted(lab, netctl, pair):
+    """Their calls have other numbers, so no buffer is found; that something was moved is told."""
+    client, server = pair
+    source, program = lab.directory / "small.c", lab.directory / "small"
+    source.write_text(PROGRAM_OF_32_BITS)
+    build = ["gcc", "-m32", "-nostdlib", "-static", "-ffreestanding", "-fno-pie", "-no-pie", "-o", program, source]
+    if subprocess.run(build, capture_output=True, check=False).returncode:
+        pytest.skip("no 32-bit programs can be made here")
+    tracer = trace(lab, netctl, server.netns)
+    with server.netns.socket() as listener, client.netns.socket() as asking:
+        listener.bind((server.ip4, 80))
+        listener.listen()
+        asking.connect((server.ip4, 80))
+        answering, _ = listener.accept()
+        with answering:
+            asking.sendall(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+            try:
+                subprocess.run([program], stdin=answering, stdout=answering, check=True, timeout=20)
+            except OSError:
+                pytest.skip("this kernel runs no 32-bit programs")
+            assert asking.recv(4096).endswith(b"ok")
+    transactions, last = finish(tracer)
+    assert not transactions
+    assert "2 calls unsupported" in last, last
+
+
 def test_last_bytes_come_with_the_end(lab, netctl, pair):
     """One read takes the bytes and the peer's FIN, which has a sequence number of its own."""
     client, server = pair
