@@ -750,7 +750,7 @@ def test_bench_with_a_server(netctl, lab, group):
     """`bench --target`: what it says of servers that fit, that do not answer so, or block."""
 
     def bench(*words, **options):
-        return netctl("--json", "redirect", "bench", "--rounds", 3, "--cgroup", group.path, *words, **options)
+        return netctl("--json", "redirect", "bench", "--rounds", 3, "--cgroup", group.path, *words, timeout=100, **options)
 
     argv = ("redis-server", "--port", "6379", "--save", "", "--dir", lab.directory)
     lab.start(*group.wrap(argv))
@@ -802,11 +802,12 @@ def test_bench_with_a_server(netctl, lab, group):
     assert not bpftool("cgroup", "show", str(group.path))
 
 
+@pytest.mark.timeout(300)
 def test_bench_up_to_the_largest_message(netctl):
     """Messages of 16 KiB are the largest that are redirected."""
     run("ip", "link", "set", "lo", "up")
     for size, share in ((64, 1), (16384, 1), (16385, 0)):
-        report = netctl.json("redirect", "bench", "--rounds", 3, "--size", size)
+        report = netctl.json("redirect", "bench", "--rounds", 3, "--size", size, timeout=100)
         assert [round(line["share_redirected"]) for line in report["results"]] == [share] * len(report["results"])
         assert report["verdict"] and all(line["unix_socket"] > 0 for line in report["results"])
         assert [line["connections"] for line in report["results"]][-2:] == [1, 4]
