@@ -325,9 +325,12 @@ class Run {
         if (written.error == EPIPE) {
             done_ = true; // nobody reads any more
         } else if (written.error != 0) {
+            std::size_t rest = std::max(written.bytes, prefix);
+            // Of a line that lacks its end alone, nothing is lost: the next attempt begins with it.
+            if (written.bytes > prefix && pending_[rest] == '\n')
+                ++rest;
             unwritten_ += static_cast<std::uint64_t>(std::count(
-                pending_.begin() + static_cast<std::ptrdiff_t>(std::max(written.bytes, prefix)),
-                pending_.end(), '\n'));
+                pending_.begin() + static_cast<std::ptrdiff_t>(rest), pending_.end(), '\n'));
             if (!std::exchange(write_failed_, true))
                 context_->out.note(
                     Error::system(written.error, "cannot write to standard output").what +

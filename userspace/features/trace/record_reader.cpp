@@ -7,6 +7,11 @@
 
 namespace netctl::trace {
 
+Pace::Rest Pace::after(std::size_t found) {
+    const auto records = std::max<std::int64_t>(static_cast<std::int64_t>(found), 1);
+    return rest_ = std::clamp(rest_ * portion / records, shortest, longest);
+}
+
 Result<std::unique_ptr<RecordReader>> RecordReader::open(bpf::RawMap ring, Handler handler) {
     auto reader = std::make_unique<RecordReader>();
     reader->handler_ = std::move(handler);
@@ -29,8 +34,7 @@ void RecordReader::rest() {
     const int found = limit - budget_;
     if (found == limit)
         return;
-    rest_ = std::clamp(rest_ * portion / std::max(found, 1), shortest_rest, longest_rest);
-    const timespec rest{0, static_cast<long>(rest_.count())};
+    const timespec rest{0, static_cast<long>(pace_.after(static_cast<std::size_t>(found)).count())};
     nanosleep(&rest, nullptr);
 }
 

@@ -17,10 +17,28 @@
 
 namespace netctl::trace {
 
+/// When to look into a ring again: the more was found, the sooner. To take a CPU from a busy server for
+/// more than some hundred microseconds at a time lets its clients run dry, which costs more than to
+/// come often.
+class Pace {
+  public:
+    using Rest = std::chrono::nanoseconds;
+
+    /// Until about `portion` records are there, if as many come as before.
+    Rest after(std::size_t found);
+
+    static constexpr std::int64_t portion = 400;
+    static constexpr Rest shortest = std::chrono::milliseconds(1);
+    /// Shorter than anybody notices; at a few thousand transactions a second most of what netctl
+    /// costs is to be woken.
+    static constexpr Rest longest = std::chrono::milliseconds(20);
+
+  private:
+    Rest rest_ = longest;
+};
+
 /// Reads a ring. The kernel side wakes nobody, as that costs the traced processes more than all the
-/// rest: this looks by itself, and the more it finds, the sooner again. To take a CPU from a busy
-/// server for more than some hundred microseconds at a time lets its clients run dry, which costs more
-/// than to come often.
+/// rest: this looks by itself.
 class RecordReader {
   public:
     using Handler = std::function<void(std::span<const std::byte>)>;
@@ -30,7 +48,7 @@ class RecordReader {
 
     /// What there is, up to a limit, so that the caller gets a word in when it never ends.
     Result<> read();
-    /// Waits until about `portion` records are there, if as many come as before.
+    /// Waits until it is worth while to read again, or not at all if there is more.
     void rest();
     /// All that there is; the programs must be gone, or it may not end.
     Result<> drain();
@@ -38,19 +56,13 @@ class RecordReader {
     std::uint64_t received() const { return received_; }
 
   private:
-    using Rest = std::chrono::nanoseconds;
     static constexpr int limit = 32768;
-    static constexpr int portion = 400;
-    static constexpr Rest shortest_rest = std::chrono::milliseconds(1);
-    /// Shorter than anybody notices; at a few thousand transactions a second most of what netctl
-    /// costs is to be woken.
-    static constexpr Rest longest_rest = std::chrono::milliseconds(20);
 
     Handler handler_;
     std::optional<bpf::RingBuffer> ring_;
     std::uint64_t received_ = 0;
     int budget_ = 0;
-    Rest rest_ = longest_rest;
+    Pace pace_;
 };
 
 } // namespace netctl::trace

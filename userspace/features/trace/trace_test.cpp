@@ -10,6 +10,7 @@
 #include "features/trace/call_tracer.hpp"
 #include "features/trace/filter.hpp"
 #include "features/trace/har.hpp"
+#include "features/trace/record_reader.hpp"
 #include "features/trace/render.hpp"
 #include "features/trace/top.hpp"
 
@@ -313,6 +314,20 @@ TEST(CallTracer, RefusesDamagedRecords) {
     record.captured = 0;
     calls.tracer->record(std::as_bytes(std::span(&record, 1)), 0);
     EXPECT_EQ(calls.counters.damaged, 3u);
+}
+
+TEST(Pace, LooksTheSoonerTheMoreThereIs) {
+    using std::chrono::milliseconds;
+    Pace pace;
+    EXPECT_EQ(pace.after(0), Pace::longest);
+    EXPECT_EQ(pace.after(Pace::portion), Pace::longest);
+    EXPECT_EQ(pace.after(4 * Pace::portion), Pace::longest / 4);
+    // As many come as before: the next look finds a portion, and the rest stays.
+    EXPECT_EQ(pace.after(Pace::portion), Pace::longest / 4);
+    EXPECT_EQ(pace.after(1'000'000), Pace::shortest);
+    // Half of what it was worth: twice as long, and nothing at all as long as ever.
+    EXPECT_EQ(pace.after(Pace::portion / 2), 2 * Pace::shortest);
+    EXPECT_EQ(pace.after(0), Pace::longest);
 }
 
 } // namespace
