@@ -19,6 +19,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Events = std::array<epoll_event, 16>;
 
+constexpr const char* what_is_needed =
+    "the same request must be answered alike each time, on the same connection";
+
 /// Tells of each connection by its index.
 template <class Range, class GetFd> Result<Fd> watch(const Range& range, GetFd get_fd) {
     Fd epoll(epoll_create1(EPOLL_CLOEXEC));
@@ -71,7 +74,8 @@ Result<bool> Clients::receive(Connection& connection) {
     if (got == 0)
         return Error::failed(fmt::format("the server closed a connection after {} answers of {} "
                                          "bytes, and {} bytes of the next one",
-                                         exchanges_, answer_, connection.got));
+                                         exchanges_, answer_, connection.got),
+                             what_is_needed);
     connection.got += static_cast<std::size_t>(got);
     if (connection.got < answer_)
         return false;
@@ -95,7 +99,8 @@ Result<double> Clients::run(std::chrono::nanoseconds time) {
             return Error::failed(
                 fmt::format("{} requests were answered with {} bytes each, and then none within "
                             "{} s",
-                            exchanges_, answer_, patience_.count() / 1000));
+                            exchanges_, answer_, patience_.count() / 1000),
+                what_is_needed);
         const bool over = Clock::now() - begin >= time;
         for (int i = 0; i < std::max(ready, 0); i++) {
             Connection& one = connections_[events[static_cast<std::size_t>(i)].data.u64];
