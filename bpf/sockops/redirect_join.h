@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Redirection: how two ends prove that they may enter the map, and enter it. */
-/*
- * Redirection: how the two ends prove what they are, and enter the map.
- */
+/* Redirection: how the two ends prove what they are, and enter the map. */
 #pragma once
 
 /* The end that was announced, or its peer; `netns` as for bpf_sk_lookup_tcp(). */

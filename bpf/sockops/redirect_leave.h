@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Redirection: how a pair leaves the map. */
-/*
- * Redirection: how a pair leaves the map.
- */
 #pragma once
 
 static __always_inline bool queue_empty(__u64 psock)

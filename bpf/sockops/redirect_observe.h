@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Redirection: connections that are plain TCP, and may become candidates. */
-/*
- * Redirection: connections that are plain TCP, and may become candidates.
- */
 #pragma once
 
 /*

@@ -13,8 +13,7 @@ namespace netctl::bpf {
 /// the datapath needs: CAP_BPF or CAP_SYS_ADMIN, and CAP_NET_ADMIN.
 Result<> check_capabilities();
 
-/// Whether programs can be attached to the entry and the return of this function of the kernel: its
-/// BTF has it.
+/// Whether the kernel's BTF has this function: programs may be attached to it, if the kernel takes such at all.
 bool kernel_has_function(const std::string& name);
 
 } // namespace netctl::bpf

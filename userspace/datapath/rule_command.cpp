@@ -99,7 +99,7 @@ Result<int> replace(const Arguments& arguments, const Context& context, Hook hoo
     if (!with_nothing) {
         const std::string path = arguments["FILE"];
         const std::string text = NETCTL_TRY(sys::read_text(path));
-        const std::string source = path.empty() || path == "-" ? "standard input" : path;
+        const std::string source = sys::text_name(path);
         rules = NETCTL_TRY(arguments.get("format") == "classbench"
                                ? classifier::parse_classbench(text, source, ActionKind::drop)
                                : parse_rules(text, hook, source));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "sys/cgroup.hpp"
 
+#include <algorithm>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
@@ -82,6 +83,18 @@ std::optional<std::string> cgroup_name(std::uint64_t id) {
             return entry->path().string().substr(mount->size());
     }
     return std::nullopt;
+}
+
+std::optional<std::string> own_cgroup() {
+    std::ifstream file("/proc/self/cgroup");
+    for (std::string line; std::getline(file, line);)
+        if (line.starts_with("0::"))
+            return line.substr(3);
+    return std::nullopt;
+}
+
+std::uint32_t cgroup_level(const std::string& name) {
+    return name == "/" ? 0 : static_cast<std::uint32_t>(std::count(name.begin(), name.end(), '/'));
 }
 
 Result<Fd> open_cgroup(const Cgroup& cgroup) {

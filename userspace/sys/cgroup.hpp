@@ -29,6 +29,12 @@ Result<Cgroup> find_cgroup(const std::string& name);
 /// The name below the mount of the cgroup with this id; nothing if it is gone.
 std::optional<std::string> cgroup_name(std::uint64_t id);
 
+/// The calling process's, by its name; nothing if it cannot be told.
+std::optional<std::string> own_cgroup();
+
+/// How far below the root a cgroup of this name is; the root is at 0.
+std::uint32_t cgroup_level(const std::string& name);
+
 Result<Fd> open_cgroup(const Cgroup& cgroup);
 
 } // namespace netctl::sys

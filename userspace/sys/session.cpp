@@ -42,12 +42,4 @@ std::optional<std::string> inherited_variable(const std::string& name) {
     return std::nullopt;
 }
 
-std::optional<std::string> own_cgroup() {
-    std::ifstream file("/proc/self/cgroup");
-    for (std::string line; std::getline(file, line);)
-        if (line.starts_with("0::"))
-            return line.substr(3);
-    return std::nullopt;
-}
-
 } // namespace netctl::sys

@@ -12,7 +12,4 @@ namespace netctl::sys {
 /// sudo and su keep few variables.
 std::optional<std::string> inherited_variable(const std::string& name);
 
-/// The calling process's cgroup v2, below the mount; nothing if it cannot be told.
-std::optional<std::string> own_cgroup();
-
 } // namespace netctl::sys

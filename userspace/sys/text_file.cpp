@@ -10,9 +10,21 @@
 
 namespace netctl::sys {
 
+namespace {
+
+bool is_standard_input(const std::string& path) {
+    return path.empty() || path == "-";
+}
+
+} // namespace
+
+std::string text_name(const std::string& path) {
+    return is_standard_input(path) ? "standard input" : path;
+}
+
 Result<std::string> read_text(const std::string& path) {
-    const bool standard = path.empty() || path == "-";
-    const std::string what = "cannot read " + (standard ? "standard input" : path);
+    const bool standard = is_standard_input(path);
+    const std::string what = "cannot read " + text_name(path);
     Fd file;
     if (!standard) {
         file = Fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));

@@ -9,6 +9,9 @@
 
 namespace netctl::sys {
 
+/// What messages call the file that read_text() reads.
+std::string text_name(const std::string& path);
+
 /// What is in a file; of standard input if `path` is empty or `-`.
 Result<std::string> read_text(const std::string& path);
 

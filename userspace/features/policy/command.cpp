@@ -17,7 +17,6 @@
 #include "features/policy/controller.hpp"
 #include "sys/cgroup.hpp"
 #include "sys/clock.hpp"
-#include "sys/session.hpp"
 #include "sys/stop.hpp"
 #include "sys/text_file.hpp"
 
@@ -53,8 +52,8 @@ Result<int> enable(const Arguments& arguments, Context& context) {
             NETCTL_TRY(arguments.number("log-rate", 0, 1, 1'000'000'000)));
     if (arguments.has("rules")) {
         const std::string path = arguments.get("rules");
-        request.rules = NETCTL_TRY(parse_rules(NETCTL_TRY(sys::read_text(path)), Hook::policy,
-                                               path == "-" ? "standard input" : path));
+        request.rules = NETCTL_TRY(
+            parse_rules(NETCTL_TRY(sys::read_text(path)), Hook::policy, sys::text_name(path)));
     }
     request.allow_missing = arguments.has("allow-missing");
     request.yes = arguments.has("yes");

@@ -30,12 +30,6 @@ constexpr std::uint32_t default_log_rate = 10000;
 /// Pins beside the links, for other tools.
 constexpr std::array pinned_maps{"counters", "stats", "events", "seen"};
 
-std::uint32_t depth_of(const std::string& cgroup) {
-    return cgroup == "/"
-               ? 0
-               : static_cast<std::uint32_t>(std::count(cgroup.begin(), cgroup.end(), '/'));
-}
-
 /// Removes links of an enable that did not come to its end. They let everything pass.
 Result<> remove_unfinished(const bpf::PinDir& dir) {
     return dir.remove_all();
@@ -209,7 +203,7 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
             NETCTL_TRY(choose_layers(request.layer.value_or(LayerChoice::automatic), scope));
         report.notes.insert(report.notes.end(), layers.notes.begin(), layers.notes.end());
         head.layers = layers.mask;
-        head.scope_level = depth_of(scope.name);
+        head.scope_level = sys::cgroup_level(scope.name);
         head.scope_id = scope.name == "/" ? 0 : scope.id;
         std::memcpy(head.scope, scope.name.data(), scope.name.size());
         const Programs programs = NETCTL_TRY(open_programs(layers.mask, false));

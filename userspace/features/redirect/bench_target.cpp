@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "features/redirect/bench_target.hpp"
 
-#include <algorithm>
+#include <array>
 #include <cctype>
 #include <cerrno>
 #include <chrono>

@@ -133,7 +133,7 @@ Result<int> test(const Arguments& arguments, Context& context) {
 Result<int> import(const Arguments& arguments, Context& context) {
     const std::string path = arguments["FILE"];
     const std::string text = NETCTL_TRY(sys::read_text(path));
-    const std::string source = path.empty() || path == "-" ? "standard input" : path;
+    const std::string source = sys::text_name(path);
     const ImportReport report = NETCTL_TRY(
         Controller(context.root).import(arguments["NAME"], text, source, arguments.has("replace")));
     context.out.document({{"elements", report.elements}},

@@ -28,13 +28,6 @@ namespace {
 /// How much of a turn, which is a request or a response, is wanted.
 constexpr std::uint32_t default_turn_bytes = 128 * 1024;
 
-/// How far below the hierarchy's root, which is level 0.
-std::uint32_t level_of(const sys::Cgroup& cgroup) {
-    if (cgroup.name == "/")
-        return 0;
-    return static_cast<std::uint32_t>(std::count(cgroup.name.begin(), cgroup.name.end(), '/'));
-}
-
 /// What this source alone has in its settings.
 Result<nc_http_config> make_config(const Request& request) {
     nc_http_config config{};
@@ -53,7 +46,7 @@ Result<nc_http_config> make_config(const Request& request) {
         const sys::Cgroup cgroup = NETCTL_TRY(sys::find_cgroup(request.cgroup));
         config.select |= NC_HTTP_SELECT_CGROUP;
         config.cgroup_id = cgroup.id;
-        config.cgroup_level = level_of(cgroup);
+        config.cgroup_level = sys::cgroup_level(cgroup.name);
     }
     if (request.only_netns) {
         const auto inside = NETCTL_TRY(sys::NetnsGuard::enter(request.netns));

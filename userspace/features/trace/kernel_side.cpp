@@ -10,8 +10,6 @@ namespace netctl::trace {
 
 namespace {
 
-constexpr std::uint32_t default_ring_bytes = 16 * 1024 * 1024;
-
 Result<> fill_settings(const bpf::Object& object, const nc_http_config& config,
                        const Request& request) {
     const std::uint8_t one = 1;
@@ -31,8 +29,8 @@ Result<KernelSide> KernelSide::load(const bpf::Object& object, nc_http_config co
     config.abi_version = NC_ABI_VERSION;
     if (!request.ports.empty())
         config.select |= NC_HTTP_SELECT_PORT;
-    NETCTL_TRY(object.set_max_entries("events", request.ring_bytes ? request.ring_bytes
-                                                                   : default_ring_bytes));
+    if (request.ring_bytes != 0)
+        NETCTL_TRY(object.set_max_entries("events", request.ring_bytes));
     NETCTL_TRY(object.load());
     NETCTL_TRY(fill_settings(object, config, request));
     bpf::RawMap counters = NETCTL_TRY(object.map("counters"));

@@ -36,7 +36,7 @@ struct Request {
     std::string read;             ///< capture file to read; Source::file
     std::string write;            ///< capture file to write; packets only
     std::uint32_t turn_bytes = 0; ///< see nc_http_config; 0: the default
-    std::uint32_t ring_bytes = 0; ///< 0: the default
+    std::uint32_t ring_bytes = 0; ///< 0: as the programs have it
     ParserOptions parser;
 };
 
