@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdarg>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <fcntl.h>
@@ -13,6 +14,7 @@
 #include <bpf/libbpf.h>
 #include <fmt/format.h>
 
+#include "bpf/uapi.hpp"
 #include "core/log.hpp"
 
 namespace netctl::bpf {
@@ -136,10 +138,10 @@ Result<LinkInfo> Link::info() const {
     if (bpf_link_get_info_by_fd(fd_.get(), &info, &size) != 0)
         return Error::system(errno, "cannot read a link's information");
     LinkInfo result{info.id, info.prog_id, 0};
-    if (info.type == BPF_LINK_TYPE_XDP)
+    // Both kinds begin with the interface; headers of 6.1 have no name for the one of tcx.
+    static_assert(offsetof(bpf_link_info, xdp.ifindex) == 16);
+    if (info.type == BPF_LINK_TYPE_XDP || info.type == uapi::link_type_tcx)
         result.ifindex = info.xdp.ifindex;
-    else if (info.type == BPF_LINK_TYPE_TCX)
-        result.ifindex = info.tcx.ifindex;
     return result;
 }
 

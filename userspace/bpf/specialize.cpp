@@ -15,6 +15,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "bpf/uapi.hpp"
 #include "core/log.hpp"
 
 namespace netctl::bpf {
@@ -512,8 +513,8 @@ void specialize_on_load() {
         for (const Kind& kind : {
                  Kind{"xdp", BPF_PROG_TYPE_XDP, BPF_XDP, 0},
                  Kind{"xdp.frags", BPF_PROG_TYPE_XDP, BPF_XDP, BPF_F_XDP_HAS_FRAGS},
-                 Kind{"tcx/ingress", BPF_PROG_TYPE_SCHED_CLS, BPF_TCX_INGRESS, 0},
-                 Kind{"tcx/egress", BPF_PROG_TYPE_SCHED_CLS, BPF_TCX_EGRESS, 0},
+                 Kind{"tcx/ingress", BPF_PROG_TYPE_SCHED_CLS, uapi::tcx_ingress, 0},
+                 Kind{"tcx/egress", BPF_PROG_TYPE_SCHED_CLS, uapi::tcx_egress, 0},
                  Kind{"tc", BPF_PROG_TYPE_SCHED_CLS, bpf_attach_type{}, 0},
              }) {
             LIBBPF_OPTS(libbpf_prog_handler_opts, options, .cookie = kind.flags,

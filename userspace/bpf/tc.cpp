@@ -9,6 +9,8 @@
 #include <bpf/libbpf.h>
 #include <fmt/format.h>
 
+#include "bpf/uapi.hpp"
+
 namespace netctl::bpf {
 
 namespace {
@@ -22,7 +24,7 @@ constexpr std::size_t test_run_most = 3072;
 constexpr std::size_t test_run_least = 14 + 8 + 40;
 
 bpf_attach_type attach_type(TcDirection direction) {
-    return direction == TcDirection::ingress ? BPF_TCX_INGRESS : BPF_TCX_EGRESS;
+    return direction == TcDirection::ingress ? uapi::tcx_ingress : uapi::tcx_egress;
 }
 
 bpf_tc_hook hook_of(std::uint32_t ifindex, int points) {
@@ -88,10 +90,10 @@ Result<Link> attach_tcx(std::uint32_t ifindex, TcDirection direction, const Prog
                         const TcxPlace& place) {
     using Where = TcxPlace::Where;
     LIBBPF_OPTS(bpf_link_create_opts, options);
-    options.flags =
-        place.where == Where::first || place.where == Where::before ? BPF_F_BEFORE : BPF_F_AFTER;
+    options.flags = place.where == Where::first || place.where == Where::before ? uapi::mprog_before
+                                                                                : uapi::mprog_after;
     if (place.where == Where::before || place.where == Where::after) {
-        options.flags |= BPF_F_ID;
+        options.flags |= uapi::mprog_id;
         options.tcx.relative_id = place.program_id;
     }
     Fd link(

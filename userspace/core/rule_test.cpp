@@ -14,6 +14,7 @@
 
 #include "core/rule_keys.hpp"
 #include "core/rule_lexer.hpp"
+#include "source_dir.hpp"
 
 namespace netctl {
 

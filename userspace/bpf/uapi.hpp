@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Of the kernel's BPF interface, what the oldest headers that we build with do not declare: Debian 12's
+// linux-libc-dev is of Linux 6.1. The values are the kernel's ABI (include/uapi/linux/bpf.h) and never
+// change. They have names of their own, since an enumerator cannot be asked for by the preprocessor.
+#pragma once
+
+#include <linux/bpf.h>
+
+namespace netctl::bpf::uapi {
+
+inline constexpr auto tcx_ingress = static_cast<bpf_attach_type>(46); // BPF_TCX_INGRESS, 6.6
+inline constexpr auto tcx_egress = static_cast<bpf_attach_type>(47);  // BPF_TCX_EGRESS
+inline constexpr __u32 link_type_tcx = 11;                            // BPF_LINK_TYPE_TCX
+inline constexpr __u32 mprog_before = 1U << 3;                        // BPF_F_BEFORE
+inline constexpr __u32 mprog_after = 1U << 4;                         // BPF_F_AFTER
+inline constexpr __u32 mprog_id = 1U << 5;                            // BPF_F_ID
+
+} // namespace netctl::bpf::uapi
