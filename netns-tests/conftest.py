@@ -8,6 +8,8 @@ import pytest
 from lab import GUEST_SHARE, Lab, Netctl
 from traffic import Blaster
 
+pytest_plugins = ["progress"]
+
 
 def pytest_configure(config):
     # Without it a test would work on the machine's own interfaces and bpffs.
