@@ -27,13 +27,6 @@ Result<MapInfo> map_info(int fd) {
                    info.max_entries, info.map_flags, info.name};
 }
 
-Result<RawMap> RawMap::open(const std::string& path) {
-    Fd fd(bpf_obj_get(path.c_str()));
-    if (!fd)
-        return Error::system(errno, fmt::format("cannot open the pinned map {}", path));
-    return RawMap(std::move(fd), path);
-}
-
 Result<RawMap> RawMap::open_id(std::uint32_t id) {
     Fd fd(bpf_map_get_fd_by_id(id));
     if (!fd)
@@ -129,12 +122,6 @@ Result<bool> RawMap::next_key(const void* key, void* next) const {
     if (errno == ENOENT)
         return false;
     return Error::system(errno, fmt::format("cannot walk map {}", name_));
-}
-
-Result<> RawMap::pin(const std::string& path) const {
-    if (bpf_obj_pin(fd_.get(), path.c_str()) == 0)
-        return {};
-    return Error::system(errno, fmt::format("cannot pin a map at {}", path));
 }
 
 Result<MappedArray> MappedArray::open(const RawMap& map, bool writable) {

@@ -36,8 +36,7 @@ class RawMap {
   public:
     RawMap() = default;
     RawMap(Fd fd, std::string name) : fd_(std::move(fd)), name_(std::move(name)) {}
-    /// Opens a pin.
-    static Result<RawMap> open(const std::string& path);
+    /// What is pinned is opened by PinDir::open_map().
     static Result<RawMap> open_id(std::uint32_t id);
 
     int fd() const { return fd_.get(); }
@@ -58,7 +57,6 @@ class RawMap {
     Result<bool> erase(const void* key) const;
     /// False at the end. `key` null starts.
     Result<bool> next_key(const void* key, void* next) const;
-    Result<> pin(const std::string& path) const;
 
   private:
     Fd fd_;

@@ -75,19 +75,6 @@ Result<Program> Program::open_id(std::uint32_t id) {
     return Program(std::move(fd));
 }
 
-Result<Program> Program::open(const std::string& path) {
-    Fd fd(bpf_obj_get(path.c_str()));
-    if (!fd)
-        return Error::system(errno, fmt::format("cannot open the pinned program {}", path));
-    return Program(std::move(fd));
-}
-
-Result<> Program::pin(const std::string& path) const {
-    if (bpf_obj_pin(fd_.get(), path.c_str()) != 0)
-        return Error::system(errno, fmt::format("cannot pin a program at {}", path));
-    return {};
-}
-
 Result<ProgramInfo> Program::info() const {
     bpf_prog_info info{};
     __u32 size = sizeof info;
@@ -125,13 +112,6 @@ Result<> Program::bind(const RawMap& map) const {
     return {};
 }
 
-Result<Link> Link::open(const std::string& path) {
-    Fd fd(bpf_obj_get(path.c_str()));
-    if (!fd)
-        return Error::system(errno, fmt::format("cannot open the pinned link {}", path));
-    return Link(std::move(fd));
-}
-
 Result<LinkInfo> Link::info() const {
     bpf_link_info info{};
     __u32 size = sizeof info;
@@ -143,12 +123,6 @@ Result<LinkInfo> Link::info() const {
     if (info.type == BPF_LINK_TYPE_XDP || info.type == uapi::link_type_tcx)
         result.ifindex = info.xdp.ifindex;
     return result;
-}
-
-Result<> Link::pin(const std::string& path) const {
-    if (bpf_obj_pin(fd_.get(), path.c_str()) != 0)
-        return Error::system(errno, fmt::format("cannot pin a link at {}", path));
-    return {};
 }
 
 Result<> Link::update(const Program& program) const {

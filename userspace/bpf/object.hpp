@@ -43,8 +43,6 @@ class Program {
     Program() = default;
     explicit Program(Fd fd) : fd_(std::move(fd)) {}
     static Result<Program> open_id(std::uint32_t id);
-    /// Opens a pin.
-    static Result<Program> open(const std::string& path);
 
     int fd() const { return fd_.get(); }
     explicit operator bool() const { return static_cast<bool>(fd_); }
@@ -53,7 +51,6 @@ class Program {
     Result<RawMap> map(const std::string& name) const;
     /// Ties a map's life to the program's, so that whoever finds the program finds the map.
     Result<> bind(const RawMap& map) const;
-    Result<> pin(const std::string& path) const;
 
   private:
     Fd fd_;
@@ -70,12 +67,10 @@ class Link {
   public:
     Link() = default;
     explicit Link(Fd fd) : fd_(std::move(fd)) {}
-    static Result<Link> open(const std::string& path);
 
     int fd() const { return fd_.get(); }
     explicit operator bool() const { return static_cast<bool>(fd_); }
     Result<LinkInfo> info() const;
-    Result<> pin(const std::string& path) const;
     /// Puts another program in the place of the present one, atomically.
     Result<> update(const Program& program) const;
 

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// Directories in bpffs: names, creation, replacement of pins, removal.
+// Directories in bpffs, reached through descriptors: names, creation, replacement of pins, removal.
 #pragma once
 
+#include <cstddef>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <sys/types.h>
 #include <vector>
 
 #include "bpf/map.hpp"
 #include "bpf/object.hpp"
+#include "core/fd.hpp"
 #include "core/result.hpp"
 
 namespace netctl::bpf {
@@ -17,58 +21,92 @@ namespace netctl::bpf {
 std::string encode_pin_name(std::string_view name);
 std::string decode_pin_name(std::string_view name);
 
-/// Mounts a bpffs if `path` is not inside one: at /sys/fs/bpf if the path is below it, else at the
-/// path itself, which is made. Returns the mount point if it mounted, an empty string if not.
-Result<std::string> ensure_bpffs(const std::string& path);
-/// Whether the path exists and lies in a bpffs.
-bool in_bpffs(const std::string& path);
-
+/// A directory at or below a root in bpffs, there or not.
+///
+/// Every operation walks to it from a descriptor of the bpffs, name by name: no symbolic link is
+/// followed, no other mount is entered, and each directory on the way has to belong to root or to us and
+/// must not be writable by others (above the root: unless it is sticky, as /tmp is). So whatever is read,
+/// made or removed through this is on that bpffs, and nobody else can have put it there (invariant I11).
+/// There is no empty one: it can be copied, and moving is copying.
 class PinDir {
   public:
-    explicit PinDir(std::string path) : path_(std::move(path)) {}
+    /// The root at `path`, as `root_path()` gives it. If there is nothing on the way that is a bpffs, it is
+    /// one that does not exist, and that cannot be made. Errors: a directory on the way that may not be
+    /// looked at, or is not to be trusted; a path that is there and in no bpffs.
+    static Result<PinDir> open(const std::string& path);
+    PinDir(const PinDir&) = default;
+    PinDir& operator=(const PinDir&) = default;
+    ~PinDir() = default;
 
+    /// The same path, where nothing is and nothing can be made: for readers that found nothing.
+    PinDir absent() const;
+
+    /// For messages; nothing is reached by it.
     const std::string& path() const { return path_; }
+    /// A directory or pin in it, for messages.
     std::string path_of(const std::string& name) const { return path_ + "/" + name; }
-    PinDir sub(const std::string& name) const { return PinDir(path_of(name)); }
-    /// Its own name, encoded as it is.
-    std::string name() const { return path_.substr(path_.rfind('/') + 1); }
+    PinDir sub(const std::string& name) const;
+    /// Its own name and that of the directory it is in, encoded as they are.
+    std::string name() const;
+    std::string parent_name() const;
+
     bool exists() const;
+    /// Whether there is a pin or a directory of this name.
     bool has(const std::string& name) const;
+    /// Whether every directory below is one that may be trusted; the error names the first that is not.
+    Result<> check_below() const;
     /// Makes the directory and those above it, as far as they are missing.
     Result<> create() const;
     /// Names in it, as they are (encoded), sorted; empty if there is no such directory.
     std::vector<std::string> list() const;
-    /// Pins a map under `name`, atomically in the place of an older pin.
+
+    /// Opens a pin. The error's code is ENOENT if it is not there. On a file system that is mounted
+    /// read-only a map can be read, and a link cannot be opened (EROFS).
+    Result<RawMap> open_map(const std::string& name) const;
+    Result<Program> open_program(const std::string& name) const;
+    Result<Link> open_link(const std::string& name) const;
+    /// Pins under a name that is free.
+    Result<> pin(const std::string& name, const RawMap& map) const;
+    Result<> pin(const std::string& name, const Program& program) const;
+    Result<> pin(const std::string& name, const Link& link) const;
+    /// Pins under `name`, atomically in the place of an older pin.
     Result<> replace(const std::string& name, const RawMap& map) const;
-    /// The same for a program.
     Result<> replace(const std::string& name, const Program& program) const;
+
     /// Renames within this directory.
     Result<> rename(const std::string& from, const std::string& to) const;
     /// Removes one pin; no error if it is not there.
     Result<> unpin(const std::string& name) const;
-    /// Removes the directory with all below it; no error if it is not there.
+    /// Removes the directory with all below it; no error if it is not there. Never the root itself.
     Result<> remove_all() const;
     /// Removes the directory if it is empty; no error if not.
     void remove_if_empty() const;
 
+    /// A descriptor of it, for locks and for those who read its names.
+    Result<Fd> open_directory() const;
+
   private:
+    /// Where every walk begins.
+    struct Base {
+        Fd fd; ///< the topmost directory on the bpffs; none: there is nothing
+        dev_t device = 0;
+    };
+    PinDir(std::shared_ptr<const Base> base, std::vector<std::string> names, std::size_t root,
+           std::string path)
+        : base_(std::move(base)), names_(std::move(names)), root_(root), path_(std::move(path)) {}
+    enum class Missing : bool { refuse, make };
+    /// Walks down `depth` names; the descriptor is good for the *at calls only.
+    Result<Fd> walk(std::size_t depth, Missing missing = Missing::refuse) const;
+    Result<Fd> walk() const { return walk(names_.size()); }
+    std::string path_at(std::size_t depth) const;
+    Result<Fd> open_pin(const std::string& name) const;
+    Result<> pin_fd(const std::string& name, int fd) const;
+    Result<> replace_fd(const std::string& name, int fd) const;
+
+    std::shared_ptr<const Base> base_;
+    std::vector<std::string> names_; ///< from the base down
+    std::size_t root_;               ///< how many of them lead to the root
     std::string path_;
-};
-
-/// An exclusive flock on a directory, released when this goes.
-class DirLock {
-  public:
-    /// Waits until it has the lock.
-    static Result<DirLock> acquire(const std::string& directory);
-    /// Does not wait; the error's code is EWOULDBLOCK if another holds it.
-    static Result<DirLock> try_acquire(const std::string& directory);
-    /// Whether the locked directory is still the one at this path: its last user may have removed
-    /// it while we waited.
-    bool still_at(const std::string& directory) const;
-
-  private:
-    explicit DirLock(Fd fd) : fd_(std::move(fd)) {}
-    Fd fd_;
 };
 
 } // namespace netctl::bpf

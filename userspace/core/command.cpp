@@ -23,6 +23,10 @@ const std::vector<Option>& global_options() {
          "bpffs directory that holds the pins (default: $NETCTL_ROOT, or "
          "/sys/fs/bpf/netctl)",
          {}},
+        {"lock-timeout",
+         "SECONDS",
+         "how long to wait for other commands that work on the same root (default: 30)",
+         {}},
         {"netns", "NAME|PATH", "work on the network of this namespace", {}},
         {"json", "", "print JSON", {}},
         {"verbose", "", "tell on standard error what is done (-v)", {}},
@@ -273,12 +277,21 @@ int run_command(const Command& root, const std::vector<std::string>& words) {
         print_text("netctl " NETCTL_VERSION "\n");
         return 0;
     }
+    const auto lock_timeout = arguments.number("lock-timeout", 30, 0, 86400);
+    if (!lock_timeout) {
+        print_error(lock_timeout.error());
+        return exit_status(lock_timeout.error().kind);
+    }
     set_verbose(arguments.has("verbose"));
+    set_quiet(arguments.has("quiet"));
     Output out(arguments.has("json"), arguments.has("quiet"));
     const char* root_from_environment = std::getenv("NETCTL_ROOT");
-    Context context{
-        arguments.get("root", root_from_environment ? root_from_environment : "/sys/fs/bpf/netctl"),
-        netns_spelling(arguments.get("netns")), arguments.has("verbose"), out};
+    Context context{{arguments.get("root", root_from_environment ? root_from_environment
+                                                                 : "/sys/fs/bpf/netctl"),
+                     std::chrono::seconds(*lock_timeout)},
+                    netns_spelling(arguments.get("netns")),
+                    arguments.has("verbose"),
+                    out};
     const auto status = command->run(arguments, context);
     if (!status) {
         print_error(status.error());

@@ -11,6 +11,7 @@
 
 #include "core/output.hpp"
 #include "core/result.hpp"
+#include "core/root_options.hpp"
 
 namespace netctl {
 
@@ -55,7 +56,7 @@ class Arguments {
 
 /// What every command gets besides its own arguments: the global options.
 struct Context {
-    std::string root;  ///< --root: the bpffs directory
+    RootOptions root;  ///< --root and --lock-timeout
     std::string netns; ///< --netns: name or path; empty: the one we run in
     bool verbose = false;
     Output& out;

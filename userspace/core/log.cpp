@@ -7,7 +7,8 @@ namespace netctl {
 
 namespace {
 bool verbose_flag = false;
-}
+bool quiet_flag = false;
+} // namespace
 
 void set_verbose(bool verbose) {
     verbose_flag = verbose;
@@ -20,6 +21,15 @@ bool verbose() {
 void debug(const std::string& text) {
     if (verbose_flag)
         std::fprintf(stderr, "debug: %s\n", text.c_str());
+}
+
+void tell(const std::string& text) {
+    if (!quiet_flag)
+        std::fprintf(stderr, "netctl: %s\n", text.c_str());
+}
+
+void set_quiet(bool quiet) {
+    quiet_flag = quiet;
 }
 
 } // namespace netctl

@@ -54,8 +54,7 @@ Result<BaseStore> BaseStore::make() {
 
 Result<BaseStore> BaseStore::open(const Root& root) {
     const bpf::PinDir dir = bases_dir(root);
-    return wrap(NETCTL_TRY(bpf::RawMap::open(dir.path_of("refs"))),
-                NETCTL_TRY(bpf::RawMap::open(dir.path_of("segments"))));
+    return wrap(NETCTL_TRY(dir.open_map("refs")), NETCTL_TRY(dir.open_map("segments")));
 }
 
 Result<BaseStore> BaseStore::open_or_make(const Root& root) {

@@ -50,7 +50,7 @@ Result<FilterStatus> read_status(const PointName& name, LivePoint live) {
 
 Result<> follow_log(const bpf::PinDir& dir, const LivePoint& live, const std::string& interface,
                     const HandleEvent& handle, const std::function<bool()>& idle) {
-    const auto lock = bpf::DirLock::try_acquire(dir.path());
+    const auto lock = bpf::DirLock::try_acquire(dir);
     if (!lock) {
         if (lock.error().code == EWOULDBLOCK)
             return Error::failed(fmt::format("the log of {} is being read already", interface),

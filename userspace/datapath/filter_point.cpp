@@ -34,7 +34,7 @@ Result<std::vector<RuleStatus>> FilterPoint::rules() {
 Result<CommitReport> FilterPoint::commit(const Edit& edit) {
     const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
     CommitReport report;
-    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, report.notes));
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const bpf::PinDir pins = dir(root);
     const LivePoint live = NETCTL_TRY(open(root));
     if (live.link_info.ifindex == 0)
@@ -77,16 +77,20 @@ Result<> FilterPoint::swap(const LivePoint& live, const bpf::PinDir& /*dir*/,
 
 Result<> FilterPoint::follow_log(const HandleEvent& handle,
                                  const std::function<bool()>& idle) const {
-    const Root root = NETCTL_TRY(Root::open(root_));
-    const LivePoint live = NETCTL_TRY(open(root));
-    return datapath::follow_log(dir(root), live, title(), handle, idle);
+    const auto opened = [&]() -> Result<std::pair<bpf::PinDir, LivePoint>> {
+        const Root root = NETCTL_TRY(Root::open(root_));
+        return std::pair(dir(root), NETCTL_TRY(open(root)));
+    };
+    const auto& [pins, live] = NETCTL_TRY(opened()); // the root is free again
+    return datapath::follow_log(pins, live, title(), handle, idle);
 }
 
 Result<> FilterPoint::simulate(const NextFrame& next, const HandleSimulated& handle) const {
     const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
-    const Root root = NETCTL_TRY(Root::open(root_));
-    LivePoint live = NETCTL_TRY(open(root));
-    const LoadedFilter loaded = NETCTL_TRY(load(root, live.state, &live, true));
+    std::optional<Root> root = NETCTL_TRY(Root::open(root_));
+    LivePoint live = NETCTL_TRY(open(*root));
+    const LoadedFilter loaded = NETCTL_TRY(load(*root, live.state, &live, true));
+    root.reset(); // frames may be long in coming
     const bpf::RawMap result = NETCTL_TRY(loaded.object.map("result"));
     return run_simulation(
         live.state, result, next,
@@ -133,8 +137,8 @@ Result<PointState> FilterPoint::next_state(const std::optional<LivePoint>& left,
 
 Result<> FilterPoint::pin_link(const bpf::PinDir& dir, const bpf::Link& link) {
     if (!dir.has("link"))
-        return link.pin(dir.path_of("link"));
-    NETCTL_TRY(link.pin(dir.path_of(next_link)));
+        return dir.pin("link", link);
+    NETCTL_TRY(dir.pin(next_link, link));
     return dir.rename(next_link, "link");
 }
 

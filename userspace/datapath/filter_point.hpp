@@ -69,7 +69,7 @@ class FilterPoint : public RuleEditor {
 
   protected:
     /// `root` is the path of the root, `netns` a name or path, or empty. Nothing is touched yet.
-    FilterPoint(Hook hook, std::string root, std::string netns, std::string interface)
+    FilterPoint(Hook hook, RootOptions root, std::string netns, std::string interface)
         : hook_(hook),
           root_(std::move(root)),
           netns_(std::move(netns)),
@@ -97,7 +97,8 @@ class FilterPoint : public RuleEditor {
     Result<> check_netns(const PointState& state, const bpf::PinDir& dir) const;
 
     Hook hook_;
-    std::string root_, netns_, interface_;
+    RootOptions root_;
+    std::string netns_, interface_;
 };
 
 } // namespace netctl::datapath

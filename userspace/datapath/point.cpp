@@ -189,8 +189,7 @@ namespace {
 Result<std::optional<std::uint32_t>> program_of_filter(const bpf::PinDir& dir,
                                                        const nc_point& point) {
     std::optional<std::uint32_t> none;
-    const std::string parent = dir.path().substr(0, dir.path().rfind('/'));
-    const auto guard = sys::NetnsGuard::enter(parse_point_name(bpf::PinDir(parent).name()).netns);
+    const auto guard = sys::NetnsGuard::enter(parse_point_name(dir.parent_name()).netns);
     if (!guard || NETCTL_TRY(sys::current_netns_inode()) != point.netns_inode)
         return none;
     const auto id = NETCTL_TRY(bpf::query_filter(filter_of(point)));
@@ -203,7 +202,7 @@ Result<std::optional<std::uint32_t>> program_of_filter(const bpf::PinDir& dir,
 
 Result<std::optional<LivePoint>> open_filter(const bpf::PinDir& dir, Hook hook) {
     LivePoint live;
-    live.program = NETCTL_TRY(bpf::Program::open(dir.path_of("program")));
+    live.program = NETCTL_TRY(dir.open_program("program"));
     live.state = NETCTL_TRY(read_state(live.program, hook));
     if (const auto id = NETCTL_TRY(program_of_filter(dir, live.state.point))) {
         live.program = NETCTL_TRY(bpf::Program::open_id(*id));
@@ -226,7 +225,7 @@ Result<std::optional<LivePoint>> open_point(const bpf::PinDir& dir, Hook hook) {
     if (!dir.has("link"))
         return dir.has("program") ? open_filter(dir, hook) : Result(std::optional<LivePoint>());
     LivePoint live;
-    live.link = NETCTL_TRY(bpf::Link::open(dir.path_of("link")));
+    live.link = NETCTL_TRY(dir.open_link("link"));
     live.link_info = NETCTL_TRY(live.link.info());
     live.program = NETCTL_TRY(bpf::Program::open_id(live.link_info.program_id));
     live.state = NETCTL_TRY(read_state(live.program, hook));
@@ -268,7 +267,7 @@ Result<std::vector<std::string>> users_of_set(const Root& root, const std::strin
     const bpf::PinDir policy = root.dir().sub("policy");
     if (!policy.has("rules"))
         return users;
-    const bpf::RawMap texts = NETCTL_TRY(bpf::RawMap::open(policy.path_of("rules")));
+    const bpf::RawMap texts = NETCTL_TRY(policy.open_map("rules"));
     std::vector<nc_rule_text> records(NETCTL_TRY(bpf::map_info(texts.fd())).max_entries);
     NETCTL_TRY(texts.read_array(records.data(), sizeof(nc_rule_text),
                                 static_cast<std::uint32_t>(records.size())));

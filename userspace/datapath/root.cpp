@@ -6,8 +6,10 @@
 
 #include <fmt/format.h>
 
+#include "bpf/bpffs.hpp"
 #include "bpf/probe.hpp"
 #include "bpf/standalone.hpp"
+#include "core/log.hpp"
 
 namespace netctl::datapath {
 
@@ -16,7 +18,7 @@ namespace {
 using MetaMap = bpf::Map<std::uint32_t, nc_meta>;
 
 Result<MetaMap> open_meta(const bpf::PinDir& dir) {
-    return MetaMap::wrap(NETCTL_TRY(bpf::RawMap::open(dir.path_of("meta"))));
+    return MetaMap::wrap(NETCTL_TRY(dir.open_map("meta")));
 }
 
 Result<> make_meta(const bpf::PinDir& dir) {
@@ -27,59 +29,128 @@ Result<> make_meta(const bpf::PinDir& dir) {
     return dir.replace("meta", raw);
 }
 
-} // namespace
-
-Result<> Root::check_version() const {
-    if (!dir_.has("meta"))
+Result<> check_version(const bpf::PinDir& dir) {
+    if (!dir.has("meta"))
         return {};
-    const auto opened = open_meta(dir_);
-    if (!opened)
-        return Error(opened.error());
-    const auto meta = NETCTL_TRY(opened->lookup(0));
+    const MetaMap map = NETCTL_TRY(open_meta(dir));
+    const auto meta = NETCTL_TRY(map.lookup(0));
     if (!meta || meta->abi_version != NC_ABI_VERSION)
         return Error::failed(
-            fmt::format("{} has ABI version {}, this netctl speaks version {}", dir_.path(),
+            fmt::format("{} has ABI version {}, this netctl speaks version {}", dir.path(),
                         meta ? meta->abi_version : 0, NC_ABI_VERSION),
             "what runs there keeps running; use the netctl that made it, or another --root");
     return {};
 }
 
-Result<Root> Root::open(const std::string& path) {
-    NETCTL_TRY(bpf::check_capabilities()); // else a root that we may not see looks like none
-    Root root(path);
-    if (!root.exists())
-        return root;
-    if (!bpf::in_bpffs(path))
-        return Error::failed(fmt::format("{} is not in a bpffs", path),
-                             "give a directory of a mounted bpffs with --root");
-    NETCTL_TRY(root.check_version());
-    return root;
+constexpr const char* lock_name = "lock";
+
+/// What somebody else chose as a name, on one line and without control characters.
+std::string printable(const std::string& name) {
+    std::string text;
+    for (const char c : name)
+        text += c >= ' ' && c < 0x7f ? c : '?';
+    return text;
 }
 
-Result<LockedRoot> LockedRoot::acquire(const std::string& path, std::vector<std::string>& notes) {
+/// "netctl (pid 4711)" for each process that holds the lock.
+std::string holders_of(const bpf::PinDir& lock) {
+    std::vector<std::string> texts;
+    for (const bpf::LockHolder& holder : bpf::lock_holders(lock))
+        texts.push_back(fmt::format("{} (pid {})", printable(holder.name), holder.pid));
+    return texts.empty() ? "somebody whom this PID namespace does not know"
+                         : fmt::format("{}", fmt::join(texts, ", "));
+}
+
+/// Locks the root. Two locks: whoever waits for the second has the first, so that readers who come one
+/// after another do not keep a writer out, nor writers a reader. An error of code ENOENT: there is no
+/// such lock, or no longer.
+Result<bpf::DirLock> take_lock(const bpf::PinDir& dir, bpf::LockMode mode,
+                               const RootOptions& options) {
+    const bpf::PinDir lock = dir.sub(lock_name);
+    const bpf::LockWait wait{std::chrono::steady_clock::now() + options.lock_timeout, [&] {
+                                 tell(fmt::format("waiting for the lock of {}, held by {}",
+                                                  dir.path(), holders_of(lock)));
+                             }};
+    const auto taken = [&](Result<bpf::DirLock> result) -> Result<bpf::DirLock> {
+        if (result || result.error().code != ETIMEDOUT)
+            return result;
+        return Error::failed(
+            fmt::format("the lock of {} was not to be had within {} s: it is held by {}",
+                        dir.path(), options.lock_timeout.count(), holders_of(lock)),
+            "--lock-timeout SECONDS waits longer");
+    };
+    if (!lock.exists()) {
+        NETCTL_TRY(lock.open_directory()); // for its error
+        return Error::system(ENOENT, fmt::format("cannot open {}", lock.path()));
+    }
+    const bpf::DirLock turn = NETCTL_TRY(taken(bpf::DirLock::acquire(dir, mode, wait)));
+    bpf::DirLock held = NETCTL_TRY(taken(bpf::DirLock::acquire(lock, mode, wait)));
+    if (!held.still_at(lock))
+        return Error::system(ENOENT, fmt::format("{} was removed", lock.path()));
+    return held;
+}
+
+} // namespace
+
+Result<Root> Root::open(const RootOptions& options) {
+    NETCTL_TRY(bpf::check_capabilities()); // else a root that we may not see looks like none
+    const std::string path = NETCTL_TRY(bpf::root_path(options.path));
+    for (;;) {
+        const bpf::PinDir dir = NETCTL_TRY(bpf::PinDir::open(path));
+        if (!dir.exists())
+            return Root(dir.absent(), {});
+        auto lock = take_lock(dir, bpf::LockMode::shared, options);
+        if (!lock && lock.error().code != ENOENT)
+            return std::move(lock).error();
+        if (!lock && dir.has(lock_name))
+            continue; // it was removed and made again
+        // A writer makes the lock first and removes it last. What lies beside none is of no writer.
+        const bool empty = !lock && dir.list().empty();
+        if (empty)
+            return Root(dir.absent(), {});
+        NETCTL_TRY(dir.check_below());
+        NETCTL_TRY(check_version(dir));
+        return Root(dir, lock ? std::move(*lock) : bpf::DirLock());
+    }
+}
+
+Result<LockedRoot> LockedRoot::acquire(const RootOptions& options) {
     NETCTL_TRY(bpf::check_capabilities());
+    const std::string path = NETCTL_TRY(bpf::root_path(options.path));
     const std::string mounted = NETCTL_TRY(bpf::ensure_bpffs(path));
     if (!mounted.empty())
-        notes.push_back(fmt::format("mounted bpffs at {}", mounted));
-    const bpf::PinDir dir(path);
+        tell(fmt::format("mounted bpffs at {}", mounted));
+    return wait_for(NETCTL_TRY(bpf::PinDir::open(path)), options);
+}
+
+Result<LockedRoot> LockedRoot::open(const RootOptions& options) {
+    NETCTL_TRY(bpf::check_capabilities());
+    const bpf::PinDir dir = NETCTL_TRY(bpf::PinDir::open(NETCTL_TRY(bpf::root_path(options.path))));
+    if (dir.list().empty())
+        return LockedRoot(dir.absent(), {});
+    return wait_for(dir, options);
+}
+
+Result<LockedRoot> LockedRoot::wait_for(const bpf::PinDir& dir, const RootOptions& options) {
     for (;;) {
-        NETCTL_TRY(dir.sub("lock").create());
-        auto lock = bpf::DirLock::acquire(dir.path_of("lock"));
+        NETCTL_TRY(dir.sub(lock_name).create());
+        auto lock = take_lock(dir, bpf::LockMode::exclusive, options);
         if (!lock && lock.error().code == ENOENT)
             continue; // the last user removed the root between the two steps
         if (!lock)
             return std::move(lock).error();
-        if (!lock->still_at(dir.path_of("lock")))
-            continue;
-        LockedRoot root(path, std::move(*lock));
+        NETCTL_TRY(dir.check_below());
+        NETCTL_TRY(check_version(dir));
+        LockedRoot root(dir, std::move(*lock));
         if (!dir.has("meta"))
             NETCTL_TRY(make_meta(dir));
-        NETCTL_TRY(root.check_version());
         return root;
     }
 }
 
 LockedRoot::~LockedRoot() {
+    if (!lock_)
+        return; // moved on, and so is this duty
     // Nothing but our own lock and meta left: leave the host as it was (invariant I9).
     for (const char* name : {"xdp", "tc", "sets", "redirect", "policy", "trace"})
         dir_.sub(name).remove_if_empty();
@@ -87,8 +158,8 @@ LockedRoot::~LockedRoot() {
     if (!dir_.sub("sets").exists() && !dir_.sub("policy").exists())
         (void)dir_.sub("bases").remove_all(); // if it fails: again next time
     const auto names = dir_.list();
-    if (names == std::vector<std::string>{"lock", "meta"} && dir_.unpin("meta")) {
-        dir_.sub("lock").remove_if_empty();
+    if (names == std::vector<std::string>{lock_name, "meta"} && dir_.unpin("meta")) {
+        dir_.sub(lock_name).remove_if_empty();
         dir_.remove_if_empty();
     }
 }

@@ -239,8 +239,8 @@ Result<Set> Set::open(const Root& root, const std::string& name) {
         return Error::failed(
             fmt::format("there is no set '{}' under {}", name, root.dir().path()),
             fmt::format("make it with `netctl set create {} --type host|cidr|port`", name));
-    const auto info_map = NETCTL_TRY((bpf::Map<std::uint32_t, nc_set_info>::wrap(
-        NETCTL_TRY(bpf::RawMap::open(dir.path_of("info"))))));
+    const auto info_map =
+        NETCTL_TRY((bpf::Map<std::uint32_t, nc_set_info>::wrap(NETCTL_TRY(dir.open_map("info")))));
     const auto info = NETCTL_TRY(info_map.lookup(0));
     if (!info || info->type < NC_SET_HOST || info->type > NC_SET_PORT)
         return Error::failed(fmt::format("set '{}' has an unknown type", name));
@@ -250,10 +250,10 @@ Result<Set> Set::open(const Root& root, const std::string& name) {
     set.max_entries_ = info->max_entries;
     set.info_ = NETCTL_TRY(info_map.raw().duplicate());
     if (set.type_ == SetType::port) {
-        set.ports_ = NETCTL_TRY(bpf::RawMap::open(dir.path_of("ports")));
+        set.ports_ = NETCTL_TRY(dir.open_map("ports"));
     } else {
-        set.v4_ = NETCTL_TRY(bpf::RawMap::open(dir.path_of("v4")));
-        set.v6_ = NETCTL_TRY(bpf::RawMap::open(dir.path_of("v6")));
+        set.v4_ = NETCTL_TRY(dir.open_map("v4"));
+        set.v6_ = NETCTL_TRY(dir.open_map("v6"));
     }
     if (set.type_ == SetType::cidr) {
         set.base_index_ = static_cast<std::uint16_t>(info->base);

@@ -95,7 +95,7 @@ Result<> check_ssh(const Root& root, const Live* live, const nc_policy_head& hea
 /// The rules of the policy.
 class Editor : public datapath::RuleEditor {
   public:
-    Editor(std::string root, const EditOptions& options)
+    Editor(RootOptions root, const EditOptions& options)
         : root_(std::move(root)), options_(options) {}
 
     Result<std::vector<datapath::RuleStatus>> rules() override {
@@ -105,7 +105,7 @@ class Editor : public datapath::RuleEditor {
 
     Result<datapath::CommitReport> commit(const Edit& edit) override {
         datapath::CommitReport report;
-        const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, report.notes));
+        const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
         const auto live = NETCTL_TRY(open_live(root));
         if (!live)
             return not_enabled();
@@ -124,7 +124,7 @@ class Editor : public datapath::RuleEditor {
     }
 
   private:
-    std::string root_;
+    RootOptions root_;
     EditOptions options_;
 };
 
@@ -163,7 +163,7 @@ std::string to_string(nc_policy_hook hook) {
 
 Result<EnableReport> Controller::enable(const EnableRequest& request) const {
     EnableReport report;
-    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, report.notes));
+    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_));
     const bpf::PinDir dir = policy_dir(root);
     const auto live = NETCTL_TRY(open_live(root));
     nc_policy_head head{};
@@ -241,8 +241,7 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
 }
 
 Result<> Controller::disable() const {
-    std::vector<std::string> notes;
-    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const bpf::PinDir dir = policy_dir(root);
     const auto live = NETCTL_TRY(open_live(root));
     if (!live) {

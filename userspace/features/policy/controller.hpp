@@ -104,7 +104,7 @@ struct Learnt {
 class Controller {
   public:
     /// `root` is the bpffs directory. Nothing is touched yet.
-    explicit Controller(std::string root) : root_(std::move(root)) {}
+    explicit Controller(RootOptions root) : root_(std::move(root)) {}
 
     Result<EnableReport> enable(const EnableRequest& request) const;
     /// Takes all programs off at once and removes all pins.
@@ -121,7 +121,7 @@ class Controller {
     Result<std::vector<Learnt>> learn(bool forget) const;
 
   private:
-    std::string root_;
+    RootOptions root_;
 };
 
 std::string to_string(nc_policy_layer layer);

@@ -124,7 +124,7 @@ Result<> attach_all(const bpf::Object& object, const sys::Cgroup& scope, std::ui
                 ? NETCTL_TRY(bpf::attach_lsm(program))
                 : NETCTL_TRY(bpf::attach_to_cgroup(cgroup.get(), program,
                                                    static_cast<bpf::ConnectHook>(hook)));
-        NETCTL_TRY(link.pin(dir.path_of(hook_names[hook])));
+        NETCTL_TRY(dir.pin(hook_names[hook], link));
     }
     return {};
 }

@@ -41,12 +41,13 @@ std::string exe_path(std::uint32_t tgid, std::uint64_t inode) {
 
 Result<> Controller::read_log(const std::function<bool(const LogEvent&)>& handle, bool follow,
                               const std::function<bool()>& idle) const {
-    const Root root = NETCTL_TRY(Root::open(root_));
-    const bpf::PinDir dir = policy_dir(root);
-    const auto live = NETCTL_TRY(open_live(root));
+    std::optional<Root> root = NETCTL_TRY(Root::open(root_));
+    const bpf::PinDir dir = policy_dir(*root);
+    const auto live = NETCTL_TRY(open_live(*root));
+    root.reset(); // a log may be read for long
     if (!live)
         return not_enabled();
-    const auto lock = bpf::DirLock::try_acquire(dir.path());
+    const auto lock = bpf::DirLock::try_acquire(dir);
     if (!lock) {
         if (lock.error().code == EWOULDBLOCK)
             return Error::failed("the log of the policy is being read already",

@@ -48,7 +48,7 @@ Result<std::optional<Live>> open_live(const Root& root) {
     for (const char* name : hook_names) {
         if (!dir.has(name))
             continue;
-        const bpf::Link link = NETCTL_TRY(bpf::Link::open(dir.path_of(name)));
+        const bpf::Link link = NETCTL_TRY(dir.open_link(name));
         Live live;
         live.program = NETCTL_TRY(bpf::Program::open_id(NETCTL_TRY(link.info()).program_id));
         const bpf::RawMap slot = NETCTL_TRY(live.program.map("root"));

@@ -46,13 +46,13 @@ Result<> start_joiner(const Controller& controller, const Context& context) {
         (void)kept;
         if (chdir("/") != 0)
             _exit(1);
-        execl("/proc/self/exe", "netctl", "--root", context.root.c_str(), "redirect", "run",
+        execl("/proc/self/exe", "netctl", "--root", context.root.path.c_str(), "redirect", "run",
               static_cast<char*>(nullptr));
         _exit(1);
     }
     held.reset();
     waitpid(child, nullptr, 0);
-    while (!controller.joiner_runs()) {
+    while (!NETCTL_TRY(controller.joiner_runs())) {
         pollfd entry{alive.get(), POLLIN, 0};
         if (poll(&entry, 1, 20) != 0)
             return Error::failed("the joiner ended at once", "netctl redirect run says why");

@@ -57,8 +57,8 @@ std::string process_name(const nc_rd_process& process) {
 } // namespace
 
 Result<std::vector<Connection>> Controller::list() const {
-    NETCTL_TRY(datapath::Root::open(root_));
-    const Datapath datapath = NETCTL_TRY(open());
+    const auto root = NETCTL_TRY(datapath::Root::open(root_));
+    const Datapath datapath = NETCTL_TRY(open_enabled(root));
     std::vector<Connection> all;
     std::set<std::string> seen;
     const auto name_of = [](const nc_rd_event& event) {

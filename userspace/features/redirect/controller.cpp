@@ -54,27 +54,14 @@ Result<Fd> duplicate(int fd) {
     return copy;
 }
 
-Result<Fd> open_pin(const std::string& path) {
-    Fd fd(bpf_obj_get(path.c_str()));
-    if (!fd)
-        return Error::system(errno, fmt::format("cannot open {}", path));
-    return fd;
-}
-
-Result<> pin_fd(int fd, const std::string& path) {
-    if (bpf_obj_pin(fd, path.c_str()) != 0)
-        return Error::system(errno, fmt::format("cannot pin {}", path));
-    return {};
-}
-
 /// Opens a pinned map and compares the value's size with the ABI's.
 Result<bpf::RawMap> open_map(const bpf::PinDir& dir, const std::string& name, std::size_t size) {
-    bpf::RawMap map = NETCTL_TRY(bpf::RawMap::open(dir.path_of(name)));
+    bpf::RawMap map = NETCTL_TRY(dir.open_map(name));
     const bpf::MapInfo info = NETCTL_TRY(bpf::map_info(map.fd()));
     if (info.value_size != size)
-        return Error::failed(fmt::format("map {} has values of {} bytes, not {}", dir.path_of(name),
-                                         info.value_size, size),
-                             "it was made by another version of netctl");
+        return Error::failed(
+            fmt::format("map {} has values of {} bytes, not {}", map.name(), info.value_size, size),
+            "it was made by another version of netctl");
     return map;
 }
 
@@ -163,9 +150,9 @@ Result<Datapath> Datapath::load(const Tuning& tuning) {
     made.sockops_ = NETCTL_TRY(program("rd_sockops"));
     for (const Hook& hook : hooks)
         made.hooks_.push_back(NETCTL_TRY(program(hook.program)));
-    made.join_ = NETCTL_TRY(program("rd_join"));
-    made.leave_ = NETCTL_TRY(program("rd_leave"));
-    made.nudge_ = NETCTL_TRY(program("rd_nudge"));
+    made.join_ = NETCTL_TRY(object.program("rd_join"));
+    made.leave_ = NETCTL_TRY(object.program("rd_leave"));
+    made.nudge_ = NETCTL_TRY(object.program("rd_nudge"));
 
     // The map holds the program from here on: a socket in the map always has it.
     const bpf::Program verdict = NETCTL_TRY(object.program("rd_msg"));
@@ -203,11 +190,11 @@ Result<Datapath> Datapath::open(const bpf::PinDir& dir) {
     made.recent_ = NETCTL_TRY(open_map(dir, "recent", sizeof(nc_rd_recent)));
     made.to_.rules = NETCTL_TRY(open_map(dir, "to", sizeof(nc_rd_to)));
     made.to_.texts = NETCTL_TRY(open_map(dir, "to_text", sizeof(Bank::texts[0])));
-    made.socks_ = NETCTL_TRY(bpf::RawMap::open(dir.path_of("socks")));
-    made.events_ = NETCTL_TRY(bpf::RawMap::open(dir.path_of("events")));
-    made.join_ = NETCTL_TRY(open_pin(dir.path_of("prog_join")));
-    made.leave_ = NETCTL_TRY(open_pin(dir.path_of("prog_leave")));
-    made.nudge_ = NETCTL_TRY(open_pin(dir.path_of("prog_nudge")));
+    made.socks_ = NETCTL_TRY(dir.open_map("socks"));
+    made.events_ = NETCTL_TRY(dir.open_map("events"));
+    made.join_ = NETCTL_TRY(dir.open_program("prog_join"));
+    made.leave_ = NETCTL_TRY(dir.open_program("prog_leave"));
+    made.nudge_ = NETCTL_TRY(dir.open_program("prog_nudge"));
     return made;
 }
 
@@ -223,26 +210,26 @@ Result<> Datapath::attach(const sys::Cgroup& cgroup) {
 
 Result<> Datapath::pin(const bpf::PinDir& dir) const {
     NETCTL_TRY(dir.create());
-    NETCTL_TRY(socks_.pin(dir.path_of("socks")));
-    NETCTL_TRY(pairs_.pin(dir.path_of("pairs")));
-    NETCTL_TRY(events_.pin(dir.path_of("events")));
-    NETCTL_TRY(request_.pin(dir.path_of("request")));
-    NETCTL_TRY(stats_.pin(dir.path_of("stats")));
-    NETCTL_TRY(rules_.rules.pin(dir.path_of("rules")));
-    NETCTL_TRY(rules_.texts.pin(dir.path_of("rule_text")));
-    NETCTL_TRY(conf_.pin(dir.path_of("conf")));
-    NETCTL_TRY(recent_.pin(dir.path_of("recent")));
-    NETCTL_TRY(pin_fd(join_.get(), dir.path_of("prog_join")));
-    NETCTL_TRY(pin_fd(leave_.get(), dir.path_of("prog_leave")));
-    NETCTL_TRY(pin_fd(nudge_.get(), dir.path_of("prog_nudge")));
-    NETCTL_TRY(to_.rules.pin(dir.path_of("to")));
-    NETCTL_TRY(to_.texts.pin(dir.path_of("to_text")));
+    NETCTL_TRY(dir.pin("socks", socks_));
+    NETCTL_TRY(dir.pin("pairs", pairs_));
+    NETCTL_TRY(dir.pin("events", events_));
+    NETCTL_TRY(dir.pin("request", request_));
+    NETCTL_TRY(dir.pin("stats", stats_));
+    NETCTL_TRY(dir.pin("rules", rules_.rules));
+    NETCTL_TRY(dir.pin("rule_text", rules_.texts));
+    NETCTL_TRY(dir.pin("conf", conf_));
+    NETCTL_TRY(dir.pin("recent", recent_));
+    NETCTL_TRY(dir.pin("prog_join", join_));
+    NETCTL_TRY(dir.pin("prog_leave", leave_));
+    NETCTL_TRY(dir.pin("prog_nudge", nudge_));
+    NETCTL_TRY(dir.pin("to", to_.rules));
+    NETCTL_TRY(dir.pin("to_text", to_.texts));
     for (std::size_t i = 0; i < hooks.size(); i++)
-        NETCTL_TRY(hook_links_[i].pin(dir.path_of(link_name(hooks[i]))));
+        NETCTL_TRY(dir.pin(link_name(hooks[i]), hook_links_[i]));
     for (std::size_t i = 0; i < ioctl_links_.size(); i++)
-        NETCTL_TRY(ioctl_links_[i].pin(
-            dir.path_of(fmt::format("link_{}", ioctl_programs[i] + std::strlen("rd_")))));
-    return sockops_link_.pin(dir.path_of("link_sockops"));
+        NETCTL_TRY(dir.pin(fmt::format("link_{}", ioctl_programs[i] + std::strlen("rd_")),
+                           ioctl_links_[i]));
+    return dir.pin("link_sockops", sockops_link_);
 }
 
 Result<nc_rd_conf> Datapath::conf() const {
@@ -271,7 +258,7 @@ Result<Datapath::Answer> Datapath::join(const nc_rd_event& event, const Peer& pe
         request.slot = cursor_;
         request.state = searched + slots_a_run >= NC_RD_SLOTS; // the last try: count it
         NETCTL_TRY(request_.update(&zero, &request));
-        NETCTL_TRY(run_on_frame(join_.get(), "rd_join"));
+        NETCTL_TRY(run_on_frame(join_.fd(), "rd_join"));
         NETCTL_TRY(request_.lookup(&zero, &request));
         // Kernels since 6.18 refuse a program memory when just then somebody holds the allocator's lock.
         if (request.error == -ENOMEM && request.state == 0) {
@@ -295,7 +282,7 @@ Result<nc_rd_nudged> Datapath::nudge(const nc_rd_behind& behind) const {
     request.slot = behind.slot;
     request.reason = behind.end;
     NETCTL_TRY(request_.update(&zero, &request));
-    const Fd link(bpf_link_create(nudge_.get(), 0, BPF_TRACE_ITER, nullptr));
+    const Fd link(bpf_link_create(nudge_.fd(), 0, BPF_TRACE_ITER, nullptr));
     const Fd sockets(link ? bpf_iter_create(link.get()) : -1);
     if (!sockets)
         return Error::system(errno, "cannot run the program rd_nudge");
@@ -316,7 +303,7 @@ Result<std::uint32_t> Datapath::leave(std::uint32_t slot, std::uint32_t reason) 
     request.slot = slot;
     request.reason = reason;
     NETCTL_TRY(request_.update(&one, &request));
-    NETCTL_TRY(run_on_frame(leave_.get(), "rd_leave"));
+    NETCTL_TRY(run_on_frame(leave_.fd(), "rd_leave"));
     NETCTL_TRY(request_.lookup(&one, &request));
     return request.state;
 }
@@ -419,23 +406,24 @@ template Result<> Datapath::commit_bank(const BankOf<nc_rd_to>& bank) const;
 
 // ---- Controller ----
 
-bpf::PinDir Controller::dir() const {
-    return bpf::PinDir(root_).sub(directory);
+bpf::PinDir redirect_dir(const datapath::Root& root) {
+    return root.dir().sub(directory);
 }
 
-Result<Datapath> Controller::open() const {
-    if (!dir().has("link_sockops"))
+Result<Datapath> open_enabled(const datapath::Root& root) {
+    const bpf::PinDir dir = redirect_dir(root);
+    if (!dir.has("link_sockops"))
         return Error::failed("redirection is not enabled", "netctl redirect enable");
-    return Datapath::open(dir());
+    return Datapath::open(dir);
 }
 
 Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
     NETCTL_TRY(check_cases(options.force)); // what is wrong with the words comes first
     Enabled enabled;
     const sys::Cgroup cgroup = NETCTL_TRY(sys::find_cgroup(options.cgroup));
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, enabled.notes));
-    if (dir().has("link_sockops")) {
-        const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(open()).conf());
+    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_));
+    if (redirect_dir(root).has("link_sockops")) {
+        const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(open_enabled(root)).conf());
         return Error::failed(fmt::format("redirection is enabled already, on the cgroup {}",
                                          sys::cgroup_name(conf.cgroup).value_or("(gone)")),
                              (conf.flags & NC_RD_DRAINING) != 0
@@ -454,7 +442,7 @@ Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
     conf.generation = 1;
     NETCTL_TRY(datapath.set_conf(conf));
 
-    const bpf::PinDir parent(root_);
+    const bpf::PinDir& parent = root.dir();
     const bpf::PinDir aside = parent.sub(staging);
     NETCTL_TRY(aside.remove_all()); // of one that was killed half way
     Result<> done = datapath.attach(cgroup);
@@ -472,13 +460,13 @@ Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
 }
 
 Result<bool> Controller::disable(unsigned timeout_ms) {
-    std::vector<std::string> notes;
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
-    NETCTL_TRY(bpf::PinDir(root_).sub(staging).remove_all());
-    if (!dir().exists())
+    const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
+    NETCTL_TRY(root.dir().sub(staging).remove_all());
+    const bpf::PinDir dir = redirect_dir(root);
+    if (!dir.exists())
         return false;
-    if (dir().has("conf")) { // else the last disable was killed behind the draining
-        const Datapath datapath = NETCTL_TRY(Datapath::open(dir()));
+    if (dir.has("conf")) { // else the last disable was killed behind the draining
+        const Datapath datapath = NETCTL_TRY(Datapath::open(dir));
         nc_rd_conf conf = NETCTL_TRY(datapath.conf());
         conf.flags |= NC_RD_DRAINING;
         NETCTL_TRY(datapath.set_conf(conf));
@@ -493,28 +481,28 @@ Result<bool> Controller::disable(unsigned timeout_ms) {
                 "netctl redirect list names them; run netctl redirect disable again when they have "
                 "read or are closed");
         // The order keeps a killed disable repeatable: `conf` last but for the rest.
-        NETCTL_TRY(dir().unpin("link_sockops"));
+        NETCTL_TRY(dir.unpin("link_sockops"));
         for (const Hook& hook : hooks)
-            NETCTL_TRY(dir().unpin(link_name(hook)));
+            NETCTL_TRY(dir.unpin(link_name(hook)));
         for (const char* name : {"prog_join", "conf"})
-            NETCTL_TRY(dir().unpin(name));
+            NETCTL_TRY(dir.unpin(name));
     }
-    NETCTL_TRY(dir().remove_all());
+    NETCTL_TRY(dir.remove_all());
     NETCTL_TRY(root.next_generation());
     return true;
 }
 
-bool Controller::joiner_runs() const {
-    const auto lock = bpf::DirLock::try_acquire(dir().path());
-    return !lock && lock.error().code == EWOULDBLOCK;
+Result<bool> Controller::joiner_runs() const {
+    const auto root = NETCTL_TRY(datapath::Root::open(root_));
+    return bpf::DirLock::is_held(redirect_dir(root));
 }
 
 Result<Status> Controller::status() const {
-    NETCTL_TRY(datapath::Root::open(root_));
+    const auto root = NETCTL_TRY(datapath::Root::open(root_));
     Status status;
-    if (!dir().has("link_sockops"))
+    if (!redirect_dir(root).has("link_sockops"))
         return status;
-    const Datapath datapath = NETCTL_TRY(open());
+    const Datapath datapath = NETCTL_TRY(open_enabled(root));
     const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
     status.enabled = true;
     status.draining = (conf.flags & NC_RD_DRAINING) != 0;
@@ -522,7 +510,7 @@ Result<Status> Controller::status() const {
     status.cross_netns = (conf.flags & NC_RD_CROSS_NETNS) != 0;
     status.forced = (conf.flags & NC_RD_FORCED) != 0;
     status.mends_fionread = (conf.flags & NC_RD_MENDS_FIONREAD) != 0;
-    status.joiner = joiner_runs();
+    status.joiner = bpf::DirLock::is_held(redirect_dir(root));
     status.cgroup = sys::cgroup_name(conf.cgroup).value_or(fmt::format("#{}", conf.cgroup));
     status.rules = used(NETCTL_TRY(datapath.read_bank<nc_rd_rule>()));
     status.to_rules = used(NETCTL_TRY(datapath.read_bank<nc_rd_to>()));
@@ -539,30 +527,30 @@ Result<> Controller::run(bool wait, const std::function<bool()>& stop,
                          const std::function<void(const std::string&)>& tell) {
     const auto pause = [] { std::this_thread::sleep_for(std::chrono::milliseconds(200)); };
     while (!stop()) {
-        if (!dir().has("link_sockops")) {
+        std::optional<datapath::Root> root = NETCTL_TRY(datapath::Root::open(root_));
+        const bpf::PinDir dir = redirect_dir(*root);
+        if (!dir.has("link_sockops")) {
+            root.reset();
             if (!wait)
                 return Error::failed("redirection is not enabled", "netctl redirect enable");
             pause();
             continue;
         }
-        auto lock = bpf::DirLock::try_acquire(dir().path());
+        auto lock = bpf::DirLock::try_acquire(dir);
         if (!lock) {
+            root.reset();
             if (lock.error().code == EWOULDBLOCK && !wait)
                 return Error::failed("another joiner is running for this root");
-            if (lock.error().code != EWOULDBLOCK && lock.error().code != ENOENT)
+            if (lock.error().code != EWOULDBLOCK)
                 return std::move(lock).error();
             pause();
             continue;
         }
-        auto datapath = Datapath::open(dir());
-        if (!datapath) {
-            if (!dir().has("link_sockops"))
-                continue; // disabled in this moment
-            return std::move(datapath).error();
-        }
-        Joiner joiner = NETCTL_TRY(Joiner::open(*datapath));
+        Datapath datapath = NETCTL_TRY(Datapath::open(dir));
+        root.reset(); // it goes on for long
+        Joiner joiner = NETCTL_TRY(Joiner::open(datapath));
         ready();
-        while (!stop() && lock->still_at(dir().path())) {
+        while (!stop() && lock->still_at(dir)) {
             NETCTL_TRY(joiner.poll(200));
             if (const std::string trouble = joiner.take_trouble(); !trouble.empty())
                 tell(trouble);

@@ -73,7 +73,7 @@ Result<Fitness> prove_fit(const EnableOptions& options);
 
 class Controller {
   public:
-    explicit Controller(std::string root) : root_(std::move(root)) {}
+    explicit Controller(RootOptions root) : root_(std::move(root)) {}
 
     struct Enabled {
         std::string cgroup;
@@ -93,7 +93,7 @@ class Controller {
     Result<> run(bool wait, const std::function<bool()>& stop, const std::function<void()>& ready,
                  const std::function<void(const std::string&)>& tell);
     /// Whether a joiner holds its lock.
-    bool joiner_runs() const;
+    Result<bool> joiner_runs() const;
 
     /// Rules in order. Those that another tool wrote have a text made of the kernel's numbers.
     struct ListedRule {
@@ -113,14 +113,12 @@ class Controller {
     Result<> delete_to(std::uint32_t id);
 
   private:
-    bpf::PinDir dir() const;
-    Result<Datapath> open() const;
     // For the list of R, nc_rd_rule or nc_rd_to.
     template <class R> Result<std::vector<ListedRule>> list_of() const;
     template <class R>
     Result<std::uint32_t> add_to_list(R kernel, const std::string& text, bool first);
     template <class R> Result<> delete_from_list(std::uint32_t id, const char* where);
-    std::string root_;
+    RootOptions root_;
 };
 
 } // namespace netctl::redirect

@@ -17,6 +17,7 @@
 #include "bpf/pin_dir.hpp"
 #include "core/fd.hpp"
 #include "core/result.hpp"
+#include "datapath/root.hpp"
 #include "netctl/abi/redirect.h"
 #include "sys/cgroup.hpp"
 
@@ -109,13 +110,19 @@ class Datapath {
         else
             return to_;
     }
-    Fd sockops_, join_, leave_, nudge_;
+    Fd sockops_;
+    bpf::Program join_, leave_, nudge_;
     std::vector<Fd> hooks_; // as in the table of hooks
     bpf::Link sockops_link_;
     std::vector<bpf::Link> hook_links_;
     std::vector<bpf::Link> ioctl_links_; // as in the table of them
     std::uint32_t cursor_ = 0;
 };
+
+/// The pins of redirection under a root.
+bpf::PinDir redirect_dir(const datapath::Root& root);
+/// Opens them; an error says that redirection is not enabled.
+Result<Datapath> open_enabled(const datapath::Root& root);
 
 /// Where nc_rd_conf keeps what belongs to a list.
 template <class R> struct ListConf;

@@ -126,8 +126,8 @@ template <class R> constexpr bool lets_join = std::is_same_v<R, nc_rd_rule>;
 } // namespace
 
 template <class R> Result<std::vector<Controller::ListedRule>> Controller::list_of() const {
-    NETCTL_TRY(datapath::Root::open(root_));
-    const auto bank = NETCTL_TRY(NETCTL_TRY(open()).read_bank<R>());
+    const auto root = NETCTL_TRY(datapath::Root::open(root_));
+    const auto bank = NETCTL_TRY(NETCTL_TRY(open_enabled(root)).read_bank<R>());
     std::vector<ListedRule> all;
     for (std::size_t i = 0; i < used(bank); i++) {
         const auto& text = bank.texts[i];
@@ -139,9 +139,8 @@ template <class R> Result<std::vector<Controller::ListedRule>> Controller::list_
 
 template <class R>
 Result<std::uint32_t> Controller::add_to_list(R kernel, const std::string& text, bool first) {
-    std::vector<std::string> notes;
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
-    const Datapath datapath = NETCTL_TRY(open());
+    const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
+    const Datapath datapath = NETCTL_TRY(open_enabled(root));
     nc_rd_conf conf = NETCTL_TRY(datapath.conf());
     auto bank = NETCTL_TRY(datapath.read_bank<R>());
     const std::size_t count = used(bank), longest = bank.texts[0].size() - 1;
@@ -160,9 +159,8 @@ Result<std::uint32_t> Controller::add_to_list(R kernel, const std::string& text,
 }
 
 template <class R> Result<> Controller::delete_from_list(std::uint32_t id, const char* where) {
-    std::vector<std::string> notes;
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
-    const Datapath datapath = NETCTL_TRY(open());
+    const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
+    const Datapath datapath = NETCTL_TRY(open_enabled(root));
     auto bank = NETCTL_TRY(datapath.read_bank<R>());
     if (!erase(bank, id))
         return Error::failed(fmt::format("there is no rule {}", id), where);
@@ -183,7 +181,11 @@ Result<std::vector<Controller::ListedRule>> Controller::to_rules() const {
 
 Result<std::uint32_t> Controller::add_rule(const Rule& rule, bool first) {
     const nc_rd_rule kernel = NETCTL_TRY(to_kernel(rule));
-    const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(open()).conf());
+    const auto conf_now = [&]() -> Result<nc_rd_conf> {
+        const auto root = NETCTL_TRY(datapath::Root::open(root_));
+        return NETCTL_TRY(open_enabled(root)).conf();
+    };
+    const nc_rd_conf conf = NETCTL_TRY(conf_now());
     if (!rule.exe.empty() && (conf.flags & NC_RD_NEVER_PASS) != 0)
         return Error::unsupported(
             "this kernel's FIONREAD miscounts what passes while a joined connection's executables "
@@ -205,9 +207,8 @@ Result<> Controller::delete_to(std::uint32_t id) {
 }
 
 Result<> Controller::flush_rules() {
-    std::vector<std::string> notes;
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_, notes));
-    const Datapath datapath = NETCTL_TRY(open());
+    const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
+    const Datapath datapath = NETCTL_TRY(open_enabled(root));
     NETCTL_TRY(datapath.commit_bank(Datapath::Bank{}));
     NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
     NETCTL_TRY(root.next_generation());

@@ -25,8 +25,7 @@ Result<int> create(const Arguments& arguments, Context& context) {
         arguments.number("size", type == datapath::SetType::host ? default_host_size : default_size,
                          1, std::uint64_t{1} << 26));
     Controller controller(context.root);
-    context.out.notes(
-        NETCTL_TRY(controller.create(arguments["NAME"], type, static_cast<std::uint32_t>(size))));
+    NETCTL_TRY(controller.create(arguments["NAME"], type, static_cast<std::uint32_t>(size)));
     context.out.done(
         fmt::format("set '{}' made, type {}", arguments["NAME"], datapath::to_string(type)));
     return 0;

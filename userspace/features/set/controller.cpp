@@ -14,18 +14,16 @@ using datapath::Root;
 using datapath::Set;
 using datapath::SetElement;
 
-Result<std::vector<std::string>> Controller::create(const std::string& name, datapath::SetType type,
-                                                    std::uint32_t max_entries) {
-    std::vector<std::string> notes;
-    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
+Result<> Controller::create(const std::string& name, datapath::SetType type,
+                            std::uint32_t max_entries) {
+    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_));
     NETCTL_TRY(Set::create(root, name, type, max_entries));
     NETCTL_TRY(root.next_generation());
-    return notes;
+    return {};
 }
 
 Result<> Controller::destroy(const std::string& name) {
-    std::vector<std::string> notes;
-    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const std::vector<std::string> users = NETCTL_TRY(datapath::users_of_set(root, name));
     if (!users.empty())
         return Error::failed(fmt::format("set '{}' is in use by {}", name, fmt::join(users, ", ")),
@@ -37,7 +35,8 @@ Result<> Controller::destroy(const std::string& name) {
 
 Result<std::size_t> Controller::add(const std::string& name, const std::vector<std::string>& texts,
                                     std::uint32_t ttl_seconds) {
-    const Root root = NETCTL_TRY(Root::open(root_));
+    // Not beside a fold, which moves elements, nor a reader.
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const Set set = NETCTL_TRY(Set::open(root, name));
     std::vector<SetElement> elements;
     for (const std::string& text : texts)
@@ -46,40 +45,26 @@ Result<std::size_t> Controller::add(const std::string& name, const std::vector<s
     if (ttl_seconds > 0)
         value.expires = datapath::boottime_seconds() + ttl_seconds;
     const std::size_t count = elements.size();
-    if (set.type() != datapath::SetType::cidr) {
-        NETCTL_TRY(set.add(std::move(elements), value));
-        return count;
-    }
-    // Not beside a fold, which moves elements.
-    std::vector<std::string> notes;
-    const LockedRoot locked = NETCTL_TRY(LockedRoot::acquire(root_, notes));
-    NETCTL_TRY(NETCTL_TRY(Set::open(locked, name)).add(std::move(elements), value));
+    NETCTL_TRY(set.add(std::move(elements), value));
     return count;
 }
 
 Result<std::vector<std::string>> Controller::remove(const std::string& name,
                                                     const std::vector<std::string>& texts) {
-    const Root root = NETCTL_TRY(Root::open(root_));
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const Set set = NETCTL_TRY(Set::open(root, name));
     std::vector<SetElement> elements;
     for (const std::string& text : texts)
         elements.push_back(NETCTL_TRY(datapath::parse_element(set.type(), text)));
-    std::vector<std::string> missing, notes;
-    const auto remove_from = [&](const Set& from) -> Result<std::vector<std::string>> {
-        for (const SetElement& element : elements)
-            if (!NETCTL_TRY(from.remove(element)))
-                missing.push_back(datapath::to_string(element));
-        return missing;
-    };
-    if (set.type() != datapath::SetType::cidr)
-        return remove_from(set);
-    const LockedRoot locked = NETCTL_TRY(LockedRoot::acquire(root_, notes));
-    return remove_from(NETCTL_TRY(Set::open(locked, name)));
+    std::vector<std::string> missing;
+    for (const SetElement& element : elements)
+        if (!NETCTL_TRY(set.remove(element)))
+            missing.push_back(datapath::to_string(element));
+    return missing;
 }
 
 Result<> Controller::fold(const std::string& name) {
-    std::vector<std::string> notes;
-    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     return NETCTL_TRY(Set::open(root, name)).fold(true);
 }
 
@@ -109,8 +94,7 @@ Result<bool> Controller::test(const std::string& name, const std::string& text) 
 
 Result<ImportReport> Controller::import(const std::string& name, const std::string& text,
                                         const std::string& source, bool replace) {
-    std::vector<std::string> notes;
-    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const Set set = NETCTL_TRY(Set::open(root, name));
     std::vector<SetElement> elements =
         NETCTL_TRY(datapath::parse_elements(set.type(), text, source));

@@ -27,11 +27,9 @@ struct ImportReport {
 
 class Controller {
   public:
-    explicit Controller(std::string root) : root_(std::move(root)) {}
+    explicit Controller(RootOptions root) : root_(std::move(root)) {}
 
-    /// Notes say what was done to the host.
-    Result<std::vector<std::string>> create(const std::string& name, datapath::SetType type,
-                                            std::uint32_t max_entries);
+    Result<> create(const std::string& name, datapath::SetType type, std::uint32_t max_entries);
     /// Refused while a rule uses the set; the error names the rules.
     Result<> destroy(const std::string& name);
     /// All texts are checked before the first element is added. `ttl_seconds` 0: for ever.
@@ -52,7 +50,7 @@ class Controller {
                                 const std::string& source, bool replace);
 
   private:
-    std::string root_;
+    RootOptions root_;
 };
 
 } // namespace netctl::set

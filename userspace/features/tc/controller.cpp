@@ -230,7 +230,7 @@ bpf::PinDir interface_dir(const Root& root, const std::string& netns,
 /// The classifier of one direction of an interface.
 class Point : public FilterPoint {
   public:
-    Point(std::string root, std::string netns, std::string interface, Direction direction)
+    Point(RootOptions root, std::string netns, std::string interface, Direction direction)
         : FilterPoint(Hook::tc, std::move(root), std::move(netns), std::move(interface)),
           direction_(direction) {}
 
@@ -409,7 +409,7 @@ std::unique_ptr<FilterPoint> Controller::point(const std::string& interface,
 Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
     AttachReport report;
-    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, report.notes));
+    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_));
     const sys::Interface interface = NETCTL_TRY(sys::find_interface(request.interface));
     if (!interface.ethernet && !interface.layer3)
         return Error::unsupported(
@@ -484,7 +484,7 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
 Result<DetachReport> Controller::detach(const std::string& interface, Direction direction) const {
     DetachReport report;
     std::vector<std::string> ignored;
-    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, ignored));
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const Point filter(root_, netns_, interface, direction);
     const bpf::PinDir dir = filter.dir(root);
     const bpf::PinDir point_root = interface_dir(root, netns_, interface);
@@ -522,8 +522,7 @@ Result<DetachReport> Controller::detach(const std::string& interface, Direction 
 }
 
 Result<Status> Controller::read_status(const bpf::PinDir& dir) const {
-    const std::string parent = dir.path().substr(0, dir.path().rfind('/'));
-    const datapath::PointName name = datapath::parse_point_name(bpf::PinDir(parent).name());
+    const datapath::PointName name = datapath::parse_point_name(dir.parent_name());
     const Direction direction =
         dir.name() == to_string(Direction::egress) ? Direction::egress : Direction::ingress;
     auto live = NETCTL_TRY(datapath::open_point(dir, Hook::tc));

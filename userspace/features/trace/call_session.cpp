@@ -72,13 +72,12 @@ std::vector<std::string> programs_of(ProbePoint point) {
 class CallSession : public Session {
   public:
     static Result<std::unique_ptr<Session>> open(ProbePoint point, const nc_http_config& config,
-                                                 const Request& request, const std::string& root,
-                                                 const Emit& emit,
-                                                 std::vector<std::string>& notes) {
+                                                 const Request& request, const RootOptions& root,
+                                                 const Emit& emit) {
         auto skeleton = NETCTL_TRY(bpf::Skeleton<http_syscall>::open());
         std::unique_ptr<CallSession> session(
             new CallSession(point, request, std::move(skeleton), emit));
-        NETCTL_TRY(session->start(config, request, root, notes));
+        NETCTL_TRY(session->start(config, request, root));
         return std::unique_ptr<Session>(std::move(session));
     }
 
@@ -124,15 +123,14 @@ class CallSession : public Session {
           tracer_(options_, parser_, calls_, request.both_sides,
                   [this](Transaction& transaction) { emit_(transaction); }) {}
 
-    Result<> start(const nc_http_config& config, const Request& request, const std::string& root,
-                   std::vector<std::string>& notes) {
+    Result<> start(const nc_http_config& config, const Request& request, const RootOptions& root) {
         const bpf::Object object = skeleton_.object();
         const std::vector<std::string> programs = programs_of(point_);
         NETCTL_TRY(object.load_only(programs));
         constexpr const char* pinned[] = {"settings", "ports", "pids", "counters"};
         kernel_.emplace(NETCTL_TRY(KernelSide::load(
             object, config, pinned, request, root,
-            [this](std::span<const std::byte> bytes) { tracer_.record(bytes, offset_); }, notes)));
+            [this](std::span<const std::byte> bytes) { tracer_.record(bytes, offset_); })));
         if (request.pid != 0) {
             const std::uint8_t one = 1;
             NETCTL_TRY(NETCTL_TRY(object.map("pids")).update(&request.pid, &one));
@@ -159,13 +157,12 @@ class CallSession : public Session {
 
 } // namespace
 
-Result<std::unique_ptr<Session>> open_call_session(const Request& request, const std::string& root,
-                                                   const Session::Emit& emit,
-                                                   std::vector<std::string>& notes) {
+Result<std::unique_ptr<Session>> open_call_session(const Request& request, const RootOptions& root,
+                                                   const Session::Emit& emit) {
     const nc_http_config config = NETCTL_TRY(make_config(request));
     Error first = Error::failed("");
     for (const ProbePoint point : {ProbePoint::tracepoints, ProbePoint::functions}) {
-        auto session = CallSession::open(point, config, request, root, emit, notes);
+        auto session = CallSession::open(point, config, request, root, emit);
         if (session)
             return session;
         debug(session.error().what);

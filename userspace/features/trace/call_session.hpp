@@ -8,14 +8,14 @@
 #include <vector>
 
 #include "core/result.hpp"
+#include "core/root_options.hpp"
 #include "features/trace/session.hpp"
 
 namespace netctl::trace {
 
 /// Attaches to the socket tracepoints, or to the functions behind them where there are none, and pins
 /// the settings below `root`. ErrorKind::unsupported if the kernel lets us do neither.
-Result<std::unique_ptr<Session>> open_call_session(const Request& request, const std::string& root,
-                                                   const Session::Emit& emit,
-                                                   std::vector<std::string>& notes);
+Result<std::unique_ptr<Session>> open_call_session(const Request& request, const RootOptions& root,
+                                                   const Session::Emit& emit);
 
 } // namespace netctl::trace

@@ -8,25 +8,25 @@
 
 namespace netctl::trace {
 
-Result<std::unique_ptr<Session>> open_session(const Request& request, const std::string& root,
+Result<std::unique_ptr<Session>> open_session(const Request& request, const RootOptions& root,
                                               const Session::Emit& emit,
                                               std::vector<std::string>& notes) {
     bpf::capture_libbpf_messages();
     switch (request.source) {
     case Source::file: return open_file_session(request, emit);
-    case Source::socket: return open_packet_session(request, root, emit, notes);
-    case Source::syscall: return open_call_session(request, root, emit, notes);
+    case Source::socket: return open_packet_session(request, root, emit);
+    case Source::syscall: return open_call_session(request, root, emit);
     case Source::automatic: break;
     }
     if (!request.interface.empty() || !request.write.empty())
-        return open_packet_session(request, root, emit, notes);
-    auto session = open_call_session(request, root, emit, notes);
+        return open_packet_session(request, root, emit);
+    auto session = open_call_session(request, root, emit);
     const bool about_processes =
         request.pid != 0 || !request.comm.empty() || !request.cgroup.empty();
     if (session || session.error().kind != ErrorKind::unsupported || about_processes)
         return session;
     notes.push_back(session.error().what + "; tracing packets instead");
-    return open_packet_session(request, root, emit, notes);
+    return open_packet_session(request, root, emit);
 }
 
 } // namespace netctl::trace

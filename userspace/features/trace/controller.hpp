@@ -8,13 +8,14 @@
 #include <vector>
 
 #include "core/result.hpp"
+#include "core/root_options.hpp"
 #include "features/trace/session.hpp"
 
 namespace netctl::trace {
 
 /// Takes the source that was asked for, or the first that works here. Loads, attaches, and pins below
-/// `root`; nothing is handed to `emit` before this returns. Fallbacks and mounts are told in `notes`.
-Result<std::unique_ptr<Session>> open_session(const Request& request, const std::string& root,
+/// `root`; nothing is handed to `emit` before this returns. Fallbacks are told in `notes`.
+Result<std::unique_ptr<Session>> open_session(const Request& request, const RootOptions& root,
                                               const Session::Emit& emit,
                                               std::vector<std::string>& notes);
 

@@ -24,8 +24,7 @@ Result<> fill_settings(const bpf::Object& object, const nc_http_config& config,
 
 Result<KernelSide> KernelSide::load(const bpf::Object& object, nc_http_config config,
                                     std::span<const char* const> pinned, const Request& request,
-                                    const std::string& root, RecordReader::Handler handler,
-                                    std::vector<std::string>& notes) {
+                                    const RootOptions& root, RecordReader::Handler handler) {
     config.abi_version = NC_ABI_VERSION;
     if (!request.ports.empty())
         config.select |= NC_HTTP_SELECT_PORT;
@@ -36,7 +35,7 @@ Result<KernelSide> KernelSide::load(const bpf::Object& object, nc_http_config co
     bpf::RawMap counters = NETCTL_TRY(object.map("counters"));
     auto reader =
         NETCTL_TRY(RecordReader::open(NETCTL_TRY(object.map("events")), std::move(handler)));
-    TracerPins pins = NETCTL_TRY(TracerPins::make(root, notes));
+    TracerPins pins = NETCTL_TRY(TracerPins::make(root));
     NETCTL_TRY(pins.pin(object, pinned));
     return KernelSide(std::move(counters), std::move(reader), std::move(pins));
 }

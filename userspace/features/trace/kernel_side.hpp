@@ -27,8 +27,7 @@ class KernelSide {
     /// has; the version and what the request says of ports is filled in here.
     static Result<KernelSide> load(const bpf::Object& object, nc_http_config config,
                                    std::span<const char* const> pinned, const Request& request,
-                                   const std::string& root, RecordReader::Handler handler,
-                                   std::vector<std::string>& notes);
+                                   const RootOptions& root, RecordReader::Handler handler);
 
     RecordReader& reader() const { return *reader_; }
     /// Where the settings are pinned.

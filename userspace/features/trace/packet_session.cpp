@@ -38,13 +38,12 @@ constexpr std::uint32_t default_packet_bytes = 65535;
 
 class PacketSession : public Session {
   public:
-    static Result<std::unique_ptr<Session>> open(const Request& request, const std::string& root,
-                                                 const Emit& emit,
-                                                 std::vector<std::string>& notes) {
+    static Result<std::unique_ptr<Session>> open(const Request& request, const RootOptions& root,
+                                                 const Emit& emit) {
         auto skeleton = NETCTL_TRY(bpf::Skeleton<http_socket>::open());
         std::unique_ptr<PacketSession> session(
             new PacketSession(request, std::move(skeleton), emit));
-        NETCTL_TRY(session->start(request, root, notes));
+        NETCTL_TRY(session->start(request, root));
         return std::unique_ptr<Session>(std::move(session));
     }
 
@@ -92,8 +91,7 @@ class PacketSession : public Session {
               [this](const Endpoint& sender, const Endpoint& receiver, std::uint32_t until,
                      std::optional<std::uint32_t> back) { skip(sender, receiver, until, back); }) {}
 
-    Result<> start(const Request& request, const std::string& root,
-                   std::vector<std::string>& notes) {
+    Result<> start(const Request& request, const RootOptions& root) {
         // The file comes first: if it cannot be written, that is told before anything is traced.
         if (!request.write.empty())
             capture_.emplace(NETCTL_TRY(CaptureFile::create(request.write)));
@@ -106,9 +104,9 @@ class PacketSession : public Session {
         config.loopback = if_nametoindex("lo");
         const bpf::Object object = skeleton_.object();
         constexpr const char* pinned[] = {"settings", "ports", "counters"};
-        kernel_.emplace(NETCTL_TRY(KernelSide::load(
-            object, config, pinned, request, root,
-            [this](std::span<const std::byte> bytes) { record(bytes); }, notes)));
+        kernel_.emplace(NETCTL_TRY(
+            KernelSide::load(object, config, pinned, request, root,
+                             [this](std::span<const std::byte> bytes) { record(bytes); })));
         flows_ = NETCTL_TRY(object.map("flows"));
         return attach(object);
     }
@@ -220,11 +218,9 @@ class PacketSession : public Session {
 
 } // namespace
 
-Result<std::unique_ptr<Session>> open_packet_session(const Request& request,
-                                                     const std::string& root,
-                                                     const Session::Emit& emit,
-                                                     std::vector<std::string>& notes) {
-    return PacketSession::open(request, root, emit, notes);
+Result<std::unique_ptr<Session>>
+open_packet_session(const Request& request, const RootOptions& root, const Session::Emit& emit) {
+    return PacketSession::open(request, root, emit);
 }
 
 } // namespace netctl::trace

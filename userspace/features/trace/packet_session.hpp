@@ -8,15 +8,14 @@
 #include <vector>
 
 #include "core/result.hpp"
+#include "core/root_options.hpp"
 #include "features/trace/session.hpp"
 
 namespace netctl::trace {
 
 /// Listens in the request's namespace, and pins the settings below `root`. The file that packets are
 /// to be written to is made first: trouble with it is told before anything is loaded.
-Result<std::unique_ptr<Session>> open_packet_session(const Request& request,
-                                                     const std::string& root,
-                                                     const Session::Emit& emit,
-                                                     std::vector<std::string>& notes);
+Result<std::unique_ptr<Session>>
+open_packet_session(const Request& request, const RootOptions& root, const Session::Emit& emit);
 
 } // namespace netctl::trace

@@ -7,9 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "bpf/dir_lock.hpp"
 #include "bpf/object.hpp"
 #include "bpf/pin_dir.hpp"
 #include "core/result.hpp"
+#include "core/root_options.hpp"
 
 namespace netctl::trace {
 
@@ -18,25 +20,24 @@ namespace netctl::trace {
 /// between PID namespaces.
 class TracerPins {
   public:
-    /// Makes this process's directory, and removes those of tracers that were killed. Mounts are told
-    /// in `notes`.
-    static Result<TracerPins> make(const std::string& root, std::vector<std::string>& notes);
-    TracerPins(TracerPins&& other) noexcept;
+    /// Makes this process's directory, and removes those of tracers that were killed.
+    static Result<TracerPins> make(const RootOptions& root);
+    TracerPins(TracerPins&&) noexcept = default;
     TracerPins& operator=(TracerPins&&) = delete;
     ~TracerPins();
 
     /// Pins the loaded object's maps of these names, under the same names.
     Result<> pin(const bpf::Object& object, std::span<const char* const> maps) const;
     /// The directory.
-    const std::string& path() const { return path_; }
+    const std::string& path() const { return dir_.path(); }
 
   private:
-    TracerPins(std::string root, std::string path, bpf::DirLock lock)
-        : root_(std::move(root)), path_(std::move(path)), lock_(std::move(lock)) {}
+    TracerPins(RootOptions root, bpf::PinDir dir, bpf::DirLock lock)
+        : root_(std::move(root)), dir_(std::move(dir)), lock_(std::move(lock)) {}
 
-    std::string root_;
-    std::string path_;
-    bpf::DirLock lock_;
+    RootOptions root_;
+    bpf::PinDir dir_;
+    bpf::DirLock lock_; ///< none: another was made of this one
 };
 
 } // namespace netctl::trace

@@ -107,7 +107,7 @@ Result<bpf::Link> attach_link(const sys::Interface& interface, const bpf::Progra
 /// The filter of one interface.
 class Point : public FilterPoint {
   public:
-    Point(std::string root, std::string netns, std::string interface)
+    Point(RootOptions root, std::string netns, std::string interface)
         : FilterPoint(Hook::xdp, std::move(root), std::move(netns), std::move(interface)) {}
 
     bpf::PinDir dir(const Root& root) const override {
@@ -187,7 +187,7 @@ std::unique_ptr<FilterPoint> Controller::point(const std::string& interface) con
 Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
     AttachReport report;
-    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, report.notes));
+    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_));
     const sys::Interface interface = NETCTL_TRY(sys::find_interface(request.interface));
     if (!interface.ethernet)
         return Error::unsupported(fmt::format("{} is no Ethernet device", interface.name),
@@ -221,8 +221,7 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
 }
 
 Result<> Controller::detach(const std::string& interface) const {
-    std::vector<std::string> notes;
-    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_, notes));
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const Point filter(root_, netns_, interface);
     const bpf::PinDir dir = filter.dir(root);
     if (!dir.has("link")) {

@@ -43,7 +43,7 @@ struct Status : datapath::FilterStatus {
 class Controller {
   public:
     /// `root` is the bpffs directory; `netns` a name or path, or empty. Nothing is touched yet.
-    Controller(std::string root, std::string netns)
+    Controller(RootOptions root, std::string netns)
         : root_(std::move(root)), netns_(std::move(netns)) {}
 
     Result<AttachReport> attach(const AttachRequest& request) const;
@@ -59,7 +59,7 @@ class Controller {
   private:
     Result<Status> read_status(const bpf::PinDir& dir) const;
 
-    std::string root_;
+    RootOptions root_;
     std::string netns_;
 };
 
