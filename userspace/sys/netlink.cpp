@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "sys/netlink.hpp"
 
-#include <cerrno>
 #include <linux/if_arp.h>
 #include <memory>
 
@@ -12,14 +11,12 @@
 #include <netlink/route/link/veth.h>
 
 #include "core/suggest.hpp"
+#include "sys/rtnetlink.hpp"
 
 namespace netctl::sys {
 
 namespace {
 
-struct FreeSocket {
-    void operator()(nl_sock* socket) const { nl_socket_free(socket); }
-};
 struct FreeCache {
     void operator()(nl_cache* cache) const { nl_cache_free(cache); }
 };
@@ -40,22 +37,10 @@ bool is_layer3(unsigned type) {
     }
 }
 
-using Socket = std::unique_ptr<nl_sock, FreeSocket>;
-
-Result<Socket> connect_rtnetlink() {
-    Socket socket(nl_socket_alloc());
-    if (!socket)
-        return Error::system(ENOMEM, "cannot make a netlink socket");
-    const int status = nl_connect(socket.get(), NETLINK_ROUTE);
-    if (status < 0)
-        return Error::failed(fmt::format("cannot connect to rtnetlink: {}", nl_geterror(status)));
-    return socket;
-}
-
 } // namespace
 
 Result<std::vector<Interface>> list_interfaces() {
-    const Socket socket = NETCTL_TRY(connect_rtnetlink());
+    const Rtnetlink socket = NETCTL_TRY(connect_rtnetlink());
     nl_cache* links = nullptr;
     const int status = rtnl_link_alloc_cache(socket.get(), AF_UNSPEC, &links);
     if (status < 0)
@@ -77,7 +62,7 @@ Result<std::vector<Interface>> list_interfaces() {
 }
 
 Result<> make_veth(const std::string& here, const std::string& there, int pid) {
-    const Socket socket = NETCTL_TRY(connect_rtnetlink());
+    const Rtnetlink socket = NETCTL_TRY(connect_rtnetlink());
     const int status = rtnl_link_veth_add(socket.get(), here.c_str(), there.c_str(), pid);
     if (status < 0)
         return Error::failed(fmt::format("cannot make veth devices: {}", nl_geterror(status)));

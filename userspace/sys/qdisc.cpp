@@ -16,6 +16,8 @@
 #include <netlink/route/qdisc.h>
 #include <netlink/route/tc.h>
 
+#include "sys/rtnetlink.hpp"
+
 namespace netctl::sys {
 
 namespace {
@@ -23,32 +25,19 @@ namespace {
 /// "nc", and no number that people choose.
 constexpr std::uint32_t fq_handle = 0x6e630000;
 
-struct FreeSocket {
-    void operator()(nl_sock* socket) const { nl_socket_free(socket); }
-};
 struct FreeCache {
     void operator()(nl_cache* cache) const { nl_cache_free(cache); }
 };
 struct FreeMessage {
     void operator()(nl_msg* message) const { nlmsg_free(message); }
 };
-using Socket = std::unique_ptr<nl_sock, FreeSocket>;
 using Cache = std::unique_ptr<nl_cache, FreeCache>;
-
-Result<Socket> connect() {
-    Socket socket(nl_socket_alloc());
-    if (!socket)
-        return Error::system(ENOMEM, "cannot make a netlink socket");
-    if (const int status = nl_connect(socket.get(), NETLINK_ROUTE); status < 0)
-        return Error::failed(fmt::format("cannot connect to rtnetlink: {}", nl_geterror(status)));
-    return socket;
-}
 
 /// A request about the root qdisc; `options` fills in more than the kind.
 template <class Options>
 Result<> ask(std::uint32_t ifindex, int type, int flags, std::uint32_t handle, const char* what,
              const Options& options) {
-    const Socket socket = NETCTL_TRY(connect());
+    const Rtnetlink socket = NETCTL_TRY(connect_rtnetlink());
     const std::unique_ptr<nl_msg, FreeMessage> message(nlmsg_alloc_simple(type, flags));
     tcmsg header{};
     header.tcm_family = AF_UNSPEC;
@@ -67,7 +56,7 @@ Result<> ask(std::uint32_t ifindex, int type, int flags, std::uint32_t handle, c
 } // namespace
 
 Result<std::vector<Qdisc>> list_qdiscs(std::uint32_t ifindex) {
-    const Socket socket = NETCTL_TRY(connect());
+    const Rtnetlink socket = NETCTL_TRY(connect_rtnetlink());
     nl_cache* qdiscs = nullptr;
     if (const int status = rtnl_qdisc_alloc_cache(socket.get(), &qdiscs); status < 0)
         return Error::failed(fmt::format("cannot list qdiscs: {}", nl_geterror(status)));
@@ -143,7 +132,7 @@ Result<std::vector<ClsactFilter>> list_clsact_filters(std::uint32_t ifindex, boo
             return qdisc.kind == "clsact" || qdisc.kind == "ingress";
         }))
         return found;
-    const Socket socket = NETCTL_TRY(connect());
+    const Rtnetlink socket = NETCTL_TRY(connect_rtnetlink());
     nl_cache* filters = nullptr;
     const std::uint32_t parent =
         TC_H_MAKE(TC_H_CLSACT, egress ? TC_H_MIN_EGRESS : TC_H_MIN_INGRESS);

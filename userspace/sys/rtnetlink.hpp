@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// A connection to rtnetlink.
+#pragma once
+
+#include <memory>
+
+#include <netlink/socket.h>
+
+#include "core/result.hpp"
+
+namespace netctl::sys {
+
+struct FreeRtnetlink {
+    void operator()(nl_sock* socket) const { nl_socket_free(socket); }
+};
+using Rtnetlink = std::unique_ptr<nl_sock, FreeRtnetlink>;
+
+/// A connection of its own in the current network namespace. An answer is waited for ten seconds at most:
+/// libnl's lists ask and do not look whether the question could be sent, and would wait for ever.
+Result<Rtnetlink> connect_rtnetlink();
+
+} // namespace netctl::sys
