@@ -6,7 +6,7 @@ import os
 import pytest
 
 from lab import GUEST_SHARE, Lab, Netctl
-from traffic import Blaster
+from traffic import Blaster, Stream
 
 pytest_plugins = ["progress"]
 
@@ -60,3 +60,9 @@ def link(lab):
 def blaster(tmp_path_factory):
     """Sends UDP as fast as it can."""
     return Blaster.compile(tmp_path_factory.mktemp("blaster"))
+
+
+@pytest.fixture(scope="session")
+def streamer(tmp_path_factory):
+    """Sends numbered UDP, and takes down what arrives."""
+    return Stream.compile(tmp_path_factory.mktemp("streamer"))

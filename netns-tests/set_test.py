@@ -7,11 +7,10 @@ import signal
 import socket
 import struct
 import subprocess
-import threading
 
 import pytest
 from lab import IN_VM, bpftool, run, until
-from traffic import IP, UDP, Ether, Filter, IPv6, Wire
+from traffic import IP, UDP, Ether, Filter, IPv6, Stream, Wire
 
 FAMILIES = (4, 6)
 
@@ -44,60 +43,6 @@ def edit(netctl, name, verb, kind, element, value=bytes(8)):
         "key", "hex", *key.hex(" ").split(), *words)  # fmt: skip
 
 
-class Stream:
-    """Numbered datagrams, one after the other without a pause, and which of them arrived."""
-
-    def __init__(self, client, server, family, dport):
-        kind = {4: socket.AF_INET, 6: socket.AF_INET6}[family]
-        self._receiver = server.netns.socket(kind, socket.SOCK_DGRAM)
-        self._receiver.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)  # SO_RCVBUFFORCE
-        self._receiver.bind((server.ip(family), dport))
-        self._receiver.settimeout(0.1)
-        self._sender = client.netns.socket(kind, socket.SOCK_DGRAM)
-        self._sender.connect((server.ip(family), dport))
-        self.sent = 0
-        self.arrived = []
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=work) for work in (self._send, self._receive)]
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-        self._sender.close()
-        self._receiver.close()
-
-    def _send(self):
-        while not self._stopping.is_set():
-            self._sender.send(struct.pack("=Q", self.sent))
-            self.sent += 1
-
-    def _receive(self):
-        while not self._stopping.is_set():
-            try:
-                self.arrived.append(struct.unpack("=Q", self._receiver.recv(100))[0])
-            except TimeoutError:
-                continue
-
-    def hundred(self):
-        """Awaits the sending of a hundred; those under way at the call are not among them."""
-        first = self.sent + 1
-        until(lambda: self.sent > first + 100)
-        return range(first, first + 100)
-
-    def arrived_of(self, numbers):
-        return [number for number in self.arrived if number in numbers]
-
-    def await_all(self, numbers):
-        until(lambda: self.arrived and self.arrived[-1] >= numbers[-1])
-        assert self.arrived_of(numbers) == list(numbers)
-
-
 CASES = [
     ("host", 4, "src @s drop", lambda client: client.ip4),
     ("host", 6, "src @s drop", lambda client: client.ip6),
@@ -111,13 +56,13 @@ CASES = [
 @pytest.mark.kernel(kind="cidr", family=4)
 @pytest.mark.parametrize(("kind", "family", "rule", "element_of"), CASES,
                          ids=[f"{kind}-{family}" for kind, family, _, _ in CASES])  # fmt: skip
-def test_bpftool_edits_under_traffic(netctl, link, kind, family, rule, element_of):
+def test_bpftool_edits_under_traffic(netctl, link, streamer, kind, family, rule, element_of):
     client, server = link
     element = element_of(client)
     make(netctl, "s", kind)
     filter = Filter(netctl, server)
     number = filter.add(rule)
-    with Stream(client, server, family, 4000) as stream:
+    with Stream(streamer, client, server, family, 4000) as stream:
         for _ in range(1 if IN_VM else 5):
             stream.await_all(stream.hundred())
             edit(netctl, "s", "update", kind, element)
@@ -467,7 +412,7 @@ def test_own_edits_over_a_base(netctl, tmp_path):
     assert not netctl.root.exists()
 
 
-def test_folding_under_traffic(netctl, lab, link, tmp_path):
+def test_folding_under_traffic(netctl, lab, link, streamer, tmp_path):
     """No packet from a member gets through, and none from another is dropped, while bases change."""
     client, server = link
     member = str(ipaddress.ip_network(f"{client.ip6}/64", strict=False))
@@ -475,7 +420,7 @@ def test_folding_under_traffic(netctl, lab, link, tmp_path):
     filter = Filter(netctl, server)
     filter.add("src @nets drop")
     listing = tmp_path / "list"
-    with Stream(client, server, 4, 4000) as passes, Stream(client, server, 6, 4000) as never:
+    with Stream(streamer, client, server, 4, 4000) as passes, Stream(streamer, client, server, 6, 4000) as never:
         for turn in range(2 if IN_VM else 6):
             listing.write_text("\n".join([*networks(MANY), f"2001:db8:{turn}::/56"]))
             folding = lab.start(*netctl.argv("set", "import", "nets", listing))

@@ -2,10 +2,14 @@
 """Packets for the filters' tests: crafted frames and which of them arrive, and floods of UDP."""
 
 import json
+import mmap
 import re
 import socket
+import struct
 import subprocess
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 from lab import run, until
 from scapy.compat import raw
@@ -284,6 +288,71 @@ class Blaster:
         out, _ = self.popen.communicate(timeout=30)
         assert self.popen.returncode == 0
         return {int(port): int(sent) for port, sent in (line.split() for line in out.splitlines())}
+
+
+class Stream:
+    """Numbered datagrams, one after the other, and which of them arrive: stream.c."""
+
+    _HEADER = 16
+    _ROOM = 1 << 22  # numbers
+
+    @staticmethod
+    def compile(directory):
+        program = directory / "stream"
+        run("gcc", "-O2", "-Wall", "-Werror", "-o", program, Path(__file__).with_name("stream.c"))
+        return program
+
+    def __init__(self, program, client, server, family, dport):
+        kind = {4: socket.AF_INET, 6: socket.AF_INET6}[family]
+        with (
+            server.netns.socket(kind, socket.SOCK_DGRAM) as receiver,
+            client.netns.socket(kind, socket.SOCK_DGRAM) as sender,
+            tempfile.TemporaryFile() as shared,
+        ):
+            receiver.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)  # SO_RCVBUFFORCE
+            receiver.bind((server.ip(family), dport))
+            sender.connect((server.ip(family), dport))
+            shared.truncate(self._HEADER + 4 * self._ROOM)
+            self._shared = mmap.mmap(shared.fileno(), 0)
+            descriptors = [each.fileno() for each in (sender, receiver, shared)]
+            self.popen = subprocess.Popen([program, *map(str, descriptors)], pass_fds=descriptors,
+                                          stdin=subprocess.PIPE)  # fmt: skip
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.popen.stdin.close()
+        self.popen.wait(timeout=30)
+
+    @property
+    def sent(self):
+        return struct.unpack_from("=Q", self._shared, 0)[0]
+
+    @property
+    def arrived(self):
+        (count,) = struct.unpack_from("=Q", self._shared, 8)
+        assert count < self._ROOM, "no room for more numbers"
+        return list(struct.unpack_from(f"={count}I", self._shared, self._HEADER))
+
+    def hundred(self):
+        """Awaits the sending of a hundred; those under way at the call are not among them."""
+        first = self.sent + 1
+        until(lambda: self.sent > first + 100, timeout=30)
+        return range(first, first + 100)
+
+    def arrived_of(self, numbers):
+        return [number for number in self.arrived if number in numbers]
+
+    def await_all(self, numbers):
+        """Awaits that these have arrived, whole and in order."""
+
+        def come():
+            arrived = self.arrived
+            return arrived and arrived[-1] >= numbers[-1]
+
+        until(come, timeout=30, what="the last of the stream's datagrams")
+        assert self.arrived_of(numbers) == list(numbers)
 
 
 class Arrivals:
