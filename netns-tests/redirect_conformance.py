@@ -6,18 +6,24 @@ Runs each socket behaviour three times and compares what the application sees: o
 redirected (proven by the pinned maps before and, where the behaviour leaves a trace, after), and
 once more on a connection that was redirected and left, which must be plain TCP in every respect.
 
-    redirect_conformance.py --netctl PATH [--only NAME]... [--list] [--json]
+    redirect_conformance.py --netctl PATH [--only NAME]... [--list] [--json] [--pause MS]
+                            [--busy N] [--stop-joiner] [--seed N]
+
+--pause waits that long before each call that a behaviour makes of its sockets; --busy has so many
+processes spin meanwhile; --stop-joiner stops the joiner and continues it at random moments.
 
 Works in namespaces and a cgroup of its own. Exit status 0: no difference but the documented ones.
 """
 import argparse
 import array
+import contextlib
 import ctypes
 import errno
 import fcntl
 import hashlib
 import json
 import os
+import random
 import re
 import select
 import signal
@@ -595,6 +601,105 @@ def send_buffer_set(a, b):
     return receive(b, 100)
 
 
+# ---- leaving: each reason, way to read, unread before or not, removed by the connection's own callback
+# ---- or by the timer behind a pause
+
+
+def by_edges(b, total):
+    return read_by_edges(b, total)
+
+
+def by_edges_counted(b, total):
+    """As nginx reads: an edge, and then as much as FIONREAD says."""
+    epoll = select.epoll()
+    epoll.register(b, select.EPOLLIN | select.EPOLLET | select.EPOLLRDHUP)
+    time.sleep(0.05)
+    got = b""
+    while len(got) < total:
+        if not epoll.poll(PATIENCE):
+            return f"no edge behind {len(got)} bytes"
+        while count := ioctl_number(b, termios.FIONREAD):
+            got += b.recv(count)
+    return digest(got)
+
+
+def by_level(b, total):
+    return digest(receive(b, total))
+
+
+def by_one_shots(b, total):
+    epoll = select.epoll()
+    epoll.register(b, select.EPOLLIN | select.EPOLLONESHOT)
+    got = b""
+    while len(got) < total:
+        if not epoll.poll(PATIENCE):
+            return f"nothing behind {len(got)} bytes"
+        got += b.recv(1000)
+        epoll.modify(b, select.EPOLLIN | select.EPOLLONESHOT)
+    return digest(got)
+
+
+def by_blocking(b, total):
+    b.setblocking(True)
+    b.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(PATIENCE), 0))
+    got = b""
+    while len(got) < total:
+        piece = outcome(b.recv, 1000)
+        if not isinstance(piece, bytes) or not piece:
+            return f"{piece} behind {len(got)} bytes"
+        got += piece
+    return digest(got)
+
+
+def leaves_by_rules(_a, _b):
+    Lab.here.run("rule", "insert", "dport", "1", "deny")  # all go back to TCP
+    Lab.here.run("rule", "delete", str(Lab.here.run("rule", "list")[0]["id"]))
+
+
+TIME_STAMP = (socket.SOL_SOCKET, 29, 1)
+REASONS = {
+    "readers_option": lambda a, b: b.setsockopt(*TIME_STAMP),
+    "senders_option": lambda a, b: a.setsockopt(*TIME_STAMP),
+    "large_answer": lambda a, b: b.send(b"A" * 20000),
+    "large_request": lambda a, b: a.send(b"B" * 20000),
+    "many_requests": lambda a, b: [a.send(b"%099d" % i) for i in range(12)],
+    "turned_blocking": lambda a, b: a.setblocking(True),
+    "reader_shut_down": lambda a, b: b.shutdown(socket.SHUT_WR),
+    "rules": leaves_by_rules,
+}
+STYLES = (by_edges, by_edges_counted, by_level, by_one_shots, by_blocking)
+
+
+def leaving(a, b, reason, style, unread, pause):
+    """A message, perhaps; the reason to leave; a pause, in which the timer comes; another message."""
+    if unread:
+        a.send(b"before")
+    REASONS[reason](a, b)
+    time.sleep(pause)
+    a.send(b"behind")
+    own = {"large_request": 20000, "many_requests": 12 * 99}.get(reason, 0)
+    got = style(b, (6 if unread else 0) + own + 6)
+    return (got, style(a, 20000)) if reason == "large_answer" else got
+
+
+def add_leaving():
+    for reason in REASONS:
+        for style in STYLES:
+            for unread in (False, True):
+                for pause in (0, 0.02):
+                    words = ("leaves", reason, style.__name__, "unread" if unread else "read",
+                             "late" if pause else "soon")  # fmt: skip
+
+                    def run(a, b, reason=reason, style=style, unread=unread, pause=pause):
+                        return leaving(a, b, reason, style, unread, pause)
+
+                    run.__name__ = "_".join(words)
+                    BEHAVIOURS[run.__name__] = run
+
+
+add_leaving()
+
+
 # ---- the end of a connection ----
 
 
@@ -1139,6 +1244,8 @@ def tcp_info(a, b):
 class Lab:
     """netctl in namespaces and a cgroup of our own."""
 
+    here = None  # the only one
+
     def __init__(self, netctl, ports=str(REDIRECTED_PORT)):
         self.netctl = netctl
         self.ports = ports
@@ -1146,6 +1253,7 @@ class Lab:
         self.joiner = None
         self.failed = None  # cases of the self-test for which enable refuses this kernel
         self.cgroup = None
+        Lab.here = self
 
     def __enter__(self):
         mount = next(
@@ -1253,6 +1361,29 @@ def connect(port, host="127.0.0.1"):
     return a, b
 
 
+class Paused(socket.socket):
+    """Waits before each call, so that what others do behind our back can happen in between."""
+
+    seconds = 0.0
+
+
+def paused(name):
+    plain = getattr(socket.socket, name)
+
+    def call(self, *args, **kwargs):
+        time.sleep(Paused.seconds)
+        return plain(self, *args, **kwargs)
+
+    return call
+
+
+for _name in (
+    "send", "sendall", "sendmsg", "recv", "recvmsg", "recvmsg_into", "setsockopt", "getsockopt",
+    "shutdown", "setblocking", "close", "connect",
+):  # fmt: skip
+    setattr(Paused, _name, paused(_name))
+
+
 def turn(a, b, count=1):
     for _ in range(count):
         a.send(b"q" * 64)
@@ -1305,6 +1436,8 @@ def run_one(function, lab, mode):
             redirect(lab, a, b)
             if mode == "left":
                 leave(lab, a, b)
+        if Paused.seconds:
+            a, b = (Paused(fileno=sock.detach()) for sock in (a, b))
         return repr(function(a, b))
     except Exception as error:  # pylint: disable=broad-except
         return f"{type(error).__name__}: {error}"
@@ -1313,12 +1446,56 @@ def run_one(function, lab, mode):
         b.close()
 
 
+@contextlib.contextmanager
+def busy_loops(count):
+    children = []
+    for _ in range(count):
+        child = os.fork()
+        if child == 0:
+            libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+            while True:
+                pass
+        children.append(child)
+    try:
+        yield
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+class Stopper:
+    """Stops the joiner for up to 50 ms, and lets it go on for up to 100, at random."""
+
+    def __init__(self, lab, seed):
+        self.lab, self.random = lab, random.Random(seed)
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.work)
+
+    def work(self):
+        while not self.ended.wait(self.random.random() / 10):
+            self.lab.joiner.send_signal(signal.SIGSTOP)
+            self.ended.wait(self.random.random() / 20)
+            self.lab.joiner.send_signal(signal.SIGCONT)
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--netctl", required=True)
     parser.add_argument("--only", action="append")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--pause", type=float, default=0, metavar="MS")
+    parser.add_argument("--busy", type=int, default=0, metavar="N")
+    parser.add_argument("--stop-joiner", action="store_true")
+    parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.list:
@@ -1330,14 +1507,20 @@ def main():
         )
     names = options.only or list(BEHAVIOURS)
     rows = []
-    with Lab(os.path.abspath(options.netctl)) as lab:
+    Paused.seconds = options.pause / 1000
+    seed = random.randrange(1 << 32) if options.seed is None else options.seed
+    if options.stop_joiner and not options.json:
+        print(f"seed {seed}", flush=True)
+    with Lab(os.path.abspath(options.netctl)) as lab, busy_loops(options.busy), contextlib.ExitStack() as stack:
+        if options.stop_joiner:
+            stack.enter_context(Stopper(lab, seed))
         failed = lab.failed
         for name in names:
             function = BEHAVIOURS[name]
             began = time.monotonic()
-            plain, redirected, left = (
-                run_one(function, lab, mode) for mode in ("plain", "redirected", "left")
-            )
+            modes = ("plain", "redirected") + (() if name.startswith("leaves_") else ("left",))
+            seen = {mode: run_one(function, lab, mode) for mode in modes}
+            plain, redirected, left = seen["plain"], seen["redirected"], seen.get("left", seen["plain"])
             took = time.monotonic() - began
             row = {"seconds": round(took, 2), "behaviour": name, "plain": plain, "redirected": redirected, "left": left}
             row["same"] = redirected == plain
@@ -1361,7 +1544,7 @@ def main():
         status = lab.status()
     bad = [r for r in rows if not r["left_same"] or not (r["same"] or r["documented"])]
     if options.json:
-        print(json.dumps({"behaviours": rows, "differ": bad, "status": status}))
+        print(json.dumps({"behaviours": rows, "differ": bad, "status": status, "seed": seed}))
     else:
         print(f"{len(rows)} behaviours, {len(bad)} differ; "
               f"{status['redirected_messages']} messages redirected, {status['joined']} joined")

@@ -3,7 +3,7 @@
 """A client and a server in one process that exchange small messages, for redirect_test.py.
 
     redirect_talk.py NETCTL ROOT HOST PORT TURNS [--until WHAT] [--blocking] [--option NAME] [--wait FILE]
-                     [--kill PID] [--unread] [--hold] [--repair PID]
+                     [--kill PID] [--unread] [--hold] [--repair PID] [--unread-at-join PID]
 
 Prints what `netctl redirect list` says of the connection after TURNS turns, as JSON: state, reason,
 redirected (messages). With --until it goes on for up to SECONDS until that is WHAT, a state or a
@@ -12,6 +12,8 @@ something on the server's end first that the map could not honour; `unknown` tel
 such thing. --wait has the connection wait until FILE is there. --kill kills a process then and goes on:
 `after` is what is redirected later. --hold keeps the connection open.
 --repair has the server's end in TCP_REPAIR when the joiner, of that process id, hears of the connection.
+--unread-at-join leaves a message unread while the joiner, of that process id, hears of the connection and
+tries: `unread` is what FIONREAD says then, and `early` what was joined.
 --unread leaves a message unread and tells how `disable` answers, and what is read then.
 """
 import argparse
@@ -69,6 +71,7 @@ def main():
     parser.add_argument("--kill", type=int)
     parser.add_argument("--unread", action="store_true")
     parser.add_argument("--repair", type=int)
+    parser.add_argument("--unread-at-join", type=int)
     options = parser.parse_args()
 
     def netctl(*words):
@@ -107,6 +110,19 @@ def main():
         base.settled(lambda: look()["state"] != "none", SECONDS)
         b.setsockopt(socket.IPPROTO_TCP, repair, off_without_probe)
 
+    if options.unread_at_join:
+        status = lambda name: json.loads(netctl("status").stdout)[name]
+        os.kill(options.unread_at_join, signal.SIGSTOP)
+        base.turn(a, b, 100)  # both ends are announced
+        a.send(b"unread")
+        base.readable(b)
+        tried = status("tried_again")
+        os.kill(options.unread_at_join, signal.SIGCONT)
+        base.settled(lambda: status("tried_again") > tried + 2, SECONDS)
+        early = status("joined")
+        count = base.ioctl_number(b, base.termios.FIONREAD)
+        assert base.receive(b, 6) == b"unread"
+
     base.turn(a, b, options.turns)
     answer = look()
     deadline = time.monotonic() + SECONDS
@@ -118,6 +134,8 @@ def main():
     if options.until:
         base.turn(a, b, options.turns)
         answer = look()
+    if options.unread_at_join:
+        answer |= {"unread": count, "early": early}
     if options.kill:
         os.kill(options.kill, signal.SIGKILL)
         base.turn(a, b, options.turns)

@@ -55,6 +55,33 @@ def test_applications_notice_nothing(netctl, share):
     assert not report["differ"], json.dumps(report["differ"], indent=2)
 
 
+LEAVING = [name for name in conformance.BEHAVIOURS if name.startswith("leaves_")]
+
+
+@pytest.mark.timeout(300 * PATIENCE)
+@pytest.mark.parametrize("disturbed", ("pauses", "stopped-joiner", "busy"))
+def test_applications_notice_nothing_whatever_else_goes_on(netctl, disturbed):
+    """A choice of the behaviours, all that leave among them, with time between the steps; with the
+    joiner stopped and continued; and on CPUs that have much else to do."""
+    seed = random.randrange(1 << 32)
+    chosen = random.Random(seed)
+    print("seed", seed)  # pytest shows it if this fails
+    edges = [name for name in conformance.BEHAVIOURS if name.startswith("edge_")]
+    # With a pause at each call, those of thousands of calls take minutes.
+    quick = [n for n in ("edge_behind_an_option", "edge_sender_turned_blocking", "low_water_mark_with_unread",
+                         "half_close_with_unread", "edge_small_then_large", "inherited", "reset_behind_data",
+                         "peek_across_messages", "unread_count_of_two", "hang_up_is_reported")]  # fmt: skip
+    names, options = {
+        "pauses": (quick + chosen.sample(LEAVING, 12), ("--pause", "20")),
+        "stopped-joiner": (edges + chosen.sample(LEAVING, 24), ("--stop-joiner", "--seed", str(seed))),
+        "busy": (edges[:3] + ["edge_behind_an_option"] + chosen.sample(LEAVING, 8), ("--busy", "8")),
+    }[disturbed]
+    only = [word for name in names for word in ("--only", name)]
+    report = report_of("redirect_conformance.py", netctl, "--json", *options, *only)
+    assert len(report["behaviours"]) == len(names)
+    assert not report["differ"], json.dumps(report["differ"], indent=2)
+
+
 @pytest.mark.timeout(600)
 def test_soak(netctl):
     report = report_of(
@@ -271,6 +298,14 @@ def test_sockets_in_repair_stay_on_tcp(redirected):
     assert (answer["state"], answer["reason"]) == ("tcp", "option"), answer
     status = redirected.status()
     assert status["announced"] == 2 and status["on_tcp"]["option"] == 1 and status["joined"] == 0, status
+
+
+def test_joining_waits_until_all_is_read(redirected):
+    """A reader that asks FIONREAD, as nginx does, would be told 0 of what TCP has for a joined socket."""
+    redirected.netctl("redirect", "rule", "add", "dport", "5000")
+    answer = redirected.talk(5000, until="redirecting", options=["--unread-at-join", str(redirected.joiner.pid)])
+    assert (answer["early"], answer["unread"]) == (0, 6), answer
+    assert answer["state"] == "redirecting" and redirected.status()["joined"] == 1, answer
 
 
 def test_two_of_them_leave_each_other_alone(netctl, lab, group):

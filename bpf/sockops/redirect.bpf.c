@@ -13,18 +13,22 @@
  *
  * What must hold, and where it is seen to:
  *  S1 A direction turns to redirection only when the reader has everything that went by TCP, and
- *     nobody holds or sleeps on the reader but inside the map's own recv. A blocking recv that began
+ *     nobody sleeps on the reader but inside the map's own recv. A blocking recv that began
  *     on plain TCP would not look into the new queue; where such are allowed, one message must have
  *     passed since joining and been read, which shows that it is over: may_turn().
- *  S2 Turning back to TCP is in order: the map's recv empties its own queue first. It returns at the
- *     end of that queue though TCP has more, and a reader that takes a short read for an empty socket
- *     (nginx and tokio, with edge-triggered epoll) would wait for ever. So a direction turns back
- *     only when that queue is empty; till then it redirects what it would pass. Only a reader that
- *     is rd_max_ahead behind makes an exception (rd_msg, AHEAD): the joiner is told, and wakes it
- *     when it has emptied the queue (rd_nudge).
+ *  S2 Nothing goes by TCP to a reader that has redirected bytes unread. The map's recv returns at the
+ *     end of these though TCP has more, and a reader that takes a short read for an empty socket
+ *     (nginx and tokio, with edge-triggered epoll) would wait for ever. So both directions turn back
+ *     at once, and both ends leave the map together: when nothing redirected is unread at either or
+ *     on its way, close_gate(). Till then a pair that is leaving redirects what it would pass. Only
+ *     a reader that is rd_max_ahead behind makes an exception (rd_msg, AHEAD): the joiner is told,
+ *     and wakes it when it has emptied the queue (rd_nudge).
  *  S3 An end leaves the map only when its queue is empty (the kernel discards what is in there)
  *     and no send of the other end is between its verdict and that queue: take_out().
  *  S4 The verdict is never SK_DROP: a helper that fails means TCP, and leaving.
+ *  S5 A pair joins only when nothing is unread at either end or on its way, join(). Where FIONREAD
+ *     does not count what TCP brings to a joined socket (NC_RD_NEVER_PASS), nothing does: what goes
+ *     by TCP all the same takes both ends out first, before its segment is sent (rd_sockops).
  */
 #include "vmlinux.h"
 
@@ -50,6 +54,22 @@ char LICENSE[] SEC("license") = "GPL";
 #include "redirect_to.h"
 
 #include "redirect_join.h"
+
+/* The kernel's FIONREAD does not count what TCP brings to a joined socket. */
+static __always_inline bool never_pass(void)
+{
+	struct nc_rd_conf *c = conf();
+
+	return c && c->flags & NC_RD_NEVER_PASS;
+}
+
+/* S5: a send that began on plain TCP, before the pair joined, went on behind that. */
+static __always_inline bool passed_by(struct nc_rd_pair *p, struct bpf_sock *sk, __u32 me)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+
+	return tp && tp->write_seq != p->written[me] && never_pass();
+}
 
 SEC("sockops")
 int rd_sockops(struct bpf_sock_ops *ctx)
@@ -86,13 +106,22 @@ int rd_sockops(struct bpf_sock_ops *ctx)
 	}
 	slot = mine->index >> 1;
 	p = bpf_map_lookup_elem(&rd_pairs, &slot);
-	if (!p || p->key != mine->key || p->state == NC_RD_FREE) {
-		set_flags(ctx, 0);
-		return 1;
-	}
+	if (!p || p->key != mine->key || p->state == NC_RD_FREE)
+		goto out;
 	if (op == BPF_SOCK_OPS_STATE_CB)
 		leave(p, NC_RD_REASON_CLOSED);
-	if (p->state == NC_RD_LEAVING && take_out(p, slot))
+	else if (op == BPF_SOCK_OPS_HDR_OPT_LEN_CB && p->state == NC_RD_JOINED &&
+		 passed_by(p, sk, mine->index & 1)) {
+		/* While rd_join is about it, it shall take that back, and try again. */
+		if (!p->joined_ns && close_gate(p, NOBODY))
+			delete_ends(p, slot);
+		if (*(volatile __u64 *)&p->joined_ns)
+			leave(p, NC_RD_REASON_BUSY);
+	}
+	if (p->state != NC_RD_LEAVING || !take_out(p, slot))
+		return 1;
+out:
+	if (*(volatile __u32 *)&mine->index != NOT_JOINED) /* else rd_join takes it back: undo() */
 		set_flags(ctx, 0);
 	return 1;
 }
@@ -124,15 +153,10 @@ static __always_inline bool still_allowed(struct nc_rd_pair *p)
 	return j.verdict == NC_RD_ALLOW;
 }
 
-/* Asked only until a direction has turned. */
-static __always_inline bool never_pass(void)
-{
-	struct nc_rd_conf *c = conf();
-
-	return c && c->flags & NC_RD_NEVER_PASS;
-}
-
-/* S1. `me` is the sender, `other` the reader. */
+/*
+ * S1. `me` is the sender, `other` the reader. A reader that does not block may be in a recv of plain
+ * TCP: that ends, and what is redirected meanwhile raises an edge of its own.
+ */
 static __always_inline bool may_turn(struct nc_rd_pair *p, struct bpf_sock *sk, __u32 me,
 				     __u32 other)
 {
@@ -142,16 +166,23 @@ static __always_inline bool may_turn(struct nc_rd_pair *p, struct bpf_sock *sk, 
 	__u32 copied = 0;
 	int owned = 0, before = 0, after = 0, asleep;
 
-	if (!sender || (rd_allow_blocking && !p->passed[me]) ||
+	if (!sender || (rd_allow_blocking && (!p->passed[me] || !p->joined_ns)) ||
 	    (rd_grace_ns && !never_pass() && bpf_ktime_get_ns() - p->joined_ns < rd_grace_ns))
 		return false;
 	READ(copied, &reader->copied_seq);
 	if (copied != sender->write_seq)
 		return false;
+	/* Another thread's send that was passed would arrive behind what is redirected now. */
+	if (p->passed[me] && !idle(p, me, 1))
+		return false;
 	READ(before, &psock->refcnt);
 	READ(owned, &reader->inet_conn.icsk_inet.sk.sk_lock.owned);
 	asleep = sleepers(p->socket[other]);
 	READ(after, &psock->refcnt);
+	if (asleep == MANY)
+		return false;
+	if (!rd_allow_blocking)
+		return before == after && before >= 1 + asleep;
 	return !owned && before == after && before == 1 + asleep;
 }
 
@@ -178,8 +209,9 @@ int rd_msg(struct sk_msg_md *msg)
 	struct bpf_sock *sk = msg->sk;
 	struct rd_mine *mine;
 	struct nc_rd_pair *p;
-	__u32 slot, me, other, size = msg->size, thread, index;
-	bool empty;
+	__u32 slot, me, other, size = msg->size, index;
+	bool empty, leaving;
+	__u64 gate;
 
 	if (!sk)
 		return SK_PASS;
@@ -193,7 +225,10 @@ int rd_msg(struct sk_msg_md *msg)
 	p = bpf_map_lookup_elem(&rd_pairs, &slot);
 	if (!p || p->key != mine->key)
 		return SK_PASS;
-	thread = bpf_get_current_pid_tgid();
+	/* Whoever is about to close the gate must wait for us; a barrier, too: see close_gate(). */
+	gate = __sync_fetch_and_and(&p->gate, ~(__u64)NC_RD_CLOSING);
+	if (gate & NC_RD_CLOSED)
+		goto pass;
 	empty = queue_empty(p->psock[other]);
 	if (empty)
 		p->ahead[me] = 0;
@@ -212,53 +247,48 @@ int rd_msg(struct sk_msg_md *msg)
 		else if (!rd_allow_blocking && !(nonblocking(p, me) && nonblocking(p, other)))
 			leave(p, NC_RD_REASON_TURNED);
 	}
-	/* S2: a pair that is leaving goes on redirecting what is behind something unread. */
-	if (p->state != NC_RD_JOINED && (empty || !p->redirecting[me]))
-		goto clean;
-	if (p->ahead[me] + size > p->limit[me]) {
+	if (p->ahead[me] && p->ahead[me] + size > p->limit[me])
 		leave(p, NC_RD_REASON_AHEAD);
-		goto clean;
-	}
-	if (!p->redirecting[me]) {
-		if (!p->judged) {
-			if (!p->process[other].pid)
-				goto pass;
-			if (!still_allowed(p)) {
+	leaving = p->state != NC_RD_JOINED;
+	if (!(gate & NC_RD_TURNED_0 << me) && !leaving) {
+		if (!p->judged && p->process[other].pid) {
+			if (still_allowed(p))
+				p->judged = 1;
+			else
 				leave(p, NC_RD_REASON_RULE);
-				goto clean;
-			}
-			p->judged = 1;
 		}
-		if (!may_turn(p, sk, me, other)) {
-			if (!never_pass())
+		if (!p->judged || !may_turn(p, sk, me, other)) {
+			if (!never_pass() && p->state == NC_RD_JOINED)
 				goto pass;
 			leave(p, NC_RD_REASON_BUSY);
-			goto clean;
 		}
-		p->redirecting[me] = 1;
-		COUNT(turns);
+		leaving = p->state != NC_RD_JOINED;
 	}
-	if (p->thread[me] != thread) {
-		if (p->thread[me])
-			p->threads[me] = 1;
-		p->thread[me] = thread;
+	if (leaving) {
+		if (close_gate(p, me))
+			goto pass;
+		if (p->ahead[me] && p->ahead[me] + size > p->limit[me])
+			goto behind;
+		if (!(gate & NC_RD_TURNED_0 << me) &&
+		    (!never_pass() || !may_turn(p, sk, me, other)))
+			goto behind;
+	}
+	if (!(gate & NC_RD_TURNED_0 << me)) {
+		if (__sync_fetch_and_or(&p->gate, (__u64)NC_RD_TURNED_0 << me) & NC_RD_CLOSED)
+			goto pass;
+		COUNT(turns);
 	}
 	p->ahead[me] += size;
 	if (bpf_msg_redirect_map(msg, &rd_socks, index, BPF_F_INGRESS) != SK_PASS) {
-		leave(p, NC_RD_REASON_FAILED);
-		goto clean;
+		leave(p, NC_RD_REASON_FAILED); /* the other end is closed */
+		goto pass;
 	}
 	p->redirected_messages[me]++;
 	p->redirected_bytes[me] += size;
 	return SK_PASS;
 
-clean:
-	p->redirecting[me] = 0;
-	barrier();
-	/* The only thread that ever redirected is sending again: its earlier sends have arrived. */
-	if (!p->threads[me] && (!p->thread[me] || p->thread[me] == thread))
-		p->clean[me] = 1;
-	if (!empty && !(p->behind & 1 << other))
+behind:
+	if ((!empty || never_pass()) && !(p->behind & 1 << other))
 		tell_behind(p, slot, other);
 pass:
 	p->passed[me] = 1;
@@ -340,8 +370,7 @@ int rd_setsockopt(struct bpf_sockopt *ctx)
 	 * reader of both could wait for ever. It is not set then: the reader is woken too early, which
 	 * it must expect anyway.
 	 */
-	if (level == SOL_SOCKET && option == 18 /* SO_RCVLOWAT */ &&
-	    !(queue_empty(p->psock[mine->index & 1]) && idle(p, !(mine->index & 1)))) {
+	if (level == SOL_SOCKET && option == 18 /* SO_RCVLOWAT */ && !close_gate(p, NOBODY)) {
 		ctx->optlen = -1;
 		return 1;
 	}
@@ -370,6 +399,7 @@ int rd_join(struct __sk_buff *skb)
 	if (!q || !c)
 		return 1;
 	q->error = 0;
+	q->unheard = 0;
 	reason = NC_RD_REASON_DISABLED;
 	if (c->flags & NC_RD_DRAINING)
 		goto done;
@@ -390,7 +420,9 @@ done:
 	reason = *(volatile __u32 *)&q->reason;
 	if (q->tentative && (reason == NC_RD_REASON_NO_PEER || reason == NC_RD_REASON_IDENTITY))
 		return 0;
-	/* What the joiner tries again counts once, when it says in `state` that it will not any more. */
+	/* What the joiner tries again counts once, when it says that it will not any more. */
+	if (reason == NC_RD_REASON_BUSY && !q->final)
+		return 0;
 	if (reason && reason != NC_RD_REASON_AGAIN &&
 	    (q->state || (reason != NC_RD_REASON_FULL && q->error != -ENOMEM))) {
 		count_on_tcp(reason);
@@ -399,15 +431,15 @@ done:
 	return 0;
 }
 
-/* Makes the pair in a slot leave; run until the answer is NC_RD_FREE. */
+/* Makes the pair in a slot leave; run until the answer is NC_RD_FREE. The mark tells which request. */
 SEC("tc")
 int rd_leave(struct __sk_buff *skb)
 {
+	__u32 which = skb->mark, slot;
 	struct nc_rd_request *q;
 	struct nc_rd_pair *p;
-	__u32 one = 1, slot;
 
-	q = bpf_map_lookup_elem(&rd_request, &one);
+	q = bpf_map_lookup_elem(&rd_request, &which);
 	if (!q)
 		return 1;
 	slot = q->slot;
@@ -433,6 +465,7 @@ int rd_nudge(struct bpf_iter__tcp *ctx)
 	struct tcp_sock *tp;
 	__u32 zero = 0, slot, reader;
 	int mark = 1;
+	bool out;
 
 	q = bpf_map_lookup_elem(&rd_request, &zero);
 	if (!q || !common)
@@ -442,16 +475,18 @@ int rd_nudge(struct bpf_iter__tcp *ctx)
 	p = bpf_map_lookup_elem(&rd_pairs, &slot);
 	if (!p || p->socket[reader] != (__u64)common)
 		return 0;
-	if (!gone(p->socket[reader], p->psock[reader]) && !queue_empty(p->psock[reader])) {
+	if (!drained(p, reader)) {
 		q->state = NC_RD_NUDGE_UNREAD;
 		return 0;
 	}
+	/* In the map it may still be told by FIONREAD that nothing is there (S5). */
+	out = gone(p->socket[reader], p->psock[reader]) || !never_pass();
 	tp = bpf_skc_to_tcp_sock(common);
 	if (!tp)
 		return 0;
 	mark = tp->inet_conn.icsk_inet.sk.sk_rcvlowat;
 	if (bpf_setsockopt(tp, SOL_SOCKET, 18 /* SO_RCVLOWAT */, &mark, sizeof(mark)))
 		COUNT(helper_failed);
-	q->state = NC_RD_NUDGE_DONE;
+	q->state = out ? NC_RD_NUDGE_DONE : NC_RD_NUDGE_AGAIN;
 	return 0;
 }

@@ -199,7 +199,56 @@ static __always_inline __u32 ahead_limit(struct tcp_sock *reader)
 	return size < rd_max_ahead ? size : rd_max_ahead;
 }
 
+/* Nothing is unread at `reader`, or on its way there; what was read first cannot have grown since. */
+static __always_inline bool has_read(struct tcp_sock *reader, struct tcp_sock *sender)
+{
+	__u32 copied = *(volatile __u32 *)&reader->copied_seq;
+
+	return copied == *(volatile __u32 *)&sender->write_seq;
+}
+
+/* S5. Nothing is unread or on its way, and nobody is in a system call that would change that. */
+static __always_inline bool at_rest(struct tcp_sock *a, struct tcp_sock *b)
+{
+	return has_read(a, b) && has_read(b, a) && !a->inet_conn.icsk_inet.sk.sk_lock.owned &&
+	       !b->inet_conn.icsk_inet.sk.sk_lock.owned;
+}
+
 static __u64 rd_serial;
+
+static __always_inline __u32 unread_ends(struct tcp_sock *a, struct tcp_sock *b)
+{
+	return (a->rcv_nxt != a->copied_seq) | (b->rcv_nxt != b->copied_seq) << 1;
+}
+
+/*
+ * Out again, as if it had never been in; false if it is leaving anyhow. The gate is closed. The order
+ * is for callbacks that run meanwhile: they see a pair, or ends that never joined.
+ */
+static __always_inline bool undo(struct nc_rd_pair *p, __u32 slot, struct rd_mine *ma,
+				 struct rd_mine *mb)
+{
+	delete_ends(p, slot);
+	p->freed_ns = bpf_ktime_get_ns();
+	ma->index = mb->index = NOT_JOINED;
+	if (__sync_val_compare_and_swap(&p->state, (__u64)NC_RD_JOINED, (__u64)NC_RD_FREE) !=
+	    NC_RD_JOINED) {
+		ma->index = 2 * slot;
+		mb->index = 2 * slot + 1;
+		return false;
+	}
+	ma->key = mb->key = 0;
+	return true;
+}
+
+/* Not now: observe() waits on, unless this was the last try. */
+static __always_inline __u32 later(struct nc_rd_request *q, struct rd_mine *ma, struct rd_mine *mb)
+{
+	ma->announced_ns = mb->announced_ns = bpf_ktime_get_ns();
+	ma->refused = mb->refused = q->final;
+	COUNT(tried_again);
+	return NC_RD_REASON_BUSY;
+}
 
 static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, struct bpf_sock *sb,
 				  struct nc_rd_conf *c)
@@ -213,6 +262,7 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 	struct rd_mine *ma, *mb;
 	struct nc_rd_pair *p;
 	int error;
+	bool rests;
 
 	if (!a || !b || sa->state != BPF_TCP_ESTABLISHED)
 		return NC_RD_REASON_CLOSING;
@@ -262,10 +312,13 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 		return reason;
 	}
 
+	if (!at_rest(a, b))
+		return later(q, ma, mb);
+
 	p = find_room(&q->slot);
 	if (!p)
 		return NC_RD_REASON_FULL;
-	p->key = ++rd_serial;
+	q->key = p->key = ++rd_serial;
 	p->netns = q->event.netns;
 	p->peer_netns = q->peer_netns;
 	p->end = *e;
@@ -280,10 +333,11 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 	p->limit[1] = ahead_limit(a);
 	p->reason = p->last = p->run = p->tries = 0;
 	__builtin_memset(p->process, 0, sizeof(p->process));
-	p->ahead[0] = p->ahead[1] = p->redirecting[0] = p->redirecting[1] = 0;
-	p->thread[0] = p->thread[1] = p->threads[0] = p->threads[1] = 0;
-	p->passed[0] = p->passed[1] = p->clean[0] = p->clean[1] = 0;
-	p->behind = 0;
+	p->ahead[0] = p->ahead[1] = 0;
+	p->passed[0] = p->passed[1] = 0;
+	p->gate = p->behind = 0;
+	p->written[0] = a->write_seq;
+	p->written[1] = b->write_seq;
 
 	/* A timer that was set up before stays so. */
 	error = bpf_timer_init(&p->timer, &rd_pairs, 1 /* CLOCK_MONOTONIC */);
@@ -304,18 +358,37 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 	if (error) {
 		index--;
 		bpf_map_delete_elem(&rd_socks, &index);
+		q->unheard = unread_ends(a, b);
 		goto refused;
 	}
 	p->psock[0] = psock_of(a);
 	p->psock[1] = psock_of(b);
-	p->joined_ns = bpf_ktime_get_ns();
-	p->live = 3;
+	p->joined_ns = 0;
 	ma->key = mb->key = p->key;
 	barrier();
 	p->state = NC_RD_JOINED;
 	barrier();
 	ma->index = 2 * q->slot;
 	mb->index = 2 * q->slot + 1;
+	/* From here on rd_msg has all messages. One may have come between the look and now. */
+	__sync_fetch_and_add(&p->gate, 0);
+	rests = at_rest(a, b) && idle(p, 0, 0) && idle(p, 1, 0);
+	if (rests) {
+		p->joined_ns = bpf_ktime_get_ns();
+		/* Or come just now, and found us here: rd_sockops. */
+		rests = !(__sync_fetch_and_add(&p->gate, 0) & NC_RD_CLOSED);
+	}
+	if (!rests) {
+		if (close_gate(p, NOBODY) && undo(p, q->slot, ma, mb)) {
+			q->unheard = unread_ends(a, b);
+			return later(q, ma, mb);
+		}
+		/* It is redirected, or left, already. */
+		p->joined_ns = bpf_ktime_get_ns();
+		q->unheard = c->flags & NC_RD_NEVER_PASS ? unread_ends(a, b) : 0;
+		if (q->unheard)
+			leave(p, NC_RD_REASON_BUSY);
+	}
 	COUNT(joined);
 	/* Shut down, or an option set, between the look and now: those callbacks found nothing. */
 	reason = a->inet_conn.icsk_inet.sk.sk_shutdown || b->inet_conn.icsk_inet.sk.sk_shutdown ?

@@ -42,17 +42,58 @@ static __always_inline int sleepers(__u64 socket)
 	return MANY;
 }
 
-/* No send of an end holds its psock, other than threads asleep in it. */
-static __always_inline bool idle(const struct nc_rd_pair *p, __u32 i)
+/*
+ * Nobody but threads asleep, and `own` of the caller, holds the psock of an end: no send of it is
+ * between its verdict and the other end's queue. In a send, the kernel holds one all the way.
+ */
+static __always_inline bool idle(const struct nc_rd_pair *p, __u32 i, int own)
 {
 	struct sk_psock *ps = (void *)p->psock[i & 1];
-	int references = 0, n;
+	int before = 0, after = 0, n;
 
 	if (gone(p->socket[i & 1], p->psock[i & 1]))
 		return true;
-	READ(references, &ps->refcnt);
+	READ(before, &ps->refcnt);
 	n = sleepers(p->socket[i & 1]);
-	return n != MANY && references <= !!(p->live & 1 << (i & 1)) + n;
+	READ(after, &ps->refcnt);
+	return n != MANY && before == after && before <= 1 /* the map's */ + own + n;
+}
+
+/* Nothing that was redirected to an end is unread. */
+static __always_inline bool drained(const struct nc_rd_pair *p, __u32 i)
+{
+	return gone(p->socket[i & 1], p->psock[i & 1]) || queue_empty(p->psock[i & 1]);
+}
+
+#define NOBODY 2
+
+/*
+ * Closes the gate, if that can be done in this moment; true if it is closed. `me` is the end whose
+ * send this is, or NOBODY: its hold on the psock is no sign of another's.
+ *
+ * A message that comes meanwhile takes CLOSING away before it is redirected (rd_msg), and then the
+ * last step fails. One that came earlier still holds its psock when we look, or is in the queue.
+ */
+static __noinline bool close_gate(struct nc_rd_pair *p, __u32 me)
+{
+	__u64 gate, mine, seen;
+
+	gate = p->gate;
+	if (gate & NC_RD_CLOSED)
+		return true;
+	if (!drained(p, 0) || !drained(p, 1))
+		return false;
+	mine = (gate + NC_RD_GATE_TRY) | NC_RD_CLOSING;
+	if (__sync_val_compare_and_swap(&p->gate, gate, mine) != gate)
+		return false;
+	if ((gate & NC_RD_TURNED_0 && !idle(p, 0, me == 0)) ||
+	    (gate & NC_RD_TURNED_1 && !idle(p, 1, me == 1)) || !drained(p, 0) || !drained(p, 1)) {
+		__sync_val_compare_and_swap(&p->gate, mine, mine & ~(__u64)NC_RD_CLOSING);
+		return false;
+	}
+	seen = __sync_val_compare_and_swap(&p->gate, mine,
+					   (mine & ~(__u64)NC_RD_CLOSING) | NC_RD_CLOSED);
+	return seen == mine || seen & NC_RD_CLOSED;
 }
 
 /* The pair is out of the map: its counters go to the totals, its story to `recent`. */
@@ -86,66 +127,41 @@ static __noinline void close_pair(struct nc_rd_pair *p)
 	p->state = NC_RD_FREE;
 }
 
+/* Behind a closed gate. Also if another is about it: the caller's segment must not arrive before. */
+static __noinline int delete_ends(struct nc_rd_pair *p, __u32 slot)
+{
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		__u32 index = 2 * slot + i;
+
+		if (gone(p->socket[i], p->psock[i]))
+			continue;
+		if (!bpf_map_delete_elem(&rd_socks, &index))
+			COUNT(removed);
+		else if (!gone(p->socket[i], p->psock[i]))
+			COUNT(helper_failed);
+	}
+	return 0;
+}
+
 /*
- * Takes the ends of a leaving pair out of the map as far as S3 allows; true once both are out.
- * The kernel lets sock_ops, and timers and tests of traffic classifiers, delete; not sk_msg.
- *
- * An end's sends that were decided before the pair began to leave hold a reference to the end's
- * psock. So none is on its way if all references are the map's and those of threads asleep in it.
+ * Takes both ends of a leaving pair out of the map as soon as S3 allows; true if they are out. Never
+ * one of them alone: what it sends then would run no program, and pass what is unread at the other
+ * (S2). The kernel lets sock_ops, and timers and tests of traffic classifiers, delete; not sk_msg.
  */
 static __noinline bool take_out(struct nc_rd_pair *p, __u32 slot)
 {
-	__u32 live;
-
 	if (p->state != NC_RD_LEAVING)
 		return true;
-	if (__sync_val_compare_and_swap(&p->busy, 0ULL, 1ULL))
+	if (!close_gate(p, NOBODY))
 		return false;
-	if (p->state != NC_RD_LEAVING) { /* another was quicker */
+	delete_ends(p, slot);
+	if (!__sync_val_compare_and_swap(&p->busy, 0ULL, 1ULL)) {
+		if (p->state == NC_RD_LEAVING)
+			close_pair(p);
 		__sync_val_compare_and_swap(&p->busy, 1ULL, 0ULL);
-		return true;
 	}
-	live = p->live;
-#pragma unroll
-	for (int i = 0; i < 2; i++) {
-		__u32 o = !i, index = 2 * slot + i;
-
-		if (!(live & 1 << i))
-			continue;
-		if (gone(p->socket[i], p->psock[i])) {
-			live &= ~(1 << i);
-			continue;
-		}
-		if (p->redirecting[o]) {
-			if (!queue_empty(p->psock[i]))
-				continue;
-			/* From here on it passes; a send that was decided before has a reference. */
-			__sync_val_compare_and_swap(&p->redirecting[o], 1ULL, 0ULL);
-		}
-		if (!p->clean[o]) {
-			struct sk_psock *ps = (void *)p->psock[o];
-			int references = 0, n;
-
-			if (!gone(p->socket[o], p->psock[o])) {
-				READ(references, &ps->refcnt);
-				n = sleepers(p->socket[o]);
-				if (n == MANY || references > !!(live & 1 << o) + n)
-					continue;
-			}
-			p->clean[o] = 1;
-		}
-		if (!queue_empty(p->psock[i]))
-			continue;
-		if (bpf_map_delete_elem(&rd_socks, &index))
-			COUNT(helper_failed);
-		live &= ~(1 << i);
-		COUNT(removed);
-	}
-	p->live = live;
-	if (!live)
-		close_pair(p);
-	__sync_val_compare_and_swap(&p->busy, 1ULL, 0ULL);
-	return !live;
+	return true;
 }
 
 /* When no callback of the connection comes, at 1, 2, 4 … ms, then every second. */

@@ -154,7 +154,7 @@ static __always_inline void observe(struct bpf_sock_ops *ctx, struct bpf_sock *s
 	}
 	if (mine) { /* announced, and not joined yet: the joiner may be waiting for a CPU */
 		if (mine->refused || (!(++mine->waited % 256) &&
-				      bpf_ktime_get_ns() - mine->announced_ns > 2 * SECOND))
+				      bpf_ktime_get_ns() - mine->announced_ns > 10 * SECOND))
 			set_flags(ctx, 0);
 		return;
 	}

@@ -40,7 +40,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2);
+	__uint(max_entries, NC_RD_REQUESTS);
 	__type(key, __u32);
 	__type(value, struct nc_rd_request);
 } rd_request SEC(".maps");

@@ -156,7 +156,8 @@ Result<int> status(const Arguments&, Context& context) {
                     {"removed_by_timer", stats.removed_by_timer},
                     {"helper_failed", stats.helper_failed},
                     {"rewritten", stats.rewritten},
-                    {"loops", stats.loops}};
+                    {"loops", stats.loops},
+                    {"tried_again", stats.tried_again}};
     std::string text =
         fmt::format("cgroup {}, {}{}{}{}\n", status.cgroup,
                     mode_name(status.allow_blocking, status.cross_netns),

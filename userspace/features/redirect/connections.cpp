@@ -68,7 +68,7 @@ Result<std::vector<Connection>> Controller::list() const {
         if (!alive(pair))
             continue;
         Connection connection = describe(pair.end);
-        const bool redirecting = pair.redirecting[0] != 0 || pair.redirecting[1] != 0;
+        const bool redirecting = is_redirected(pair, 0) || is_redirected(pair, 1);
         connection.state = pair.state == NC_RD_LEAVING ? "leaving"
                            : redirecting               ? "redirecting"
                                                        : "joined";

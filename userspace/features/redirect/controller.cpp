@@ -75,10 +75,13 @@ Result<bpf::Link> attach_program(int program, int cgroup, bpf_attach_type type,
     return bpf::Link(Fd(link));
 }
 
-Result<> run_on_frame(int program, const char* name) {
+Result<> run_on_frame(int program, const char* name, std::uint32_t mark = 0) {
     std::array<std::uint8_t, 64> frame{};
+    __sk_buff context{};
+    context.mark = mark;
     LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame.data(),
-                .data_size_in = static_cast<__u32>(frame.size()));
+                .data_size_in = static_cast<__u32>(frame.size()), .ctx_in = &context,
+                .ctx_size_in = sizeof(context));
     if (bpf_prog_test_run_opts(program, &options) != 0)
         return Error::system(errno, fmt::format("cannot run the program {}", name));
     if (options.retval != 0)
@@ -244,8 +247,8 @@ Result<> Datapath::set_conf(const nc_rd_conf& conf) const {
     return conf_.update(&zero, &conf);
 }
 
-Result<Datapath::Answer> Datapath::join(const nc_rd_event& event, const Peer& peer,
-                                        bool tentative) {
+Result<Datapath::Answer> Datapath::join(const nc_rd_event& event, const Peer& peer, bool tentative,
+                                        bool final) {
     // Each run looks at this many slots; see find_room() in redirect.bpf.c.
     constexpr std::uint32_t slots_a_run = 16;
     const std::uint32_t zero = 0;
@@ -255,6 +258,7 @@ Result<Datapath::Answer> Datapath::join(const nc_rd_event& event, const Peer& pe
         request.peer_netns = peer.netns;
         request.peer_nsid = peer.number;
         request.tentative = tentative ? 1 : 0;
+        request.final = final ? 1 : 0;
         request.slot = cursor_;
         request.state = searched + slots_a_run >= NC_RD_SLOTS; // the last try: count it
         NETCTL_TRY(request_.update(&zero, &request));
@@ -268,11 +272,12 @@ Result<Datapath::Answer> Datapath::join(const nc_rd_event& event, const Peer& pe
         if (request.reason != NC_RD_REASON_FULL) {
             if (request.reason == NC_RD_REASON_NONE)
                 cursor_ = (request.slot + 1) % NC_RD_SLOTS;
-            return Answer{request.reason, request.slot, request.error};
+            return Answer{request.reason, request.slot, request.error, request.unheard,
+                          request.key};
         }
         cursor_ = (cursor_ + slots_a_run) % NC_RD_SLOTS;
         if (request.state != 0)
-            return Answer{request.reason, 0, 0};
+            return Answer{request.reason};
     }
 }
 
@@ -297,14 +302,15 @@ Result<nc_rd_nudged> Datapath::nudge(const nc_rd_behind& behind) const {
     return static_cast<nc_rd_nudged>(request.state);
 }
 
-Result<std::uint32_t> Datapath::leave(std::uint32_t slot, std::uint32_t reason) const {
-    const std::uint32_t one = 1;
+Result<std::uint32_t> Datapath::leave(std::uint32_t slot, std::uint32_t reason,
+                                      LeaveRequest which) const {
+    const auto index = static_cast<std::uint32_t>(which);
     nc_rd_request request{};
     request.slot = slot;
     request.reason = reason;
-    NETCTL_TRY(request_.update(&one, &request));
-    NETCTL_TRY(run_on_frame(leave_.fd(), "rd_leave"));
-    NETCTL_TRY(request_.lookup(&one, &request));
+    NETCTL_TRY(request_.update(&index, &request));
+    NETCTL_TRY(run_on_frame(leave_.fd(), "rd_leave", index));
+    NETCTL_TRY(request_.lookup(&index, &request));
     return request.state;
 }
 
@@ -314,7 +320,8 @@ Result<std::size_t> Datapath::leave_all(std::uint32_t reason, unsigned timeout_m
         const std::vector<nc_rd_pair> all = NETCTL_TRY(pairs());
         std::size_t left = 0;
         for (std::uint32_t slot = 0; slot < all.size(); slot++)
-            if (alive(all[slot]) && NETCTL_TRY(leave(slot, reason)) != NC_RD_FREE)
+            if (alive(all[slot]) &&
+                NETCTL_TRY(leave(slot, reason, LeaveRequest::locked)) != NC_RD_FREE)
                 left++;
         if (left == 0 || now_ms() >= end)
             return left;

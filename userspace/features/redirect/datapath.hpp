@@ -60,6 +60,10 @@ class Datapath {
         std::uint32_t reason = 0; ///< NC_RD_REASON_NONE: joined
         std::uint32_t slot = 0;
         int error = 0; ///< errno, negative, with NC_RD_REASON_KERNEL
+        /// Ends that are to be woken, by bit: bytes came to them while they were in the map, for a
+        /// moment with NC_RD_REASON_BUSY. See nc_rd_request.
+        std::uint32_t unheard = 0;
+        std::uint64_t key = 0; ///< of the pair, where `unheard`
     };
     /// Where the other end of an announced connection is looked for.
     struct Peer {
@@ -67,13 +71,16 @@ class Datapath {
         int number = -1;         ///< as the current namespace knows it; -1: it is the current one
     };
     /// Joins an announced connection of the current network namespace. If `tentative`, a peer that
-    /// is not found, or proves to be another's, may still be found elsewhere: it is not counted.
-    Result<Answer> join(const nc_rd_event& event, const Peer& peer, bool tentative);
+    /// is not found, or proves to be another's, may still be found elsewhere: it is not counted. If
+    /// not `final`, NC_RD_REASON_BUSY means that it is to be tried again.
+    Result<Answer> join(const nc_rd_event& event, const Peer& peer, bool tentative, bool final);
     /// Wakes an end of a pair, in the current network namespace, if it has read all that was
     /// redirected to it. Looks at every TCP socket of the namespace.
     Result<nc_rd_nudged> nudge(const nc_rd_behind& behind) const;
+    /// Who asks: who holds the root's lock, or the joiner.
+    enum class LeaveRequest : std::uint32_t { locked = 1, joiner = 2 };
     /// Makes the pair in a slot leave; returns its state afterwards.
-    Result<std::uint32_t> leave(std::uint32_t slot, std::uint32_t reason) const;
+    Result<std::uint32_t> leave(std::uint32_t slot, std::uint32_t reason, LeaveRequest which) const;
     /// Makes all pairs leave and waits until they have, or until the time is up. Returns how many
     /// are left: connections whose reader does not read what was redirected to it.
     Result<std::size_t> leave_all(std::uint32_t reason, unsigned timeout_ms) const;
@@ -145,6 +152,11 @@ inline bool is_end(const nc_rd_rule& rule) {
 }
 inline bool is_end(const nc_rd_to& rule) {
     return rule.used == 0;
+}
+
+/// Whether what an end (0 or 1) sends is redirected.
+inline bool is_redirected(const nc_rd_pair& pair, unsigned end) {
+    return (pair.gate & (NC_RD_TURNED_0 << end)) != 0 && (pair.gate & NC_RD_CLOSED) == 0;
 }
 
 /// How many rules a bank has.

@@ -38,11 +38,24 @@ nc_rd_end turned(nc_rd_end end) {
 namespace {
 
 constexpr int nudge_ms = 20; ///< between looks whether a reader has caught up
+constexpr int nudge_max_ms = 500;
+
+/// How long a connection that is not at rest is tried, and the longest pause between two tries.
+constexpr std::uint64_t busy_ms = 10'000, busy_pause_ms = 64;
+constexpr std::size_t max_busy = 4096;
 
 std::uint64_t now_ms() {
     return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
                                           std::chrono::steady_clock::now().time_since_epoch())
                                           .count());
+}
+
+/// Of this thread, on a CPU.
+std::uint64_t cpu_ms() {
+    timespec time{};
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return static_cast<std::uint64_t>(time.tv_sec) * 1000 +
+           static_cast<std::uint64_t>(time.tv_nsec) / 1000000;
 }
 
 } // namespace
@@ -78,11 +91,18 @@ Result<Joiner> Joiner::open(Datapath& datapath) {
 }
 
 Result<> Joiner::poll(int timeout_ms) {
-    NETCTL_TRY(ring_->poll(inbox_->behind.empty() ? timeout_ms : std::min(timeout_ms, nudge_ms)));
+    if (!inbox_->behind.empty())
+        timeout_ms = std::min(timeout_ms, nudge_ms);
+    const std::uint64_t now = now_ms();
+    for (const Busy& busy : busy_)
+        timeout_ms =
+            std::min(timeout_ms, busy.next_ms <= now ? 0 : static_cast<int>(busy.next_ms - now));
+    NETCTL_TRY(ring_->poll(timeout_ms));
     for (const Announced& announced : std::exchange(unplaced_, {}))
         NETCTL_TRY(on_event(announced));
     for (const nc_rd_event& event : std::exchange(inbox_->events, {}))
         NETCTL_TRY(on_event({event, now_ms()}));
+    NETCTL_TRY(try_again());
     NETCTL_TRY(nudge());
     return expire();
 }
@@ -90,7 +110,7 @@ Result<> Joiner::poll(int timeout_ms) {
 Result<> Joiner::nudge() {
     if (inbox_->behind.empty() || now_ms() < next_nudge_ms_)
         return {};
-    const std::uint64_t begin = now_ms();
+    const std::uint64_t begin = cpu_ms();
     std::vector<nc_rd_behind> waiting;
     for (const nc_rd_behind& behind : std::exchange(inbox_->behind, {})) {
         const nc_rd_pair pair = NETCTL_TRY(datapath_->pair(behind.slot));
@@ -98,12 +118,22 @@ Result<> Joiner::nudge() {
             continue; // long closed
         const std::uint64_t netns = behind.end == 0 ? pair.netns : pair.peer_netns;
         const auto guard = enter(netns);
-        if (guard ? NETCTL_TRY(datapath_->nudge(behind)) == NC_RD_NUDGE_UNREAD : alive(pair))
+        if (!guard) {
+            if (alive(pair))
+                waiting.push_back(behind);
+            continue;
+        }
+        if (pair.state == NC_RD_LEAVING) // it may be out before it is woken
+            NETCTL_TRY(datapath_->leave(behind.slot, pair.reason, Datapath::LeaveRequest::joiner));
+        const nc_rd_nudged done = NETCTL_TRY(datapath_->nudge(behind));
+        if (done == NC_RD_NUDGE_UNREAD || done == NC_RD_NUDGE_AGAIN)
             waiting.push_back(behind);
     }
     inbox_->behind.insert(inbox_->behind.end(), waiting.begin(), waiting.end());
-    // Each looks at all sockets: a tenth of our time at most.
-    next_nudge_ms_ = now_ms() + std::max<std::uint64_t>(nudge_ms, 10 * (now_ms() - begin));
+    // Each looks at all sockets: a tenth of a CPU at most. Time on a CPU: where others have it, looking
+    // is not what costs. And with an end to it: readers wait.
+    next_nudge_ms_ =
+        now_ms() + std::clamp<std::uint64_t>(10 * (cpu_ms() - begin), nudge_ms, nudge_max_ms);
     return {};
 }
 
@@ -167,9 +197,12 @@ bool is_open(std::uint32_t reason) {
 
 } // namespace
 
-Result<Datapath::Answer> Joiner::join(const nc_rd_event& event, const Datapath::Peer& peer,
-                                      bool tentative) {
-    const Datapath::Answer answer = NETCTL_TRY(datapath_->join(event, peer, tentative));
+Result<Datapath::Answer> Joiner::try_once(const nc_rd_event& event, const Datapath::Peer& peer,
+                                          bool tentative, bool final) {
+    const Datapath::Answer answer = NETCTL_TRY(datapath_->join(event, peer, tentative, final));
+    for (const std::uint32_t end : {0U, 1U})
+        if ((answer.unheard & 1U << end) != 0)
+            inbox_->behind.push_back({answer.key, answer.slot, end});
     if (answer.error != 0)
         refusal_ = answer.error;
     debug(fmt::format(
@@ -181,7 +214,38 @@ Result<Datapath::Answer> Joiner::join(const nc_rd_event& event, const Datapath::
     return answer;
 }
 
-Result<bool> Joiner::join_across(const nc_rd_event& event) {
+Result<Datapath::Answer> Joiner::join(const Announced& announced, const Datapath::Peer& peer,
+                                      bool tentative) {
+    const bool final = busy_.size() >= max_busy;
+    const auto answer = NETCTL_TRY(try_once(announced.event, peer, tentative, final));
+    if (answer.reason == NC_RD_REASON_BUSY && !final)
+        busy_.push_back({announced, peer, now_ms() + 1, 2});
+    return answer;
+}
+
+Result<> Joiner::try_again() {
+    for (Busy& busy : std::exchange(busy_, {})) {
+        const std::uint64_t now = now_ms();
+        if (now < busy.next_ms) {
+            busy_.push_back(busy);
+            continue;
+        }
+        const bool final = now - busy.announced.since_ms >= busy_ms;
+        const auto guard = enter(busy.announced.event.netns);
+        if (guard && NETCTL_TRY(try_once(busy.announced.event, busy.peer, false, final)).reason !=
+                         NC_RD_REASON_BUSY)
+            continue;
+        if (final)
+            continue;
+        busy.next_ms = now_ms() + busy.pause_ms;
+        busy.pause_ms = std::min(2 * busy.pause_ms, busy_pause_ms);
+        busy_.push_back(busy);
+    }
+    return {};
+}
+
+Result<bool> Joiner::join_across(const Announced& announced) {
+    const nc_rd_event& event = announced.event;
     const auto [begin, end] = waiting_.equal_range(name_of(turned(event.end)));
     for (auto other = begin; other != end; ++other) {
         const std::uint64_t netns = other->second.event.netns;
@@ -203,7 +267,7 @@ Result<bool> Joiner::join_across(const nc_rd_event& event) {
             number = *given;
             numbers_.emplace(std::pair(event.netns, netns), number);
         }
-        const Datapath::Answer answer = NETCTL_TRY(join(event, {netns, number}, true));
+        const Datapath::Answer answer = NETCTL_TRY(join(announced, {netns, number}, true));
         if (is_open(answer.reason))
             continue;
         waiting_.erase(other);
@@ -220,8 +284,8 @@ Result<> Joiner::on_event(const Announced& announced) {
             unplaced_.push_back(announced);
         return {};
     }
-    const Datapath::Answer answer = NETCTL_TRY(join(event, {event.netns, -1}, cross_netns_));
-    if (!cross_netns_ || !is_open(answer.reason) || NETCTL_TRY(join_across(event)))
+    const Datapath::Answer answer = NETCTL_TRY(join(announced, {event.netns, -1}, cross_netns_));
+    if (!cross_netns_ || !is_open(answer.reason) || NETCTL_TRY(join_across(announced)))
         return {};
     if (waiting_.size() < max_waiting)
         waiting_.emplace(name_of(event.end), announced);
@@ -234,11 +298,11 @@ Result<> Joiner::expire() {
             ++one;
             continue;
         }
-        const nc_rd_event event = one->second.event;
+        const Announced announced = one->second;
         one = waiting_.erase(one);
         // Once more in its own namespace, for the reason to be counted.
-        if (const auto guard = enter(event.netns))
-            NETCTL_TRY(join(event, {event.netns, -1}, false));
+        if (const auto guard = enter(announced.event.netns))
+            NETCTL_TRY(join(announced, {announced.event.netns, -1}, false));
     }
     return {};
 }

@@ -47,13 +47,25 @@ class Joiner {
 
     explicit Joiner(Datapath& datapath, std::uint64_t netns, bool cross_netns)
         : datapath_(&datapath), netns_(netns), cross_netns_(cross_netns) {}
+    /// A connection that was not at rest when it was to join.
+    struct Busy {
+        Announced announced;
+        Datapath::Peer peer;
+        std::uint64_t next_ms;
+        std::uint64_t pause_ms; ///< until the try behind the next
+    };
     Result<> on_event(const Announced& announced);
-    /// Looks for the other end of an announced connection in the current network namespace.
-    Result<Datapath::Answer> join(const nc_rd_event& event, const Datapath::Peer& peer,
+    /// Joins an announced connection of the current network namespace with an end in `peer`; has it
+    /// tried again later if it is not at rest.
+    Result<Datapath::Answer> join(const Announced& announced, const Datapath::Peer& peer,
                                   bool tentative);
+    Result<Datapath::Answer> try_once(const nc_rd_event& event, const Datapath::Peer& peer,
+                                      bool tentative, bool final);
     /// Tries all ends in other namespaces that were announced with the same addresses, swapped;
     /// true if that settled it. The current namespace is the event's.
-    Result<bool> join_across(const nc_rd_event& event);
+    Result<bool> join_across(const Announced& announced);
+    /// Tries those again that were not at rest and whose time has come.
+    Result<> try_again();
     /// Gives up waiting for what was announced too long ago.
     Result<> expire();
     /// Wakes the readers that were behind and have caught up.
@@ -71,6 +83,7 @@ class Joiner {
     Fd own_;                          ///< the namespace netns_, wherever we are
     Waiting waiting_;                 // for the other end, in another namespace
     std::vector<Announced> unplaced_; // in namespaces that are not found yet
+    std::vector<Busy> busy_;
     /// Numbers of namespaces (second) within others (first), by cookie. They never change.
     std::map<std::pair<std::uint64_t, std::uint64_t>, int> numbers_;
     std::map<std::uint64_t, std::string> paths_;

@@ -75,7 +75,7 @@ class Bench {
     Result<> redirect() {
         NETCTL_TRY(join());
         return turns_until(
-            [](const nc_rd_pair& pair) { return pair.redirecting[0] && pair.redirecting[1]; },
+            [](const nc_rd_pair& pair) { return is_redirected(pair, 0) && is_redirected(pair, 1); },
             "the connection was joined but not redirected");
     }
     /// Waits until it has left the map.
@@ -95,6 +95,18 @@ class Bench {
     Result<bool> never_passes() const {
         return (NETCTL_TRY(datapath_.conf()).flags & NC_RD_NEVER_PASS) != 0;
     }
+    /// Turns with no joiner at work, until the connection may join as soon as there is one.
+    Result<> announce() {
+        const std::uint64_t before = NETCTL_TRY(datapath_.stats()).announced;
+        for (const auto end = deadline(); Clock::now() < end;) {
+            NETCTL_TRY(turn());
+            if (NETCTL_TRY(datapath_.stats()).announced >= before + 2)
+                return {};
+        }
+        return Error::failed("the connection was not announced");
+    }
+    /// Whether it is in the map, be it leaving.
+    Result<bool> is_joined() { return NETCTL_TRY(find()).has_value(); }
     /// What the joiner does meanwhile.
     Result<> let_joiner(int timeout_ms) { return joiner_.poll(timeout_ms); }
 
@@ -306,6 +318,26 @@ Result<> case_unread(Bench& bench) {
     return bench.turn();
 }
 
+Result<> case_unread_at_join(Bench& bench) {
+    NETCTL_TRY(bench.open());
+    NETCTL_TRY(bench.announce());
+    const Fd epoll(epoll_create1(EPOLL_CLOEXEC));
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLET;
+    if (!epoll || epoll_ctl(epoll.get(), EPOLL_CTL_ADD, bench.server(), &event) != 0)
+        return Error::system(errno, "epoll");
+    NETCTL_TRY(send_all(bench.client(), "request"));
+    if (epoll_wait(epoll.get(), &event, 1, patience_ms) != 1)
+        return Error::failed("edge-triggered epoll does not report a message");
+    for (int i = 0; i < 3; i++)
+        NETCTL_TRY(bench.let_joiner(1));
+    NETCTL_TRY(expect(!NETCTL_TRY(bench.is_joined()), "it joined while a message was unread"));
+    const int bytes = NETCTL_TRY(unread(bench.server()));
+    NETCTL_TRY(expect(bytes == 7, fmt::format("FIONREAD says {} of 7 unread bytes", bytes)));
+    NETCTL_TRY(expect(NETCTL_TRY(receive(bench.server(), 7)) == "request", "bytes were lost"));
+    return bench.redirect();
+}
+
 Result<> case_option(Bench& bench) {
     NETCTL_TRY(bench.open());
     NETCTL_TRY(bench.redirect());
@@ -469,6 +501,8 @@ constexpr std::array cases{
     Case{"peek", "MSG_PEEK sees redirected bytes and leaves them", case_peek},
     Case{"unread", "a sender is stopped when its reader does not read", case_unread},
     Case{"behind", "a reader that was far behind hears of what came by TCP", case_behind},
+    Case{"unread-at-join", "a connection does not join while a message is unread",
+         case_unread_at_join},
     Case{"option", "an option that cannot be honoured takes the connection out", case_option},
     Case{"left", "a connection that left is plain TCP (FIONREAD, splice)", case_left},
     Case{"fionread-redirected",

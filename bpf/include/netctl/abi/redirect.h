@@ -119,7 +119,9 @@ enum nc_rd_reason {
 	NC_RD_REASON_TURNED = 20,  /* an end became a blocking socket */
 	NC_RD_REASON_FAILED = 21,  /* the kernel's redirect helper failed; the message was passed */
 	NC_RD_REASON_DRAINED = 22, /* `disable`, or a change of the rules */
-	NC_RD_REASON_BUSY = 23, /* not at rest when its first message came; NC_RD_NEVER_PASS only */
+	NC_RD_REASON_BUSY =
+		23, /* never at rest when it was to join; or, with NC_RD_NEVER_PASS, when
+				   its first message came */
 	NC_RD_REASONS = 24,
 };
 
@@ -138,9 +140,10 @@ struct nc_rd_stats {
 	__u64 removed_by_timer;	     /* of those, with no callback of the connection's own */
 	__u64 helper_failed;	     /* storage, timer, or deletion failed */
 	__u64 rewritten;	     /* calls of connect() that got another address by `to` */
-	__u64 loops; /* that would have come back to the process itself, and did not */
+	__u64 loops;	   /* that would have come back to the process itself, and did not */
+	__u64 tried_again; /* times that a connection was not at rest when it was to join */
 };
-NC_STATIC_ASSERT(sizeof(struct nc_rd_stats) == 288, "nc_rd_stats is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_rd_stats) == 296, "nc_rd_stats is ABI");
 
 /* ---- a connection, as one of its ends sees it ---- */
 
@@ -174,14 +177,18 @@ struct nc_rd_behind {
 NC_STATIC_ASSERT(sizeof(struct nc_rd_behind) == 16, "nc_rd_behind is ABI");
 
 /*
- * ---- map `request`: array of two; argument and answer of rd_join and rd_nudge in [0], of rd_leave
- * in [1]. The joiner is the only user of the first, who holds the root's lock of the second ----
+ * ---- map `request`: array; argument and answer of rd_join and rd_nudge in [0], of rd_leave in [1] and
+ * [2], as the mark of its packet says. The joiner is the only user of the first and the last, who holds
+ * the root's lock of the other ----
  */
+
+#define NC_RD_REQUESTS 3
 
 enum nc_rd_nudged {
 	NC_RD_NUDGE_GONE = 0,	/* no such socket any more */
 	NC_RD_NUDGE_UNREAD = 1, /* not yet: redirected bytes are unread */
 	NC_RD_NUDGE_DONE = 2,
+	NC_RD_NUDGE_AGAIN = 3, /* woken; and to be once more when it is out of the map */
 };
 
 struct nc_rd_request {
@@ -194,15 +201,34 @@ struct nc_rd_request {
 	__u32 state;	 /* rd_leave: state afterwards; rd_join: not 0 if this is the last try;
 			 rd_nudge: enum nc_rd_nudged */
 	__s32 error;	 /* errno of the kernel's refusal, negative, if that is the reason */
+	__u32 final;	 /* rd_join: NC_RD_REASON_BUSY is the last word; else try again later */
+	__u32 unheard; /* rd_join: bit i: bytes came to end i while it was in the map for a moment,
+			    and its reader may not know; it is to be woken (rd_nudge) */
+	__u64 key;     /* rd_join: of the pair that was made, be it for that moment */
 };
-NC_STATIC_ASSERT(sizeof(struct nc_rd_request) == 80, "nc_rd_request is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_rd_request) == 96, "nc_rd_request is ABI");
 
 /* ---- map `pairs`: array of NC_RD_SLOTS; joined connections ---- */
 
 enum nc_rd_state {
 	NC_RD_FREE = 0,
 	NC_RD_JOINED = 1,
-	NC_RD_LEAVING = 2, /* both directions by TCP; what was redirected is being read */
+	NC_RD_LEAVING =
+		2, /* until nothing redirected is unread at either end; then by TCP for good */
+};
+
+/*
+ * The gate of a pair: which directions are redirected, until it is closed for both at once, and for
+ * good. Changed by atomic operations only. Whoever wants to close it says so, looks whether nothing
+ * is unread or on its way, and closes it if nobody sent meanwhile. Behind the bits: how often that
+ * was tried, which tells the tries apart.
+ */
+enum nc_rd_gate {
+	NC_RD_TURNED_0 = 1 << 0, /* what end 0 sends is redirected */
+	NC_RD_TURNED_1 = 1 << 1,
+	NC_RD_CLOSING = 1 << 2, /* somebody is looking; each message takes this away */
+	NC_RD_CLOSED = 1 << 3, /* all goes by TCP, and nothing redirected is unread or on its way */
+	NC_RD_GATE_TRY = 1 << 4,
 };
 
 /* A process that sent on an end, as seen at its first message after joining. */
@@ -222,7 +248,7 @@ struct nc_rd_pair {
 #endif
 	__u64 key;	 /* serial number of the joining; tells apart users of a slot */
 	__u64 state;	 /* enum nc_rd_state */
-	__u64 busy;	 /* an end is being taken out */
+	__u64 busy;	 /* its counters go to the totals just now */
 	__u64 joined_ns; /* CLOCK_MONOTONIC */
 	__u64 freed_ns;
 	__u64 netns;	  /* cookies of the namespaces of [0] and [1]: the same but with */
@@ -241,21 +267,17 @@ struct nc_rd_pair {
 	__u64 socket[2];
 	__u64 psock[2];
 	__u64 file_flags[2];
-	__u32 last;	      /* end that sent last */
-	__u32 run;	      /* messages that it sent since */
-	__u32 ahead[2];	      /* bytes redirected since the reader's queue was seen empty */
-	__u32 limit[2];	      /* and how many may be */
-	__u64 redirecting[2]; /* this end's messages are redirected */
-	__u32 thread[2];      /* that redirected */
-	__u32 threads[2];     /* more than one did */
+	__u32 last;	  /* end that sent last */
+	__u32 run;	  /* messages that it sent since */
+	__u32 ahead[2];	  /* bytes redirected since the reader's queue was seen empty */
+	__u32 limit[2];	  /* and how many may be */
+	__u64 gate;	  /* enum nc_rd_gate */
+	__u32 written[2]; /* write_seq of this end's TCP when it joined */
 	__u32 passed[2]; /* messages passed since joining; at least one proves an older recv over */
-	__u32 clean[2];	 /* no redirected message of this end can be on its way any more */
-	__u32 live;	 /* bit i: end i is in `socks` */
 	__u32 tries;	 /* of the timer */
-	__u32 behind;	 /* bit i: end i had redirected bytes unread when others came by TCP */
-	__u32 reserved;
+	__u32 behind;	 /* bit i: bytes came to end i by TCP that its reader may not hear of */
 };
-NC_STATIC_ASSERT(sizeof(struct nc_rd_pair) == 400, "nc_rd_pair is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_rd_pair) == 368, "nc_rd_pair is ABI");
 
 /* ---- map `recent`: LRU hash by nc_rd_event; connections that are on TCP, and why ---- */
 
