@@ -63,23 +63,31 @@ quietly() {
     return "$status"
 }
 
-# Brings the build directory up to date. Scripts that run at the same time wait for each other.
+# build_netctl [TARGET...]: brings the build directory up to date; without targets all of it, tests included.
+# Scripts that run at the same time wait for each other. A directory that is not there yet and is to have
+# certain targets only, is made for being built once: one unit a folder, which takes half the time; who edits
+# files does better without, so a directory that was made otherwise stays as it is. What has been built in
+# either is used by the other scripts.
 build_netctl() {
+    local once=()
+    (($# == 0)) || once=(-Dunity=on -Dtests=false)
     "$repo/scripts/setup" build
     mkdir -p "$build"
     (
         flock 9
         if [[ ! -e $build/build.ninja ]]; then
             say "configuring $build"
-            quietly meson setup "$build" "$repo" --buildtype=debugoptimized \
-                "-Dwerror=${NETCTL_WERROR:-true}" || die 'meson setup failed'
+            quietly meson setup "$build" "$repo" "-Dwerror=${NETCTL_WERROR:-true}" "${once[@]}" ||
+                die 'meson setup failed'
+        elif (($# == 0)) && ! grep -q '^build netctl-unit:' "$build/build.ninja"; then
+            quietly meson configure "$build" -Dtests=true || die 'meson configure failed'
         fi
         # Packages that came since then may bring what the build leaves out without them.
         if [[ /var/lib/dpkg/status -nt $build/build.ninja ]]; then
             quietly meson setup --reconfigure "$build" "$repo" || die 'meson setup failed'
         fi
         say "building $build"
-        quietly ninja -C "$build" || die 'the build failed'
+        quietly ninja -C "$build" "$@" || die 'the build failed'
         # For editors; meson's own leaves out what clang compiles for BPF.
         ninja -C "$build" -t compdb >"$repo/compile_commands.json"
     ) 9>"$build/.netctl-lock"

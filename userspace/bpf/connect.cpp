@@ -10,7 +10,7 @@ namespace netctl::bpf {
 
 namespace {
 
-bpf_attach_type attach_type(ConnectHook hook) {
+bpf_attach_type hook_attach_type(ConnectHook hook) {
     switch (hook) {
     case ConnectHook::connect4: return BPF_CGROUP_INET4_CONNECT;
     case ConnectHook::connect6: return BPF_CGROUP_INET6_CONNECT;
@@ -23,7 +23,7 @@ bpf_attach_type attach_type(ConnectHook hook) {
 } // namespace
 
 Result<Link> attach_to_cgroup(int cgroup, const Program& program, ConnectHook hook) {
-    Fd link(bpf_link_create(program.fd(), cgroup, attach_type(hook), nullptr));
+    Fd link(bpf_link_create(program.fd(), cgroup, hook_attach_type(hook), nullptr));
     if (!link)
         return Error::system(errno, "cannot attach to the cgroup",
                              errno == EPERM ? "a program on a cgroup above it may forbid others"

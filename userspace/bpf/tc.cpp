@@ -23,7 +23,7 @@ constexpr std::size_t test_run_most = 3072;
 /// Ethernet, two tags and an IPv6 header.
 constexpr std::size_t test_run_least = 14 + 8 + 40;
 
-bpf_attach_type attach_type(TcDirection direction) {
+bpf_attach_type tcx_attach_type(TcDirection direction) {
     return direction == TcDirection::ingress ? uapi::tcx_ingress : uapi::tcx_egress;
 }
 
@@ -67,7 +67,7 @@ Result<std::optional<std::vector<TcxProgram>>> query_tcx(std::uint32_t ifindex,
     LIBBPF_OPTS(bpf_prog_query_opts, query, .prog_ids = programs.data(), .count = chain_length,
                 .link_ids = links.data());
     const int status =
-        bpf_prog_query_opts(static_cast<int>(ifindex), attach_type(direction), &query);
+        bpf_prog_query_opts(static_cast<int>(ifindex), tcx_attach_type(direction), &query);
     // A kernel without tcx does not know the attach type.
     if (status == -EINVAL || status == -EOPNOTSUPP)
         return std::optional<Chain>();
@@ -96,8 +96,8 @@ Result<Link> attach_tcx(std::uint32_t ifindex, TcDirection direction, const Prog
         options.flags |= uapi::mprog_id;
         options.tcx.relative_id = place.program_id;
     }
-    Fd link(
-        bpf_link_create(program.fd(), static_cast<int>(ifindex), attach_type(direction), &options));
+    Fd link(bpf_link_create(program.fd(), static_cast<int>(ifindex), tcx_attach_type(direction),
+                            &options));
     if (!link)
         return Error::system(errno, "cannot attach the classifier");
     return Link(std::move(link));

@@ -13,9 +13,6 @@ namespace {
 
 constexpr std::uint32_t most_rules = NC_COUNTER_CHUNK * NC_COUNTER_CHUNKS / 2;
 
-/// Slots are given when the program is built; this says that a rule has none yet.
-constexpr std::uint32_t no_slot = 0xffffffff;
-
 std::uint32_t take_id(PointState& state) {
     if (state.point.next_rule_id == 0)
         state.point.next_rule_id = 1;
@@ -61,7 +58,7 @@ Result<std::uint32_t> add_rule(PointState& state, Rule rule, std::optional<std::
     }
     rule.id = take_id(state);
     const std::uint32_t id = rule.id;
-    state.rules.insert(place, {std::move(rule), no_slot});
+    state.rules.insert(place, {std::move(rule), not_installed});
     return id;
 }
 
@@ -87,7 +84,7 @@ Result<> replace_rules(PointState& state, std::vector<Rule> rules) {
             continue;
         }
         rule.id = take_id(state);
-        state.rules.push_back({std::move(rule), no_slot});
+        state.rules.push_back({std::move(rule), not_installed});
     }
     return {};
 }

@@ -32,8 +32,6 @@ std::vector<std::string> persistent_maps(Hook hook) {
 constexpr std::array pinned_maps{"point", "rules",    "actions", "changes",
                                  "stats", "counters", "events"};
 
-constexpr std::uint32_t no_slot = 0xffffffff;
-
 template <class T> std::span<const std::byte> bytes_of(const T& value) {
     return std::as_bytes(std::span(&value, 1));
 }
@@ -283,7 +281,7 @@ void assign_slots(std::vector<InstalledRule>& rules, const std::vector<Installed
         std::for_each(previous->begin(), previous->end(), mark);
     std::uint32_t candidate = 0;
     for (InstalledRule& installed : rules) {
-        if (installed.slot != no_slot)
+        if (installed.slot != not_installed)
             continue;
         while (candidate < used.size() && used[candidate])
             candidate++;

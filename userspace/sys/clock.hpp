@@ -11,6 +11,9 @@ std::int64_t boottime_offset();
 /// The same for CLOCK_MONOTONIC.
 std::int64_t monotonic_offset();
 
+/// CLOCK_MONOTONIC in milliseconds.
+std::uint64_t now_ms();
+
 /// Date and time of day here, to the microsecond; `time_ns` counts nanoseconds since 1970.
 std::string time_text(std::uint64_t time_ns);
 

@@ -2,7 +2,6 @@
 #include "sys/netlink.hpp"
 
 #include <linux/if_arp.h>
-#include <memory>
 
 #include <fmt/format.h>
 #include <netlink/cache.h>
@@ -16,10 +15,6 @@
 namespace netctl::sys {
 
 namespace {
-
-struct FreeCache {
-    void operator()(nl_cache* cache) const { nl_cache_free(cache); }
-};
 
 /// The kernel's list (dev_is_mac_header_xmit in include/linux/if_arp.h), less what is no interface for
 /// traffic.
@@ -45,7 +40,7 @@ Result<std::vector<Interface>> list_interfaces() {
     const int status = rtnl_link_alloc_cache(socket.get(), AF_UNSPEC, &links);
     if (status < 0)
         return Error::failed(fmt::format("cannot list interfaces: {}", nl_geterror(status)));
-    const std::unique_ptr<nl_cache, FreeCache> cache(links);
+    const NetlinkCache cache(links);
 
     std::vector<Interface> interfaces;
     for (nl_object* object = nl_cache_get_first(cache.get()); object;

@@ -5,13 +5,14 @@
 #include <fcntl.h>
 #include <linux/net_namespace.h>
 #include <linux/rtnetlink.h>
-#include <memory>
 #include <sched.h>
 #include <sys/stat.h>
 
 #include <fmt/format.h>
-#include <netlink/msg.h>
+#include <netlink/attr.h>
 #include <netlink/netlink.h>
+
+#include "sys/rtnetlink.hpp"
 
 namespace netctl::sys {
 
@@ -48,13 +49,6 @@ NetnsGuard::~NetnsGuard() {
 
 namespace {
 
-struct FreeSocket {
-    void operator()(nl_sock* socket) const { nl_socket_free(socket); }
-};
-struct FreeMessage {
-    void operator()(nl_msg* message) const { nlmsg_free(message); }
-};
-
 /// Takes the number out of the answer to RTM_GETNSID.
 int read_number(nl_msg* message, void* into) {
     nlattr* number = nlmsg_find_attr(nlmsg_hdr(message), sizeof(rtgenmsg), NETNSA_NSID);
@@ -65,9 +59,9 @@ int read_number(nl_msg* message, void* into) {
 
 /// Asks for the number of the namespace `fd` (RTM_GETNSID), or has one given (RTM_NEWNSID).
 Result<> ask_number(int type, int fd, int& number) {
-    const std::unique_ptr<nl_sock, FreeSocket> socket(nl_socket_alloc());
-    const std::unique_ptr<nl_msg, FreeMessage> message(nlmsg_alloc_simple(type, NLM_F_REQUEST));
-    if (!socket || !message)
+    const Rtnetlink socket = NETCTL_TRY(connect_rtnetlink());
+    const NetlinkMessage message(nlmsg_alloc_simple(type, NLM_F_REQUEST));
+    if (!message)
         return Error::system(ENOMEM, "cannot make a netlink message");
     rtgenmsg header{AF_UNSPEC};
     int status = nlmsg_append(message.get(), &header, sizeof(header), NLMSG_ALIGNTO);
@@ -76,8 +70,6 @@ Result<> ask_number(int type, int fd, int& number) {
     if (status >= 0 && type == RTM_NEWNSID)
         status = nla_put_s32(message.get(), NETNSA_NSID, NETNSA_NSID_NOT_ASSIGNED);
     nl_socket_modify_cb(socket.get(), NL_CB_VALID, NL_CB_CUSTOM, read_number, &number);
-    if (status >= 0)
-        status = nl_connect(socket.get(), NETLINK_ROUTE);
     if (status >= 0)
         status = nl_send_auto(socket.get(), message.get());
     if (status >= 0) // the number, an acknowledgement, or an error comes first

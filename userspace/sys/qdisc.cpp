@@ -5,7 +5,6 @@
 #include <cerrno>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
-#include <memory>
 
 #include <fmt/format.h>
 #include <netlink/attr.h>
@@ -25,20 +24,12 @@ namespace {
 /// "nc", and no number that people choose.
 constexpr std::uint32_t fq_handle = 0x6e630000;
 
-struct FreeCache {
-    void operator()(nl_cache* cache) const { nl_cache_free(cache); }
-};
-struct FreeMessage {
-    void operator()(nl_msg* message) const { nlmsg_free(message); }
-};
-using Cache = std::unique_ptr<nl_cache, FreeCache>;
-
 /// A request about the root qdisc; `options` fills in more than the kind.
 template <class Options>
 Result<> ask(std::uint32_t ifindex, int type, int flags, std::uint32_t handle, const char* what,
              const Options& options) {
     const Rtnetlink socket = NETCTL_TRY(connect_rtnetlink());
-    const std::unique_ptr<nl_msg, FreeMessage> message(nlmsg_alloc_simple(type, flags));
+    const NetlinkMessage message(nlmsg_alloc_simple(type, flags));
     tcmsg header{};
     header.tcm_family = AF_UNSPEC;
     header.tcm_ifindex = static_cast<int>(ifindex);
@@ -60,7 +51,7 @@ Result<std::vector<Qdisc>> list_qdiscs(std::uint32_t ifindex) {
     nl_cache* qdiscs = nullptr;
     if (const int status = rtnl_qdisc_alloc_cache(socket.get(), &qdiscs); status < 0)
         return Error::failed(fmt::format("cannot list qdiscs: {}", nl_geterror(status)));
-    const Cache cache(qdiscs);
+    const NetlinkCache cache(qdiscs);
     std::vector<Qdisc> found;
     for (nl_object* object = nl_cache_get_first(qdiscs); object;
          object = nl_cache_get_next(object)) {
@@ -140,7 +131,7 @@ Result<std::vector<ClsactFilter>> list_clsact_filters(std::uint32_t ifindex, boo
             rtnl_cls_alloc_cache(socket.get(), static_cast<int>(ifindex), parent, &filters);
         status < 0)
         return Error::failed(fmt::format("cannot list filters: {}", nl_geterror(status)));
-    const Cache cache(filters);
+    const NetlinkCache cache(filters);
     for (nl_object* object = nl_cache_get_first(filters); object;
          object = nl_cache_get_next(object)) {
         auto* filter = reinterpret_cast<rtnl_tc*>(object);

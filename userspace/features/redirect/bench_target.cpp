@@ -26,12 +26,12 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Milliseconds = std::chrono::milliseconds;
 
-constexpr auto measured_time = Milliseconds(60);
-constexpr auto warm_time = Milliseconds(60);
+constexpr auto target_measured_time = Milliseconds(60);
+constexpr auto target_warm_time = Milliseconds(60);
 constexpr auto joining_time = Milliseconds(500); // after that it is not going to be redirected
 constexpr auto first_answer = Milliseconds(2000);
-constexpr auto warm_step = Milliseconds(1); // between two looks of the joiner
-constexpr int silence_ms = 100;             // the first answer is complete
+constexpr auto target_warm_step = Milliseconds(1); // between two looks of the joiner
+constexpr int silence_ms = 100;                    // the first answer is complete
 constexpr std::size_t largest_answer = 1 << 20;
 
 struct FreeAddresses {
@@ -180,15 +180,16 @@ class Measurement {
         // Both directions of each.
         const std::uint64_t turned = NETCTL_TRY(datapath_.stats()).turns + 2 * clients.count();
         const auto begin = Clock::now();
-        while (Clock::now() - begin < (redirected && !hopeless_ ? joining_time : warm_time)) {
-            NETCTL_TRY(clients.run(warm_step));
+        while (Clock::now() - begin <
+               (redirected && !hopeless_ ? joining_time : target_warm_time)) {
+            NETCTL_TRY(clients.run(target_warm_step));
             NETCTL_TRY(joiner_.poll(0));
-            if (redirected && Clock::now() - begin >= warm_time &&
+            if (redirected && Clock::now() - begin >= target_warm_time &&
                 NETCTL_TRY(datapath_.stats()).turns >= turned)
-                return clients.run(measured_time);
+                return clients.run(target_measured_time);
         }
         hopeless_ = hopeless_ || redirected;
-        return clients.run(measured_time);
+        return clients.run(target_measured_time);
     }
 
     const TargetOptions& options_;

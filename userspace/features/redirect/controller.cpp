@@ -19,6 +19,7 @@
 #include "features/redirect/joiner.hpp"
 #include "redirect.skel.h"
 #include "redirect_ioctl.skel.h"
+#include "sys/clock.hpp"
 
 namespace netctl::redirect {
 
@@ -34,12 +35,6 @@ constexpr std::array<const char*, NC_RD_REASONS> reason_names{
     "none",   "stream", "lost",    "no-peer", "identity", "outside", "rule",     "blocking",
     "option", "ulp",    "closing", "full",    "kernel",   "again",   "disabled", "run",
     "big",    "ahead",  "closed",  "set",     "turned",   "failed",  "drained",  "busy"};
-
-std::uint64_t now_ms() {
-    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
-                                          std::chrono::steady_clock::now().time_since_epoch())
-                                          .count());
-}
 
 /// Afterwards no program runs that began before.
 void wait_for_programs() {
@@ -315,7 +310,7 @@ Result<std::uint32_t> Datapath::leave(std::uint32_t slot, std::uint32_t reason,
 }
 
 Result<std::size_t> Datapath::leave_all(std::uint32_t reason, unsigned timeout_ms) const {
-    const std::uint64_t end = now_ms() + timeout_ms;
+    const std::uint64_t end = sys::now_ms() + timeout_ms;
     for (unsigned pause = 1;; pause = std::min(2 * pause, 50U)) {
         const std::vector<nc_rd_pair> all = NETCTL_TRY(pairs());
         std::size_t left = 0;
@@ -323,7 +318,7 @@ Result<std::size_t> Datapath::leave_all(std::uint32_t reason, unsigned timeout_m
             if (alive(all[slot]) &&
                 NETCTL_TRY(leave(slot, reason, LeaveRequest::locked)) != NC_RD_FREE)
                 left++;
-        if (left == 0 || now_ms() >= end)
+        if (left == 0 || sys::now_ms() >= end)
             return left;
         std::this_thread::sleep_for(std::chrono::milliseconds(pause));
     }

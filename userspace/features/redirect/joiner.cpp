@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
@@ -16,6 +15,7 @@
 
 #include "core/log.hpp"
 #include "features/redirect/rule_text.hpp"
+#include "sys/clock.hpp"
 
 namespace netctl::redirect {
 
@@ -43,12 +43,6 @@ constexpr int nudge_max_ms = 500;
 /// How long a connection that is not at rest is tried, and the longest pause between two tries.
 constexpr std::uint64_t busy_ms = 10'000, busy_pause_ms = 64;
 constexpr std::size_t max_busy = 4096;
-
-std::uint64_t now_ms() {
-    return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(
-                                          std::chrono::steady_clock::now().time_since_epoch())
-                                          .count());
-}
 
 /// Of this thread, on a CPU.
 std::uint64_t cpu_ms() {
@@ -93,7 +87,7 @@ Result<Joiner> Joiner::open(Datapath& datapath) {
 Result<> Joiner::poll(int timeout_ms) {
     if (!inbox_->behind.empty())
         timeout_ms = std::min(timeout_ms, nudge_ms);
-    const std::uint64_t now = now_ms();
+    const std::uint64_t now = sys::now_ms();
     for (const Busy& busy : busy_)
         timeout_ms =
             std::min(timeout_ms, busy.next_ms <= now ? 0 : static_cast<int>(busy.next_ms - now));
@@ -101,14 +95,14 @@ Result<> Joiner::poll(int timeout_ms) {
     for (const Announced& announced : std::exchange(unplaced_, {}))
         NETCTL_TRY(on_event(announced));
     for (const nc_rd_event& event : std::exchange(inbox_->events, {}))
-        NETCTL_TRY(on_event({event, now_ms()}));
+        NETCTL_TRY(on_event({event, sys::now_ms()}));
     NETCTL_TRY(try_again());
     NETCTL_TRY(nudge());
     return expire();
 }
 
 Result<> Joiner::nudge() {
-    if (inbox_->behind.empty() || now_ms() < next_nudge_ms_)
+    if (inbox_->behind.empty() || sys::now_ms() < next_nudge_ms_)
         return {};
     const std::uint64_t begin = cpu_ms();
     std::vector<nc_rd_behind> waiting;
@@ -133,16 +127,17 @@ Result<> Joiner::nudge() {
     // Each looks at all sockets: a tenth of a CPU at most. Time on a CPU: where others have it, looking
     // is not what costs. And with an end to it: readers wait.
     next_nudge_ms_ =
-        now_ms() + std::clamp<std::uint64_t>(10 * (cpu_ms() - begin), nudge_ms, nudge_max_ms);
+        sys::now_ms() + std::clamp<std::uint64_t>(10 * (cpu_ms() - begin), nudge_ms, nudge_max_ms);
     return {};
 }
 
 std::string Joiner::netns_path(std::uint64_t cookie) {
     if (const auto known = paths_.find(cookie); known != paths_.end())
         return known->second;
-    if (now_ms() - scanned_ms_ < 1000) // scanning is dear; connections can wait, or stay on TCP
+    if (sys::now_ms() - scanned_ms_ <
+        1000) // scanning is dear; connections can wait, or stay on TCP
         return {};
-    scanned_ms_ = now_ms();
+    scanned_ms_ = sys::now_ms();
     paths_.clear();
     std::set<std::uint64_t> inodes;
     std::error_code failure;
@@ -183,7 +178,7 @@ std::optional<sys::NetnsGuard> Joiner::enter(std::uint64_t netns) {
 namespace {
 
 /// How long an end waits for its peer, or for its namespace to be found.
-constexpr std::uint64_t patience_ms = 2000;
+constexpr std::uint64_t other_end_ms = 2000;
 constexpr std::size_t max_waiting = 4096;
 
 std::string name_of(const nc_rd_end& end) {
@@ -219,13 +214,13 @@ Result<Datapath::Answer> Joiner::join(const Announced& announced, const Datapath
     const bool final = busy_.size() >= max_busy;
     const auto answer = NETCTL_TRY(try_once(announced.event, peer, tentative, final));
     if (answer.reason == NC_RD_REASON_BUSY && !final)
-        busy_.push_back({announced, peer, now_ms() + 1, 2});
+        busy_.push_back({announced, peer, sys::now_ms() + 1, 2});
     return answer;
 }
 
 Result<> Joiner::try_again() {
     for (Busy& busy : std::exchange(busy_, {})) {
-        const std::uint64_t now = now_ms();
+        const std::uint64_t now = sys::now_ms();
         if (now < busy.next_ms) {
             busy_.push_back(busy);
             continue;
@@ -237,7 +232,7 @@ Result<> Joiner::try_again() {
             continue;
         if (final)
             continue;
-        busy.next_ms = now_ms() + busy.pause_ms;
+        busy.next_ms = sys::now_ms() + busy.pause_ms;
         busy.pause_ms = std::min(2 * busy.pause_ms, busy_pause_ms);
         busy_.push_back(busy);
     }
@@ -280,7 +275,7 @@ Result<> Joiner::on_event(const Announced& announced) {
     const nc_rd_event& event = announced.event;
     const auto guard = enter(event.netns);
     if (!guard) { // looked for again, but not too often
-        if (now_ms() - announced.since_ms < patience_ms && unplaced_.size() < max_waiting)
+        if (sys::now_ms() - announced.since_ms < other_end_ms && unplaced_.size() < max_waiting)
             unplaced_.push_back(announced);
         return {};
     }
@@ -294,7 +289,7 @@ Result<> Joiner::on_event(const Announced& announced) {
 
 Result<> Joiner::expire() {
     for (auto one = waiting_.begin(); one != waiting_.end();) {
-        if (now_ms() - one->second.since_ms < patience_ms) {
+        if (sys::now_ms() - one->second.since_ms < other_end_ms) {
             ++one;
             continue;
         }
