@@ -277,7 +277,7 @@ def test_rules_whose_tables_would_explode(netctl, link, tmp_path):
         "table_bytes": report["table_bytes"],
     }
     shown = netctl("xdp", "status", name, netns=server.netns).stdout
-    assert f"engine crossing with {report['rules_apart']} of 301 rules apart" in shown
+    assert f"KiB of tables, {report['rules_apart']} of 301 rules apart" in shown
 
     def packet(i, dport):
         dscp = IP(src=client.ip4, dst=server.ip4, tos=(i % 64) << 2)
@@ -355,7 +355,7 @@ def test_few_changes_to_many_rules(netctl, link):
     counts = {i: count for i, count in filter.packets().items() if count and i in ids}
     assert counts == {602: 1, last: 3, before: 1}
     shown = netctl("xdp", "status", filter.name, netns=filter.netns).stdout
-    assert "engine crossing and 1 change," in shown
+    assert "KiB of tables, 1 change since" in shown
 
 
 def test_default_drop_with_established_traffic(lab, netctl, pair, mode):

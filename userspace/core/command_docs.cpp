@@ -129,12 +129,18 @@ std::string man_page(const std::string& source, const Command& command, const st
             commands += fmt::format(".RS\n.TP\n.B {}\n{}.\n.RE\n", roff(option_text(option)),
                                     roff(option.help));
     });
+    std::string objects;
+    for (const Command& child : command.children)
+        objects += fmt::format(".TP\n.B {}\n{}.\n", roff(synopsis(child, path + " " + child.name)),
+                               roff(child.summary));
     std::string text, line;
     for (std::istringstream lines(source); std::getline(lines, line);) {
         if (line == ".\\\" SYNOPSIS")
             text += synopses;
         else if (line == ".\\\" COMMANDS")
             text += commands;
+        else if (line == ".\\\" OBJECTS")
+            text += objects;
         else
             text += line + "\n";
     }

@@ -14,8 +14,8 @@ namespace netctl {
 std::string synopsis(const Command& command, const std::string& path);
 /// What `--help` prints.
 std::string help_text(const Command& command, const std::string& path);
-/// The man page `source` with its lines `.\" SYNOPSIS` and `.\" COMMANDS` replaced by roff made
-/// from `command`.
+/// The man page `source` with its lines `.\" SYNOPSIS`, `.\" COMMANDS` and `.\" OBJECTS` (the commands right
+/// below) replaced by roff made from `command`.
 std::string man_page(const std::string& source, const Command& command, const std::string& path);
 /// A bash completion script for the whole table.
 std::string bash_completion(const Command& root);

@@ -148,12 +148,14 @@ Json engine_json(const nc_point& point) {
 }
 
 std::string engine_text(const nc_point& point) {
-    std::string text = point.engine == NC_ENGINE_LINEAR ? "linear" : "crossing";
+    std::string text = fmt::format("{} KiB of tables", (point.table_bytes + 1023) / 1024);
+    if (point.engine == NC_ENGINE_LINEAR)
+        text = "asked rule by rule, as tables would be too large";
     if (point.rules_apart > 0)
-        text += fmt::format(" with {} of {} rules apart", point.rules_apart, point.rules);
+        text += fmt::format(", {} of {} rules apart", point.rules_apart, point.rules);
     if (point.changes > 0)
-        text += fmt::format(" and {} change{}", point.changes, point.changes == 1 ? "" : "s");
-    return fmt::format("engine {}, {} KiB of tables", text, (point.table_bytes + 1023) / 1024);
+        text += fmt::format(", {} change{} since", point.changes, point.changes == 1 ? "" : "s");
+    return text;
 }
 
 Json rule_json(const RuleStatus& status, Hook hook) {

@@ -61,7 +61,8 @@ Result<> start_joiner(const Controller& controller, const Context& context) {
 }
 
 std::string mode_name(bool allow_blocking, bool cross_netns) {
-    return fmt::format("{}{}", allow_blocking ? "blocking sockets too" : "strict",
+    return fmt::format("{}{}",
+                       allow_blocking ? "blocking sockets too" : "non-blocking sockets only",
                        cross_netns ? ", across network namespaces" : "");
 }
 
