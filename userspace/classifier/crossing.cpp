@@ -35,9 +35,9 @@ constexpr std::size_t largest_multibit = 1u << 20;
 /// count as little, which keeps most rules in one of the two tries.
 constexpr std::uint32_t few_classes = 16;
 
-/// Words that lists and tries may take while they are made, for each byte of the budget.
+/// Words that lists and tries may take while they are made. They take much less where they are worth it.
 constexpr std::size_t working_memory(std::size_t rules) {
-    return memory_budget(rules);
+    return memory_budget(rules) / 4;
 }
 
 /// Collects tables and constants. Tables of numbers get the narrowest entries that hold them.
@@ -298,9 +298,12 @@ class Inputs {
         if (!vectors.words)
             return;
         out_.constant("nc_apart_words", vectors.words);
-        out_.constant("nc_apart_first", vectors.rules.front());
+        out_.constant("nc_apart_groups", vectors.groups);
+        out_.constant("nc_apart_first", *std::ranges::min_element(vectors.least));
         out_.constant("nc_apart_input", {apart_.begin(), apart_.end()});
+        out_.constant("nc_apart_plain", {vectors.plain.begin(), vectors.plain.end()});
         out_.table("nc_aparts", vectors.rules, 2);
+        out_.table("nc_least", vectors.least, 2);
         if (!vectors.rows.empty())
             out_.table("nc_rows", vectors.rows, 3);
     }
@@ -565,7 +568,7 @@ std::size_t set_apart(std::vector<bool>& apart, const std::vector<double>& share
     for (std::uint32_t rule = 0; rule < apart.size(); ++rule)
         if (!apart[rule])
             order.push_back(rule);
-    const std::size_t part = attempt < 2 ? 8 : attempt < 4 ? 4 : 2;
+    const std::size_t part = attempt < 1 ? 8 : attempt < 2 ? 4 : 2;
     // A word of a row holds 64 rules: fewer cost as much.
     std::size_t count = (crossed / part + 63) / 64 * 64;
     if (count + 32 >= crossed)

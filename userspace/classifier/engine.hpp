@@ -58,7 +58,7 @@ constexpr std::size_t max_rules = NC_COUNTER_CHUNK * NC_COUNTER_CHUNKS;
 
 /// Compiles rules, first match wins; what the kernel returns is the position in `rules`. Takes the
 /// crossing engine, whose cost does not grow with the rules; those that would make its tables
-/// explode stand apart, at a step for each 64 of them. Only if that takes too much memory as well,
+/// explode stand apart as bit vectors, at a few steps more. Only if that takes too much memory as well,
 /// the form is linear.
 /// Fails with ErrorKind::usage and the reason when the rules go beyond what both hold.
 Result<Compiled> compile(std::span<const Rule> rules);

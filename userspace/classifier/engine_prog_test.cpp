@@ -21,6 +21,7 @@
 #include "testing/classifier_run.hpp"
 #include "testing/environment.hpp"
 #include "testing/firewall_rules.hpp"
+#include "testing/rule_families.hpp"
 #include "testing/rule_fuzz.hpp"
 
 namespace netctl::classifier {
@@ -119,6 +120,35 @@ TEST(EngineProg, FirewallRulesMatchLikeTheReference) {
     fmt::print("{} pairs of rule set and packet\n", pairs);
 }
 
+/// Kinds of rule sets of another build than ClassBench's; many of their rules stand apart. The largest has more
+/// than a group of 4,096 of them.
+TEST(EngineProg, FamiliesMatchLikeTheReference) {
+    const std::uint64_t seed = testing::from_environment("NETCTL_FUZZ_SEED", 1);
+    const std::uint64_t most = testing::from_environment("NETCTL_FUZZ_CASES", 1u << 30);
+    std::size_t pairs = 0;
+    for (int family = 0; family < testing::rule_families; ++family)
+        for (Family addresses : {Family::ipv4, Family::ipv6})
+            for (const auto& [count, packets] :
+                 {std::pair<std::size_t, std::size_t>{300, 16384}, {3000, 4096}, {30000, 512}}) {
+                const auto named = static_cast<testing::RuleFamily>(family);
+                if (count * packets / 1024 > most)
+                    continue;
+                const std::vector<Rule> rules =
+                    testing::family_rules(named, addresses, count, seed * 31 + count);
+                Result<Compiled> compiled = compile(rules);
+                ASSERT_TRUE(compiled) << compiled.error().what;
+                const std::string what =
+                    fmt::format("{}, {} rules, {}, {} apart", to_string(named), count,
+                                addresses == Family::ipv4 ? "IPv4" : "IPv6", compiled->rules_apart);
+                EXPECT_EQ(compiled->engine, "crossing") << what << ": " << compiled->reason;
+                RuleFuzz fuzz(seed);
+                pairs += compare(rules, *compiled, packets_near(fuzz, rules, packets), what);
+                if (HasFailure())
+                    return;
+            }
+    fmt::print("{} pairs of rule set and packet\n", pairs);
+}
+
 /// Any share of the rules may stand apart, without a table exploding.
 TEST(EngineProg, RulesApartMatchLikeTheReference) {
     for (std::uint64_t seed = 1; seed <= testing::rule_styles; ++seed) {
@@ -138,6 +168,21 @@ TEST(EngineProg, RulesApartMatchLikeTheReference) {
         if (HasFailure())
             return;
     }
+}
+
+/// So many that rows have two groups of words, and blocks only the words that they need.
+TEST(EngineProg, ManyRulesApartMatchLikeTheReference) {
+    for (const auto family : {testing::RuleFamily::blocks, testing::RuleFamily::carrier})
+        for (Family addresses : {Family::ipv4, Family::ipv6}) {
+            const std::vector<Rule> rules = testing::family_rules(family, addresses, 6000, 7);
+            Result<Compiled> compiled =
+                compile_crossing(rules, {}, std::vector<bool>(rules.size(), true));
+            ASSERT_TRUE(compiled) << compiled.error().what;
+            RuleFuzz fuzz(7);
+            compare(rules, *compiled, packets_near(fuzz, rules, 2048),
+                    fmt::format("{}, {}", to_string(family),
+                                addresses == Family::ipv4 ? "IPv4" : "IPv6"));
+        }
 }
 
 TEST(EngineProg, LinearFormMatchesLikeTheReference) {

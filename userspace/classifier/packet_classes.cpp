@@ -16,7 +16,8 @@ constexpr std::size_t single_product = 1u << 16;
 /// Beyond these, a product would be slow to make and to look up.
 constexpr std::size_t largest_early = 1u << 20;
 constexpr std::size_t largest_product = 1u << 22;
-/// Words in sets of shapes or operands that the compiler holds at a time: 128 MiB.
+/// Words in sets of shapes or operands that the compiler holds at a time: 128 MiB. What needs more than a
+/// part of its budget is cheaper as bit vectors, and to find out takes longer than the rest of the commit.
 constexpr std::size_t largest_pool = 1u << 24;
 
 /// Which early product an input goes into when there are many: fields that rules tend to name
@@ -67,7 +68,7 @@ class Builder {
         : pieces_(pieces),
           largest_early_(std::min(largest_early, budget / 4)),
           largest_product_(std::min(largest_product, budget)),
-          largest_pool_(std::min(largest_pool, budget / 2)),
+          largest_pool_(std::min(largest_pool, budget / 16)),
           shapes_(pieces.shapes.size()),
           satisfiable_(shapes_) {
         for (std::uint32_t shape = 0; shape < shapes_; ++shape)

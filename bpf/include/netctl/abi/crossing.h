@@ -78,6 +78,15 @@ enum nc_path {
 #define NC_ROW_SHIFT 32
 #define NC_ROW_MAX (1u << 24) /* words in rows */
 
+/*
+ * Rules apart. The table nc_rows has, for each value of an input, a row with one bit a rule. 64 bits are a
+ * word, 64 words a group. Of each group a row has a block, equal ones once for all: a summary, one bit a
+ * word that is not zero, followed by these words, or by all of them where nc_apart_plain says so. With one
+ * group a row is its block. With more it is a summary of the groups whose blocks are not empty, followed by
+ * the index of each group's block.
+ */
+#define NC_APART_GROUPS 64
+
 /* How deep tries may be. */
 #define NC_LEVELS4 3
 #define NC_LEVELS_PATH 16

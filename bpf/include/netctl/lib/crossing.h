@@ -14,8 +14,10 @@
  *
  * Rules that would make these tables explode stand apart: each input has, besides its number for
  * the packet class, a row with one bit for each such rule, and the rows' conjunction tells which of
- * them match (the bit vectors of Lakshman and Stiliadis, 1998). That takes a step for each 64 rules
- * apart, and only as far as they come before the rule that the crossing found.
+ * them match (the bit vectors of Lakshman and Stiliadis, 1998). Rows begin with summaries, one bit a
+ * word, whose conjunction tells which words are worth a look (Baboescu and Varghese, 2001). Bits
+ * are not in the order of the rules but stand so that few words are: rules that no packet has in
+ * common are in different words. abi/crossing.h has the layout.
  */
 #ifndef NETCTL_LIB_CROSSING_H
 #define NETCTL_LIB_CROSSING_H
@@ -64,8 +66,9 @@ NC_TABLE_W(nc_blocks); /* profile, class >> bits -> block of nc_firsts */
 NC_TABLE_W(nc_firsts); /* position in the list; the highest number: none */
 
 /* Rules apart: absent without them. */
-NC_TABLE(nc_rows);   /* u64: one bit a rule */
-NC_TABLE(nc_aparts); /* u32: bit -> rule; the highest number behind the last one */
+NC_TABLE(nc_rows);   /* u64: rows and blocks */
+NC_TABLE(nc_aparts); /* u32: bit -> rule; the highest number: none */
+NC_TABLE(nc_least);  /* u32: word -> its lowest rule */
 
 /* Address classes. */
 const volatile __u32 nc_stride4[NC_LEVELS4]; /* 0: no such level */
@@ -90,9 +93,11 @@ const volatile __u32 nc_classes;    /* 1: lists are not needed, crossings yield 
 const volatile __u32 nc_block_bits; /* 0: nc_firsts is a plain matrix, without nc_blocks */
 
 /* Rules apart. */
-const volatile __u32 nc_apart_words;		/* of a row; 0: there are none */
-const volatile __u32 nc_apart_first;		/* the first of them */
+const volatile __u32 nc_apart_words;		/* in which they have bits; 0: there are none */
+const volatile __u32 nc_apart_groups;		/* of words */
+const volatile __u32 nc_apart_first;		/* the lowest of them */
 const volatile __u32 nc_apart_input[NC_INPUTS]; /* whether they look at it */
+const volatile __u32 nc_apart_plain[NC_INPUTS]; /* whether its blocks have all their words */
 
 /* Entry `i` of a table of `n` entries, 1 << `width` bytes each. */
 static __always_inline __u64 nc_entry(const void *table, __u64 n, __u32 width, __u64 i)
@@ -231,10 +236,13 @@ static __always_inline __u64 nc_mac(const __u8 *mac)
 	       mac[4] << 8 | mac[5];
 }
 
-/* Where the rows of the rules apart begin, by input. */
+/* The search among the rules apart. */
 struct nc_apart {
-	__u64 first; /* of all rules that match, as far as is known */
-	__u32 rows[NC_INPUTS];
+	__u64 first;  /* of all rules that match, as far as is known */
+	__u64 groups; /* that are still to be looked at, one bit each */
+	__u64 words;  /* likewise, of the present group */
+	__u32 group;
+	__u32 rows[NC_INPUTS]; /* where they begin */
 };
 
 /* Adds an input's number to its sum, and remembers its row, if the rule set looks at it. */
@@ -364,37 +372,120 @@ static __always_inline __u32 nc_lowest_bit(__u64 bits)
 	return index[(bits & -bits) * 0x03f79d71b4cb0a89ull >> 58];
 }
 
-/* One word of the rows: 64 rules. Returns 1 when the walk is over. */
-static long nc_apart_step(__u32 word, struct nc_apart *apart)
+/* How many bits of a block's summary are set below bit `word`. */
+static __always_inline __u32 nc_rank(__u64 summary, __u32 word)
 {
-	__u64 bits = ~0ull, rule = NC_ENTRY(nc_aparts, 2, (__u64)word << 6);
+	return nc_count_bits(summary & ((1ull << (word & 63)) - 1));
+}
+
+/* A word of nc_rows; what is beyond it is a fault, which ends the search. */
+static __always_inline __u64 nc_row_word(struct nc_apart *apart, __u64 at)
+{
+	const __u64 *rows = (const __u64 *)nc_rows;
+
+	nc_opaque(rows);
+	nc_opaque(at);
+	if (unlikely(at >= nc_rows_n)) {
+		apart->first = nc_fault;
+		return 0;
+	}
+	return rows[at];
+}
+
+/* Where an input's block of the present group begins. */
+static __always_inline __u64 nc_apart_block(struct nc_apart *apart, __u32 input)
+{
+	return nc_apart_groups == 1 ?
+		       apart->rows[input] :
+		       nc_row_word(apart, (__u64)apart->rows[input] + 1 + apart->group);
+}
+
+/* What the first words of the inputs' blocks, or of their rows, have in common. */
+static __always_inline __u64 nc_apart_common(struct nc_apart *apart, bool blocks)
+{
+	__u64 common = ~0ull;
 	__u32 input;
 
+#pragma clang loop unroll(full)
+	for (input = 0; input < NC_INPUTS; input++)
+		if (nc_apart_input[input])
+			common &= nc_row_word(apart, blocks ? nc_apart_block(apart, input) :
+							      apart->rows[input]);
+	return common;
+}
+
+/* Looks into one word: 64 rules. Lower bits are lower rules. */
+static __always_inline void nc_apart_word(struct nc_apart *apart)
+{
+	__u32 word = nc_lowest_bit(apart->words), input;
+	__u64 bits = ~0ull, number = (__u64)apart->group << 6 | word, rule;
+
+	apart->words &= apart->words - 1;
+	rule = NC_ENTRY(nc_least, 2, number);
 	if (rule >= apart->first) {
 		if (unlikely(rule >= NC_FAULT))
 			apart->first = rule;
-		return 1;
+		return;
 	}
 #pragma clang loop unroll(full)
 	for (input = 0; input < NC_INPUTS; input++)
 		if (nc_apart_input[input]) {
-			__u64 at = (__u64)apart->rows[input] + word;
-			const __u64 *rows = (const __u64 *)nc_rows;
+			__u64 block = nc_apart_block(apart, input);
+			__u64 at = nc_apart_plain[input] ? word :
+							   nc_rank(nc_row_word(apart, block), word);
 
-			nc_opaque(rows);
-			nc_opaque(at);
-			if (unlikely(at >= nc_rows_n)) {
-				apart->first = nc_fault;
-				return 1;
-			}
-			bits &= rows[at];
+			bits &= nc_row_word(apart, block + 1 + at);
 		}
 	if (!bits)
-		return 0;
-	rule = NC_ENTRY(nc_aparts, 2, ((__u64)word << 6) + nc_lowest_bit(bits));
+		return;
+	rule = NC_ENTRY(nc_aparts, 2, (number << 6) + nc_lowest_bit(bits));
 	if (rule < apart->first || rule >= NC_FAULT)
 		apart->first = rule;
-	return 1;
+}
+
+/* Goes on by a word, or to the next group. Returns 1 when the search is over. */
+static __always_inline long nc_apart_next(struct nc_apart *apart)
+{
+	if (apart->first >= NC_FAULT)
+		return 1;
+	if (apart->words) {
+		nc_apart_word(apart);
+		return 0;
+	}
+	if (nc_apart_groups == 1 || !apart->groups)
+		return 1;
+	apart->group = nc_lowest_bit(apart->groups);
+	apart->groups &= apart->groups - 1;
+	apart->words = nc_apart_common(apart, true);
+	return 0;
+}
+
+static long nc_apart_step(__u32 turn, struct nc_apart *apart)
+{
+	return nc_apart_next(apart);
+}
+
+/* The first few steps are in place, as a loop's calls cost more than a step; most searches need no more. */
+#define NC_APART_INLINE 3
+
+/* Leaves in `first` the lowest rule apart that matches, if it is lower. */
+static __always_inline void nc_apart_search(struct nc_apart *apart)
+{
+	__u32 step;
+
+	apart->group = 0;
+	apart->groups = 0;
+	apart->words = 0;
+	if (nc_apart_groups == 1)
+		apart->words = nc_apart_common(apart, true);
+	else
+		apart->groups = nc_apart_common(apart, false);
+#pragma clang loop unroll(full)
+	for (step = 0; step < NC_APART_INLINE; step++)
+		if (nc_apart_next(apart))
+			return;
+	/* A step for each group and each word of it, and one that sees the end. */
+	bpf_loop(nc_apart_words + nc_apart_groups + 1, nc_apart_step, apart, 0);
 }
 
 /* Position of the first rule that matches, NC_NO_RULE, or a number from NC_FAULT on. */
@@ -436,7 +527,7 @@ static __always_inline __u64 nc_cross_classify(const struct nc_packet *p, __u64 
 	}
 	if (nc_apart_words && first > nc_apart_first) {
 		apart.first = first;
-		bpf_loop(nc_apart_words, nc_apart_step, &apart, 0);
+		nc_apart_search(&apart);
 		first = apart.first;
 	}
 	return first;
