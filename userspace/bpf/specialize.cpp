@@ -17,6 +17,7 @@
 
 #include "bpf/uapi.hpp"
 #include "core/log.hpp"
+#include "core/result.hpp"
 
 namespace netctl::bpf {
 
@@ -524,7 +525,7 @@ void specialize_on_load() {
                     libbpf_register_prog_handler(kind.section, kind.type, kind.attach, &options);
                 status < 0)
                 debug(std::string("programs of ") + kind.section +
-                      " are loaded as they are: " + std::strerror(-status));
+                      " are loaded as they are: " + error_text(-status));
         }
     });
 }

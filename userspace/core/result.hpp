@@ -18,6 +18,12 @@ enum class ErrorKind {
     unsupported, ///< exit 3: this kernel or device cannot do it
 };
 
+/// What the positive errno `code` means. Attaching answers 524, ENOTSUPP, where the kernel cannot; it means to
+/// keep that number to itself, and the C library has no text for it.
+inline const char* error_text(int code) {
+    return code == 524 ? "not supported" : std::strerror(code);
+}
+
 /// What failed, on which object, why, and what the user can do about it.
 struct Error {
     ErrorKind kind = ErrorKind::failed;
@@ -38,7 +44,7 @@ struct Error {
     /// An error of a system call; `code` is a positive errno, `what` gets its text appended.
     static Error system(int code, std::string what, std::string hint = {}) {
         what += ": ";
-        what += std::strerror(code);
+        what += error_text(code);
         return {ErrorKind::failed, code, std::move(what), std::move(hint)};
     }
     /// The same error with what the caller was doing in front.

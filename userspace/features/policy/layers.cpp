@@ -62,7 +62,7 @@ Result<> try_layer(nc_policy_layer layer, const std::string& directory) {
     return Error::unsupported(
         fmt::format("the program was attached, and a connection that it denies was not refused "
                     "({})",
-                    code == 0 ? "it went on" : std::strerror(code)),
+                    code == 0 ? "it went on" : error_text(code)),
         lsm ? "'bpf' may be missing from the boot parameter lsm=" : "");
 }
 

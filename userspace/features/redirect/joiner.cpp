@@ -205,7 +205,7 @@ Result<Datapath::Answer> Joiner::try_once(const nc_rd_event& event, const Datapa
         event.end.local_port, to_address(event.end.family, event.end.remote).to_string(),
         event.end.remote_port, peer.number >= 0 ? " in another namespace" : "",
         answer.reason == NC_RD_REASON_NONE ? "joined" : reason_name(answer.reason),
-        answer.error != 0 ? fmt::format(" ({})", strerror(-answer.error)) : ""));
+        answer.error != 0 ? fmt::format(" ({})", error_text(-answer.error)) : ""));
     return answer;
 }
 

@@ -155,7 +155,7 @@ class Bench {
             if (stats.on_tcp[reason] != 0)
                 reasons += fmt::format("{}{}", reasons.empty() ? "" : ", ", reason_name(reason));
         if (joiner_.refusal() != 0)
-            reasons += fmt::format("; the kernel said: {}", strerror(-joiner_.refusal()));
+            reasons += fmt::format("; the kernel said: {}", error_text(-joiner_.refusal()));
         return Error::failed(fmt::format("{} ({} announced; {})", what, stats.announced,
                                          reasons.empty() ? "no reason was noted" : reasons));
     }

@@ -170,7 +170,7 @@ class PacketSession : public Session {
         const int one = 1;
         if (loopback &&
             setsockopt(socket_.get(), SOL_PACKET, PACKET_IGNORE_OUTGOING, &one, sizeof one) != 0)
-            debug(fmt::format("PACKET_IGNORE_OUTGOING: {}", std::strerror(errno)));
+            debug(fmt::format("PACKET_IGNORE_OUTGOING: {}", error_text(errno)));
         return {};
     }
 
