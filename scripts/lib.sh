@@ -63,14 +63,18 @@ quietly() {
     return "$status"
 }
 
-# build_netctl [TARGET...]: brings the build directory up to date; without targets all of it, tests included.
-# Scripts that run at the same time wait for each other. A directory that is not there yet and is to have
-# certain targets only, is made for being built once: one unit a folder, which takes half the time; who edits
-# files does better without, so a directory that was made otherwise stays as it is. What has been built in
-# either is used by the other scripts.
+# Brings all of the build directory up to date.
 build_netctl() {
+    build_targets all
+}
+
+# build_targets TARGET...: brings these up to date; `all` is all, tests included. Scripts that run at the same
+# time wait for each other. A directory that is not there yet and is to have certain targets only, is made for
+# being built once: one unit a folder, which takes half the time; who edits files does better without, so a
+# directory that was made otherwise stays as it is. What has been built in either is used by the other scripts.
+build_targets() {
     local once=()
-    (($# == 0)) || once=(-Dunity=on -Dtests=false)
+    [[ $1 == all ]] || once=(-Dunity=on -Dtests=false)
     "$repo/scripts/setup" build
     mkdir -p "$build"
     (
@@ -79,7 +83,7 @@ build_netctl() {
             say "configuring $build"
             quietly meson setup "$build" "$repo" "-Dwerror=${NETCTL_WERROR:-true}" "${once[@]}" ||
                 die 'meson setup failed'
-        elif (($# == 0)) && ! grep -q '^build netctl-unit:' "$build/build.ninja"; then
+        elif [[ $1 == all ]] && ! grep -q '^build netctl-unit:' "$build/build.ninja"; then
             quietly meson configure "$build" -Dtests=true || die 'meson configure failed'
         fi
         # Packages that came since then may bring what the build leaves out without them.
