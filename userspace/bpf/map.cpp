@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "bpf/map.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
 #include <numeric>

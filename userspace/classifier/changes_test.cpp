@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "classifier/changes.hpp"
 
+#include <algorithm>
 #include <bit>
 
 #include <fmt/format.h>

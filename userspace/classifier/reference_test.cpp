@@ -3,6 +3,7 @@
 // The reference parser and matcher against examples that were worked out by hand.
 #include "classifier/reference.hpp"
 
+#include <algorithm>
 #include <gtest/gtest.h>
 
 #include "classifier/packet.hpp"

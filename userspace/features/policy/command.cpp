@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <algorithm>
 #include <arpa/inet.h>
 #include <charconv>
 #include <fstream>

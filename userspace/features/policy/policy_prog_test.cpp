@@ -2,6 +2,7 @@
 //
 // The kernel's lookup of connect policies against the reference matcher: random rules, and random
 // connections in their neighbourhood, through the program `probe`.
+#include <algorithm>
 #include <cstring>
 #include <random>
 #include <stdexcept>

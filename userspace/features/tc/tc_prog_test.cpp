@@ -2,6 +2,7 @@
 //
 // The tc program against the reference (invariant I7), and what only tc does: marks, priorities, DSCP,
 // rates, packets without Ethernet header, packets that are many.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <thread>

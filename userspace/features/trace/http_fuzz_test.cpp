@@ -4,6 +4,7 @@
 // as llhttp, Node's parser, of all that llhttp accepts.
 //
 // NETCTL_FUZZ_CASES sets how many. With -DNETCTL_LIBFUZZER this file is a libFuzzer target instead.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>

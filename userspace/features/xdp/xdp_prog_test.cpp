@@ -2,6 +2,7 @@
 //
 // The XDP program against the reference (invariant I7), and what the reference does not know:
 // limits, log, counters, frames of several buffers, redirect targets.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
