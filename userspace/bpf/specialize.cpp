@@ -1,4 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
+//
+// What it gains, with and without it in one run, in turn (Linux 6.18; one header, the least of 25 rounds of
+// BPF_PROG_TEST_RUN, parsing included; with ClassBench's rules):
+//
+//   acl1, 10 and 1,000 rules    39 and 41 ns a packet instead of 49 and 49
+//   acl1, 10,000                55 instead of 62
+//   fw1, 10,000                 71 instead of 82
+//
+// The machine code is a fifth smaller, and a commit takes as much CPU time or less.
 #include "bpf/specialize.hpp"
 
 #include <array>
