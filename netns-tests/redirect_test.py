@@ -815,9 +815,13 @@ def test_bench_with_a_server(netctl, lab, group):
     blocking = "import socket; s = socket.create_server(('127.0.0.1', 7)); print('up', flush=True)\n" \
         "while True:\n c = s.accept()[0]\n try:\n  while d := c.recv(999): c.send(d)\n except OSError: pass"  # fmt: skip
     lab.start(*group.wrap((sys.executable, "-c", blocking))).expect("up")
-    done = bench("--target", "127.0.0.1:7", *force)
-    report = json.loads(done.stdout)
-    assert [line["share_redirected"] for line in report["results"]] == [0]
+    # On a machine that has much else to do the two ends may announce themselves too far apart (no-peer).
+    for _ in range(5):
+        done = bench("--target", "127.0.0.1:7", *force)
+        report = json.loads(done.stdout)
+        assert [line["share_redirected"] for line in report["results"]] == [0]
+        if "(no-peer)" not in report["verdict"]:
+            break
     assert "stayed on TCP (blocking)" in report["verdict"], report
     assert "127.0.0.1:7 does not serve 4 connections at once" in done.stderr
     assert "once" not in bench("--target", "127.0.0.1:7", "--connections", "1", *force).stderr
@@ -841,12 +845,19 @@ def test_bench_with_a_server(netctl, lab, group):
 def test_bench_up_to_the_largest_message(netctl):
     """Messages of 16 KiB are the largest that are redirected."""
     run("ip", "link", "set", "lo", "up")
+
+    def as_expected(line, share):
+        # Of several, some may not be joined yet where the machine has much else to do.
+        redirected = line["share_redirected"]
+        return redirected > (0.5 if line["connections"] == 1 else 0) if share else redirected < 0.1
+
     for size, share in ((64, 1), (16384, 1), (16385, 0)):
-        report = netctl.json("redirect", "bench", "--rounds", 3, "--size", size, timeout=100)
-        for line in report["results"]:
-            redirected = line["share_redirected"]
-            # Of several, some may not be joined yet where the machine has much else to do.
-            assert redirected > (0.5 if line["connections"] == 1 else 0) if share else redirected < 0.1, report
+        for _ in range(5):  # there, even a single one's joiner may come late
+            report = netctl.json("redirect", "bench", "--rounds", 3, "--size", size, timeout=100)
+            if all(as_expected(line, share) for line in report["results"]):
+                break
+        else:
+            pytest.fail(str(report))
         assert report["verdict"] and all(line["unix_socket"] > 0 for line in report["results"])
         assert [line["connections"] for line in report["results"]][-2:] == [1, 4]
 
