@@ -114,7 +114,7 @@ def points(calls):
 def sample(groups, count, seed):
     """`count` of the points, one of each group in turns: there are calls that a command makes a hundred times."""
     chance = random.Random(seed)
-    groups = [chance.sample(group, len(group)) for group in groups]
+    groups = [chance.sample(group, len(group)) for group in groups if group]
     chance.shuffle(groups)
     chosen = []
     while groups and len(chosen) < count:
