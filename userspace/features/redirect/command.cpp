@@ -25,7 +25,7 @@ using Count = Positional::Count;
 
 /// Starts `netctl redirect run` detached from this process and waits until it listens.
 Result<> start_joiner(const Controller& controller, const Context& context) {
-    if (controller.joiner_runs())
+    if (NETCTL_TRY(controller.joiner_runs()))
         return {};
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0)
