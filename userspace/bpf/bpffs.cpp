@@ -32,12 +32,14 @@ Result<Fd> walk_to(const std::string& path, Missing missing, bool& found) {
     for (const fs::path& part : fs::path(path).relative_path()) {
         const std::string& name = part.native();
         so_far += "/" + name;
-        if (missing == Missing::make && mkdirat(at.get(), name.c_str(), 0755) != 0 &&
-            errno != EEXIST)
-            return Error::system(errno, fmt::format("cannot make {}", so_far));
         auto next = open_step(at.get(), name, so_far);
-        if (!next && next.error().code == ENOENT && missing == Missing::refuse)
-            return Fd();
+        if (!next && next.error().code == ENOENT) {
+            if (missing == Missing::refuse)
+                return Fd();
+            if (mkdirat(at.get(), name.c_str(), 0755) != 0 && errno != EEXIST)
+                return Error::system(errno, fmt::format("cannot make {}", so_far));
+            next = open_step(at.get(), name, so_far);
+        }
         at = NETCTL_TRY(std::move(next));
         found = on_bpffs(at.get());
         if (found)

@@ -7,6 +7,7 @@
 #include <ctime>
 #include <fcntl.h>
 #include <fstream>
+#include <iterator>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -28,6 +29,10 @@ class Ticker {
         struct sigaction action {};
         action.sa_handler = [](int) { ticked = 1; };
         sigaction(SIGALRM, &action, &old_); // without SA_RESTART
+        sigset_t own;
+        sigemptyset(&own);
+        sigaddset(&own, SIGALRM);
+        pthread_sigmask(SIG_UNBLOCK, &own, &mask_); // whoever started us may have blocked it
         sigevent event{};
         event.sigev_notify = SIGEV_THREAD_ID;
         event.sigev_signo = SIGALRM;
@@ -41,12 +46,14 @@ class Ticker {
     ~Ticker() {
         if (running_)
             timer_delete(timer_);
+        pthread_sigmask(SIG_SETMASK, &mask_, nullptr);
         sigaction(SIGALRM, &old_, nullptr);
     }
     bool running() const { return running_; }
 
   private:
     struct sigaction old_ {};
+    sigset_t mask_{};
     timer_t timer_{};
     bool running_ = false;
 };
@@ -135,8 +142,9 @@ std::vector<LockHolder> lock_holders(const PinDir& directory) {
             makedev(major_number, minor_number) != info.st_dev || inode != info.st_ino)
             continue;
         std::ifstream comm(fmt::format("/proc/{}/comm", pid));
-        std::string name;
-        std::getline(comm, name);
+        std::string name{std::istreambuf_iterator<char>(comm), {}};
+        if (!name.empty())
+            name.pop_back(); // the line feed behind it; there may be some in it
         holders.push_back({pid, name});
     }
     return holders;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <fcntl.h>
 #include <numeric>
 #include <sys/mman.h>
@@ -123,6 +124,34 @@ Result<bool> RawMap::next_key(const void* key, void* next) const {
     if (errno == ENOENT)
         return false;
     return Error::system(errno, fmt::format("cannot walk map {}", name_));
+}
+
+Result<MapKeys> RawMap::keys() const {
+    const MapInfo info = NETCTL_TRY(map_info(fd_.get()));
+    const std::size_t size = info.key_size;
+    MapKeys keys;
+    std::vector<std::uint8_t> key(size), next(size);
+    // Whenever the key at which the walk stands is deleted, it begins anew.
+    const std::size_t most_steps = 16 * std::size_t{info.max_entries} + 1024;
+    std::size_t steps = 0;
+    for (bool more = NETCTL_TRY(next_key(nullptr, next.data())); more;
+         more = NETCTL_TRY(next_key(key.data(), next.data()))) {
+        if (++steps > most_steps)
+            return Error::system(EAGAIN, fmt::format("map {} changes while it is read", name_));
+        key.swap(next);
+        keys.bytes_.insert(keys.bytes_.end(), key.begin(), key.end());
+    }
+    for (std::size_t i = 0; i < steps; i++)
+        keys.keys_.push_back(keys.bytes_.data() + i * size);
+    const auto less = [size](const std::uint8_t* a, const std::uint8_t* b) {
+        return std::memcmp(a, b, size) < 0;
+    };
+    const auto same = [size](const std::uint8_t* a, const std::uint8_t* b) {
+        return std::memcmp(a, b, size) == 0;
+    };
+    std::sort(keys.keys_.begin(), keys.keys_.end(), less);
+    keys.keys_.erase(std::unique(keys.keys_.begin(), keys.keys_.end(), same), keys.keys_.end());
+    return keys;
 }
 
 Result<MappedArray> MappedArray::open(const RawMap& map, bool writable) {

@@ -31,6 +31,19 @@ unsigned possible_cpus();
 
 Result<MapInfo> map_info(int fd);
 
+/// Keys of a map, in the order of their bytes.
+class MapKeys {
+  public:
+    auto begin() const { return keys_.begin(); }
+    auto end() const { return keys_.end(); }
+    std::size_t size() const { return keys_.size(); }
+
+  private:
+    friend class RawMap;
+    std::vector<std::uint8_t> bytes_;
+    std::vector<const std::uint8_t*> keys_;
+};
+
 /// Untyped map operations; sizes are the caller's duty. `name` is for errors.
 class RawMap {
   public:
@@ -55,8 +68,11 @@ class RawMap {
     Result<> write_array(const void* values, std::size_t value_size, std::uint32_t count) const;
     /// False if there was no such key.
     Result<bool> erase(const void* key) const;
-    /// False at the end. `key` null starts.
+    /// False at the end. `key` null starts. Begins anew if `key` was deleted: see keys().
     Result<bool> next_key(const void* key, void* next) const;
+    /// Every key that is there all the while, and some of those that come and go, each once.
+    /// The error's code is EAGAIN if others delete keys faster than they can be walked.
+    Result<MapKeys> keys() const;
 
   private:
     Fd fd_;
@@ -67,7 +83,8 @@ class RawMap {
 class MappedArray {
   public:
     MappedArray() = default;
-    /// All values of the map, to read, or to write as well.
+    /// All values of the map, to read, or to write as well. The error's code is EACCES or EPERM if the map
+    /// was opened to be read.
     static Result<MappedArray> open(const RawMap& map, bool writable);
     MappedArray(MappedArray&& other) noexcept;
     MappedArray& operator=(MappedArray&& other) noexcept;

@@ -112,6 +112,23 @@ Result<> Program::bind(const RawMap& map) const {
     return {};
 }
 
+Result<Link> find_link_with(const RawMap& map) {
+    const std::uint32_t wanted = NETCTL_TRY(map_info(map.fd())).id;
+    for (__u32 id = 0; bpf_link_get_next_id(id, &id) == 0;) {
+        Link link(Fd(bpf_link_get_fd_by_id(id)));
+        if (!link)
+            continue; // gone by now
+        const auto info = link.info();
+        const auto program =
+            info ? Program::open_id(info->program_id) : Result<Program>(Error(info.error()));
+        const auto about = program ? program->info() : Result<ProgramInfo>(Error(program.error()));
+        if (about &&
+            std::find(about->map_ids.begin(), about->map_ids.end(), wanted) != about->map_ids.end())
+            return link;
+    }
+    return Error::failed(fmt::format("no link's program uses the map {}", map.name()));
+}
+
 Result<LinkInfo> Link::info() const {
     bpf_link_info info{};
     __u32 size = sizeof info;

@@ -78,6 +78,10 @@ class Link {
     Fd fd_;
 };
 
+/// The link whose program uses this map: for a pin that cannot be opened, on a file system that is mounted
+/// read-only, when the map is pinned beside it. Takes CAP_SYS_ADMIN.
+Result<Link> find_link_with(const RawMap& map);
+
 /// View of a skeleton's object by name, before and after loading. The skeleton owns the object.
 class Object {
   public:

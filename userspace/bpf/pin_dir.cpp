@@ -246,10 +246,13 @@ Result<Fd> PinDir::walk(std::size_t depth, Missing missing) const {
         const std::string path = path_at(i + 1);
         if (!is_name(names_[i]))
             return Error::system(EINVAL, fmt::format("'{}' is no name of a directory", names_[i]));
-        if (missing == Missing::make && mkdirat(at.get(), names_[i].c_str(), 0700) != 0 &&
-            errno != EEXIST)
-            return Error::system(errno, fmt::format("cannot make {}", path));
-        Fd next = NETCTL_TRY(open_step(at.get(), names_[i], path));
+        auto opened = open_step(at.get(), names_[i], path);
+        if (!opened && opened.error().code == ENOENT && missing == Missing::make) {
+            if (mkdirat(at.get(), names_[i].c_str(), 0700) != 0 && errno != EEXIST)
+                return Error::system(errno, fmt::format("cannot make {}", path));
+            opened = open_step(at.get(), names_[i], path);
+        }
+        Fd next = NETCTL_TRY(std::move(opened));
         struct stat info {};
         if (fstat(next.get(), &info) != 0)
             return Error::system(errno, fmt::format("cannot look at {}", path));
@@ -313,7 +316,7 @@ Result<Fd> PinDir::open_pin(const std::string& name) const {
 namespace {
 
 /// Opens what is pinned at a descriptor. Errors with errno.
-Fd get(const Fd& pin, __u32 flags) {
+Fd get_pinned(const Fd& pin, __u32 flags) {
     LIBBPF_OPTS(bpf_obj_get_opts, options, .file_flags = flags);
     return Fd(bpf_obj_get_opts(proc_path(pin).c_str(), &options));
 }
@@ -329,9 +332,9 @@ Error cannot_open(int code, const char* what, const std::string& path) {
 
 Result<RawMap> PinDir::open_map(const std::string& name) const {
     const Fd pin = NETCTL_TRY(open_pin(name));
-    Fd fd = get(pin, 0);
+    Fd fd = get_pinned(pin, 0);
     if (!fd && errno == EROFS)
-        fd = get(pin, BPF_F_RDONLY);
+        fd = get_pinned(pin, BPF_F_RDONLY);
     if (!fd)
         return cannot_open(errno, "map", path_of(name));
     return RawMap(std::move(fd), path_of(name));
@@ -339,9 +342,9 @@ Result<RawMap> PinDir::open_map(const std::string& name) const {
 
 Result<Program> PinDir::open_program(const std::string& name) const {
     const Fd pin = NETCTL_TRY(open_pin(name));
-    Fd fd = get(pin, 0);
+    Fd fd = get_pinned(pin, 0);
     if (!fd && errno == EROFS)
-        fd = get(pin, BPF_F_RDONLY);
+        fd = get_pinned(pin, BPF_F_RDONLY);
     if (!fd)
         return cannot_open(errno, "program", path_of(name));
     return Program(std::move(fd));
@@ -349,7 +352,7 @@ Result<Program> PinDir::open_program(const std::string& name) const {
 
 Result<Link> PinDir::open_link(const std::string& name) const {
     const Fd pin = NETCTL_TRY(open_pin(name));
-    Fd fd = get(pin, 0);
+    Fd fd = get_pinned(pin, 0);
     if (!fd)
         return cannot_open(errno, "link", path_of(name));
     return Link(std::move(fd));

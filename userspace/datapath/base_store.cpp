@@ -2,6 +2,7 @@
 #include "datapath/base_store.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <numeric>
 
@@ -39,8 +40,17 @@ std::vector<std::uint32_t> slots_of(std::uint32_t first, std::size_t count) {
 } // namespace
 
 Result<BaseStore> BaseStore::wrap(bpf::RawMap refs, bpf::RawMap segments) {
-    auto mapped = NETCTL_TRY(bpf::MappedArray::open(refs, true));
-    return BaseStore(std::move(refs), std::move(segments), std::move(mapped));
+    auto mapped = bpf::MappedArray::open(refs, true);
+    if (mapped)
+        return BaseStore(std::move(refs), std::move(segments), std::move(*mapped));
+    if (mapped.error().code != EACCES && mapped.error().code != EPERM)
+        return std::move(mapped).error();
+    // On a bpffs that is mounted read-only there is reading only, and no mapping.
+    std::vector<nc_base_ref> copy(journal_end);
+    NETCTL_TRY(refs.read_array(copy.data(), sizeof copy[0], journal_end));
+    BaseStore store(std::move(refs), std::move(segments), {});
+    store.copy_ = std::move(copy);
+    return store;
 }
 
 Result<BaseStore> BaseStore::make() {
@@ -73,9 +83,11 @@ Result<> BaseStore::share(const bpf::Object& object) const {
     return object.reuse("base_segments", segments_);
 }
 
-std::span<nc_base_ref> BaseStore::refs() const {
+std::span<const nc_base_ref> BaseStore::refs() const {
+    if (!copy_.empty())
+        return copy_;
     const std::span<std::byte> bytes = mapped_.bytes();
-    return {reinterpret_cast<nc_base_ref*>(bytes.data()), bytes.size() / sizeof(nc_base_ref)};
+    return {reinterpret_cast<const nc_base_ref*>(bytes.data()), bytes.size() / sizeof(nc_base_ref)};
 }
 
 /// In one write: programs read it at any time.
@@ -97,6 +109,9 @@ Result<bpf::RawMap> BaseStore::segment(std::uint32_t slot) const {
 Result<std::vector<nc_base_line>> BaseStore::read(std::uint32_t number, Family family) const {
     std::vector<nc_base_line> lines;
     const nc_base_ref ref = refs()[place_of(number, family)];
+    if (std::size_t{ref.first} + ref.segments > NC_BASE_SEGMENTS)
+        return Error::failed(fmt::format("base {} is said to be where no slots are", number),
+                             "another tool has written to the bases of the sets");
     lines.resize(std::size_t{ref.segments} * NC_BASE_SEGMENT);
     for (std::uint32_t i = 0; i < ref.segments; i++)
         NETCTL_TRY(NETCTL_TRY(segment(ref.first + i))
@@ -180,6 +195,8 @@ Result<> BaseStore::finish_journal() const {
 
 Result<> BaseStore::write(std::uint32_t number, Family family,
                           std::span<const nc_base_line> lines) const {
+    if (!copy_.empty())
+        return Error::system(EROFS, "cannot write the bases of the sets");
     NETCTL_TRY(finish_journal());
     const std::size_t place = place_of(number, family);
     nc_base_ref next{};

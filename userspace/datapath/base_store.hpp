@@ -42,7 +42,7 @@ class BaseStore {
     BaseStore(bpf::RawMap refs, bpf::RawMap segments, bpf::MappedArray mapped)
         : refs_(std::move(refs)), segments_(std::move(segments)), mapped_(std::move(mapped)) {}
     static Result<BaseStore> wrap(bpf::RawMap refs, bpf::RawMap segments);
-    std::span<nc_base_ref> refs() const;
+    std::span<const nc_base_ref> refs() const;
     void set_ref(std::size_t place, nc_base_ref ref) const;
     Result<bpf::RawMap> segment(std::uint32_t slot) const;
     Result<std::uint16_t> free_slots(std::size_t count) const;
@@ -52,7 +52,8 @@ class BaseStore {
     Result<> finish_journal() const;
 
     bpf::RawMap refs_, segments_;
-    bpf::MappedArray mapped_; ///< of refs_
+    bpf::MappedArray mapped_;       ///< of refs_
+    std::vector<nc_base_ref> copy_; ///< of refs_ where it cannot be mapped, nor written
 };
 
 } // namespace netctl::datapath

@@ -447,20 +447,14 @@ Result<> remove_pins(const bpf::PinDir& dir) {
 namespace {
 
 /// Erases the entries of `map`, keyed by structs that begin with a rule's id, that no rule in `kept` has.
-template <class K> Result<> keep_only(const bpf::RawMap& map, const std::set<std::uint32_t>& kept) {
-    std::vector<K> stale;
-    K key{}, next{};
-    bool more = NETCTL_TRY(map.next_key(nullptr, &next));
-    while (more) {
-        key = next;
+Result<> keep_only(const bpf::RawMap& map, const std::set<std::uint32_t>& kept) {
+    const bpf::MapKeys keys = NETCTL_TRY(map.keys());
+    for (const std::uint8_t* key : keys) {
         std::uint32_t id = 0;
-        std::memcpy(&id, &key, sizeof id);
+        std::memcpy(&id, key, sizeof id);
         if (!kept.contains(id))
-            stale.push_back(key);
-        more = NETCTL_TRY(map.next_key(&key, &next));
+            NETCTL_TRY(map.erase(key));
     }
-    for (const K& gone : stale)
-        NETCTL_TRY(map.erase(&gone));
     return {};
 }
 
@@ -475,11 +469,11 @@ Result<> forget_limits(const bpf::Program& program, const PointState& state, Hoo
             rated.insert(installed.rule.id);
     }
     const bpf::RawMap limits = NETCTL_TRY(program.map("limits"));
-    NETCTL_TRY(keep_only<nc_limit_key>(limits, limited));
+    NETCTL_TRY(keep_only(limits, limited));
     if (hook != Hook::tc)
         return {};
     const bpf::RawMap rates = NETCTL_TRY(program.map("rates"));
-    return keep_only<std::uint32_t>(rates, rated);
+    return keep_only(rates, rated);
 }
 
 } // namespace netctl::datapath

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cerrno>
 #include <cstring>
 #include <future>
 #include <iterator>
@@ -225,7 +226,10 @@ Result<std::optional<LivePoint>> open_point(const bpf::PinDir& dir, Hook hook) {
     if (!dir.has("link"))
         return dir.has("program") ? open_filter(dir, hook) : Result(std::optional<LivePoint>());
     LivePoint live;
-    live.link = NETCTL_TRY(dir.open_link("link"));
+    auto link = dir.open_link("link");
+    if (!link && link.error().code == EROFS)
+        link = bpf::find_link_with(NETCTL_TRY(dir.open_map("point")));
+    live.link = NETCTL_TRY(std::move(link));
     live.link_info = NETCTL_TRY(live.link.info());
     live.program = NETCTL_TRY(bpf::Program::open_id(live.link_info.program_id));
     live.state = NETCTL_TRY(read_state(live.program, hook));
@@ -246,6 +250,15 @@ std::vector<bpf::PinDir> list_points(const Root& root, Hook hook) {
         }
     }
     return points;
+}
+
+Result<bool> has_points_of(const RootOptions& options, const std::string& netns) {
+    const Root root = NETCTL_TRY(Root::open(options));
+    for (const char* hook : {"xdp", "tc"})
+        for (const std::string& name : root.dir().sub(hook).list())
+            if (parse_point_name(name).netns == netns)
+                return true;
+    return false;
 }
 
 Result<std::vector<std::string>> users_of_set(const Root& root, const std::string& set) {

@@ -79,6 +79,9 @@ Result<std::optional<LivePoint>> open_point(const bpf::PinDir& dir, Hook hook);
 /// users of a set.
 std::vector<bpf::PinDir> list_points(const Root& root, Hook hook);
 
+/// Whether a point of this namespace is attached, or left behind.
+Result<bool> has_points_of(const RootOptions& options, const std::string& netns);
+
 /// "xdp:eth0 rule 7" for each rule of any point that uses the set.
 Result<std::vector<std::string>> users_of_set(const Root& root, const std::string& set);
 

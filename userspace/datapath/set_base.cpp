@@ -544,7 +544,118 @@ void read_start(std::span<const nc_base_line> lines, const nc_base_head& head, c
         }
 }
 
+/// Looks at every number of a base that leads somewhere.
+class BaseCheck {
+  public:
+    explicit BaseCheck(std::span<const nc_base_line> lines)
+        : lines_(lines), head_(*reinterpret_cast<const nc_base_head*>(lines.data())) {}
+
+    bool whole() const {
+        if (head_.elements > NC_BASE_MAX)
+            return false;
+        return head_.family == 4 ? whole4() : head_.family == 6 && whole6();
+    }
+
+  private:
+    /// Whether so many things, `each` a line, lie in the lines from `first` on.
+    bool holds(std::uint64_t first, std::uint64_t count, std::uint64_t each) const {
+        return first + (count + each - 1) / each <= lines_.size();
+    }
+    bool has_lengths(const Start& start) const {
+        const std::uint64_t place = std::uint64_t{head_.lengths} + start.lengths / line_lengths;
+        if (place >= lines_.size())
+            return false;
+        const __u64* words = lines_[place].word + start.lengths % line_lengths * 4;
+        constexpr std::uint64_t up_to_32 = (std::uint64_t{1} << 33) - 1;
+        return head_.family == 4 ? words[0] <= up_to_32 && words[1] == 0 && words[2] == 0
+                                 : words[2] <= 1; // up to 128
+    }
+    std::uint32_t entry(std::uint64_t number) const {
+        return lines_[head_.index + number / line_halves].half[number % line_halves];
+    }
+
+    bool whole4() const {
+        if (head_.filter_shift > 26 || head_.list_count > NC_BASE_FIRST ||
+            head_.long_list_count > 0)
+            return false;
+        const std::uint64_t words = (std::uint64_t{1} << (32 - head_.filter_shift)) / 64;
+        if (!holds(NC_BASE_FILTER, words, NC_BASE_WORDS4) ||
+            !holds(head_.list, head_.list_count, NC_BASE_STARTS4))
+            return false;
+        std::uint64_t entries = 0;
+        for (std::uint64_t word = 0; word < words; word++) {
+            const auto& line = lines_[NC_BASE_FILTER + word / NC_BASE_WORDS4].filter4;
+            const std::size_t place = word % NC_BASE_WORDS4;
+            if (std::uint64_t{line.first} + line.before[place] != entries)
+                return false;
+            entries += static_cast<unsigned>(std::popcount(line.bits[place]));
+        }
+        if (!holds(head_.index, entries, line_halves))
+            return false;
+        for (std::uint64_t number = 0; number < entries; number++)
+            if (!whole_entry4(entry(number)))
+                return false;
+        return true;
+    }
+
+    bool whole_entry4(std::uint32_t entry) const {
+        if ((entry & NC_BASE_SLICE) == 0)
+            return has_lengths(
+                {0, 0, static_cast<std::uint16_t>(entry >> 6 & (NC_BASE_ONLY_LENGTHS - 1))});
+        std::uint64_t first = entry & NC_BASE_FIRST, count = entry >> 24 & NC_BASE_MANY4;
+        if (count == NC_BASE_MANY4) {
+            if (first >= head_.list_count)
+                return false;
+            count = listed4(lines_, head_, static_cast<std::uint32_t>(first++)).high >> 32;
+        }
+        if (first + count > head_.list_count)
+            return false;
+        for (std::uint64_t i = first; i < first + count; i++)
+            if (!has_lengths(listed4(lines_, head_, static_cast<std::uint32_t>(i))))
+                return false;
+        return true;
+    }
+
+    /// An index by hashes, and the list that it leads into.
+    template <class Load>
+    bool whole_list(std::uint32_t index, unsigned shift, std::uint32_t list, std::uint32_t count,
+                    std::uint64_t each, const Load& load) const {
+        if (shift < 32 || shift > 63)
+            return false;
+        const std::uint64_t slots = (std::uint64_t{1} << (64 - shift)) + 1;
+        if (!holds(index, slots, line_halves) || !holds(list, count, each))
+            return false;
+        for (std::uint64_t slot = 0; slot < slots; slot++)
+            if ((lines_[index + slot / line_halves].half[slot % line_halves] & NC_BASE_FIRST) >
+                count)
+                return false;
+        for (std::uint32_t i = 0; i < count; i++)
+            if (!has_lengths(load(i)))
+                return false;
+        return true;
+    }
+
+    bool whole6() const {
+        if (head_.granule < 1 || head_.granule > 64)
+            return false;
+        return whole_list(head_.index, head_.index_shift, head_.list, head_.list_count,
+                          NC_BASE_SHORTS,
+                          [&](std::uint32_t i) { return short_start(lines_, head_, i); }) &&
+               (head_.long_list_count == 0 ||
+                whole_list(head_.long_index, head_.long_index_shift, head_.long_list,
+                           head_.long_list_count, NC_BASE_LONGS,
+                           [&](std::uint32_t i) { return long_start(lines_, head_, i); }));
+    }
+
+    std::span<const nc_base_line> lines_;
+    const nc_base_head& head_;
+};
+
 } // namespace
+
+bool is_whole_base(std::span<const nc_base_line> lines) {
+    return lines.empty() || BaseCheck(lines).whole();
+}
 
 Result<std::vector<nc_base_line>> build_base(Family family, std::span<const Prefix> prefixes) {
     if (prefixes.empty())

@@ -21,6 +21,10 @@ namespace netctl::datapath {
 /// than NC_BASE_MAX prefixes, and for more than NC_BASE_LENGTHS_MAX ways of nesting.
 Result<std::vector<nc_base_line>> build_base(Family family, std::span<const Prefix> prefixes);
 
+/// Whether a base is as build_base() makes one, so that what follows can be asked about it: another tool may
+/// have written into it, or put one segment in the place of another.
+bool is_whole_base(std::span<const nc_base_line> lines);
+
 /// The head of a base; null if it is none.
 const nc_base_head* base_head(std::span<const nc_base_line> lines);
 

@@ -55,6 +55,36 @@ TEST(SetBase, GivesItsElementsBack) {
     }
 }
 
+TEST(SetBase, WhatAnotherToolWroteIntoItIsNoticedOrDoesNoHarm) {
+    std::mt19937_64 random(2);
+    std::size_t noticed = 0;
+    for (int round = 0; round < 4000; round++) {
+        const Family family = round % 2 ? Family::ipv4 : Family::ipv6;
+        std::vector<Prefix> prefixes;
+        for (int i = 0; i < 20; i++)
+            prefixes.push_back(random_net(random, family, i % 3 ? 8 : 24));
+        std::sort(prefixes.begin(), prefixes.end());
+        prefixes.erase(std::unique(prefixes.begin(), prefixes.end()), prefixes.end());
+        auto lines = build(family, prefixes);
+        ASSERT_TRUE(is_whole_base(lines));
+        // One number anywhere, or an end that is missing.
+        auto* words = reinterpret_cast<std::uint32_t*>(lines.data());
+        const bool in_head = random() % 4 == 0;
+        words[random() % (in_head ? 16 : lines.size() * 16)] ^= 1U << random() % 32;
+        if (random() % 8 == 0)
+            lines.resize(lines.size() - random() % 3);
+        if (!is_whole_base(lines)) {
+            noticed++;
+            continue;
+        }
+        // These check what they index.
+        base_elements(lines);
+        for (const Prefix& prefix : prefixes)
+            base_lengths(lines, prefix.address);
+    }
+    EXPECT_GT(noticed, 400U);
+}
+
 TEST(SetBase, GivesManyElementsBackAndIsSmall) {
     std::mt19937_64 random(1);
     struct Row {

@@ -138,18 +138,6 @@ const SetEntry* find_entry(const std::vector<SetEntry>& present, const SetElemen
     return place != present.end() && place->element == element ? &*place : nullptr;
 }
 
-/// Calls `visit(key)` for each key; the key may be erased by the visit only after the walk.
-template <class Visit> Result<> walk(const bpf::RawMap& map, const Visit& visit) {
-    std::array<std::uint8_t, sizeof(nc_set_cidr6)> key{}, next{};
-    bool more = NETCTL_TRY(map.next_key(nullptr, next.data()));
-    while (more) {
-        key = next;
-        NETCTL_TRY(visit(key.data()));
-        more = NETCTL_TRY(map.next_key(key.data(), next.data()));
-    }
-    return {};
-}
-
 } // namespace
 
 std::uint32_t boottime_seconds() {
@@ -382,9 +370,15 @@ Result<> Set::forget_expired() const {
 
 Result<std::span<const nc_base_line>> Set::base_lines(Family family) const {
     auto& lines = base_[place_of(family)];
-    if (!lines)
-        lines =
+    if (!lines) {
+        auto read =
             bases_ ? NETCTL_TRY(bases_->read(base_index_, family)) : std::vector<nc_base_line>();
+        if (!is_whole_base(read))
+            return Error::failed(
+                fmt::format("the compiled part of set '{}' contradicts itself", name_),
+                "another tool has written into it; destroy the set, make and fill it anew");
+        lines = std::move(read);
+    }
     return std::span<const nc_base_line>(*lines);
 }
 
@@ -589,13 +583,14 @@ Result<std::vector<SetEntry>> Set::live_entries() const {
     const auto read = [&](const bpf::RawMap& map, Family family) -> Result<> {
         if (!map)
             return {};
-        return walk(map, [&](const std::uint8_t* key) -> Result<> {
+        const bpf::MapKeys keys = NETCTL_TRY(map.keys());
+        for (const std::uint8_t* key : keys) {
             SetEntry entry{element_of(type_, family, key), {}};
-            // An element that another tool removed during the walk is no longer one.
+            // An element that another tool removed meanwhile is no longer one.
             if (NETCTL_TRY(map.lookup(key, &entry.value)))
                 entries.push_back(entry);
-            return {};
-        });
+        }
+        return {};
     };
     NETCTL_TRY(read(ports_, Family::ipv4));
     NETCTL_TRY(read(v4_, Family::ipv4));

@@ -4,8 +4,10 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <linux/net_namespace.h>
+#include <linux/nsfs.h>
 #include <linux/rtnetlink.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include <fmt/format.h>
@@ -18,17 +20,32 @@ namespace netctl::sys {
 
 namespace {
 constexpr const char* own_namespace = "/proc/thread-self/ns/net";
+
+Result<Fd> open_netns(const std::string& name) {
+    const std::string path = name.find('/') == std::string::npos ? "/run/netns/" + name : name;
+    Fd target(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!target)
+        return Error::system(errno, fmt::format("cannot open network namespace '{}'", name),
+                             "`ip netns` lists the names; a path such as /proc/PID/ns/net works "
+                             "too");
+    return target;
+}
+
+} // namespace
+
+Result<> check_netns(const std::string& name) {
+    const Fd target = NETCTL_TRY(open_netns(name));
+    if (ioctl(target.get(), NS_GET_NSTYPE) != CLONE_NEWNET)
+        return Error::failed(fmt::format("'{}' is no network namespace", name),
+                             "`ip netns` lists the names; a path such as /proc/PID/ns/net works "
+                             "too");
+    return {};
 }
 
 Result<NetnsGuard> NetnsGuard::enter(const std::string& name) {
     if (name.empty())
         return NetnsGuard(Fd());
-    const std::string path = name.find('/') == std::string::npos ? "/run/netns/" + name : name;
-    const Fd target(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!target)
-        return Error::system(errno, fmt::format("cannot open network namespace '{}'", name),
-                             "`ip netns` lists the names; a path such as /proc/PID/ns/net works "
-                             "too");
+    const Fd target = NETCTL_TRY(open_netns(name));
     Fd previous(::open(own_namespace, O_RDONLY | O_CLOEXEC));
     if (!previous)
         return Error::system(errno, fmt::format("cannot open {}", own_namespace));

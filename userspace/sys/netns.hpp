@@ -29,6 +29,9 @@ class NetnsGuard {
     Fd previous_;
 };
 
+/// An error if there is no network namespace of this name or path, as NetnsGuard takes it.
+Result<> check_netns(const std::string& name);
+
 /// The number by which the kernel knows the namespace at `path` within the current one. It gives
 /// one if there is none yet, as any listing of a veth device between the two makes it do.
 Result<int> netns_number(const std::string& path);

@@ -99,20 +99,14 @@ nc_policy_action encode_action(const InstalledRule& installed) {
 namespace {
 
 /// Removes the entries of a map whose key begins with an epoch other than `epoch`.
-Result<> keep_epoch(const bpf::RawMap& map, std::size_t key_size, std::uint32_t epoch) {
-    std::vector<std::vector<std::byte>> stale;
-    std::vector<std::byte> key(key_size), next(key_size);
-    bool more = NETCTL_TRY(map.next_key(nullptr, next.data()));
-    while (more) {
-        key = next;
+Result<> keep_epoch(const bpf::RawMap& map, std::uint32_t epoch) {
+    const bpf::MapKeys keys = NETCTL_TRY(map.keys());
+    for (const std::uint8_t* key : keys) {
         std::uint32_t of = 0;
-        std::memcpy(&of, key.data(), sizeof of);
+        std::memcpy(&of, key, sizeof of);
         if (of != epoch)
-            stale.push_back(key);
-        more = NETCTL_TRY(map.next_key(key.data(), next.data()));
+            NETCTL_TRY(map.erase(key));
     }
-    for (const auto& gone : stale)
-        NETCTL_TRY(map.erase(gone.data()));
     return {};
 }
 
@@ -242,9 +236,7 @@ Result<Published> publish(const LockedRoot& root, const FindMap& maps, PointStat
     std::memcpy(fresh.scope, head.scope, sizeof fresh.scope);
 
     const bpf::RawMap cgroups = NETCTL_TRY(maps("cgroups"));
-    const auto tidy = [&](std::uint32_t epoch) -> Result<> {
-        return keep_epoch(cgroups, sizeof(nc_policy_cgroup), epoch);
-    };
+    const auto tidy = [&](std::uint32_t epoch) -> Result<> { return keep_epoch(cgroups, epoch); };
     NETCTL_TRY(tidy(head.epoch)); // a commit that was killed may have left some of this epoch
     NETCTL_TRY(write_entries(cgroups, tables.cgroups, fresh.epoch));
     const bpf::RawMap counters = NETCTL_TRY(maps("counters"));

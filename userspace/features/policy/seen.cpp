@@ -115,15 +115,10 @@ Result<std::vector<Learnt>> Controller::learn(bool forget) const {
         std::string who;
     };
     std::map<std::tuple<std::string, std::uint32_t, int, int>, Group> groups;
-    std::vector<nc_policy_seen> keys;
-    nc_policy_seen key{}, next{};
-    bool more = NETCTL_TRY(seen.next_key(nullptr, &next));
-    while (more) {
-        key = next;
-        keys.push_back(key);
-        more = NETCTL_TRY(seen.next_key(&key, &next));
-    }
-    for (const nc_policy_seen& one : keys) {
+    const bpf::MapKeys keys = NETCTL_TRY(seen.keys());
+    for (const std::uint8_t* key : keys) {
+        nc_policy_seen one{};
+        std::memcpy(&one, key, sizeof one);
         nc_policy_seen_value value{};
         if (!NETCTL_TRY(seen.lookup(&one, &value)))
             continue;
@@ -161,8 +156,8 @@ Result<std::vector<Learnt>> Controller::learn(bool forget) const {
         learnt.push_back({NETCTL_TRY(parse_rule(whole, Hook::policy)), group.count, group.who});
     }
     if (forget)
-        for (const nc_policy_seen& one : keys)
-            NETCTL_TRY(seen.erase(&one));
+        for (const std::uint8_t* key : keys)
+            NETCTL_TRY(seen.erase(key));
     return learnt;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "features/policy/state.hpp"
 
+#include <cerrno>
 #include <cstring>
 
 #include <fmt/format.h>
@@ -48,7 +49,10 @@ Result<std::optional<Live>> open_live(const Root& root) {
     for (const char* name : hook_names) {
         if (!dir.has(name))
             continue;
-        const bpf::Link link = NETCTL_TRY(dir.open_link(name));
+        auto opened = dir.open_link(name);
+        if (!opened && opened.error().code == EROFS)
+            opened = bpf::find_link_with(NETCTL_TRY(dir.open_map("counters")));
+        const bpf::Link link = NETCTL_TRY(std::move(opened));
         Live live;
         live.program = NETCTL_TRY(bpf::Program::open_id(NETCTL_TRY(link.info()).program_id));
         const bpf::RawMap slot = NETCTL_TRY(live.program.map("root"));

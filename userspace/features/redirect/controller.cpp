@@ -362,10 +362,10 @@ Result<nc_rd_stats> Datapath::stats() const {
 
 Result<std::vector<std::pair<nc_rd_event, nc_rd_recent>>> Datapath::recent() const {
     std::vector<std::pair<nc_rd_event, nc_rd_recent>> all;
-    nc_rd_event key{};
-    // The map changes while it is read: stop after as many as it holds.
-    for (bool more = NETCTL_TRY(recent_.next_key(nullptr, &key)); more && all.size() < 4096;
-         more = NETCTL_TRY(recent_.next_key(&key, &key))) {
+    const bpf::MapKeys keys = NETCTL_TRY(recent_.keys());
+    for (const std::uint8_t* bytes : keys) {
+        nc_rd_event key{};
+        std::memcpy(&key, bytes, sizeof key);
         nc_rd_recent value{};
         if (NETCTL_TRY(recent_.lookup(&key, &value)))
             all.emplace_back(key, value);
@@ -419,21 +419,31 @@ Result<Datapath> open_enabled(const datapath::Root& root) {
     return Datapath::open(dir);
 }
 
+namespace {
+
+Result<> check_not_enabled(const datapath::Root& root) {
+    if (!redirect_dir(root).has("link_sockops"))
+        return {};
+    const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(open_enabled(root)).conf());
+    return Error::failed(fmt::format("redirection is enabled already, on the cgroup {}",
+                                     sys::cgroup_name(conf.cgroup).value_or("(gone)")),
+                         (conf.flags & NC_RD_DRAINING) != 0
+                             ? "it is being disabled: netctl redirect disable"
+                             : "netctl redirect disable comes first");
+}
+
+} // namespace
+
 Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
     NETCTL_TRY(check_cases(options.force)); // what is wrong with the words comes first
     Enabled enabled;
     const sys::Cgroup cgroup = NETCTL_TRY(sys::find_cgroup(options.cgroup));
-    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_));
-    if (redirect_dir(root).has("link_sockops")) {
-        const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(open_enabled(root)).conf());
-        return Error::failed(fmt::format("redirection is enabled already, on the cgroup {}",
-                                         sys::cgroup_name(conf.cgroup).value_or("(gone)")),
-                             (conf.flags & NC_RD_DRAINING) != 0
-                                 ? "it is being disabled: netctl redirect disable"
-                                 : "netctl redirect disable comes first");
-    }
+    NETCTL_TRY(check_not_enabled(NETCTL_TRY(datapath::Root::open(root_))));
+    // Takes seconds, and nothing of the root: nobody waits for it.
     const Fitness fitness = NETCTL_TRY(prove_fit(options));
     enabled.notes.insert(enabled.notes.end(), fitness.notes.begin(), fitness.notes.end());
+    const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_));
+    NETCTL_TRY(check_not_enabled(root));
 
     Datapath datapath = NETCTL_TRY(Datapath::load(fitness.tuning));
     nc_rd_conf conf{};
@@ -462,18 +472,24 @@ Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
 }
 
 Result<bool> Controller::disable(unsigned timeout_ms) {
-    const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
-    NETCTL_TRY(root.dir().sub(staging).remove_all());
-    const bpf::PinDir dir = redirect_dir(root);
-    if (!dir.exists())
-        return false;
-    if (dir.has("conf")) { // else the last disable was killed behind the draining
-        const Datapath datapath = NETCTL_TRY(Datapath::open(dir));
-        nc_rd_conf conf = NETCTL_TRY(datapath.conf());
-        conf.flags |= NC_RD_DRAINING;
-        NETCTL_TRY(datapath.set_conf(conf));
+    std::optional<Datapath> draining;
+    {
+        const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
+        NETCTL_TRY(root.dir().sub(staging).remove_all());
+        const bpf::PinDir dir = redirect_dir(root);
+        if (!dir.exists())
+            return false;
+        if (dir.has("conf")) { // else the last disable was killed behind the draining
+            draining = NETCTL_TRY(Datapath::open(dir));
+            nc_rd_conf conf = NETCTL_TRY(draining->conf());
+            conf.flags |= NC_RD_DRAINING;
+            NETCTL_TRY(draining->set_conf(conf));
+        }
+    }
+    // It takes as long as readers take, and meanwhile nobody has to wait for the root.
+    if (draining) {
         wait_for_programs(); // nothing joins any more
-        const std::size_t left = NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, timeout_ms));
+        const std::size_t left = NETCTL_TRY(draining->leave_all(NC_RD_REASON_DRAINED, timeout_ms));
         if (left != 0)
             return Error::failed(
                 fmt::format("{} connection{} hold{} redirected data that {} reader has not read "
@@ -482,6 +498,15 @@ Result<bool> Controller::disable(unsigned timeout_ms) {
                             left == 1 ? "its" : "their"),
                 "netctl redirect list names them; run netctl redirect disable again when they have "
                 "read or are closed");
+    }
+    const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
+    const bpf::PinDir dir = redirect_dir(root);
+    if (!dir.exists())
+        return true; // somebody else has disabled it, too
+    if (dir.has("conf")) {
+        const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(Datapath::open(dir)).conf());
+        if ((conf.flags & NC_RD_DRAINING) == 0)
+            return true; // and it was enabled again
         // The order keeps a killed disable repeatable: `conf` last but for the rest.
         NETCTL_TRY(dir.unpin("link_sockops"));
         for (const Hook& hook : hooks)

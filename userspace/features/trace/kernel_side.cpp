@@ -35,8 +35,7 @@ Result<KernelSide> KernelSide::load(const bpf::Object& object, nc_http_config co
     bpf::RawMap counters = NETCTL_TRY(object.map("counters"));
     auto reader =
         NETCTL_TRY(RecordReader::open(NETCTL_TRY(object.map("events")), std::move(handler)));
-    TracerPins pins = NETCTL_TRY(TracerPins::make(root));
-    NETCTL_TRY(pins.pin(object, pinned));
+    TracerPins pins = NETCTL_TRY(TracerPins::make(root, object, pinned));
     return KernelSide(std::move(counters), std::move(reader), std::move(pins));
 }
 

@@ -10,7 +10,8 @@
 
 namespace netctl::trace {
 
-Result<TracerPins> TracerPins::make(const RootOptions& root) {
+Result<TracerPins> TracerPins::make(const RootOptions& root, const bpf::Object& object,
+                                    std::span<const char* const> maps) {
     const auto locked = NETCTL_TRY(datapath::LockedRoot::acquire(root));
     const bpf::PinDir all = locked.dir().sub("trace");
     for (const std::string& name : all.list())
@@ -21,22 +22,26 @@ Result<TracerPins> TracerPins::make(const RootOptions& root) {
         name = fmt::format("{}-{}", getpid(), i);
     const bpf::PinDir own = all.sub(name);
     NETCTL_TRY(own.create());
-    return TracerPins(root, own, NETCTL_TRY(bpf::DirLock::try_acquire(own)));
+    auto lock = NETCTL_TRY(bpf::DirLock::try_acquire(own));
+    const auto fill = [&]() -> Result<> {
+        for (const char* map : maps)
+            NETCTL_TRY(own.pin(map, NETCTL_TRY(object.map(map))));
+        return {};
+    };
+    if (auto filled = fill(); !filled) {
+        (void)own.remove_all();
+        return std::move(filled).error();
+    }
+    return TracerPins(root, own, std::move(lock));
 }
 
 TracerPins::~TracerPins() {
     if (!lock_)
         return;
-    const auto locked = datapath::LockedRoot::acquire(root_);
+    const auto locked = datapath::LockedRoot::open(root_);
     const auto removed = dir_.remove_all();
     if (!removed)
         debug(removed.error().what);
-}
-
-Result<> TracerPins::pin(const bpf::Object& object, std::span<const char* const> maps) const {
-    for (const char* name : maps)
-        NETCTL_TRY(dir_.pin(name, NETCTL_TRY(object.map(name))));
-    return {};
 }
 
 } // namespace netctl::trace

@@ -20,14 +20,14 @@ namespace netctl::trace {
 /// between PID namespaces.
 class TracerPins {
   public:
-    /// Makes this process's directory, and removes those of tracers that were killed.
-    static Result<TracerPins> make(const RootOptions& root);
+    /// Makes this process's directory with the loaded object's maps of these names, under the same names,
+    /// and removes those of tracers that were killed.
+    static Result<TracerPins> make(const RootOptions& root, const bpf::Object& object,
+                                   std::span<const char* const> maps);
     TracerPins(TracerPins&&) noexcept = default;
     TracerPins& operator=(TracerPins&&) = delete;
     ~TracerPins();
 
-    /// Pins the loaded object's maps of these names, under the same names.
-    Result<> pin(const bpf::Object& object, std::span<const char* const> maps) const;
     /// The directory.
     const std::string& path() const { return dir_.path(); }
 
