@@ -19,6 +19,7 @@ import subprocess
 import sys
 import termios
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -380,6 +381,121 @@ def test_every_system_call(lab, netctl, pair):
     pids = {one["target"]: one["server_process"]["pid"] for one in transactions}
     assert pids["/send"] == process.pid
     assert pids["/fork"] != process.pid and pids["/pass"] != process.pid
+
+
+def ways_to_write(chunks):
+    """The same bytes in writes of several kinds."""
+    whole = b"".join(chunks)
+    yield [whole]
+    yield chunks
+    for step in (5000, 40000, 300000):
+        yield [whole[at : at + step] for at in range(0, len(whole), step)]
+
+
+@pytest.mark.kernel
+def test_chunks_of_any_size_are_followed(lab, netctl, pair):
+    """A chunked answer is over when it is, whatever its size and in whatever writes, also if it looks like HTTP."""
+    client, server = pair
+    tracer = trace(lab, netctl, server.netns)
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    inner = b"HTTP/1.1 299 Inner\r\nContent-Length: 3\r\n\r\nabc"
+    chunk = lambda body: b"%x\r\n" % len(body) + body + b"\r\n"  # noqa: E731
+    bodies = [[b"d" * 4096] * 100, [b"d" * 70000] * 5, [inner] * 3, [b"d" * 100] * 3000]
+    answers = [[head, *writes, b"0\r\n\r\n"] for body in bodies for writes in ways_to_write([chunk(one) for one in body])]
+    with server.netns.socket() as listener, client.netns.socket() as asking:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((server.ip4, 80))
+        listener.listen()
+        asking.connect((server.ip4, 80))
+        answering, _ = listener.accept()
+
+        def read():
+            while asking.recv(1 << 18):
+                pass
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        with answering:
+            for number, writes in enumerate(answers):
+                asking.sendall(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+                assert answering.recv(1000)
+                for one in writes:
+                    answering.sendall(one)
+                # Before anything else happens on the connection.
+                wait_for(tracer, number + 1)
+        reader.join()
+    transactions, last = finish(tracer)
+    sizes = [sum(map(len, body)) for body in bodies for _ in ways_to_write([b"x"])]
+    assert [(one["target"], one["status"], one["response"]["body_bytes"], one["response"]["end"]) for one in transactions] == [
+        (f"/{number}", 200, size, "complete") for number, size in enumerate(sizes)]  # fmt: skip
+    assert "guessed" not in last and "truncated" not in last and "unparsed" not in last, last
+
+
+OVERLAPPED = textwrap.dedent(
+    r"""
+    # Asks again while it reads, or all at once.
+    import socket, sys, time
+    at_once, size = sys.argv[2] == "at-once", int(sys.argv[3])
+    open("/proc/self/comm", "w").write("overlapped")
+    c = socket.create_connection((sys.argv[1], 80)); got = 0
+    ask = lambda i: b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % i
+    c.sendall(b"".join(map(ask, range(6))) if at_once else ask(0))
+    for i in range(6):
+        while got < i * size + size // 10: got += len(c.recv(65536))
+        if i < 5 and not at_once: c.sendall(ask(i + 1))
+    while c.recv(65536): pass
+    """
+)
+
+
+@pytest.mark.parametrize("how", ("at-once", "overlapped"))
+@pytest.mark.parametrize("filling", ("x", "\r\n\r\n"), ids=("text", "lines"))
+def test_client_with_several_requests_under_way(lab, netctl, pair, how, filling):
+    """Seen from its own side only."""
+    client, server = pair
+    size = 600000
+    script = lab.directory / "client.py"
+    script.write_text(OVERLAPPED)
+    body = (filling * size)[:size].encode()
+    with server.netns.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((server.ip4, 80))
+        listener.listen()
+        tracer = trace(lab, netctl, client.netns, "--comm", "overlapped")
+        process = client.netns.start(PYTHON, script, server.ip4, how, size)
+        answering, _ = listener.accept()
+        with answering:
+            asked = b""
+            for number in range(6):
+                while asked.count(b"\r\n\r\n") <= number:
+                    asked += answering.recv(1000)
+                answering.sendall(b"HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n" % (210 + number, size) + body)
+        assert process.wait() == 0
+    wait_for(tracer, 6)
+    transactions, last = finish(tracer)
+    assert [(one["target"], one.get("status"), one["response"]["body_bytes"], one["response"]["end"]) for one in transactions] == [
+        (f"/{number}", 210 + number, size, "complete") for number in range(6)]  # fmt: skip
+    assert "guessed" not in last, last
+
+
+def test_requests_that_hang_are_told(lab, netctl, pair):
+    client, server = pair
+    with server.netns.socket() as listener, client.netns.socket() as asking:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((server.ip4, 80))
+        listener.listen()
+        tracer = trace(lab, netctl, server.netns, "--stalled", "1s")
+        asking.connect((server.ip4, 80))
+        answering, _ = listener.accept()
+        with answering:
+            asking.sendall(b"GET /hangs HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answering.recv(1000)
+            wait_for(tracer, 1)
+            transactions, last = finish(tracer)
+    assert [(one["target"], one["waiting"], one.get("stalled", False)) for one in transactions] == [
+        ("/hangs", True, True), ("/hangs", True, False)]  # fmt: skip
+    assert transactions[1]["duration_us"] > transactions[0]["duration_us"] >= 1e6
+    assert "1 under way at the end" in last, last
 
 
 IO_URING_SERVER = textwrap.dedent(
@@ -922,6 +1038,8 @@ def test_refusals(netctl):
         ("--read", "x", "--pid", "1"): "--read",
         ("--top",): "terminal",
         ("--buffer", "3"): "power of two",
+        ("--stalled", "x"): "'x' is no number",
+        ("--tunnels", "no"): "--read",
     }
     for argv, words in usage.items():
         assert words in netctl.fails("trace", "http", *argv, status=2)

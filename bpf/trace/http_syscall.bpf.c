@@ -97,7 +97,7 @@ enum {
 #define PIECE_MAX 16000	 /* of one record */
 #define PIECE_FIRST 1024 /* read at once where a head may be: most are shorter */
 #define SCAN_MAX 4096	 /* of a piece, looked through for the end of a head */
-#define PIECES 96	 /* iovec elements and records of one call */
+#define PIECES 65536	 /* iovec elements and records of one call */
 #define VECTORS 16	 /* of a message of sendmmsg, added up to see whether it went out whole */
 
 /* A head is looked for the end of where it is read anyway, as most of what servers send behind it is of
@@ -605,6 +605,7 @@ struct gather {
 	__u32 slot;
 	__u32 filled;
 	__u32 wanted;	/* bytes that are still to be copied */
+	__u32 rest;	/* bytes of the call that were not looked at yet */
 	__u32 left;	/* bytes that the records did not stand for yet */
 	__u32 response; /* a head's end ends the copying */
 	__u32 budget;
@@ -643,6 +644,8 @@ static __always_inline void body_found(struct gather *gather, __u32 found, __u32
 	/* In pieces, the field may have lain across two of them. */
 	if (found & SCAN_CHUNKED || half->split) {
 		half->state = IN_CHUNKS;
+		gather->budget = -1;
+		gather->wanted = gather->rest;
 		return;
 	}
 	half->state = IN_BODY;
@@ -708,6 +711,7 @@ static long gather_step(__u32 step, struct gather *gather)
 		return 1;
 	}
 	gather->wanted -= take;
+	gather->rest -= take;
 	gather->budget -= take;
 	if (gather->half->state == IN_HEAD)
 		body_found(gather, scan(gather->slot, filled, take), filled, take);
@@ -771,7 +775,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	struct half *half;
 	__u32 zero = 0, nothing = 0, sequence, length, pid, wanted, most = 4, read = 0;
 	__u64 position, available = 0;
-	bool readable, request;
+	bool readable, request, turned = false;
 
 	if (!sk || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
 		return 0;
@@ -820,6 +824,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 			if (conn->turn != direction) {
 				conn->turn = direction;
 				conn->heads = 0;
+				turned = true;
 				half->state = IN_HEAD;
 				half->split = 0;
 				half->budget = cfg->turn_bytes;
@@ -926,7 +931,11 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	}
 
 	request = (conn->role == NC_HTTP_SERVER) == (direction == NC_HTTP_RECEIVED);
-	if (start >= NC_HTTP_START_REQUEST) {
+	/* An answer goes on though the other side spoke in between: it asked for the next one already. */
+	if (turned && !request && read && start < NC_HTTP_START_RESPONSE)
+		conn->flags |= CONN_PIPELINED;
+	/* Within chunks, what looks like a message is none. */
+	if (start >= NC_HTTP_START_REQUEST && half->state != IN_CHUNKS) {
 		half->state = IN_HEAD;
 		half->split = 0;
 		half->budget = cfg->turn_bytes;
@@ -934,11 +943,12 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 			conn->flags |= CONN_PIPELINED;
 		conn->heads |= request;
 	}
+	/* Where a message ends is in the bytes, not in their number. */
+	if (half->state == IN_CHUNKS || conn->flags & CONN_PIPELINED)
+		half->budget = -1;
 	wanted = read ? half->budget : 0;
 	if (wanted > length)
 		wanted = length;
-	else if (read && wanted < length && (request || half->state != IN_BODY))
-		count->truncated++;
 
 	scratch->record = (struct nc_http_record){
 		.kind = NC_HTTP_DATA,
@@ -947,6 +957,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		.time_ns = bpf_ktime_get_ns(),
 		.cookie = conn->cookie,
 		.position = position,
+		.answered = conn->half[!direction].position,
 	};
 	nothing = unknown_zero;
 	struct gather gather = {
@@ -960,6 +971,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		.source = source,
 		.wanted = wanted,
 		.left = length,
+		.rest = length,
 		.response = !request && !(conn->flags & CONN_PIPELINED),
 		.body = cfg->body_bytes,
 		.budget = half->budget,
@@ -973,6 +985,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		if (found || read == wanted) {
 			gather.filled = read;
 			gather.wanted -= read;
+			gather.rest -= read;
 			gather.budget -= read;
 			gather.buffer += read;
 			gather.available -= read;
@@ -985,6 +998,9 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	if (gather.pipelined)
 		conn->flags |= CONN_PIPELINED;
 	half->budget = gather.budget;
+	/* Of a head, or of what may have framing in it. */
+	if (read && gather.rest && !gather.budget && (request || half->state != IN_BODY))
+		count->truncated++;
 	if (gather.left)
 		flush(&gather, gather.left);
 	return 0;

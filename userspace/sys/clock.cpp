@@ -29,6 +29,10 @@ std::uint64_t now_ms() {
     return static_cast<std::uint64_t>(nanoseconds(CLOCK_MONOTONIC) / 1'000'000);
 }
 
+std::int64_t monotonic_now() {
+    return nanoseconds(CLOCK_MONOTONIC);
+}
+
 std::string time_text(std::uint64_t time_ns) {
     const auto seconds = static_cast<time_t>(time_ns / 1'000'000'000);
     tm parts{};

@@ -10,6 +10,8 @@ namespace netctl::sys {
 std::int64_t boottime_offset();
 /// The same for CLOCK_MONOTONIC.
 std::int64_t monotonic_offset();
+/// CLOCK_MONOTONIC in nanoseconds.
+std::int64_t monotonic_now();
 
 /// CLOCK_MONOTONIC in milliseconds.
 std::uint64_t now_ms();

@@ -35,6 +35,11 @@ LinkType PcapReader::link_type() const {
     case DLT_IPV4:
     case DLT_IPV6: return LinkType::raw_ip;
     case DLT_LINUX_SLL: return LinkType::linux_sll;
+    case DLT_LINUX_SLL2: return LinkType::linux_sll2;
+    case DLT_NULL:
+    case DLT_LOOP: return LinkType::loopback;
+    case DLT_PPP:
+    case DLT_PPP_SERIAL: return LinkType::ppp;
     default: return LinkType::other;
     }
 }

@@ -23,7 +23,7 @@ struct CapturedFrame {
     std::vector<std::uint8_t> bytes; ///< what was captured of it
 };
 
-enum class LinkType { ethernet, raw_ip, linux_sll, other };
+enum class LinkType { ethernet, raw_ip, linux_sll, linux_sll2, loopback, ppp, other };
 
 class PcapReader {
   public:

@@ -58,10 +58,11 @@ Result<nc_http_config> make_config(const Request& request) {
 
 enum class ProbePoint { tracepoints, functions };
 
+/// In the order in which they are attached: who sees an answer has to have seen the request.
 std::vector<std::string> programs_of(ProbePoint point) {
     if (point == ProbePoint::tracepoints)
-        return {"http_send", "http_recv", "http_state"};
-    std::vector<std::string> programs{"http_send4", "http_send6", "http_recv4", "http_recv6",
+        return {"http_recv", "http_send", "http_state"};
+    std::vector<std::string> programs{"http_recv4", "http_recv6", "http_send4", "http_send6",
                                       "http_state"};
     // Only kernels before 6.5 have a path of its own for sendfile.
     if (bpf::kernel_has_function("inet_sendpage"))
@@ -81,10 +82,9 @@ class CallSession : public Session {
         return std::unique_ptr<Session>(std::move(session));
     }
 
-    ~CallSession() override { tracer_.finish(); }
-
     Result<bool> poll() override {
         NETCTL_TRY(kernel_->reader().read());
+        tracer_.tick(now());
         return true;
     }
     void rest() override { kernel_->reader().rest(); }
@@ -92,7 +92,7 @@ class CallSession : public Session {
     Result<> stop() override {
         links_.clear();
         NETCTL_TRY(kernel_->reader().drain());
-        tracer_.finish();
+        tracer_.finish(now());
         return {};
     }
 
@@ -120,8 +120,11 @@ class CallSession : public Session {
           emit_(std::move(emit)),
           skeleton_(std::move(skeleton)),
           offset_(static_cast<Time>(sys::monotonic_offset())),
-          tracer_(options_, parser_, calls_, request.both_sides,
-                  [this](Transaction& transaction) { emit_(transaction); }) {}
+          tracer_(
+              options_, parser_, calls_, request.both_sides,
+              [this](Transaction& transaction) { emit_(transaction); }, request.stalled) {}
+
+    Time now() const { return static_cast<Time>(sys::monotonic_now()) + offset_; }
 
     Result<> start(const nc_http_config& config, const Request& request, const RootOptions& root) {
         const bpf::Object object = skeleton_.object();

@@ -64,11 +64,12 @@ CallTracer::Connection& CallTracer::connection_of(std::uint64_t cookie, Time now
     std::unique_ptr<Connection>& slot = connections_[cookie];
     if (!slot) {
         ++changes_;
-        slot = std::make_unique<Connection>();
+        slot = std::make_unique<Connection>(budget_);
+        slot->share.set(connection_cost);
         Connection* connection = slot.get();
         connection->cookie = cookie;
         connection->http = std::make_unique<HttpConnection>(
-            *options_, *parser_counters_,
+            *options_, *parser_counters_, budget_,
             [this, connection](Transaction& transaction) { emit(*connection, transaction); });
     }
     slot->last = now;
@@ -94,6 +95,13 @@ void CallTracer::emit(Connection& connection, Transaction& transaction) {
     if (transaction.client_view && !both_sides_ && other && !other->skipped &&
         other->http->roles_known()) {
         ++counters_->mirrored;
+        // The server's side counts it as well.
+        if (!transaction.request.seen)
+            --parser_counters_->unasked;
+        if (transaction.waiting)
+            --(transaction.stalled ? parser_counters_->stalled : parser_counters_->unfinished);
+        else if (!transaction.response.seen)
+            --parser_counters_->unanswered;
         return;
     }
     static const Process none;
@@ -134,8 +142,7 @@ void CallTracer::record(std::span<const std::byte> bytes, Time clock_offset) {
     }
     std::memcpy(&record, bytes.data(), sizeof record);
     const Time now = record.time_ns + clock_offset;
-    if (now > swept_ + second)
-        sweep(now);
+    tick(now);
     if (record.kind == NC_HTTP_OPEN) {
         nc_http_open event;
         if (bytes.size() < sizeof event) {
@@ -157,7 +164,7 @@ void CallTracer::record(std::span<const std::byte> bytes, Time clock_offset) {
         if (!connection.known)
             ++counters_->unknown;
         std::uint64_t& position = connection.position[side];
-        if (connection.begun[side] && record.position > position) {
+        if ((connection.begun[side] || connection.known) && record.position > position) {
             counters_->missing_bytes += record.position - position;
             connection.http->gap(side, record.position - position, now);
         }
@@ -165,7 +172,8 @@ void CallTracer::record(std::span<const std::byte> bytes, Time clock_offset) {
         position = record.position + record.length;
         connection.http->data(
             side, {reinterpret_cast<const char*>(bytes.data() + sizeof record), record.captured},
-            now);
+            Moment(now, static_cast<std::uint32_t>(record.position),
+                   static_cast<std::uint32_t>(record.answered)));
         connection.http->gap(side, record.length - record.captured, now);
         break;
     }
@@ -205,31 +213,50 @@ void CallTracer::erase(std::uint64_t cookie) {
     connections_.erase(found);
 }
 
+void CallTracer::tick(Time now) {
+    if (now > swept_ + second)
+        sweep(now);
+}
+
 void CallTracer::sweep(Time now) {
     swept_ = now;
-    std::vector<std::pair<Time, std::uint64_t>> old;
-    for (const auto& [cookie, connection] : connections_)
+    std::vector<std::uint64_t> old;
+    for (const auto& [cookie, connection] : connections_) {
+        if (!connection->closed)
+            connection->http->tick(now, stalled_);
         if (connection->closed && connection->last + closed_memory < now)
-            old.emplace_back(connection->last, cookie);
-    for (const auto& [last, cookie] : old)
+            old.push_back(cookie);
+    }
+    for (const std::uint64_t cookie : old)
         erase(cookie);
-    if (connections_.size() <= connection_limit)
+    if (connections_.size() > connection_limit)
+        evict(connections_.size() - connection_limit / 4 * 3, now);
+    else if (budget_.exceeded())
+        evict(connections_.size() / 8, now);
+}
+
+/// Those that were quiet for longest.
+void CallTracer::evict(std::size_t count, Time now) {
+    if (count == 0)
         return;
-    old.clear();
+    std::vector<std::pair<Time, std::uint64_t>> ages;
+    ages.reserve(connections_.size());
     for (const auto& [cookie, connection] : connections_)
-        old.emplace_back(connection->last, cookie);
-    const std::size_t excess = connections_.size() - connection_limit / 4 * 3;
-    std::nth_element(old.begin(), old.begin() + static_cast<std::ptrdiff_t>(excess), old.end());
-    for (std::size_t i = 0; i < excess; ++i) {
-        connections_[old[i].second]->http->abandon();
-        erase(old[i].second);
+        ages.emplace_back(connection->last, cookie);
+    std::nth_element(ages.begin(), ages.begin() + static_cast<std::ptrdiff_t>(count), ages.end());
+    for (std::size_t i = 0; i < count; ++i) {
+        Connection& connection = *connections_[ages[i].second];
+        if (!connection.closed)
+            ++counters_->evicted;
+        connection.http->abandon(now);
+        erase(ages[i].second);
     }
 }
 
-void CallTracer::finish() {
+void CallTracer::finish(Time now) {
     for (auto& [cookie, connection] : connections_)
         if (!connection->closed)
-            connection->http->abandon();
+            connection->http->abandon(now);
     connections_.clear();
     ends_.clear();
 }

@@ -20,17 +20,20 @@ struct CallCounters {
     std::uint64_t unknown = 0;  ///< records of connections whose beginning was lost or forgotten
     std::uint64_t mirrored = 0; ///< transactions not told as the server's side is
     std::uint64_t missing_bytes = 0;
+    std::uint64_t evicted = 0; ///< connections forgotten because there were too many
 };
 
 class CallTracer {
   public:
-    static constexpr std::size_t connection_limit = 131072;
+    static constexpr std::size_t connection_limit = 16384;
 
     /// With `both_sides`, a transaction of two processes of this host is told by each of them;
     /// without, by the server's alone.
+    /// Requests that wait for `stalled` or longer are told while they do, if it is not 0.
     CallTracer(const ParserOptions& options, ParserCounters& parser_counters,
-               CallCounters& counters, bool both_sides, HttpConnection::Emit emit)
-        : options_(&options),
+               CallCounters& counters, bool both_sides, HttpConnection::Emit emit, Time stalled = 0)
+        : stalled_(stalled),
+          options_(&options),
           parser_counters_(&parser_counters),
           counters_(&counters),
           both_sides_(both_sides),
@@ -38,11 +41,15 @@ class CallTracer {
 
     /// One record of the ring. `clock_offset` is added to its time.
     void record(std::span<const std::byte> bytes, Time clock_offset);
-    void finish();
+    /// Time passes without records.
+    void tick(Time now);
+    void finish(Time now);
     std::size_t connections() const { return connections_.size(); }
 
   private:
     struct Connection {
+        explicit Connection(MemoryBudget& budget) : share(&budget) {}
+        MemoryShare share;
         std::uint64_t cookie = 0;
         Endpoint local, remote;
         std::uint32_t netns = 0;
@@ -58,6 +65,9 @@ class CallTracer {
         const Connection* other = nullptr;
         std::uint64_t other_as_of = 0;
     };
+    /// What a connection takes that has said nothing yet, roughly.
+    static constexpr std::size_t connection_cost = 2048;
+
     /// How an end of a connection finds the other end's, on the same host.
     struct PairKey {
         Endpoint local, remote;
@@ -75,7 +85,10 @@ class CallTracer {
     void emit(Connection& connection, Transaction& transaction);
     void erase(std::uint64_t cookie);
     void sweep(Time now);
+    void evict(std::size_t count, Time now);
 
+    Time stalled_;
+    MemoryBudget budget_;
     const ParserOptions* options_;
     ParserCounters* parser_counters_;
     CallCounters* counters_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -130,6 +131,19 @@ Result<std::vector<std::string>> parse_methods(const std::string& text) {
     }
 }
 
+/// `5s` or `5`.
+Result<std::uint64_t> parse_seconds(std::string text) {
+    const std::string whole = text;
+    if (text.ends_with('s'))
+        text.pop_back();
+    std::uint64_t seconds = 0;
+    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+    if (status != std::errc{} || end != text.data() + text.size() || seconds > 86'400)
+        return Error::usage(fmt::format("'{}' is no number of seconds", whole),
+                            "--stalled takes 1s to 86400s");
+    return seconds;
+}
+
 Result<Wanted> read_arguments(const Arguments& arguments, const Context& context) {
     Wanted wanted;
     Request& request = wanted.request;
@@ -176,6 +190,11 @@ Result<Wanted> read_arguments(const Arguments& arguments, const Context& context
     request.parser.keep_fields = arguments.has("headers") || arguments.has("har");
     if (body > 128 * 1024)
         request.turn_bytes = static_cast<std::uint32_t>(body) + 64 * 1024;
+    request.stalled = NETCTL_TRY(parse_seconds(arguments.get("stalled", "0"))) * 1'000'000'000ull;
+    const std::string tunnels = arguments.get("tunnels", "yes");
+    request.tunnels = tunnels == "yes";
+    if (arguments.has("tunnels") && !arguments.has("read"))
+        return Error::usage("--tunnels goes with --read: a running tracer does not look into them");
     const std::uint64_t ring = NETCTL_TRY(arguments.number("buffer", 16, 1, 1024));
     if ((ring & (ring - 1)) != 0)
         return Error::usage(fmt::format("--buffer takes a power of two, not {}", ring));
@@ -222,13 +241,18 @@ std::string losses(const Counters& now, const Counters& before) {
     item(now.kernel.unsupported, before.kernel.unsupported, "calls unsupported");
     item(now.kernel.io_uring, before.kernel.io_uring, "io_uring calls unread");
     item(now.kernel.no_memory, before.kernel.no_memory, "connections not remembered");
-    item(now.kernel.fragments + now.packets.fragments,
-         before.kernel.fragments + before.packets.fragments, "IP fragments");
-    item(now.kernel.damaged + now.packets.damaged + now.calls.damaged,
-         before.kernel.damaged + before.packets.damaged + before.calls.damaged, "damaged");
+    item(now.kernel.fragments + now.packets.layers.fragments,
+         before.kernel.fragments + before.packets.layers.fragments, "IP fragments");
+    item(now.kernel.damaged + now.packets.layers.damaged + now.calls.damaged,
+         before.kernel.damaged + before.packets.layers.damaged + before.calls.damaged, "damaged");
     item(now.packets.tcp.missing_bytes + now.calls.missing_bytes,
          before.packets.tcp.missing_bytes + before.calls.missing_bytes, "bytes missing");
-    item(now.packets.evicted, before.packets.evicted, "connections forgotten");
+    item(now.packets.evicted + now.calls.evicted, before.packets.evicted + before.calls.evicted,
+         "connections forgotten");
+    item(now.packets.tcp.strays, before.packets.tcp.strays, "stray segments");
+    item(now.parser.guessed, before.parser.guessed, "pairs guessed");
+    item(now.parser.dropped + now.packets.tcp.given_up,
+         before.parser.dropped + before.packets.tcp.given_up, "given up for lack of memory");
     return text;
 }
 
@@ -252,6 +276,13 @@ std::string summary(const Counters& counters, std::uint64_t shown) {
     item(counters.parser.unanswered, "requests without an answer");
     item(counters.parser.unasked, "answers without a request");
     item(counters.parser.unfinished, "under way at the end");
+    item(counters.packets.tls, "TLS connections");
+    item(counters.packets.not_http, "connections of other protocols");
+    for (std::size_t kind = 0; kind < tunnel_kinds; ++kind)
+        if (const std::uint64_t frames = counters.packets.layers.tunnelled[kind])
+            text += fmt::format("; {} frames in {} not looked into", frames,
+                                tunnel_name(static_cast<Tunnel>(kind)));
+    item(counters.packets.layers.deep, "frames of too many layers");
     const std::string lost = losses(counters, Counters{});
     return lost.empty() ? text : text + "; " + lost;
 }
@@ -296,8 +327,12 @@ class Run {
     void on_transaction(const Transaction& transaction) {
         if (done_ || !wanted_->filter.matches(transaction))
             return;
-        ++shown_;
-        if (har_)
+        // That one hangs is told besides: it is counted, and goes into tables and archives, when it is over.
+        if (!transaction.stalled)
+            ++shown_;
+        else if (wanted_->top || (har_ && !context_->out.json()))
+            return;
+        if (har_ && !transaction.stalled)
             har_->add(transaction);
         if (wanted_->top) {
             table_.add(transaction);
@@ -479,6 +514,15 @@ const Command& command() {
                      "",
                      "show a transaction of two local processes as each of them saw it",
                      {}},
+                    {"stalled",
+                     "TIME",
+                     "show requests that wait for an answer for so long, while they wait: 5s",
+                     {}},
+                    {"tunnels",
+                     "yes|no",
+                     "with --read: look into GRE, IPIP, 6in4, VXLAN, GENEVE, MPLS and PPPoE "
+                     "(default: yes)",
+                     {"yes", "no"}},
                     {"headers", "", "show header fields", {}},
                     {"body", "BYTES", "show up to this much of each body", {}},
                     {"count", "N", "end after N transactions", {}},

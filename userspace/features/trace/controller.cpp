@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "features/trace/controller.hpp"
 
+#include <unistd.h>
+
 #include "bpf/object.hpp"
 #include "features/trace/call_session.hpp"
 #include "features/trace/file_session.hpp"
@@ -8,25 +10,41 @@
 
 namespace netctl::trace {
 
+namespace {
+
+/// What redirection joins is sent past the interfaces, one message or many.
+Result<std::unique_ptr<Session>> open_packets(Request request, const RootOptions& root,
+                                              const Session::Emit& emit,
+                                              std::vector<std::string>& notes) {
+    if (access((root.path + "/redirect").c_str(), F_OK) == 0) {
+        request.parser.answers_may_hide = true;
+        notes.emplace_back("connections that netctl redirects are not seen in packets, or in part; "
+                           "--source syscall sees them whole");
+    }
+    return open_packet_session(request, root, emit);
+}
+
+} // namespace
+
 Result<std::unique_ptr<Session>> open_session(const Request& request, const RootOptions& root,
                                               const Session::Emit& emit,
                                               std::vector<std::string>& notes) {
     bpf::capture_libbpf_messages();
     switch (request.source) {
     case Source::file: return open_file_session(request, emit);
-    case Source::socket: return open_packet_session(request, root, emit);
+    case Source::socket: return open_packets(request, root, emit, notes);
     case Source::syscall: return open_call_session(request, root, emit);
     case Source::automatic: break;
     }
     if (!request.interface.empty() || !request.write.empty())
-        return open_packet_session(request, root, emit);
+        return open_packets(request, root, emit, notes);
     auto session = open_call_session(request, root, emit);
     const bool about_processes =
         request.pid != 0 || !request.comm.empty() || !request.cgroup.empty();
     if (session || session.error().kind != ErrorKind::unsupported || about_processes)
         return session;
     notes.push_back(session.error().what + "; tracing packets instead");
-    return open_packet_session(request, root, emit);
+    return open_packets(request, root, emit, notes);
 }
 
 } // namespace netctl::trace

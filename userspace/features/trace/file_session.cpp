@@ -25,10 +25,14 @@ class FileSession : public Session {
         case sys::LinkType::ethernet: break;
         case sys::LinkType::raw_ip: start = FrameStart::ip; break;
         case sys::LinkType::linux_sll: start = FrameStart::linux_cooked; break;
+        case sys::LinkType::linux_sll2: start = FrameStart::linux_cooked2; break;
+        case sys::LinkType::loopback: start = FrameStart::loopback; break;
+        case sys::LinkType::ppp: start = FrameStart::ppp; break;
         case sys::LinkType::other:
             return Error::failed(
                 fmt::format("{} holds {} frames", request.read, reader.link_type_name()),
-                "Ethernet, raw IP and Linux cooked captures can be read");
+                "Ethernet, raw IP, Linux cooked (SLL, SLL2), BSD loopback and PPP captures can be "
+                "read");
         }
         return std::unique_ptr<Session>(new FileSession(request, std::move(reader), start, emit));
     }
@@ -68,14 +72,27 @@ class FileSession : public Session {
           start_(start),
           path_(request.read),
           ports_(request.ports),
-          tracer_(options_, parser_, packets_, [this](Transaction& transaction) {
-              const auto wanted = [&](std::uint16_t port) {
-                  return std::binary_search(ports_.begin(), ports_.end(), port);
-              };
-              if (ports_.empty() || wanted(transaction.client.port) ||
-                  wanted(transaction.server.port))
-                  emit_(transaction);
-          }) {}
+          tracer_(
+              options_, parser_, packets_,
+              [this](Transaction& transaction) {
+                  const auto wanted = [&](std::uint16_t port) {
+                      return std::binary_search(ports_.begin(), ports_.end(), port);
+                  };
+                  if (ports_.empty() || wanted(transaction.client.port) ||
+                      wanted(transaction.server.port))
+                      emit_(transaction);
+              },
+              {}, packet_options(request, start)) {}
+
+    static PacketOptions packet_options(const Request& request, FrameStart start) {
+        PacketOptions options;
+        options.layers.tunnels = request.tunnels;
+        // A capture of all interfaces has what passed a VLAN's twice, once without its tag.
+        options.layers.vlans =
+            start != FrameStart::linux_cooked && start != FrameStart::linux_cooked2;
+        options.stalled = request.stalled;
+        return options;
+    }
 
     ParserOptions options_;
     Emit emit_;

@@ -2,6 +2,7 @@
 #include "features/trace/http_connection.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace netctl::trace {
 
@@ -11,11 +12,20 @@ std::string Endpoint::to_string() const {
     return address.family == Family::ipv6 ? "[" + text + "]:" + number : text + ":" + number;
 }
 
-bool HttpConnection::decide_roles(Side side, std::string_view& data) {
+bool HttpConnection::decide_roles(Side side, std::string_view& data, Moment& moment) {
     std::string& held = held_[side];
-    if (!held.empty()) {
+    if (held.empty()) {
+        // Empty lines may come before a request (RFC 9112 2.2).
+        const std::size_t lines = std::min(data.find_first_not_of("\r\n"), data.size());
+        data.remove_prefix(lines);
+        moment.at += static_cast<std::uint32_t>(lines);
+        if (data.empty())
+            return false;
+        held_since_[side] = moment;
+    } else {
         held.append(data);
         data = held;
+        moment = held_since_[side];
     }
     switch (guess_start(data)) {
     case StartGuess::no: held.clear(); return false;
@@ -38,20 +48,29 @@ bool HttpConnection::decide_roles(Side side, std::string_view& data) {
     return true;
 }
 
-void HttpConnection::data(Side side, std::string_view data, Time now) {
+void HttpConnection::data(Side side, std::string_view data, const Moment& moment) {
     if (opaque_ || data.empty())
         return;
+    if (moment.numbered) {
+        numbered_[side] = true;
+        reached_[side] = moment.at + static_cast<std::uint32_t>(data.size());
+    }
     if (!roles_known_) {
-        if (!decide_roles(side, data))
-            return;
-        parser_of(side).data(data, now);
-        held_[side].clear();
-        // What the other side said so far was no beginning of anything, or too short to tell.
-        const Side other = side == a ? b : a;
-        if (!held_[other].empty() && !opaque_)
-            parser_of(other).data(held_[other], now);
-        held_[other].clear();
-        return;
+        Moment begin = moment;
+        if (decide_roles(side, data, begin)) {
+            if (hole_first_[client_])
+                on_lost(MessageKind::request, moment.time);
+            if (hole_first_[client_ == a ? b : a])
+                on_lost(MessageKind::response, moment.time);
+            parser_of(side).data(data, begin);
+            held_[side].clear();
+            // What the other side said so far was no beginning of anything, or too short to tell.
+            const Side other = side == a ? b : a;
+            if (!held_[other].empty() && !opaque_)
+                parser_of(other).data(held_[other], held_since_[other]);
+            held_[other].clear();
+        }
+        return charge(moment.time);
     }
     MessageParser& parser = parser_of(side);
     if (side == client_) {
@@ -61,11 +80,12 @@ void HttpConnection::data(Side side, std::string_view data, Time now) {
             return;
         }
         // A client that waited for "100 Continue" and was refused sends its next request instead.
-        if (!exchanges_.empty() && exchanges_.back()->expects && exchanges_.back()->response_done &&
-            parser.body_untouched() && guess_start(data) == StartGuess::request)
-            parser.abandon_body(now);
+        if (asking_ && asking_->expects && asking_->response_done && parser.body_untouched() &&
+            guess_start(data) == StartGuess::request)
+            parser.abandon_body(moment.time);
     }
-    parser.data(data, now);
+    parser.data(data, moment);
+    charge(moment.time);
 }
 
 void HttpConnection::gap(Side side, std::uint64_t length, Time now) {
@@ -73,9 +93,44 @@ void HttpConnection::gap(Side side, std::uint64_t length, Time now) {
         return;
     if (!roles_known_) {
         held_[side].clear();
-        return;
+        hole_first_[side] = true;
+        reached_[side] += static_cast<std::uint32_t>(length);
+        return charge(now);
     }
     parser_of(side).gap(length, now);
+    reached_[side] += static_cast<std::uint32_t>(length);
+    charge(now);
+}
+
+/// What it holds of messages and transactions comes out of the common budget; if that is used up, it
+/// gives up something of its own.
+void HttpConnection::charge(Time now) {
+    const auto held = [&] {
+        std::size_t bytes = exchanges_cost_ + held_[a].size() + held_[b].size();
+        if (requests_)
+            bytes += requests_->held() + responses_->held();
+        return bytes;
+    };
+    share_.set(held());
+    constexpr std::size_t spared = 4096; // what any connection may hold
+    while ((share_.exceeded() && share_.bytes() > spared) || exchanges_.size() > exchange_limit) {
+        ++counters_->dropped;
+        if (exchanges_.size() > 1) {
+            doubtful_ = true;
+            emit_front();
+        } else if (requests_) {
+            requests_->forget(now);
+            responses_->forget(now);
+            while (!exchanges_.empty())
+                emit_front();
+            share_.set(held());
+            return;
+        } else {
+            held_[a].clear();
+            held_[b].clear();
+        }
+        share_.set(held());
+    }
 }
 
 void HttpConnection::close(Side side, Time now) {
@@ -84,16 +139,16 @@ void HttpConnection::close(Side side, Time now) {
     parser_of(side).close(now);
     if (side == client_ || opaque_)
         return;
-    // The server will not answer what is left.
+    // The server will not answer what is left, nor read on.
     while (!exchanges_.empty()) {
         Exchange& exchange = *exchanges_.front();
-        if (exchange.hole) {
-            exchanges_.pop_front();
-            continue;
+        if (!exchange.hole && !exchange.response_done) {
+            exchange.transaction.closed = true;
+            exchange.transaction.until = now;
         }
-        exchange.transaction.closed |= !exchange.response_done;
         emit_front();
     }
+    charge(now);
 }
 
 void HttpConnection::close(Time now) {
@@ -104,6 +159,46 @@ void HttpConnection::close(Time now) {
     close(server, now);
 }
 
+void HttpConnection::abandon(Time now) {
+    while (!exchanges_.empty()) {
+        Exchange& exchange = *exchanges_.front();
+        if (!exchange.hole && exchange.transaction.request.seen && !exchange.response_done) {
+            exchange.transaction.waiting = true;
+            exchange.transaction.until = now;
+        }
+        emit_front();
+    }
+    become_opaque();
+    charge(now);
+}
+
+void HttpConnection::tick(Time now, Time patience) {
+    constexpr Time quiet = second;
+    if (requests_ && !opaque_) {
+        requests_->end_unframed_before(now - quiet);
+        responses_->end_unframed_before(now - quiet);
+    }
+    if (patience == 0)
+        return;
+    for (const auto& exchange : exchanges_) {
+        const Transaction& transaction = exchange->transaction;
+        if (exchange->hole || exchange->stall_told || exchange->response_begun ||
+            !transaction.request.seen || transaction.request.first_byte + patience > now)
+            continue;
+        exchange->stall_told = true;
+        Transaction told = transaction;
+        told.waiting = told.stalled = true;
+        told.until = now;
+        if (exchange.get() == asking_) {
+            told.request.wire_bytes = requests_->wire_bytes();
+            told.request.body_bytes = requests_->body_bytes();
+            told.request.end = MessageEnd::cut;
+        }
+        ++counters_->stalled;
+        emit_(told);
+    }
+}
+
 std::uint64_t HttpConnection::skippable(Side side) const {
     if (!roles_known_ || opaque_)
         return 0;
@@ -111,19 +206,12 @@ std::uint64_t HttpConnection::skippable(Side side) const {
     const std::uint64_t rest = (asked ? *requests_ : *responses_).skippable();
     if (rest == 0 || options_->body_limit == 0)
         return rest;
-    if (exchanges_.empty())
-        return 0;
-    const std::string& body = asked ? exchanges_.back()->transaction.request.body
-                                    : exchanges_.front()->transaction.response.body;
+    const Exchange* exchange = asked ? asking_ : answering_;
+    if (!exchange)
+        return rest;
+    const std::string& body =
+        asked ? exchange->transaction.request.body : exchange->transaction.response.body;
     return body.size() >= options_->body_limit ? rest : 0;
-}
-
-void HttpConnection::abandon() {
-    counters_->unfinished += static_cast<std::uint64_t>(
-        std::count_if(exchanges_.begin(), exchanges_.end(),
-                      [](const auto& exchange) { return !exchange->hole; }));
-    exchanges_.clear();
-    opaque_ = true;
 }
 
 void HttpConnection::become_opaque() {
@@ -136,79 +224,203 @@ void HttpConnection::become_opaque() {
         responses_->become_tunnel();
 }
 
-Framing HttpConnection::on_head(Head& head, Time begin, Time now) {
+Framing HttpConnection::on_head(Head& head, const Moment& begin, Time now) {
     return head.kind == MessageKind::request ? on_request(head, begin, now)
                                              : on_response(head, begin, now);
 }
 
-Framing HttpConnection::on_request(Head& head, Time begin, Time now) {
+std::size_t HttpConnection::unanswered() const {
+    return static_cast<std::size_t>(
+        std::count_if(exchanges_.begin(), exchanges_.end(), [](const auto& exchange) {
+            return !exchange->hole && !exchange->response_begun;
+        }));
+}
+
+HttpConnection::Exchange&
+HttpConnection::add(std::deque<std::unique_ptr<Exchange>>::iterator where) {
+    Exchange& exchange = **exchanges_.insert(where, std::make_unique<Exchange>());
+    exchange.cost = sizeof(Exchange);
+    exchanges_cost_ += exchange.cost;
+    return exchange;
+}
+
+HttpConnection::Exchange& HttpConnection::exchange_for(const Moment& asked) {
+    while (!exchanges_.empty() && exchanges_.front()->early) {
+        Exchange& answer = *exchanges_.front();
+        // It answers what its sender had, and asks for nothing that was there already.
+        if (asked.numbered && before(asked.at, answer.answered.seen) &&
+            !before(answer.answered.at, asked.seen)) {
+            answer.early = false;
+            answer.transaction.guessed |= doubtful_;
+            return answer;
+        }
+        emit_front();
+    }
+    return add(exchanges_.end());
+}
+
+Framing HttpConnection::on_request(Head& head, const Moment& begin, Time now) {
+    const Side server = client_ == a ? b : a;
+    // The client has got more than was seen of the server: what is missing may be an answer, which
+    // came by another way or comes later.
+    std::optional<std::uint32_t> seen_of_server;
+    if (numbered_[server])
+        seen_of_server = reached_[server];
+    else if (!exchanges_.empty() && exchanges_.back()->asked.numbered)
+        seen_of_server = exchanges_.back()->asked.seen;
+    const bool behind = begin.numbered && seen_of_server && before(*seen_of_server, begin.seen);
     // A client that does not pipeline has got its answer when it asks again; so whatever was lost
     // of that answer is over.
     if (!exchanges_.empty() && !pipelined_) {
         if (responses_->unframed()) {
-            responses_->end_unframed(now);
-        } else if (response_lost_) {
+            responses_->end_unframed();
+        } else if (response_lost_ && !begin.numbered) {
             while (!exchanges_.empty())
                 emit_front();
-        } else if (exchanges_.front()->hole) {
-            exchanges_.pop_front();
+        } else if (exchanges_.front()->hole && !begin.numbered) {
+            drop_front();
         }
     }
-    pipelined_ |= std::any_of(exchanges_.begin(), exchanges_.end(), [](const auto& exchange) {
-        return !exchange->hole && !exchange->response_done;
-    });
-    Exchange& exchange = *exchanges_.emplace_back(std::make_unique<Exchange>());
+    if (options_->answers_may_hide) {
+        while (unanswered() > 0)
+            emit_front();
+    }
+    pipelined_ |=
+        unanswered() + (answering_ && !interim_ ? 1 : 0) > 0 && !behind && !response_lost_;
+    Exchange& exchange = exchange_for(begin);
     Transaction& transaction = exchange.transaction;
     const Framing framing = request_framing(head);
-    request_open_ = true;
+    exchange.asked = begin;
+    exchange.request_done = false;
+    asking_ = &exchange;
     tunnel_asked_ = head.method == "CONNECT" || head.upgrade;
     exchange.expects = head.expect_continue;
+    const std::size_t text = head.method.size() + head.target.size() + head.host.size();
     transaction.method = std::move(head.method);
     transaction.target = std::move(head.target);
     transaction.host = std::move(head.host);
     Message& request = transaction.request;
     request.seen = true;
     request.version_minor = head.version_minor;
-    request.first_byte = begin;
+    request.first_byte = begin.time;
     request.last_byte = now;
     request.head_bytes = head.bytes;
     request.absurd = head.absurd;
     request.content_type = std::move(head.content_type);
     request.fields = std::move(head.fields);
+    exchange.cost += text + requests_->held();
+    exchanges_cost_ += text + requests_->held();
+    // It was not known that this answer has no body.
+    if (answering_ == &exchange && transaction.method == "HEAD")
+        responses_->abandon_body(now);
     return framing;
 }
 
-Framing HttpConnection::on_response(Head& head, Time begin, Time now) {
-    interim_ = head.status / 100 == 1 && head.status != 101;
-    response_lost_ = false;
-    if (exchanges_.empty() || exchanges_.front()->hole || exchanges_.front()->response_done) {
-        if (interim_)
-            return Framing::none;
-        if (!exchanges_.empty() && exchanges_.front()->hole)
-            exchanges_.pop_front();
-        // Asked before we looked, or in bytes we lost.
-        Exchange& unasked = *exchanges_.emplace_front(std::make_unique<Exchange>());
-        unasked.request_done = true;
+HttpConnection::Exchange* HttpConnection::find_asked_by_order() {
+    if (exchanges_.empty())
+        return nullptr;
+    Exchange& front = *exchanges_.front();
+    if (front.hole) {
+        drop_front();
+        return nullptr;
     }
-    Exchange& exchange = *exchanges_.front();
+    return front.response_done ? nullptr : &front;
+}
+
+HttpConnection::Exchange* HttpConnection::find_asked(const Moment& answer) {
+    if (!answer.numbered)
+        return find_asked_by_order();
+    // What the server had when it answered, and what the client asked before it had the answer's
+    // first byte.
+    const auto open = [](const auto& exchange) { return !exchange->response_begun; };
+    const auto first = std::find_if(exchanges_.begin(), exchanges_.end(), open);
+    auto last = first;
+    while (last != exchanges_.end() &&
+           (!(*last)->asked.numbered || before((*last)->asked.at, answer.seen)))
+        ++last;
+    while (last != first && (*(last - 1))->asked.numbered && !(*(last - 1))->hole &&
+           before(answer.at, (*(last - 1))->asked.seen))
+        --last;
+    if (first == last)
+        return nullptr;
+    Exchange& front = **first;
+    Exchange& back = **(last - 1);
+    if (last - first == 1 && front.hole)
+        return nullptr;
+    const auto give_up_before = [&](Exchange* kept) {
+        while (exchanges_.front().get() != kept)
+            emit_front();
+    };
+    // Whether the server had bytes behind the last of these requests that were not seen: one of them
+    // may be what it answers.
+    const bool more = numbered_[client_] && before(reached_[client_], answer.seen);
+    const bool holes = std::any_of(first, last, [](const auto& one) { return one->hole; });
+    if (!pipelined_) {
+        // The client asks again only when it has its answer: this one is for the last request. Some answer
+        // before was lost, or else that request would not be the only one.
+        if (back.hole || (response_lost_ && more)) {
+            while (std::find_if(exchanges_.begin(), exchanges_.end(), open) != exchanges_.end() &&
+                   !exchanges_.empty() && before(exchanges_.front()->asked.at, answer.seen))
+                emit_front();
+            return nullptr;
+        }
+        give_up_before(&back);
+        return &back;
+    }
+    doubtful_ |= holes;
+    for (auto one = first; one != last; ++one)
+        if (!(*one)->hole) {
+            Exchange* found = one->get();
+            give_up_before(found);
+            found->transaction.guessed |= doubtful_;
+            return found;
+        }
+    return nullptr;
+}
+
+Framing HttpConnection::on_response(Head& head, const Moment& begin, Time now) {
+    interim_ = head.status / 100 == 1 && head.status != 101;
+    Exchange* asked = find_asked(begin);
+    response_lost_ = false;
     if (interim_) {
-        ++exchange.transaction.interim;
+        if (asked)
+            ++asked->transaction.interim;
         return Framing::none;
     }
+    if (!asked) {
+        // Asked before we looked, in bytes we lost, or in bytes that come later.
+        const auto place = std::find_if(exchanges_.begin(), exchanges_.end(),
+                                        [](const auto& one) { return !one->early; });
+        if (static_cast<std::size_t>(place - exchanges_.begin()) >= early_limit) {
+            // Its request may come yet, and take the next one's answer.
+            doubtful_ = true;
+            emit_front();
+        }
+        asked = &add(std::find_if(exchanges_.begin(), exchanges_.end(),
+                                  [](const auto& one) { return !one->early; }));
+        asked->early =
+            begin.numbered && (!numbered_[client_] || before(reached_[client_], begin.seen));
+        asked->request_done = true;
+    }
+    Exchange& exchange = *asked;
+    answering_ = &exchange;
     Transaction& transaction = exchange.transaction;
     const Framing framing = response_framing(head, transaction.method);
+    exchange.answered = begin;
     exchange.response_begun = true;
     transaction.status = head.status;
     transaction.reason = std::move(head.reason);
     Message& response = transaction.response;
     response.seen = true;
     response.version_minor = head.version_minor;
-    response.first_byte = begin;
+    response.first_byte = begin.time;
     response.last_byte = now;
     response.head_bytes = head.bytes;
     response.absurd = head.absurd;
     response.content_type = std::move(head.content_type);
     response.fields = std::move(head.fields);
+    exchange.cost += responses_->held();
+    exchanges_cost_ += responses_->held();
     if (framing == Framing::tunnel) {
         ++counters_->tunnels;
         exchange.request_done = true;
@@ -217,14 +429,17 @@ Framing HttpConnection::on_response(Head& head, Time begin, Time now) {
 }
 
 void HttpConnection::on_body(MessageKind kind, std::string_view data) {
-    if (options_->body_limit == 0 || exchanges_.empty() ||
-        (kind == MessageKind::response ? interim_ : !request_open_))
+    Exchange* exchange = kind == MessageKind::response ? answering_ : asking_;
+    if (options_->body_limit == 0 || !exchange || (kind == MessageKind::response && interim_))
         return;
-    Message& message = kind == MessageKind::request ? exchanges_.back()->transaction.request
-                                                    : exchanges_.front()->transaction.response;
+    Message& message = kind == MessageKind::request ? exchange->transaction.request
+                                                    : exchange->transaction.response;
     const std::size_t room =
         options_->body_limit - std::min<std::size_t>(options_->body_limit, message.body.size());
-    message.body.append(data.substr(0, room));
+    const std::string_view part = data.substr(0, room);
+    message.body.append(part);
+    exchange->cost += part.size();
+    exchanges_cost_ += part.size();
 }
 
 void HttpConnection::on_end(MessageKind kind, MessageEnd end, std::uint64_t wire,
@@ -235,18 +450,17 @@ void HttpConnection::on_end(MessageKind kind, MessageEnd end, std::uint64_t wire
         interim_ = false;
         return;
     }
-    if (exchanges_.empty() || (kind == MessageKind::request && !request_open_))
+    Exchange* const over =
+        std::exchange(kind == MessageKind::request ? asking_ : answering_, nullptr);
+    if (!over)
         return;
-    if (kind == MessageKind::request)
-        request_open_ = false;
-    // Requests arrive at the back, responses are for the front.
-    Exchange& exchange = *(kind == MessageKind::request ? exchanges_.back() : exchanges_.front());
+    Exchange& exchange = *over;
     Message& message =
         kind == MessageKind::request ? exchange.transaction.request : exchange.transaction.response;
     message.end = end;
     message.wire_bytes = wire;
     message.body_bytes = body;
-    message.last_byte = now;
+    message.last_byte = std::max(now, message.first_byte);
     const bool tunnel =
         kind == MessageKind::response &&
         (exchange.transaction.status == 101 ||
@@ -259,22 +473,53 @@ void HttpConnection::on_end(MessageKind kind, MessageEnd end, std::uint64_t wire
 
 void HttpConnection::settle() {
     while (!exchanges_.empty() && exchanges_.front()->request_done &&
-           exchanges_.front()->response_done)
+           exchanges_.front()->response_done && !exchanges_.front()->early)
         emit_front();
 }
 
-void HttpConnection::emit_front() {
-    const std::unique_ptr<Exchange> exchange = std::move(exchanges_.front());
+void HttpConnection::drop_front() {
+    exchanges_cost_ -= exchanges_.front()->cost;
     exchanges_.pop_front();
+}
+
+void HttpConnection::emit_front() {
+    emit(exchanges_.begin());
+}
+
+/// Of a message that is not over: what there was of it.
+void HttpConnection::fill_in_progress(Exchange& exchange) const {
+    const auto fill = [](Message& message, const MessageParser& parser) {
+        message.end = MessageEnd::cut;
+        message.wire_bytes = parser.wire_bytes();
+        message.body_bytes = parser.body_bytes();
+    };
+    if (&exchange == asking_)
+        fill(exchange.transaction.request, *requests_);
+    if (&exchange == answering_)
+        fill(exchange.transaction.response, *responses_);
+}
+
+void HttpConnection::emit(std::deque<std::unique_ptr<Exchange>>::iterator which) {
+    const std::unique_ptr<Exchange> exchange = std::move(*which);
+    exchanges_.erase(which);
+    exchanges_cost_ -= exchange->cost;
+    fill_in_progress(*exchange);
+    // What still comes of its messages has nowhere to go.
+    if (asking_ == exchange.get())
+        asking_ = nullptr;
+    if (answering_ == exchange.get())
+        answering_ = nullptr;
     if (exchange->hole)
         return;
-    if (!exchange->request_done)
-        request_open_ = false; // what still comes of its body has nowhere to go
     Transaction& transaction = exchange->transaction;
     if (!transaction.request.seen)
         ++counters_->unasked;
-    if (!transaction.response.seen)
+    if (transaction.waiting)
+        ++counters_->unfinished;
+    else if (!transaction.response.seen)
         ++counters_->unanswered;
+    if (transaction.guessed)
+        ++counters_->guessed;
     ++counters_->transactions;
     emit_(transaction);
 }
@@ -290,20 +535,34 @@ void HttpConnection::on_malformed(MessageKind kind, Time) {
 void HttpConnection::on_lost(MessageKind kind, Time) {
     ++counters_->holes;
     if (kind == MessageKind::request) {
-        if (exchanges_.empty() || !exchanges_.back()->hole)
-            exchanges_.emplace_back(std::make_unique<Exchange>())->hole = true;
+        if (exchanges_.empty() || !exchanges_.back()->hole) {
+            Exchange& hole = add(exchanges_.end());
+            hole.hole = true;
+            if (numbered_[client_])
+                hole.asked = Moment(0, reached_[client_], 0);
+        }
+        doubtful_ |= pipelined_;
         return;
     }
     response_lost_ = true;
     // Of several requests under way it cannot be known which were answered in the hole.
-    if (exchanges_.size() > 1 && pipelined_) {
+    if (unanswered() > 1 && pipelined_) {
+        doubtful_ = true;
         while (!exchanges_.empty())
             emit_front();
     }
 }
 
+void HttpConnection::on_unframed(MessageKind kind) {
+    response_lost_ |= kind == MessageKind::response;
+}
+
 bool HttpConnection::awaits_another() {
-    return exchanges_.size() > 1;
+    return unanswered() > 0;
+}
+
+bool HttpConnection::is_due(MessageKind kind) {
+    return kind == MessageKind::response && unanswered() > 0;
 }
 
 } // namespace netctl::trace

@@ -3,6 +3,7 @@
 // Both directions of one connection: requests and responses put together into transactions.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <deque>
@@ -14,6 +15,7 @@
 
 #include "core/address.hpp"
 #include "features/trace/http_parser.hpp"
+#include "features/trace/memory_budget.hpp"
 
 namespace netctl::trace {
 
@@ -60,11 +62,17 @@ struct Transaction {
     std::string reason;
     unsigned interim = 0; ///< 1xx responses before the final one
     bool closed = false;  ///< the connection ended before the response was complete
+    bool waiting = false; ///< it was not over when this was told
+    bool stalled = false; ///< told by HttpConnection::tick: another one follows
+    bool guessed = false; ///< that the answer is this request's: bytes are missing that would tell
+    Time until = 0;       ///< without a response: until when it was waited for; 0: not known
     Message request;
     Message response;
 
     Time start() const { return request.seen ? request.first_byte : response.first_byte; }
-    Time end() const { return response.seen ? response.last_byte : request.last_byte; }
+    Time end() const {
+        return std::max(until, response.seen ? response.last_byte : request.last_byte);
+    }
     /// From the request's first byte to the response's; 0 if one of them was not seen.
     Time latency() const {
         return request.seen && response.seen && response.first_byte > request.first_byte
@@ -85,11 +93,18 @@ struct ParserCounters {
     std::uint64_t unanswered = 0; ///< requests whose response was not seen
     std::uint64_t unasked = 0;    ///< responses whose request was not seen
     std::uint64_t unfinished = 0; ///< transactions under way when tracing ended
+    std::uint64_t stalled = 0;    ///< told while they hung
+    std::uint64_t guessed =
+        0; ///< answers paired with requests though bytes between them are missing
+    std::uint64_t dropped = 0; ///< messages and transactions given up for the memory that they took
 };
 
 struct ParserOptions {
     bool keep_fields = false;
     std::uint32_t body_limit = 0;
+    /// Answers may pass where they are not seen, as those of connections that netctl redirects: who asks
+    /// again without one has got it.
+    bool answers_may_hide = false;
 };
 
 class HttpConnection : private MessageSink {
@@ -98,20 +113,29 @@ class HttpConnection : private MessageSink {
     /// A side is a sender. Which of the two is the client shows in what they say.
     enum Side : unsigned { a = 0, b = 1 };
 
-    HttpConnection(const ParserOptions& options, ParserCounters& counters, Emit emit)
-        : options_(&options), counters_(&counters), emit_(std::move(emit)) {}
+    /// Requests under way at once on one connection.
+    static constexpr std::size_t exchange_limit = 4096;
+
+    HttpConnection(const ParserOptions& options, ParserCounters& counters, MemoryBudget& budget,
+                   Emit emit)
+        : options_(&options), counters_(&counters), share_(&budget), emit_(std::move(emit)) {}
     HttpConnection(const HttpConnection&) = delete;
     HttpConnection& operator=(const HttpConnection&) = delete;
 
-    /// What `side` sent; see MessageParser::data.
-    void data(Side side, std::string_view data, Time now);
+    /// Its beginning was not seen: requests may wait for answers that nobody saw.
+    void join_midway() { doubtful_ = true; }
+    /// What `side` sent; see MessageParser::data. `moment` is its first byte's.
+    void data(Side side, std::string_view data, const Moment& moment);
     void gap(Side side, std::uint64_t length, Time now);
     /// `side` sends no more.
     void close(Side side, Time now);
     /// The connection is gone.
     void close(Time now);
-    /// Tracing ends: counts what is under way.
-    void abandon();
+    /// Tracing ends, or looks no longer at this connection: tells what is under way.
+    void abandon(Time now);
+    /// Time passes: ends messages whose framing was lost, if nothing comes of them any more, and tells
+    /// requests that have waited for an answer for `patience` or longer, each once, unless that is 0.
+    void tick(Time now, Time patience);
 
     /// How many of the bytes that `side` sends next are of a body and not wanted; 0 if that is not known.
     std::uint64_t skippable(Side side) const;
@@ -123,44 +147,72 @@ class HttpConnection : private MessageSink {
   private:
     struct Exchange {
         Transaction transaction;
+        Moment asked;    ///< the request's first byte; of a hole, about where it began
+        Moment answered; ///< the response's first byte
         bool request_done = false;
         bool response_begun = false;
         bool response_done = false;
-        bool hole = false; ///< requests may be missing here
+        bool hole = false;  ///< requests may be missing here
+        bool early = false; ///< an answer whose request may come yet, if packets changed places
         bool expects = false;
+        bool stall_told = false;
+        std::size_t cost = 0; ///< in memory
     };
+    /// Answers without a request that are kept at once.
+    static constexpr std::size_t early_limit = 16;
 
-    Framing on_head(Head& head, Time begin, Time now) override;
+    Framing on_head(Head& head, const Moment& begin, Time now) override;
     void on_body(MessageKind kind, std::string_view data) override;
     void on_end(MessageKind kind, MessageEnd end, std::uint64_t wire, std::uint64_t body,
                 Time now) override;
     void on_malformed(MessageKind kind, Time now) override;
     void on_lost(MessageKind kind, Time now) override;
+    void on_unframed(MessageKind kind) override;
     bool awaits_another() override;
+    bool is_due(MessageKind kind) override;
 
-    Framing on_request(Head& head, Time begin, Time now);
-    Framing on_response(Head& head, Time begin, Time now);
-    /// Decides who is the client; false if that needs more.
-    bool decide_roles(Side side, std::string_view& data);
+    Framing on_request(Head& head, const Moment& begin, Time now);
+    Framing on_response(Head& head, const Moment& begin, Time now);
+    /// Decides who is the client; false if that needs more. `moment` becomes that of `data`.
+    bool decide_roles(Side side, std::string_view& data, Moment& moment);
+    /// The request that an answer is for; null: none that was seen. Tells those before it that got none.
+    Exchange* find_asked(const Moment& answer);
+    Exchange* find_asked_by_order();
+    /// A new request: where its early answer is, or a new exchange.
+    Exchange& exchange_for(const Moment& asked);
+    Exchange& add(std::deque<std::unique_ptr<Exchange>>::iterator where);
+    std::size_t unanswered() const;
     void settle();
     void emit_front();
+    void drop_front();
+    void emit(std::deque<std::unique_ptr<Exchange>>::iterator which);
+    void fill_in_progress(Exchange& exchange) const;
     void become_opaque();
+    void charge(Time now);
 
     MessageParser& parser_of(Side side) { return side == client_ ? *requests_ : *responses_; }
 
     const ParserOptions* options_;
     ParserCounters* counters_;
+    MemoryShare share_;
     Emit emit_;
     std::unique_ptr<MessageParser> requests_;
     std::unique_ptr<MessageParser> responses_;
-    /// Their addresses stay, as moving one costs more than allocating it.
+    /// In the order of the requests. Their addresses stay, as moving one costs more than allocating it.
     std::deque<std::unique_ptr<Exchange>> exchanges_;
     std::array<std::string, 2> held_; ///< first bytes that do not yet tell what they are
+    std::array<Moment, 2> held_since_;
+    std::array<std::uint32_t, 2> reached_{}; ///< the end of what each side sent so far
+    std::array<bool, 2> numbered_{};         ///< `reached_` is known
+    Exchange* asking_ = nullptr;             ///< whose request is not complete
+    Exchange* answering_ = nullptr;          ///< whose response is under way
+    std::array<bool, 2> hole_first_{}; ///< bytes are missing before the first that were understood
+    std::size_t exchanges_cost_ = 0;
     Side client_ = a;
     bool roles_known_ = false;
     bool opaque_ = false;
     bool pipelined_ = false;     ///< more than one request was under way at once
-    bool request_open_ = false;  ///< the last exchange's request is not complete
+    bool doubtful_ = false;      ///< bytes are missing that would tell which answers are whose
     bool response_lost_ = false; ///< since the last head of a response, one may have been missed
     bool interim_ = false;       ///< the response under way is a 1xx
     bool tunnel_asked_ = false;  ///< CONNECT or Upgrade was sent

@@ -38,7 +38,8 @@ void run_program(const std::uint8_t* data, std::size_t size) {
     ParserOptions options{.keep_fields = true, .body_limit = 64};
     ParserCounters counters;
     std::uint64_t told = 0, fed = 0;
-    HttpConnection http(options, counters, [&](Transaction& one) {
+    MemoryBudget budget;
+    HttpConnection http(options, counters, budget, [&](Transaction& one) {
         ++told;
         for (const Message* message : {&one.request, &one.response}) {
             PROMISE(message->body.size() <= 64);
@@ -70,7 +71,8 @@ void run_program(const std::uint8_t* data, std::size_t size) {
         }
     }
     http.close(++now);
-    http.abandon();
+    http.abandon(now);
+    PROMISE(budget.used() == 0);
     PROMISE(told == counters.transactions);
 }
 
@@ -247,7 +249,7 @@ struct Story {
 class Teller : public MessageSink {
   public:
     Story story;
-    Framing on_head(Head& head, Time, Time) override {
+    Framing on_head(Head& head, const Moment&, Time) override {
         story.text += head.kind == MessageKind::request
                           ? head.method + " " + head.target
                           : std::to_string(head.status) + " " + head.reason;
@@ -263,7 +265,9 @@ class Teller : public MessageSink {
     }
     void on_malformed(MessageKind, Time) override { bad = true; }
     void on_lost(MessageKind, Time) override { bad = true; }
+    void on_unframed(MessageKind) override { bad = true; }
     bool awaits_another() override { return false; }
+    bool is_due(MessageKind) override { return false; }
     bool bad = false;
 };
 

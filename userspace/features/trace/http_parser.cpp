@@ -10,8 +10,8 @@
 namespace netctl::trace {
 namespace {
 
-/// Methods that a stream may begin with: IANA's registry, and PURGE, which caches use. Once in
-/// step, any token is a method.
+/// Methods that are known at once: IANA's registry, and PURGE, which caches use. Any other token is one
+/// if the line ends as a request's does.
 constexpr std::array<std::string_view, 41> methods = {
     "GET",
     "HEAD",
@@ -134,6 +134,32 @@ bool is_http1(std::string_view version) {
            version[7] <= '9';
 }
 
+/// `TOKEN SP target SP HTTP/1.x` with any token.
+StartGuess guess_line(std::string_view data) {
+    const std::size_t end = data.find('\n');
+    std::string_view line = data.substr(0, end);
+    const std::size_t method = std::min(line.find(' '), line.size());
+    constexpr std::size_t method_limit = 64;
+    if (method == 0 || method > method_limit ||
+        (method < line.size() || end != std::string_view::npos ? !is_token(line.substr(0, method))
+                                                               : !is_token(line)))
+        return StartGuess::no;
+    if (end == std::string_view::npos) {
+        const bool text = std::all_of(line.begin(), line.end(), [](unsigned char c) {
+            return c >= 0x20 || c == '\r' || c == '\t';
+        });
+        return text && data.size() < start_limit ? StartGuess::maybe : StartGuess::no;
+    }
+    if (!line.empty() && line.back() == '\r')
+        line.remove_suffix(1);
+    line = trim(line);
+    const std::size_t version = line.rfind(' ');
+    return version != std::string_view::npos && version > method &&
+                   is_http1(line.substr(version + 1))
+               ? StartGuess::request
+               : StartGuess::no;
+}
+
 } // namespace
 
 void Head::clear() {
@@ -181,8 +207,6 @@ StartGuess guess_start(std::string_view data) {
             return StartGuess::no;
         return common == version.size() ? StartGuess::response : StartGuess::maybe;
     }
-    if (data[0] < 'A' || data[0] > 'Z')
-        return StartGuess::no;
     for (std::string_view method : methods) {
         if (method[0] != data[0])
             continue;
@@ -194,7 +218,7 @@ StartGuess guess_start(std::string_view data) {
         if (data[method.size()] == ' ')
             return StartGuess::request;
     }
-    return StartGuess::no;
+    return guess_line(data);
 }
 
 /// Takes one line, without its end, out of `data`. A line that began in an earlier call is put
@@ -340,6 +364,7 @@ void MessageParser::parse_field(std::string_view line) {
     }
     if (keep_fields_ && wire_ <= head_limit) {
         head_.fields.push_back({std::string(name), std::string(value)});
+        kept_ += sizeof(HeaderField) + line.size();
         fold_ = true;
     }
 }
@@ -350,9 +375,10 @@ void MessageParser::finish_head(Time now) {
         head_.absurd = true;
     const std::optional<std::uint64_t> length = head_.content_length;
     announced_ = true;
-    tentative_ = loss_told_ = false;
+    tentative_ = loss_told_ = noise_told_ = false;
     fold_ = false;
     body_ = 0;
+    kept_ = 0;
     switch (sink_->on_head(head_, begin_, now)) {
     case Framing::none: finish(MessageEnd::complete, now); break;
     case Framing::length:
@@ -376,22 +402,25 @@ void MessageParser::finish(MessageEnd end, Time now) {
     begun_ = false;
     wire_ = 0;
     remaining_ = 0;
+    kept_ = 0;
     release_line();
     line_.clear();
     if (announced_) {
         announced_ = false;
-        sink_->on_end(kind_, end, wire, body_, now);
+        sink_->on_end(kind_, end, wire, std::exchange(body_, 0), now);
     }
 }
 
 void MessageParser::malformed(Time now) {
-    const bool counted = !tentative_;
+    const bool counted = !tentative_ || (!loss_told_ && !noise_told_ && sink_->is_due(kind_));
     if (announced_)
         finish(MessageEnd::unframed, now);
     release_line();
     begun_ = tentative_ = false;
     wire_ = 0;
+    kept_ = 0;
     state_ = State::lost;
+    noise_told_ |= counted;
     if (counted)
         sink_->on_malformed(kind_, now);
 }
@@ -403,9 +432,15 @@ void MessageParser::lose(Time now) {
     line_.clear();
     begun_ = tentative_ = false;
     wire_ = 0;
+    kept_ = 0;
     state_ = State::lost;
     loss_told_ = true;
     sink_->on_lost(kind_, now);
+}
+
+void MessageParser::forget(Time now) {
+    if (state_ != State::tunnel)
+        lose(now);
 }
 
 void MessageParser::body(std::string_view data) {
@@ -433,10 +468,18 @@ void MessageParser::parse_chunk_size(std::string_view line, Time now) {
     state_ = size > 0 ? State::chunk_data : State::trailers;
 }
 
-void MessageParser::data(std::string_view data, Time now) {
+void MessageParser::data(std::string_view data, const Moment& moment) {
+    const Time now = moment.time;
+    const char* const first = data.data();
     const auto is_mine = [&](StartGuess guess) {
         return guess ==
                (kind_ == MessageKind::request ? StartGuess::request : StartGuess::response);
+    };
+    // A response has but one way to begin.
+    const auto may_be_mine = [&](std::string_view text) {
+        const StartGuess guess = guess_start(text);
+        return is_mine(guess) ||
+               (guess == StartGuess::maybe && (kind_ == MessageKind::request || text.size() < 7));
     };
     if (data.empty())
         return;
@@ -445,19 +488,24 @@ void MessageParser::data(std::string_view data, Time now) {
         data.remove_prefix(std::min(data.find_first_not_of("\r\n"), data.size()));
         if (data.empty())
             return;
-        const StartGuess guess = guess_start(data);
-        if (!is_mine(guess) && guess != StartGuess::maybe)
+        if (!may_be_mine(data)) {
+            if (!loss_told_ && !noise_told_ && sink_->is_due(kind_)) {
+                noise_told_ = true;
+                sink_->on_malformed(kind_, now);
+            }
             return;
+        }
         state_ = State::start;
         tentative_ = true;
         break;
     }
     case State::unframed:
         if (is_mine(guess_start(data))) {
-            finish(MessageEnd::unframed, now);
+            finish(MessageEnd::unframed, last_);
             tentative_ = true;
             break;
         }
+        last_ = now;
         wire_ += data.size();
         body_ += data.size();
         if (data.ends_with("\r\n0\r\n\r\n") || data == "0\r\n\r\n")
@@ -481,12 +529,13 @@ void MessageParser::data(std::string_view data, Time now) {
                     continue;
                 }
                 begun_ = true;
-                begin_ = now;
+                begin_ = moment;
+                begin_.at += static_cast<std::uint32_t>(data.data() - first);
                 wire_ = 0;
             }
             if (take_line(data, line) == Line::partial) {
                 // A stream of something else may never have a line.
-                if (line_.size() >= 24 && tentative_ && !is_mine(guess_start(line_)))
+                if (tentative_ && !may_be_mine(line_))
                     malformed(now);
                 return;
             }
@@ -566,6 +615,7 @@ void MessageParser::data(std::string_view data, Time now) {
 void MessageParser::gap(std::uint64_t length, Time now) {
     if (length == 0)
         return;
+    last_ = now;
     switch (state_) {
     case State::length:
     case State::chunk_data: {
@@ -588,6 +638,7 @@ void MessageParser::gap(std::uint64_t length, Time now) {
         wire_ += length;
         body_ += length;
         state_ = State::unframed;
+        sink_->on_unframed(kind_);
         return;
     }
     case State::chunk_size:
@@ -597,6 +648,7 @@ void MessageParser::gap(std::uint64_t length, Time now) {
         wire_ += length;
         body_ += length;
         state_ = State::unframed;
+        sink_->on_unframed(kind_);
         return;
     case State::until_close:
     case State::unframed:
@@ -614,9 +666,14 @@ void MessageParser::gap(std::uint64_t length, Time now) {
     }
 }
 
-void MessageParser::end_unframed(Time now) {
+void MessageParser::end_unframed() {
     if (state_ == State::unframed)
-        finish(MessageEnd::unframed, now);
+        finish(MessageEnd::unframed, last_);
+}
+
+void MessageParser::end_unframed_before(Time before) {
+    if (last_ < before)
+        end_unframed();
 }
 
 void MessageParser::abandon_body(Time now) {
@@ -627,7 +684,7 @@ void MessageParser::abandon_body(Time now) {
 void MessageParser::close(Time now) {
     switch (state_) {
     case State::until_close: finish(MessageEnd::complete, now); break;
-    case State::unframed: finish(MessageEnd::unframed, now); break;
+    case State::unframed: finish(MessageEnd::unframed, last_); break;
     case State::start:
     case State::fields:
         if (begun_ && !tentative_)

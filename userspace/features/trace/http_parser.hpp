@@ -21,6 +21,27 @@ namespace netctl::trace {
 using Time = std::uint64_t;
 constexpr Time second = 1'000'000'000;
 
+/// When a byte passed and, where the source knows, which: its number in its direction, and the number
+/// of the first byte of the other direction that its sender did not have yet. Both as TCP's sequence
+/// numbers are: they wrap, and only differences below 2^31 mean something.
+struct Moment {
+    Time time = 0;
+    std::uint32_t at = 0;
+    std::uint32_t seen = 0;
+    bool numbered = false; ///< `at` and `seen` count
+
+    Moment() = default;
+    Moment(Time when)
+        : time(when) {} // NOLINT(google-explicit-constructor): a moment without numbers
+    Moment(Time when, std::uint32_t own, std::uint32_t other)
+        : time(when), at(own), seen(other), numbered(true) {}
+};
+
+/// Whether sequence number `a` is before `b`.
+constexpr bool before(std::uint32_t a, std::uint32_t b) {
+    return static_cast<std::int32_t>(a - b) < 0;
+}
+
 /// Heads above this are marked absurd; what is above it is framed, but not kept.
 constexpr std::size_t head_limit = 64 * 1024;
 
@@ -84,15 +105,19 @@ enum class MessageEnd : std::uint8_t {
 /// What the first bytes of a direction look like.
 enum class StartGuess : std::uint8_t { no, maybe, request, response, http2 };
 
+/// A start line whose method is none of the known ones is recognised by its end; this is how long it
+/// may be.
+constexpr std::size_t start_limit = 8 * 1024;
+
 /// Decides from the first bytes of a write, read or segment. `maybe` means that more bytes are
-/// needed, and is never returned for 24 bytes or more.
+/// needed, and is never returned for start_limit bytes or more.
 StartGuess guess_start(std::string_view data);
 
 class MessageSink {
   public:
     virtual ~MessageSink() = default;
     /// A head is complete; `begin` is when its first byte was seen. The sink may move out of it.
-    virtual Framing on_head(Head& head, Time begin, Time now) = 0;
+    virtual Framing on_head(Head& head, const Moment& begin, Time now) = 0;
     /// Captured bytes of the body, without its framing.
     virtual void on_body(MessageKind kind, std::string_view data) = 0;
     /// The message whose head was announced is over. `wire` counts all its bytes, `body` those of
@@ -103,9 +128,13 @@ class MessageSink {
     virtual void on_malformed(MessageKind kind, Time now) = 0;
     /// A hole that may hold whole messages.
     virtual void on_lost(MessageKind kind, Time now) = 0;
+    /// A hole after which the end of the message under way is not known.
+    virtual void on_unframed(MessageKind kind) = 0;
     /// A response that lasts until the connection ends is followed by something that looks like
     /// another response: true if one is awaited.
     virtual bool awaits_another() = 0;
+    /// Whether a message of this kind is due: what is none then is told as malformed.
+    virtual bool is_due(MessageKind kind) = 0;
 };
 
 class MessageParser {
@@ -115,17 +144,32 @@ class MessageParser {
 
     /// Bytes in order. A call's first byte should be where a write, a read or a segment began: only
     /// there does the parser look for a message after it lost its place.
-    void data(std::string_view data, Time now);
+    void data(std::string_view data, const Moment& moment);
     /// `length` bytes passed that were not captured.
     void gap(std::uint64_t length, Time now);
     /// This direction has ended.
     void close(Time now);
-    /// Ends a message whose framing was lost; called when the other side shows that it is over.
-    void end_unframed(Time now);
+    /// Ends a message whose framing was lost, at the time of its last byte; called when the other side
+    /// shows that it is over.
+    void end_unframed();
+    /// The same if nothing came of it since `before`.
+    void end_unframed_before(Time before);
     /// The request whose body was announced with Expect is not going to have one.
     void abandon_body(Time now);
     /// What follows is not HTTP.
-    void become_tunnel() { state_ = State::tunnel; }
+    void become_tunnel() {
+        state_ = State::tunnel;
+        line_.clear();
+        kept_ = 0;
+    }
+    /// Forgets what it holds, as if it had been lost.
+    void forget(Time now);
+
+    /// Of the message under way, so far: all bytes, and those of its content.
+    std::uint64_t wire_bytes() const { return wire_; }
+    std::uint64_t body_bytes() const { return body_; }
+    /// What it holds in memory, roughly.
+    std::size_t held() const { return line_.size() + kept_; }
 
     /// Between two messages.
     bool idle() const { return state_ == State::start && !begun_; }
@@ -176,13 +220,16 @@ class MessageParser {
     bool tentative_ = false; ///< found again after a loss: not counted if it is no message
     bool announced_ = false; ///< on_head was called, on_end was not
     bool line_held_ = false;
-    bool loss_told_ = false; ///< since this direction was last in step
-    bool fold_ = false;      ///< the last field was kept, so a folded line belongs to it
+    bool loss_told_ = false;  ///< since this direction was last in step
+    bool noise_told_ = false; ///< since this direction was last in step
+    bool fold_ = false;       ///< the last field was kept, so a folded line belongs to it
     std::uint64_t remaining_ = 0;
     std::uint64_t wire_ = 0;
     std::uint64_t body_ = 0;
     std::uint64_t line_cut_ = 0; ///< bytes of the line beyond what is kept
-    Time begin_ = 0;
+    std::size_t kept_ = 0;       ///< of the head's fields
+    Time last_ = 0;              ///< of a message whose framing was lost: when its last byte passed
+    Moment begin_;
     Head head_;
     std::string line_;
 };

@@ -26,6 +26,7 @@ constexpr auto server = HttpConnection::b;
 struct Talk {
     ParserOptions options;
     ParserCounters counters;
+    MemoryBudget budget;
     std::vector<Transaction> told;
     Time now = 1000;
     std::unique_ptr<HttpConnection> http;
@@ -33,7 +34,8 @@ struct Talk {
     explicit Talk(ParserOptions with = {.keep_fields = true, .body_limit = 1 << 20})
         : options(with) {
         http = std::make_unique<HttpConnection>(
-            options, counters, [this](Transaction& transaction) { told.push_back(transaction); });
+            options, counters, budget,
+            [this](Transaction& transaction) { told.push_back(transaction); });
     }
     Talk& say(HttpConnection::Side side, std::string_view text) {
         now += 1000;
@@ -413,8 +415,9 @@ TEST(HttpConnection, ChecksFraming) {
 struct Stream {
     TcpCounters counters;
     std::string text; ///< missing bytes as dots
-    TcpStream tcp{counters, [this](std::string_view data) { text += data; },
-                  [this](std::uint64_t length) { text.append(length, '.'); }};
+    MemoryBudget budget;
+    TcpStream tcp{counters, budget, [this](std::string_view data, const Moment&) { text += data; },
+                  [this](std::uint64_t length, Time) { text.append(length, '.'); }};
 
     Stream& put(std::uint32_t at, std::string_view payload, bool fin = false) {
         TcpSegment segment;
@@ -467,9 +470,9 @@ TEST(TcpStream, AHoleIsGivenUpWhenTheReceiverHasIt) {
     Stream stream;
     stream.syn(99).put(100, "ab").put(105, "fg");
     EXPECT_EQ(stream.text, "ab");
-    stream.tcp.acknowledged(102);
+    stream.tcp.acknowledged(102, 1);
     EXPECT_EQ(stream.text, "ab");
-    stream.tcp.acknowledged(107);
+    stream.tcp.acknowledged(107, 1);
     EXPECT_EQ(stream.text, "ab...fg");
     EXPECT_EQ(stream.counters.missing_bytes, 3u);
 }
@@ -672,9 +675,9 @@ TEST(PacketTracer, CountsWhatItCannotRead) {
     wire.frame("short");
     wire.frame(std::string(12, '\0') + "\x08\x06" + std::string(28, '\0'));
     EXPECT_EQ(wire.counters.frames, 4u);
-    EXPECT_EQ(wire.counters.fragments, 1u);
-    EXPECT_EQ(wire.counters.damaged, 2u);
-    EXPECT_EQ(wire.counters.other, 1u);
+    EXPECT_EQ(wire.counters.layers.fragments, 1u);
+    EXPECT_EQ(wire.counters.layers.damaged, 2u);
+    EXPECT_EQ(wire.counters.layers.other, 1u);
 }
 
 TEST(PacketTracer, EachFrameTwiceIsOneTransaction) {

@@ -49,6 +49,7 @@ class PacketSession : public Session {
 
     Result<bool> poll() override {
         NETCTL_TRY(kernel_->reader().read());
+        tracer_.tick(now());
         if (capture_)
             capture_->flush_at_times();
         return true;
@@ -58,7 +59,7 @@ class PacketSession : public Session {
     Result<> stop() override {
         socket_.reset();
         NETCTL_TRY(kernel_->reader().drain());
-        tracer_.finish(last_);
+        tracer_.finish(now());
         if (capture_)
             capture_->flush();
         return {};
@@ -89,7 +90,19 @@ class PacketSession : public Session {
           tracer_(
               options_, parser_, packets_, [this](Transaction& transaction) { emit_(transaction); },
               [this](const Endpoint& sender, const Endpoint& receiver, std::uint32_t until,
-                     std::optional<std::uint32_t> back) { skip(sender, receiver, until, back); }) {}
+                     std::optional<std::uint32_t> back) { skip(sender, receiver, until, back); },
+              packet_options(request)) {}
+
+    static PacketOptions packet_options(const Request& request) {
+        PacketOptions options;
+        // The kernel's program does not look into tunnels; and with a VLAN's interface beside its parent each
+        // packet is seen twice, once without its tag.
+        options.layers = {.tunnels = false, .vlans = false, .checksums = true};
+        options.checksums_may_be_unfilled = false; // who vouches for them is told with each packet
+        options.stalled = request.stalled;
+        return options;
+    }
+    Time now() const { return static_cast<Time>(sys::monotonic_now()) + offset_; }
 
     Result<> start(const Request& request, const RootOptions& root) {
         // The file comes first: if it cannot be written, that is told before anything is traced.
@@ -195,7 +208,7 @@ class PacketSession : public Session {
         last_ = packet.time_ns + offset_;
         const std::span<const std::uint8_t> frame(
             reinterpret_cast<const std::uint8_t*>(bytes.data() + sizeof packet), packet.captured);
-        tracer_.frame(last_, FrameStart::ip, frame, packet.length);
+        tracer_.frame(last_, FrameStart::ip, frame, packet.length, packet.verify != 0);
         if (capture_)
             capture_->write(last_, packet.length, frame);
     }

@@ -20,14 +20,10 @@ std::uint32_t be32(const std::uint8_t* at) {
     return static_cast<std::uint32_t>(be16(at)) << 16 | be16(at + 2);
 }
 
-bool is_tag(std::uint16_t type) {
-    return type == 0x8100 || type == 0x88a8 || type == 0x9100;
-}
-
 } // namespace
 
 std::size_t PacketTracer::Hash::operator()(const Key& key) const {
-    std::uint64_t hash = 0xcbf29ce484222325;
+    std::uint64_t hash = 0xcbf29ce484222325 ^ key.path;
     const auto mix = [&](std::uint64_t value) {
         hash ^= value;
         hash *= 0x9e3779b97f4a7c15;
@@ -44,122 +40,38 @@ std::size_t PacketTracer::Hash::operator()(const Key& key) const {
 
 void PacketTracer::frame(Time now, FrameStart start, std::span<const std::uint8_t> bytes,
                          std::uint32_t length) {
-    ++counters_->frames;
-    std::size_t offset = 0;
-    std::uint16_t type = 0;
-    switch (start) {
-    case FrameStart::ip: return ip(now, bytes, length);
-    case FrameStart::ethernet: offset = 14; break;
-    case FrameStart::linux_cooked: offset = 16; break;
-    }
-    if (bytes.size() < offset) {
-        ++counters_->damaged;
-        return;
-    }
-    type = be16(&bytes[offset - 2]);
-    while (is_tag(type)) {
-        if (bytes.size() < offset + 4) {
-            ++counters_->damaged;
-            return;
-        }
-        type = be16(&bytes[offset + 2]);
-        offset += 4;
-    }
-    if (type != 0x0800 && type != 0x86dd) {
-        ++counters_->other;
-        return;
-    }
-    ip(now, bytes.subspan(offset), length - static_cast<std::uint32_t>(offset));
+    frame(now, start, bytes, length, true);
 }
 
-void PacketTracer::ip(Time now, std::span<const std::uint8_t> bytes, std::uint32_t length) {
-    const auto damaged = [&] { ++counters_->damaged; };
-    if (bytes.size() < 20)
-        return damaged();
-    Endpoint source, target;
-    std::size_t header = 0;
-    std::uint32_t total = 0; // 0: the kernel merged more than the field can say
-    std::uint8_t protocol = 0;
-    if (bytes[0] >> 4 == 4) {
-        header = (bytes[0] & 15) * 4;
-        if (header < 20 || bytes.size() < header)
-            return damaged();
-        total = be16(&bytes[2]);
-        if ((be16(&bytes[6]) & 0x3fff) != 0) {
-            ++counters_->fragments;
-            return;
-        }
-        protocol = bytes[9];
-        std::memcpy(source.address.bytes.data(), &bytes[12], 4);
-        std::memcpy(target.address.bytes.data(), &bytes[16], 4);
-    } else if (bytes[0] >> 4 == 6) {
-        if (bytes.size() < 40)
-            return damaged();
-        const std::uint16_t payload = be16(&bytes[4]);
-        total = payload ? 40u + payload : 0;
-        source.address.family = target.address.family = Family::ipv6;
-        std::memcpy(source.address.bytes.data(), &bytes[8], 16);
-        std::memcpy(target.address.bytes.data(), &bytes[24], 16);
-        protocol = bytes[6];
-        header = 40;
-        // Hop-by-hop, routing, destination options, authentication, mobility; RFC 8200.
-        while (protocol == 0 || protocol == 43 || protocol == 60 || protocol == 51 ||
-               protocol == 135 || protocol == 44) {
-            if (bytes.size() < header + 8)
-                return damaged();
-            if (protocol == 44) {
-                if ((be16(&bytes[header + 2]) & 0xfff9) != 0) {
-                    ++counters_->fragments;
-                    return;
-                }
-                protocol = bytes[header];
-                header += 8;
-                continue;
-            }
-            const std::size_t size =
-                protocol == 51 ? (bytes[header + 1] + 2u) * 4 : (bytes[header + 1] + 1u) * 8;
-            protocol = bytes[header];
-            header += size;
-        }
-        if (bytes.size() < header)
-            return damaged();
-    } else {
-        return damaged();
-    }
-    if (protocol != 6) {
-        ++counters_->other;
-        return;
-    }
-    // Ethernet pads short frames; the datagram ends where it says.
-    if (total != 0)
-        length = std::min(length, total);
-    if (length < header)
-        return damaged();
-    bytes = bytes.subspan(0, std::min<std::size_t>(bytes.size(), length));
-    if (bytes.size() < header + 20)
-        return damaged();
-    bytes = bytes.subspan(header);
-    source.port = be16(&bytes[0]);
-    target.port = be16(&bytes[2]);
-    tcp(now, source, target, bytes, length - static_cast<std::uint32_t>(header));
+void PacketTracer::frame(Time now, FrameStart start, std::span<const std::uint8_t> bytes,
+                         std::uint32_t length, bool verify) {
+    ++counters_->frames;
+    TcpPlace place;
+    LayerOptions layers = packet_options_.layers;
+    layers.checksums &= verify;
+    if (find_tcp(start, bytes, length, layers, counters_->layers, place))
+        tcp(now, place);
 }
 
 PacketTracer::Flow& PacketTracer::flow_of(const Key& key, Time now) {
     std::unique_ptr<Flow>& slot = flows_[key];
     if (!slot) {
-        slot = std::make_unique<Flow>();
+        slot = std::make_unique<Flow>(budget_);
+        slot->share.set(flow_cost);
         reset(*slot, key);
     }
-    slot->last = slot->now = now;
+    slot->last = now;
     return *slot;
 }
 
 void PacketTracer::reset(Flow& flow, const Key& key) {
-    flow.closed = false;
+    flow.closed = flow.spoke = flow.began = false;
     flow.until = {};
+    flow.right_checksums = {};
+    flow.unfilled = {};
     Flow* self = &flow;
     flow.http = std::make_unique<HttpConnection>(
-        *options_, *parser_counters_, [this, self, key](Transaction& transaction) {
+        *options_, *parser_counters_, budget_, [this, self, key](Transaction& transaction) {
             const bool low = self->http->client() == HttpConnection::a;
             transaction.client = low ? key.low : key.high;
             transaction.server = low ? key.high : key.low;
@@ -167,67 +79,121 @@ void PacketTracer::reset(Flow& flow, const Key& key) {
         });
     for (const auto side : {HttpConnection::a, HttpConnection::b}) {
         flow.streams[side] = std::make_unique<TcpStream>(
-            counters_->tcp,
-            [self, side](std::string_view data) { self->http->data(side, data, self->now); },
-            [self, side](std::uint64_t length) { self->http->gap(side, length, self->now); });
+            counters_->tcp, budget_,
+            [self, side](std::string_view data, const Moment& moment) {
+                self->http->data(side, data, moment);
+            },
+            [self, side](std::uint64_t length, Time now) { self->http->gap(side, length, now); });
     }
 }
 
-void PacketTracer::tcp(Time now, const Endpoint& source, const Endpoint& target,
-                       std::span<const std::uint8_t> bytes, std::uint32_t length) {
-    const std::size_t header = (bytes[12] >> 4) * 4;
-    if (header < 20 || bytes.size() < header || length < header) {
-        ++counters_->damaged;
+/// A receiver drops what has a wrong checksum.
+bool PacketTracer::is_forged(Flow& flow, HttpConnection::Side side, const TcpPlace& place) const {
+    constexpr std::uint8_t enough = 2;
+    if (!place.checksum_wrong) {
+        if (flow.right_checksums[side] < enough)
+            ++flow.right_checksums[side];
+        return false;
+    }
+    if (!packet_options_.checksums_may_be_unfilled)
+        return true;
+    flow.unfilled[side] |= flow.right_checksums[side] < enough;
+    return !flow.unfilled[side];
+}
+
+void PacketTracer::tcp(Time now, const TcpPlace& place) {
+    const std::span<const std::uint8_t> bytes = place.bytes;
+    const std::size_t header = (bytes[12] >> 4) * 4u;
+    if (header < 20 || bytes.size() < header || place.length < header) {
+        ++counters_->layers.damaged;
         return;
     }
     const std::uint8_t flags = bytes[13];
     TcpSegment segment;
+    segment.time = now;
     segment.sequence = be32(&bytes[4]);
     segment.acknowledged = be32(&bytes[8]);
     segment.fin = flags & 0x01;
     segment.syn = flags & 0x02;
     segment.rst = flags & 0x04;
     segment.ack = flags & 0x10;
-    segment.length = length - static_cast<std::uint32_t>(header);
+    segment.length = place.length - static_cast<std::uint32_t>(header);
     segment.payload = {reinterpret_cast<const char*>(bytes.data()) + header, bytes.size() - header};
+    if ((flags & 0x20) != 0) // RFC 6093: the pointer is to the byte behind, in what Linux does
+        segment.urgent = be16(&bytes[18]) - 1u;
 
-    const bool from_low = source < target;
-    const Key key{from_low ? source : target, from_low ? target : source};
+    const bool from_low = place.source < place.target;
+    const Key key{from_low ? place.source : place.target, from_low ? place.target : place.source,
+                  place.path};
     const auto side = from_low ? HttpConnection::a : HttpConnection::b;
     const auto other = from_low ? HttpConnection::b : HttpConnection::a;
-    if (now > swept_ + second)
-        sweep(now);
+    tick(now);
 
     auto found = flows_.find(key);
-    if (found == flows_.end() && segment.length == 0 && !segment.syn)
+    if (found == flows_.end() && ((segment.length == 0 && !segment.syn) || segment.rst))
         return; // nothing to tell yet
     Flow& flow = flow_of(key, now);
+    if (found == flows_.end() && !segment.syn)
+        flow.http->join_midway();
+    TcpStream& sent = *flow.streams[side];
+    TcpStream& received = *flow.streams[other];
+    if (is_forged(flow, side, place)) {
+        ++counters_->tcp.strays;
+        return;
+    }
     if (flow.closed) {
         if (!segment.syn || segment.ack)
             return;
+        leave(flow, now);
         reset(flow, key);
-    } else if (segment.syn && !segment.ack && flow.http->roles_known()) {
+        return tcp(now, place);
+    }
+    if (segment.rst) {
+        if (!sent.resets(segment.sequence)) {
+            ++counters_->tcp.strays;
+            return;
+        }
+        sent.flush(now);
+        sent.reset();
+        received.flush(now);
+        flow.http->close(now);
+        flow.closed = true;
+        return;
+    }
+    if (segment.syn && !segment.ack && flow.http->roles_known()) {
         // The ports are used again and we missed the end, unless it is a repeated SYN; that one
         // cannot come after the first request.
         flow.http->close(now);
+        leave(flow, now);
         reset(flow, key);
+        return tcp(now, place);
+    }
+    if (segment.length > 0 && !flow.spoke) {
+        flow.spoke = true;
+        flow.first_byte =
+            segment.payload.empty() ? 0 : static_cast<std::uint8_t>(segment.payload[0]);
     }
     if (const auto until = flow.until[side])
         segment.skipped =
             static_cast<std::int32_t>(*until - segment.sequence - segment.length) >= 0;
-    if (segment.ack && !segment.syn)
-        flow.streams[other]->acknowledged(segment.acknowledged);
-    flow.streams[side]->segment(segment);
-    if (segment.rst) {
-        flow.streams[other]->flush();
-        flow.http->close(now);
-        flow.closed = true;
-    } else if (flow.streams[side]->ended()) {
-        flow.http->close(side, now);
-        flow.closed = flow.streams[other]->ended();
-    } else if (skip_) {
-        skip_body(flow, side, source, target);
+    flow.began |= segment.syn;
+    if (segment.ack && flow.began)
+        received.start_at(segment.acknowledged);
+    if (segment.ack && !segment.syn) {
+        received.acknowledged(segment.acknowledged, now);
+        // What was held may have been the last of it.
+        if (received.ended())
+            flow.http->close(other, now);
     }
+    sent.segment(segment);
+    if (sent.ended()) {
+        flow.http->close(side, now);
+        flow.closed = received.ended();
+    } else if (skip_) {
+        skip_body(flow, side, place.source, place.target);
+    }
+    if (budget_.exceeded())
+        relieve(now);
 }
 
 void PacketTracer::skip_body(Flow& flow, HttpConnection::Side side, const Endpoint& sender,
@@ -248,45 +214,87 @@ void PacketTracer::skip_body(Flow& flow, HttpConnection::Side side, const Endpoi
           flow.http->skippable(other) > 0 ? flow.until[other] : std::nullopt);
 }
 
+void PacketTracer::leave(Flow& flow, Time now) {
+    const bool known = flow.http->roles_known() || flow.http->opaque();
+    flow.http->abandon(now);
+    if (known || !flow.spoke)
+        return;
+    if (flow.first_byte == 0x16) // a handshake record, RFC 8446 5.1
+        ++counters_->tls;
+    else
+        ++counters_->not_http;
+}
+
+void PacketTracer::tick(Time now) {
+    if (now > swept_ + second)
+        sweep(now);
+}
+
 void PacketTracer::sweep(Time now) {
     swept_ = now;
     const auto older = [&](const Flow& flow, Time age) { return flow.last + age < now; };
     std::erase_if(flows_, [&](const auto& entry) {
         Flow& flow = *entry.second;
-        if (flow.closed)
-            return older(flow, lingering);
-        if (!older(flow, quiet_memory))
+        if (!flow.closed)
+            flow.http->tick(now, packet_options_.stalled);
+        if (!older(flow, flow.closed ? lingering : quiet_memory))
             return false;
-        flow.http->abandon();
+        leave(flow, now);
         return true;
     });
-    if (flows_.size() <= connection_limit)
-        return;
     // Down to three quarters, so that this is rare.
+    if (flows_.size() > connection_limit)
+        evict(flows_.size() - connection_limit / 4 * 3, now);
+}
+
+/// What is held of quiet connections goes first: whoever fills the memory shall not keep it.
+void PacketTracer::relieve(Time now) {
+    constexpr Time often = second / 10;
+    if (now < relieved_ + often)
+        return;
+    relieved_ = now;
+    for (auto& [key, flow] : flows_) {
+        if (flow->last + second >= now)
+            continue;
+        for (const auto& stream : flow->streams) {
+            if (stream->holds())
+                ++counters_->tcp.given_up;
+            stream->flush(now);
+        }
+    }
+    if (budget_.exceeded())
+        evict(flows_.size() / 8, now);
+}
+
+/// Those that were quiet for longest.
+void PacketTracer::evict(std::size_t count, Time now) {
+    if (count == 0)
+        return;
     std::vector<std::pair<Time, const Key*>> ages;
     ages.reserve(flows_.size());
     for (const auto& [key, flow] : flows_)
         ages.emplace_back(flow->last, &key);
-    const std::size_t excess = flows_.size() - connection_limit / 4 * 3;
-    std::nth_element(ages.begin(), ages.begin() + static_cast<std::ptrdiff_t>(excess), ages.end());
-    for (std::size_t i = 0; i < excess; ++i) {
+    std::nth_element(ages.begin(), ages.begin() + static_cast<std::ptrdiff_t>(count), ages.end());
+    for (std::size_t i = 0; i < count; ++i) {
         const auto found = flows_.find(*ages[i].second);
-        if (!found->second->closed) {
+        if (!found->second->closed)
             ++counters_->evicted;
-            found->second->http->abandon();
-        }
+        leave(*found->second, now);
         flows_.erase(found);
     }
 }
 
 void PacketTracer::finish(Time now) {
     for (auto& [key, flow] : flows_) {
-        if (flow->closed)
-            continue;
-        flow->now = std::max(flow->now, now);
-        flow->streams[0]->flush();
-        flow->streams[1]->flush();
-        flow->http->abandon();
+        if (!flow->closed) {
+            for (const auto side : {HttpConnection::a, HttpConnection::b}) {
+                const bool ended = flow->streams[side]->ended();
+                flow->streams[side]->flush(now);
+                if (!ended && flow->streams[side]->ended())
+                    flow->http->close(side, now);
+            }
+        }
+        leave(*flow, now);
     }
     flows_.clear();
 }

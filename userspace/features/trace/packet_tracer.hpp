@@ -11,6 +11,7 @@
 #include <span>
 #include <unordered_map>
 
+#include "features/trace/frame_layers.hpp"
 #include "features/trace/http_connection.hpp"
 #include "features/trace/tcp_stream.hpp"
 
@@ -18,24 +19,26 @@ namespace netctl::trace {
 
 struct PacketCounters {
     std::uint64_t frames = 0;
-    std::uint64_t fragments = 0; ///< IP fragments: not put together
-    std::uint64_t damaged = 0;   ///< headers that are cut or contradict themselves
-    std::uint64_t other = 0;     ///< not TCP
-    std::uint64_t evicted = 0;   ///< connections forgotten because there were too many
+    FrameCounters layers;
+    std::uint64_t evicted = 0; ///< connections forgotten because there were too many
+    // Connections that were not shown, by what they said first:
+    std::uint64_t tls = 0;
+    std::uint64_t not_http = 0;
     TcpCounters tcp;
 };
 
-/// Where a frame begins.
-enum class FrameStart : std::uint8_t {
-    ethernet,
-    ip,           ///< IPv4 or IPv6, by its version
-    linux_cooked, ///< 16 bytes of Linux cooked header, version 1
+struct PacketOptions {
+    LayerOptions layers;
+    /// Whether a wrong checksum may be what the sender's network card had still to fill in, as in a capture
+    /// that was made on its machine: then it counts only against who sent right ones.
+    bool checksums_may_be_unfilled = true;
+    Time stalled = 0; ///< tell requests that wait for so long; 0: do not
 };
 
 class PacketTracer {
   public:
     /// Connections kept at once; the one that was quiet for longest goes first.
-    static constexpr std::size_t connection_limit = 65536;
+    static constexpr std::size_t connection_limit = 16384;
 
     /// Of what `sender` sends, no bytes are wanted up to the sequence number `until`, which is at most
     /// 2^30 ahead; and of what `receiver` sends, up to `back`, if there is one.
@@ -44,9 +47,12 @@ class PacketTracer {
     /// What is left of a body below this is not worth telling.
     static constexpr std::uint64_t skip_from = 128 * 1024;
 
+    /// `options` have to outlive it.
     PacketTracer(const ParserOptions& options, ParserCounters& parser_counters,
-                 PacketCounters& counters, HttpConnection::Emit emit, Skip skip = {})
-        : options_(&options),
+                 PacketCounters& counters, HttpConnection::Emit emit, Skip skip = {},
+                 PacketOptions packet_options = {})
+        : packet_options_(packet_options),
+          options_(&options),
           parser_counters_(&parser_counters),
           counters_(&counters),
           emit_(std::move(emit)),
@@ -55,43 +61,65 @@ class PacketTracer {
     /// `length` is the frame's on the wire, `bytes` what was captured of it.
     void frame(Time now, FrameStart start, std::span<const std::uint8_t> bytes,
                std::uint32_t length);
-    /// No more frames: gives up holes, and counts what is under way.
+    /// The same; `verify` says whether somebody vouches for the checksum.
+    void frame(Time now, FrameStart start, std::span<const std::uint8_t> bytes,
+               std::uint32_t length, bool verify);
+    /// Time passes without frames.
+    void tick(Time now);
+    /// No more frames: gives up holes, and tells what is under way.
     void finish(Time now);
     std::size_t connections() const { return flows_.size(); }
+    /// Bytes held for connections, as they are counted against the budget.
+    std::size_t memory() const { return budget_.used(); }
 
   private:
     struct Key {
         Endpoint low, high;
+        std::uint64_t path = 0;
         bool operator==(const Key&) const = default;
     };
     struct Hash {
         std::size_t operator()(const Key& key) const;
     };
     struct Flow {
+        explicit Flow(MemoryBudget& budget) : share(&budget) {}
+        MemoryShare share;
         Time last = 0;
-        Time now = 0; ///< of the segment being handled, for the streams' callbacks
         bool closed = false;
+        std::uint8_t first_byte = 0; ///< of the first payload
+        bool spoke = false;
+        bool began = false; ///< a SYN was seen
         std::unique_ptr<HttpConnection> http;
         std::array<std::unique_ptr<TcpStream>, 2> streams;
         std::array<std::optional<std::uint32_t>, 2> until; ///< what was skipped last
+        std::array<std::uint8_t, 2> right_checksums{};     ///< up to a few
+        std::array<bool, 2> unfilled{};                    ///< checksums
     };
+    /// What a connection takes that has said nothing yet, roughly.
+    static constexpr std::size_t flow_cost = 2048;
 
-    void ip(Time now, std::span<const std::uint8_t> bytes, std::uint32_t length);
-    void tcp(Time now, const Endpoint& source, const Endpoint& target,
-             std::span<const std::uint8_t> bytes, std::uint32_t length);
+    void tcp(Time now, const TcpPlace& place);
+    bool is_forged(Flow& flow, HttpConnection::Side side, const TcpPlace& place) const;
     Flow& flow_of(const Key& key, Time now);
     void reset(Flow& flow, const Key& key);
     void skip_body(Flow& flow, HttpConnection::Side side, const Endpoint& sender,
                    const Endpoint& receiver);
+    /// Counts it, if it is not shown.
+    void leave(Flow& flow, Time now);
     void sweep(Time now);
+    void relieve(Time now);
+    void evict(std::size_t count, Time now);
 
+    PacketOptions packet_options_;
     const ParserOptions* options_;
     ParserCounters* parser_counters_;
     PacketCounters* counters_;
     HttpConnection::Emit emit_;
     Skip skip_;
+    MemoryBudget budget_;
     std::unordered_map<Key, std::unique_ptr<Flow>, Hash> flows_;
     Time swept_ = 0;
+    Time relieved_ = 0;
 };
 
 } // namespace netctl::trace

@@ -392,9 +392,11 @@ void append_text(std::string& out, const Transaction& transaction) {
     if (transaction.status)
         status.number(static_cast<unsigned>(transaction.status));
     else
-        status.text(transaction.closed ? "closed" : "lost");
+        status.text(transaction.waiting ? "waits" : transaction.closed ? "closed" : "lost");
     if (transaction.response.seen && transaction.response.end != MessageEnd::complete)
         status.character('*');
+    if (transaction.guessed)
+        status.character('?');
     Cursor at(buffer);
     at.right(status.text(), 6);
     at.character(' ');
@@ -435,8 +437,10 @@ void append_json(std::string& out, const Transaction& transaction) {
     if (transaction.request.seen) {
         out += R"(,"method":)";
         append_json_string(out, transaction.method);
-        out += R"(,"host":)";
-        append_json_string(out, host_of(transaction));
+        if (const std::string_view host = host_of(transaction); !host.empty()) {
+            out += R"(,"host":)";
+            append_json_string(out, host);
+        }
         out += R"(,"target":)";
         append_json_string(out, transaction.target);
     }
@@ -450,6 +454,12 @@ void append_json(std::string& out, const Transaction& transaction) {
         fmt::format_to(std::back_inserter(out), R"(,"interim":{})", transaction.interim);
     if (transaction.closed)
         out += R"(,"closed":true)";
+    if (transaction.waiting)
+        out += R"(,"waiting":true)";
+    if (transaction.stalled)
+        out += R"(,"stalled":true)";
+    if (transaction.guessed)
+        out += R"(,"guessed":true)";
     if (transaction.latency() != 0) {
         out += R"(,"latency_us":)";
         append_thousandths(out, transaction.latency());

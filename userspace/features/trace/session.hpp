@@ -37,6 +37,8 @@ struct Request {
     std::string write;            ///< capture file to write; packets only
     std::uint32_t turn_bytes = 0; ///< see nc_http_config; 0: the default
     std::uint32_t ring_bytes = 0; ///< 0: as the programs have it
+    std::uint64_t stalled = 0;    ///< ns that a request waits before that is told; 0: never
+    bool tunnels = true;          ///< capture files: look into tunnels
     ParserOptions parser;
 };
 

@@ -3,7 +3,10 @@
 // What is around the parser: filters, renderings, the table of routes, records of the kernel.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
+#include <map>
+#include <optional>
 
 #include <nlohmann/json.hpp>
 
@@ -92,6 +95,32 @@ TEST(TraceRender, JsonIsJson) {
     EXPECT_EQ(json["time"], "2023-11-14T22:13:20.000000Z");
     EXPECT_EQ(json["request"]["headers"][0]["value"], "\r\nbad");
     EXPECT_EQ(json["response"]["body_bytes"], 20);
+}
+
+TEST(TraceRender, TellsWhatIsNotOver) {
+    Transaction one = example();
+    one.response = {};
+    one.status = 0;
+    one.host.clear();
+    one.waiting = one.stalled = true;
+    one.until = one.request.first_byte + 5 * second;
+    std::string line;
+    append_json(line, one);
+    const auto json = nlohmann::json::parse(line);
+    EXPECT_TRUE(json["waiting"].get<bool>());
+    EXPECT_TRUE(json["stalled"].get<bool>());
+    EXPECT_EQ(json["duration_us"], 5e6);
+    for (const char* key : {"host", "status", "reason", "latency_us", "guessed", "closed"})
+        EXPECT_FALSE(json.contains(key)) << key;
+    line.clear();
+    append_text(line, one);
+    EXPECT_NE(line.find(" waits "), std::string::npos) << line;
+    EXPECT_NE(line.find(" 5000.0ms "), std::string::npos) << line;
+    Transaction guess = example();
+    guess.guessed = true;
+    line.clear();
+    append_text(line, guess);
+    EXPECT_NE(line.find(" 200? "), std::string::npos) << line;
 }
 
 TEST(TraceRender, TextObeysNoBytesOfOthers) {
@@ -205,6 +234,8 @@ struct Calls {
     std::vector<Transaction> told;
     std::unique_ptr<CallTracer> tracer;
     std::uint64_t time = 1'000'000;
+    std::map<std::uint64_t, std::array<std::uint64_t, 2>>
+        ends; ///< of what was told of each connection
 
     explicit Calls(bool both_sides = false)
         : tracer(std::make_unique<CallTracer>(
@@ -236,11 +267,15 @@ struct Calls {
         return *this;
     }
     Calls& data(std::uint64_t cookie, std::uint8_t direction, std::uint64_t position,
-                std::string_view bytes, std::uint32_t length = 0) {
+                std::string_view bytes, std::uint32_t length = 0,
+                std::optional<std::uint64_t> answered = {}) {
         nc_http_record record = head(NC_HTTP_DATA, cookie, direction);
         record.position = position;
+        // By itself: all that was told of the other direction.
+        record.answered = answered.value_or(ends[cookie][1 - direction]);
         record.captured = static_cast<std::uint32_t>(bytes.size());
         record.length = length ? length : record.captured;
+        ends[cookie][direction] = position + record.length;
         std::string raw(reinterpret_cast<const char*>(&record), sizeof record);
         raw += bytes;
         tracer->record(std::as_bytes(std::span(raw.data(), raw.size())), 0);
@@ -275,6 +310,30 @@ TEST(CallTracer, OneTransactionOfTwoSides) {
         }
         EXPECT_FALSE(calls.told[0].client_view);
     }
+}
+
+TEST(CallTracer, WhatBothSidesTellIsCountedOnce) {
+    Calls calls;
+    calls.open(1, 5000, 80, false, 11).data(1, sent, 0, ask);
+    calls.open(2, 80, 5000, false, 22).data(2, received, 0, ask);
+    calls.event(NC_HTTP_CLOSE, 2, sent).event(NC_HTTP_CLOSE, 1, sent);
+    EXPECT_EQ(calls.told.size(), 1u);
+    EXPECT_EQ(calls.parser.unanswered, 1u);
+}
+
+TEST(CallTracer, RecordsOfAnAnswerAndTheNextRequestLost) {
+    Calls calls;
+    const auto size = static_cast<std::uint32_t>(ask.size());
+    const std::string done = "HTTP/1.1 204 X\r\n\r\n";
+    calls.open(2, 80, 5000).data(2, received, 0, ask, 0, 0);
+    // The answer, and another request, were lost.
+    calls.data(2, sent, done.size(), done, 0, 2 * size);
+    calls.data(2, received, 2 * size, ask, 0, 2 * done.size());
+    calls.data(2, sent, 2 * done.size(), done, 0, 3 * size);
+    ASSERT_EQ(calls.told.size(), 3u);
+    EXPECT_FALSE(calls.told[0].response.seen);
+    EXPECT_FALSE(calls.told[1].request.seen);
+    EXPECT_TRUE(calls.told[2].request.seen && calls.told[2].response.seen);
 }
 
 TEST(CallTracer, LostRecordsAreHoles) {

@@ -27,7 +27,7 @@ struct nc_http_config {
 	__u32 abi_version; /* NC_ABI_VERSION */
 	__u32 select;
 	__u32 flags;
-	__u32 turn_bytes;   /* copied at most of one side's bytes until the other side speaks */
+	__u32 turn_bytes; /* copied at most of one side's bytes until the other side speaks; chunks and pipelines whole */
 	__u32 body_bytes;   /* copied at most of a response's body that is not chunked */
 	__u32 cgroup_level; /* of cgroup_id below the root of cgroup v2 */
 	__u64 cgroup_id;
@@ -82,10 +82,11 @@ struct nc_http_record {
 	__u64 time_ns;	/* CLOCK_MONOTONIC */
 	__u64 cookie;	/* of the socket */
 	__u64 position; /* of the first byte in its direction, from the first that was seen */
+	__u64 answered; /* position of the other direction then: what its caller had sent, or received */
 	__u32 length;	/* bytes that passed */
 	__u32 captured; /* of these, the first ones that follow this header */
 };
-NC_STATIC_ASSERT(sizeof(struct nc_http_record) == 40, "nc_http_record is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_http_record) == 48, "nc_http_record is ABI");
 
 struct nc_http_open {
 	struct nc_http_record record;
@@ -101,7 +102,7 @@ struct nc_http_open {
 	__u64 cgroup_id;
 	char comm[16]; /* of the thread group's leader */
 };
-NC_STATIC_ASSERT(sizeof(struct nc_http_open) == 40 + 72, "nc_http_open is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_http_open) == 48 + 72, "nc_http_open is ABI");
 
 /* Of `flows`, the packet source's connections, which is not pinned. The lower end comes first: addresses are
  * compared as four words in host order, then ports. IPv4 addresses are the first four bytes. */
@@ -124,8 +125,8 @@ NC_STATIC_ASSERT(sizeof(struct nc_http_flow) == 12, "nc_http_flow is ABI");
 /* A packet, from its IP header on, follows. */
 struct nc_http_packet {
 	__u8 kind;
-	__u8 reserved;
-	__u16 vlan; /* the tag that was in the metadata, or 0 */
+	__u8 verify; /* 1: nobody vouches for the TCP checksum yet */
+	__u16 vlan;  /* the tag that was in the metadata, or 0 */
 	__u32 ifindex;
 	__u64 time_ns; /* CLOCK_MONOTONIC */
 	__u32 length;  /* from the IP header on */
