@@ -188,7 +188,8 @@ class World:
 
     def run(self, words, on="server", check=True):
         argv, options = self.command(words, on)
-        return run(*argv, check=check, **options)
+        # The policy's programs take the verifier half a minute on a busy machine.
+        return run(*argv, check=check, timeout=120, **options)
 
     # ---- states ----
 
