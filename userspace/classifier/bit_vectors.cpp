@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "classifier/arrangement.hpp"
+#include "classifier/inputs.hpp"
 #include "classifier/packet_classes.hpp"
 
 namespace netctl::classifier {
@@ -149,7 +150,7 @@ class VectorBuilder {
         for (std::uint32_t i = 0; i < operands.size(); ++i)
             for (const Range& range : operands[i].ranges) {
                 edges.push_back({range.low, i});
-                if (range.high < highest_value(input.input))
+                if (range.high < input_info(input.input).highest)
                     edges.push_back({range.high + 1, i});
             }
         std::ranges::sort(edges, {}, &Edge::at);

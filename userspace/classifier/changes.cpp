@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "classifier/prefix_forest.hpp"
+#include "core/rule_keys.hpp"
 
 namespace netctl::classifier {
 
@@ -234,7 +235,7 @@ Result<> fill_numbers(nc_change_numbers& out, const Matches& matches, Key key) {
             starts.push_back(range.high + 1);
         }
         if (match->masked)
-            NETCTL_TRY(add_masked(starts, *match->masked, key == Key::flags ? 8 : 32));
+            NETCTL_TRY(add_masked(starts, *match->masked, info(key).max > 0xff ? 32 : 8));
     }
     NETCTL_TRY(keep_starts(starts));
     out.absent = row(matches, [](const Match& match) { return match.absent && !match.negated; });
@@ -315,11 +316,11 @@ Result<> fill_addresses(nc_changes& block, const Matches& matches, std::size_t s
 Result<> fill_rows(nc_changes& block, std::span<const Rule* const> rules) {
     for (const Rule* rule : rules)
         for (const Match& match : rule->matches) {
-            if (match.key > Key::mark || !match.set.empty())
+            if (!is_of_packets(match.key) || !match.set.empty())
                 return Error::usage("sets are not looked up for changes");
             block.fields |= 1U << static_cast<unsigned>(match.key);
         }
-    for (unsigned field = 0; field < NC_CHANGE_FIELDS; ++field) {
+    for (unsigned field = 0; field < NC_FIELDS; ++field) {
         if (!(block.fields >> field & 1))
             continue;
         const Key key = static_cast<Key>(field);

@@ -16,6 +16,7 @@
 #include "classifier/address_trie.hpp"
 #include "classifier/bit_vectors.hpp"
 #include "classifier/cross_trie.hpp"
+#include "classifier/inputs.hpp"
 #include "classifier/packet_classes.hpp"
 #include "classifier/pieces.hpp"
 #include "classifier/rule_lists.hpp"
@@ -245,24 +246,18 @@ class Inputs {
             sums_[input] = crossed[input] ? crossed[input]->sum + 1 : 0;
             apart_[input] = apart[input] != nullptr;
             const InputNumbers numbers = InputNumbers::of(crossed[input], apart[input]);
-            switch (input) {
-            case NC_INPUT_SPORT:
-            case NC_INPUT_DPORT:
-            case NC_INPUT_VLAN:
-            case NC_INPUT_ETHER_TYPE: add_16bit(input, numbers); break;
-            case NC_INPUT_LEN: paths_.add(NC_PATH_LEN, interval_leaves(numbers, 32)); break;
-            case NC_INPUT_ETHER_SRC:
-                paths_.add(NC_PATH_ETHER_SRC, interval_leaves(numbers, 48));
+            const Input& about = input_info(input);
+            switch (about.form) {
+            case InputForm::classes:
+                add_direct(input, numbers,
+                           input == NC_INPUT_SRC ? pieces.src.size() : pieces.dst.size());
+                break;
+            case InputForm::table: add_direct(input, numbers, about.highest + 1); break;
+            case InputForm::blocks: add_16bit(input, numbers); break;
+            case InputForm::trie:
+                paths_.add(about.path, interval_leaves(numbers, about.bits));
                 add_absent(input, numbers);
                 break;
-            case NC_INPUT_ETHER_DST:
-                paths_.add(NC_PATH_ETHER_DST, interval_leaves(numbers, 48));
-                add_absent(input, numbers);
-                break;
-            case NC_INPUT_SRC: add_direct(input, numbers, pieces.src.size()); break;
-            case NC_INPUT_DST: add_direct(input, numbers, pieces.dst.size()); break;
-            case NC_INPUT_FAMILY: add_direct(input, numbers, 3); break;
-            default: add_direct(input, numbers, 256); break;
             }
         }
         out_.constant("nc_input_sum", {sums_.begin(), sums_.end()});

@@ -18,7 +18,7 @@ Result<std::vector<SetUse>> check(std::span<const Rule> rules) {
     std::vector<SetUse> uses;
     for (const Rule& rule : rules)
         for (const Match& match : rule.matches) {
-            if (match.key > Key::mark)
+            if (!is_of_packets(match.key))
                 return Error::usage(fmt::format("packets have no '{}'", to_string(match.key)),
                                     "connections have; rules on it belong to `netctl policy`");
             const SetUse use{match.key, match.set};

@@ -7,53 +7,15 @@
 
 #include <fmt/format.h>
 
+#include "core/rule_keys.hpp"
 #include "netctl/abi/classify.h"
 
 namespace netctl::classifier {
 
 namespace {
 
-// Both enums are spelled out where they belong; here is where they meet.
-static_assert(static_cast<int>(Key::src) == NC_FIELD_SRC);
-static_assert(static_cast<int>(Key::dst) == NC_FIELD_DST);
-static_assert(static_cast<int>(Key::sport) == NC_FIELD_SPORT);
-static_assert(static_cast<int>(Key::dport) == NC_FIELD_DPORT);
-static_assert(static_cast<int>(Key::proto) == NC_FIELD_PROTO);
-static_assert(static_cast<int>(Key::flags) == NC_FIELD_FLAGS);
-static_assert(static_cast<int>(Key::icmp_type) == NC_FIELD_ICMP_TYPE);
-static_assert(static_cast<int>(Key::icmp_code) == NC_FIELD_ICMP_CODE);
-static_assert(static_cast<int>(Key::vlan) == NC_FIELD_VLAN);
-static_assert(static_cast<int>(Key::frag) == NC_FIELD_FRAG);
-static_assert(static_cast<int>(Key::dscp) == NC_FIELD_DSCP);
-static_assert(static_cast<int>(Key::len) == NC_FIELD_LEN);
-static_assert(static_cast<int>(Key::ether_type) == NC_FIELD_ETHER_TYPE);
-static_assert(static_cast<int>(Key::ether_src) == NC_FIELD_ETHER_SRC);
-static_assert(static_cast<int>(Key::ether_dst) == NC_FIELD_ETHER_DST);
-static_assert(static_cast<int>(Key::mark) == NC_FIELD_MARK);
 static_assert(int{frag_none} == NC_FRAG_NONE && int{frag_first} == NC_FRAG_FIRST &&
               int{frag_later} == NC_FRAG_LATER);
-
-/// The parts of a packet of which one must be there for a match on `key` to hold; 0: none.
-/// Addresses and `vlan none` are told apart by the caller.
-std::uint32_t part_of(Key key) {
-    switch (key) {
-    case Key::src:
-    case Key::dst: return NC_HAS_IPV4 | NC_HAS_IPV6;
-    case Key::sport:
-    case Key::dport: return NC_HAS_PORTS;
-    case Key::proto:
-    case Key::frag:
-    case Key::dscp: return NC_HAS_PROTO;
-    case Key::flags: return NC_HAS_FLAGS;
-    case Key::icmp_type:
-    case Key::icmp_code: return NC_HAS_ICMP;
-    case Key::vlan: return NC_HAS_VLAN;
-    case Key::ether_type:
-    case Key::ether_src:
-    case Key::ether_dst: return NC_HAS_ETHER;
-    default: return 0;
-    }
-}
 
 class LinearCompiler {
   public:
@@ -103,7 +65,8 @@ class LinearCompiler {
 
     Result<> add(const Match& match) {
         std::vector<nc_linear> tests;
-        std::uint32_t present = part_of(match.key);
+        // Addresses and `vlan none` are told apart below.
+        std::uint32_t present = info(match.key).part;
         if (!match.set.empty()) {
             tests.push_back(test(NC_LINEAR_SET, match.key));
             const auto use = std::ranges::find(set_uses_, SetUse{match.key, match.set});

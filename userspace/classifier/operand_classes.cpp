@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "classifier/inputs.hpp"
+
 namespace netctl::classifier {
 
 namespace {
@@ -18,7 +20,7 @@ SetPool value_classes(InputClasses& input, const std::vector<ValueSet>& operands
     for (std::uint32_t i = 0; i < operands.size(); ++i) {
         for (const Range& range : operands[i].ranges) {
             edges.push_back({range.low, i});
-            if (range.high < highest_value(input.input))
+            if (range.high < input_info(input.input).highest)
                 edges.push_back({range.high + 1, i});
         }
         if (operands[i].absent)

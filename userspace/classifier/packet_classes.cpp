@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include "classifier/inputs.hpp"
+
 namespace netctl::classifier {
 
 namespace {
@@ -20,46 +22,10 @@ constexpr std::size_t largest_product = 1u << 22;
 /// part of its budget is cheaper as bit vectors, and to find out takes longer than the rest of the commit.
 constexpr std::size_t largest_pool = 1u << 24;
 
-/// Which early product an input goes into when there are many: fields that rules tend to name
-/// together have few different combinations.
-std::uint32_t early_sum(std::uint32_t input) {
-    switch (input) {
-    case NC_INPUT_SPORT:
-    case NC_INPUT_DPORT: return 0;
-    case NC_INPUT_VLAN:
-    case NC_INPUT_LEN:
-    case NC_INPUT_ETHER_SRC:
-    case NC_INPUT_ETHER_DST: return 3;
-    default: return input >= NC_INPUT_SRC ? 2 : 1;
-    }
-}
-
-std::string_view key_name(std::uint32_t input) {
-    switch (input) {
-    case NC_INPUT_FAMILY: return "address families";
-    case NC_INPUT_PROTO: return "proto";
-    case NC_INPUT_FLAGS: return "flags";
-    case NC_INPUT_ICMP_TYPE: return "icmp-type";
-    case NC_INPUT_ICMP_CODE: return "icmp-code";
-    case NC_INPUT_FRAG: return "frag";
-    case NC_INPUT_DSCP: return "dscp";
-    case NC_INPUT_SPORT: return "sport";
-    case NC_INPUT_DPORT: return "dport";
-    case NC_INPUT_VLAN: return "vlan";
-    case NC_INPUT_ETHER_TYPE: return "ether-type";
-    case NC_INPUT_LEN: return "len";
-    case NC_INPUT_ETHER_SRC: return "ether-src";
-    case NC_INPUT_ETHER_DST: return "ether-dst";
-    case NC_INPUT_SRC: return "lists in src";
-    case NC_INPUT_DST: return "lists in dst";
-    default: return input >= NC_INPUT_SETS ? "sets" : "mark";
-    }
-}
-
 /// Sets of shapes by class number.
 struct Classes {
     SetPool sets;
-    std::uint32_t inputs = 0; ///< bit mask of the inputs that decide
+    std::uint64_t inputs = 0; ///< bit mask of the inputs that decide
 };
 
 class Builder {
@@ -78,7 +44,7 @@ class Builder {
         inputs_of_.assign(shapes_, 0);
         for (std::uint32_t shape = 0; shape < shapes_; ++shape)
             for (std::uint32_t condition : pieces.shapes[shape])
-                inputs_of_[shape] |= 1u << Pieces::input_of(condition);
+                inputs_of_[shape] |= std::uint64_t{1} << Pieces::input_of(condition);
         for (const Piece& piece : pieces.pieces) {
             first_[piece.shape] = std::min(first_[piece.shape], piece.rule);
             if (piece.src == PrefixForest::any && piece.dst == PrefixForest::any)
@@ -102,7 +68,7 @@ class Builder {
         return Error::usage(
             fmt::format("the rules tell too many packets apart {}: {} alone has {} different "
                         "classes of values",
-                        stage, key_name(most->input), most->count),
+                        stage, input_info(most->input).name, most->count),
             "use fewer different values or ranges, or put them into a set");
     }
 
@@ -145,7 +111,7 @@ class Builder {
                     unasked.flip(shape);
                 }
         }
-        Classes classes{{}, 1u << number};
+        Classes classes{{}, std::uint64_t{1} << number};
         const BitSet decided = decided_by(classes.inputs);
         std::vector<std::uint32_t> renumbered;
         for (std::uint32_t id = 0; id < operands.size(); ++id) {
@@ -184,7 +150,7 @@ class Builder {
     }
 
     /// Shapes of rules without addresses that look at none but these inputs.
-    BitSet decided_by(std::uint32_t inputs) const {
+    BitSet decided_by(std::uint64_t inputs) const {
         BitSet decided(shapes_);
         for (std::uint32_t shape = 0; shape < shapes_; ++shape)
             if (wild_[shape] != no_rule && (inputs_of_[shape] & ~inputs) == 0)
@@ -235,7 +201,8 @@ class Builder {
             together = std::min(together * input.count, std::size_t{1} << 40);
         std::vector<std::size_t> groups[NC_SUMS];
         for (std::size_t i = 0; i < out_.inputs.size(); ++i)
-            groups[together <= single_product ? 0 : early_sum(out_.inputs[i].input)].push_back(i);
+            groups[together <= single_product ? 0 : input_info(out_.inputs[i].input).group]
+                .push_back(i);
         // An early product of one input is no product.
         for (std::uint32_t sum = 1; sum < NC_SUMS; ++sum)
             if (groups[sum].size() == 1)
@@ -287,10 +254,10 @@ class Builder {
     std::size_t largest_pool_;                    ///< words
     std::uint32_t shapes_;
     BitSet satisfiable_;               ///< shapes that inputs with a single class leave possible
-    std::uint32_t decided_ = 0;        ///< those inputs, as a bit mask
+    std::uint64_t decided_ = 0;        ///< those inputs, as a bit mask
     std::vector<std::uint32_t> first_; ///< by shape: its first rule
     std::vector<std::uint32_t> wild_;  ///< by shape: its first rule without addresses
-    std::vector<std::uint32_t> inputs_of_; ///< by shape: bit mask
+    std::vector<std::uint64_t> inputs_of_; ///< by shape: bit mask
     std::vector<Classes> by_input_;        ///< parallel to out_.inputs
     PacketClasses out_;
 };

@@ -82,31 +82,23 @@ std::string packet_text(const nc_packet& packet) {
 
 Json packet_json(const nc_packet& packet) {
     Json json = Json::object();
-    if ((packet.has & (NC_HAS_IPV4 | NC_HAS_IPV6)) != 0) {
-        json["src"] = address_of(packet, packet.src).to_string();
-        json["dst"] = address_of(packet, packet.dst).to_string();
-        json["proto"] = proto_text(packet.proto);
-        json["dscp"] = packet.dscp;
-        json["frag"] = frag_text(packet.frag);
-    }
-    if ((packet.has & NC_HAS_PORTS) != 0) {
-        json["sport"] = packet.sport;
-        json["dport"] = packet.dport;
-    }
-    if ((packet.has & NC_HAS_FLAGS) != 0)
-        json["flags"] = flags_text(packet.flags);
-    if ((packet.has & NC_HAS_ICMP) != 0) {
-        json["icmp-type"] = packet.icmp_type;
-        json["icmp-code"] = packet.icmp_code;
-    }
-    if ((packet.has & NC_HAS_VLAN) != 0)
-        json["vlan"] = packet.vlan;
-    if ((packet.has & NC_HAS_ETHER) != 0) {
-        json["ether-type"] = packet.ether_type;
-        json["ether-src"] = mac_text(packet.ether_src);
-        json["ether-dst"] = mac_text(packet.ether_dst);
-    }
-    json["len"] = packet.len;
+#define NETCTL_JSON_ADDRESS(name) address_of(packet, packet.name).to_string()
+#define NETCTL_JSON_U8(name) packet.name
+#define NETCTL_JSON_U16(name) packet.name
+#define NETCTL_JSON_U32(name) packet.name
+#define NETCTL_JSON_MASK32(name) Json() // of the host, not of the frame
+#define NETCTL_JSON_MAC(name) mac_text(packet.name)
+#define NETCTL_JSON(NAME, name, text, kind, part, ...)                                             \
+    if ((part) == 0 || (packet.has & (part)) != 0)                                                 \
+        json[text] = NETCTL_JSON_##kind(name);
+    NC_PACKET_KEYS(NETCTL_JSON)
+    // What people know by name.
+    for (const auto& [key, name] : {std::pair("proto", proto_text(packet.proto)),
+                                    std::pair("flags", flags_text(packet.flags)),
+                                    std::pair("frag", std::string(frag_text(packet.frag)))})
+        if (json.contains(key))
+            json[key] = name;
+    json.erase("mark");
     return json;
 }
 

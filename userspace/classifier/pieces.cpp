@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "classifier/inputs.hpp"
 #include "netctl/abi/packet.h"
 
 namespace netctl::classifier {
@@ -49,25 +50,6 @@ ValueSet masked_byte(std::uint8_t value, std::uint8_t mask, bool negated) {
             set.ranges.push_back({byte, byte});
     }
     return set;
-}
-
-std::uint32_t value_input(Key key) {
-    switch (key) {
-    case Key::sport: return NC_INPUT_SPORT;
-    case Key::dport: return NC_INPUT_DPORT;
-    case Key::proto: return NC_INPUT_PROTO;
-    case Key::flags: return NC_INPUT_FLAGS;
-    case Key::icmp_type: return NC_INPUT_ICMP_TYPE;
-    case Key::icmp_code: return NC_INPUT_ICMP_CODE;
-    case Key::vlan: return NC_INPUT_VLAN;
-    case Key::frag: return NC_INPUT_FRAG;
-    case Key::dscp: return NC_INPUT_DSCP;
-    case Key::len: return NC_INPUT_LEN;
-    case Key::ether_type: return NC_INPUT_ETHER_TYPE;
-    case Key::ether_src: return NC_INPUT_ETHER_SRC;
-    case Key::ether_dst: return NC_INPUT_ETHER_DST;
-    default: return NC_INPUT_MARK;
-    }
 }
 
 std::uint64_t family_value(Family family) {
@@ -146,11 +128,10 @@ class TakeApart {
                                     masked_byte(match.negated ? 0 : mask, mask, false));
             // The bit of a field that is not there is zero.
             if (match.negated)
-                possible =
-                    possible &&
-                    (match.key == Key::src || match.key == Key::dst
-                         ? require(conditions, NC_INPUT_FAMILY, {{{1, 2}}, false})
-                         : require(conditions, value_input(match.key), {{{0, 65535}}, false}));
+                possible = possible &&
+                           (match.key == Key::src || match.key == Key::dst
+                                ? require(conditions, NC_INPUT_FAMILY, {{{1, 2}}, false})
+                                : require(conditions, input_of(match.key), {{{0, 65535}}, false}));
             return !possible;
         });
     }
@@ -166,30 +147,29 @@ class TakeApart {
                 forest.add(prefix);
             lists.push_back(std::move(list));
         }
-        std::uint32_t input = match.key == Key::src ? NC_INPUT_SRC : NC_INPUT_DST;
-        lists_.push_back(input << 24 | at->second);
+        lists_.push_back(input_of(match.key) << 24 | at->second);
     }
 
     static void range_match(const Match& match, std::vector<Conditions>& alternatives) {
-        std::uint32_t input = value_input(match.key);
+        std::uint32_t input = input_of(match.key);
         // `vlan none` is an absent field; negated, it is one that is there.
         ValueSet set{match.ranges, match.absent};
         if (match.negated)
-            set = {complement(match.ranges, highest_value(input)), false};
+            set = {complement(match.ranges, input_info(input).highest), false};
         std::erase_if(alternatives,
                       [&](Conditions& conditions) { return !require(conditions, input, set); });
     }
 
     static void masked_match(const Match& match, std::vector<Conditions>& alternatives) {
         std::vector<std::pair<std::uint32_t, std::pair<std::uint8_t, std::uint8_t>>> bytes;
-        unsigned count = match.key == Key::mark ? 4 : 1;
+        const unsigned count = inputs_of(match.key);
         for (unsigned i = 0; i < count; ++i) {
             auto value = static_cast<std::uint8_t>(match.masked->value >> 8 * i);
             auto mask = static_cast<std::uint8_t>(match.masked->mask >> 8 * i);
             // A byte that is not looked at is no condition, unless it is the only one: flags need
             // a TCP header even where their mask is 0.
             if (mask || value || (count == 1 && !match.negated) || (i == 0 && match.negated))
-                bytes.push_back({value_input(match.key) + i, {value, mask}});
+                bytes.push_back({input_of(match.key) + i, {value, mask}});
         }
         std::vector<Conditions> result;
         for (const Conditions& before : alternatives) {
@@ -277,20 +257,6 @@ class TakeApart {
 };
 
 } // namespace
-
-std::uint64_t highest_value(std::uint32_t input) {
-    switch (input) {
-    case NC_INPUT_FAMILY: return 2;
-    case NC_INPUT_SPORT:
-    case NC_INPUT_DPORT:
-    case NC_INPUT_VLAN:
-    case NC_INPUT_ETHER_TYPE: return 0xffff;
-    case NC_INPUT_LEN: return 0xffffffff;
-    case NC_INPUT_ETHER_SRC:
-    case NC_INPUT_ETHER_DST: return 0xffffffffffff;
-    default: return 0xff;
-    }
-}
 
 DividedPieces take_apart(std::span<const Rule> rules, std::span<const SetUse> set_uses,
                          const std::vector<bool>& apart) {

@@ -50,7 +50,7 @@ struct Pieces {
     std::vector<Piece> pieces; ///< by rule
     /// A shape is a sequence of `input << 24 | operand`, sorted; no two are of one input.
     SequencePool<std::uint32_t> shapes;
-    /// Operands of the inputs; the last two have lists instead.
+    /// Operands of the inputs; src and dst have lists instead.
     std::array<std::vector<ValueSet>, NC_INPUTS> values;
     std::vector<PrefixList> src_lists;
     std::vector<PrefixList> dst_lists;
@@ -65,9 +65,6 @@ struct Pieces {
                                        : values[input].size();
     }
 };
-
-/// Highest value of an input; every input but those two has values of its own.
-std::uint64_t highest_value(std::uint32_t input);
 
 /// The pieces of the rules that are crossed, and of those that stand apart. The latter have
 /// conditions on lists instead of prefixes to cross. Both have the same forests.

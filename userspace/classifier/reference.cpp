@@ -35,29 +35,27 @@ std::uint64_t mac(const __u8 (&bytes)[6]) {
     return number;
 }
 
-/// The number that a packet has in a field, if it has the field.
-std::optional<std::uint64_t> number(const nc_packet& packet, Key key) {
-    const auto if_has = [&](unsigned part, std::uint64_t value) {
-        return has(packet, part) ? std::optional(value) : std::nullopt;
-    };
+} // namespace
+
+std::optional<std::uint64_t> number_of(const nc_packet& packet, Key key) {
+#define NETCTL_VALUE_ADDRESS(name) std::optional<std::uint64_t>()
+#define NETCTL_VALUE_U8(name) std::optional<std::uint64_t>(packet.name)
+#define NETCTL_VALUE_U16(name) std::optional<std::uint64_t>(packet.name)
+#define NETCTL_VALUE_U32(name) std::optional<std::uint64_t>(packet.name)
+#define NETCTL_VALUE_MASK32(name) std::optional<std::uint64_t>(packet.name)
+#define NETCTL_VALUE_MAC(name) std::optional<std::uint64_t>(mac(packet.name))
+#define NETCTL_VALUE(NAME, name, text, kind, part, ...)                                            \
+    case Key::name:                                                                                \
+        if ((part) != 0 && !has(packet, part))                                                     \
+            return {};                                                                             \
+        return NETCTL_VALUE_##kind(name);
     switch (key) {
-    case Key::sport: return if_has(NC_HAS_PORTS, packet.sport);
-    case Key::dport: return if_has(NC_HAS_PORTS, packet.dport);
-    case Key::proto: return if_has(NC_HAS_PROTO, packet.proto);
-    case Key::flags: return if_has(NC_HAS_FLAGS, packet.flags);
-    case Key::icmp_type: return if_has(NC_HAS_ICMP, packet.icmp_type);
-    case Key::icmp_code: return if_has(NC_HAS_ICMP, packet.icmp_code);
-    case Key::vlan: return if_has(NC_HAS_VLAN, packet.vlan);
-    case Key::frag: return if_has(NC_HAS_PROTO, packet.frag);
-    case Key::dscp: return if_has(NC_HAS_PROTO, packet.dscp);
-    case Key::len: return packet.len;
-    case Key::ether_type: return if_has(NC_HAS_ETHER, packet.ether_type);
-    case Key::ether_src: return if_has(NC_HAS_ETHER, mac(packet.ether_src));
-    case Key::ether_dst: return if_has(NC_HAS_ETHER, mac(packet.ether_dst));
-    case Key::mark: return packet.mark;
-    default: return {}; // addresses are no numbers; packets have no owner
+        NC_PACKET_KEYS(NETCTL_VALUE)
+    default: return {}; // packets have no owner
     }
 }
+
+namespace {
 
 bool address_matches(const Match& match, const nc_packet& packet, const SetOracle& sets) {
     const std::optional<Address> found = address(packet, match.key);
@@ -78,7 +76,7 @@ bool match_holds(const Match& match, const nc_packet& packet, const SetOracle& s
     if (match.key == Key::src || match.key == Key::dst)
         return address_matches(match, packet, sets);
 
-    const std::optional<std::uint64_t> found = number(packet, match.key);
+    const std::optional<std::uint64_t> found = number_of(packet, match.key);
     if (!found)
         return match.absent && !match.negated;
     if (!match.set.empty())

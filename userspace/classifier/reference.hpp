@@ -19,6 +19,9 @@ struct SetOracle {
     std::function<bool(const std::string& set, std::uint16_t port)> has_port;
 };
 
+/// The number that a packet has in the field of a key, if it has the field and that is a number.
+std::optional<std::uint64_t> number_of(const nc_packet& packet, Key key);
+
 /// Whether every match of the rule holds for the packet.
 bool matches(const Rule& rule, const nc_packet& packet, const SetOracle& sets);
 

@@ -12,35 +12,23 @@
 
 #include "core/address.hpp"
 #include "core/result.hpp"
+#include "netctl/abi/keys.h"
 
 namespace netctl {
 
 /// Where a rule runs; keys and actions say which of them they have.
 enum class Hook : std::uint8_t { xdp = 1, tc = 2, policy = 4 };
 
-/// Every key of the language, in canonical (printing) order.
-enum class Key : std::uint8_t {
-    src,
-    dst,
-    sport,
-    dport,
-    proto,
-    flags,
-    icmp_type,
-    icmp_code,
-    vlan,
-    frag,
-    dscp,
-    len,
-    ether_type,
-    ether_src,
-    ether_dst,
-    mark,
-    uid,
-    gid,
-    cgroup,
-    exe,
-};
+/// Every key of the language, from abi/keys.h: first those of packets, then those that only
+/// connections have. The order is that of canonical texts.
+#define NETCTL_KEY(NAME, name, ...) name,
+enum class Key : std::uint8_t { NC_PACKET_KEYS(NETCTL_KEY) NC_CONNECTION_KEYS(NETCTL_KEY) };
+#undef NETCTL_KEY
+
+/// Packets have them; the others belong to connections.
+constexpr bool is_of_packets(Key key) {
+    return static_cast<unsigned>(key) < NC_FIELDS;
+}
 
 /// An inclusive range of numbers, host byte order. MAC addresses are 48-bit numbers,
 /// most significant byte first.

@@ -6,10 +6,14 @@
 #include <fmt/format.h>
 
 #include "core/rule_parser.hpp"
+#include "netctl/abi/packet.h"
 
 namespace netctl {
 
 namespace {
+
+/// Parts that transport headers are.
+constexpr std::uint32_t of_transport = NC_HAS_PORTS | NC_HAS_FLAGS | NC_HAS_ICMP;
 
 bool contains(const std::vector<Range>& ranges, std::uint64_t number) {
     return std::any_of(ranges.begin(), ranges.end(), [number](const Range& range) {
@@ -26,11 +30,12 @@ class Checker {
         const auto has = [this](Key key) { return rule_.find(key) != nullptr; };
         const Families families = possible_families(rule_);
         if (has(Key::ether_type) && !families.ipv4 && !families.ipv6) {
-            for (const Key key : {Key::src, Key::dst, Key::sport, Key::dport, Key::proto,
-                                  Key::flags, Key::icmp_type, Key::icmp_code, Key::frag, Key::dscp})
-                if (has(key))
-                    return never(key, fmt::format("{} leaves no IP packet that has '{}'",
-                                                  value_text(Key::ether_type), to_string(key)));
+            constexpr std::uint32_t ip = NC_HAS_IPV4 | NC_HAS_IPV6 | NC_HAS_PROTO;
+            for (const Match& match : rule_.matches)
+                if ((info(match.key).part & (ip | of_transport)) != 0)
+                    return never(match.key,
+                                 fmt::format("{} leaves no IP packet that has '{}'",
+                                             value_text(Key::ether_type), to_string(match.key)));
         }
         if (!families.ipv4 && !families.ipv6 && has(Key::src) && has(Key::dst))
             return never(Key::dst, "src and dst are of different IP versions");
@@ -95,9 +100,10 @@ class Checker {
         const Match* frag = rule_.find(Key::frag);
         if (frag == nullptr || holds(*frag, frag_none) || holds(*frag, frag_first))
             return {};
-        for (const Key key : {Key::sport, Key::dport, Key::flags, Key::icmp_type, Key::icmp_code})
-            if (rule_.find(key) != nullptr)
-                return never(key, fmt::format("a later fragment has no '{}'", to_string(key)));
+        for (const Match& match : rule_.matches)
+            if ((info(match.key).part & of_transport) != 0)
+                return never(match.key,
+                             fmt::format("a later fragment has no '{}'", to_string(match.key)));
         return {};
     }
 

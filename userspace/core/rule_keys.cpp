@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "netctl/abi/packet.h"
+
 namespace netctl {
 
 namespace {
@@ -11,7 +13,6 @@ constexpr std::uint8_t xdp = static_cast<std::uint8_t>(Hook::xdp);
 constexpr std::uint8_t tc = static_cast<std::uint8_t>(Hook::tc);
 constexpr std::uint8_t policy = static_cast<std::uint8_t>(Hook::policy);
 constexpr std::uint8_t packets = xdp | tc;
-constexpr std::uint8_t everywhere = xdp | tc | policy;
 
 constexpr NamedRange one(std::string_view name, std::uint64_t number, bool prints = true) {
     return {name, number, number, prints};
@@ -141,60 +142,20 @@ constexpr NamedRange rates[] = {
 };
 constexpr NamedRange sizes[] = {one("", 1), one("k", 1 << 10), one("m", 1 << 20)};
 
+constexpr std::span<const NamedRange> no_names;
+
+#define NETCTL_PACKET_KEY(NAME, name, text, kind, part, group, hooks, form, max, names, value,     \
+                          help)                                                                    \
+    {Key::name, text, part, hooks, ValueForm::form, max, names, value, help},
+#define NETCTL_CONNECTION_KEY(NAME, name, text, hooks, form, max, names, value, help)              \
+    {Key::name, text, 0, hooks, ValueForm::form, max, names, value, help},
+constexpr KeyInfo keys[] = {NC_PACKET_KEYS(NETCTL_PACKET_KEY)
+                                NC_CONNECTION_KEYS(NETCTL_CONNECTION_KEY)};
+#undef NETCTL_PACKET_KEY
+#undef NETCTL_CONNECTION_KEY
+
 // One entry, one glance.
 // clang-format off
-constexpr KeyInfo keys[] = {
-    {Key::src, "src", packets, ValueForm::addresses, 0, false, {},
-     "ADDRESS, ADDRESS/LENGTH, a list {A, B}, or @SET", "source address"},
-    {Key::dst, "dst", everywhere, ValueForm::addresses, 0, false, {},
-     "ADDRESS, ADDRESS/LENGTH, a list {A, B}, or @SET", "destination address"},
-    {Key::sport, "sport", everywhere, ValueForm::ports, 65535, false, {},
-     "0-65535, a range A-B, a service name, a list {A, B}, or @SET",
-     "source port of TCP, UDP or SCTP"},
-    {Key::dport, "dport", everywhere, ValueForm::ports, 65535, false, {},
-     "0-65535, a range A-B, a service name, a list {A, B}, or @SET",
-     "destination port of TCP, UDP or SCTP"},
-    {Key::proto, "proto", everywhere, ValueForm::numbers, 255, false, protocols,
-     "tcp, udp, icmp, icmp6, sctp, igmp, gre, esp, ah, ospf, 0-255, a range A-B, or a list {A, B}",
-     "upper-layer protocol"},
-    {Key::flags, "flags", packets, ValueForm::flags, 255, false, flag_names,
-     "VALUE/MASK or VALUE, each of them fin,syn,rst,psh,ack,urg,ece,cwr joined by commas, none, "
-     "all, or a number up to 0xff",
-     "TCP flags: those in MASK are as in VALUE"},
-    {Key::icmp_type, "icmp-type", packets, ValueForm::icmp, 255, false, {},
-     "0-255, a range A-B, a type's name, or a list {A, B}", "type of ICMP or ICMPv6"},
-    {Key::icmp_code, "icmp-code", packets, ValueForm::icmp, 255, false, {},
-     "0-255, a range A-B, a code's name, or a list {A, B}", "code of ICMP or ICMPv6"},
-    {Key::vlan, "vlan", packets, ValueForm::vlan, 4095, false, vlans,
-     "0-4095, a range A-B, a list {A, B}, any, or none", "id of the outer VLAN tag"},
-    {Key::frag, "frag", packets, ValueForm::names, frag_later, false, fragments,
-     "none, first, later, any, or a list {A, B}", "which fragment of a datagram the packet is"},
-    {Key::dscp, "dscp", packets, ValueForm::numbers, 63, false, code_points,
-     "0-63, a name (ef, af11-af43, cs0-cs7, le, va), a range A-B, or a list {A, B}",
-     "DSCP of the IP header"},
-    {Key::len, "len", packets, ValueForm::numbers, 0xffffffff, false, {},
-     "bytes, a range A-B, or a list {A, B}", "length of the frame with all its headers"},
-    {Key::ether_type, "ether-type", packets, ValueForm::numbers, 0xffff, true, ether_types,
-     "0-0xffff, a name (ipv4, ipv6, arp, mpls, pppoe, pppoe-discovery, eapol, lldp, macsec, ptp), "
-     "a range A-B, or a list {A, B}",
-     "EtherType behind the VLAN tags"},
-    {Key::ether_src, "ether-src", packets, ValueForm::macs, 0xffffffffffff, false, {},
-     "a MAC address like 02:00:00:00:00:01, a range A-B, or a list {A, B}", "source MAC address"},
-    {Key::ether_dst, "ether-dst", packets, ValueForm::macs, 0xffffffffffff, false, {},
-     "a MAC address like 02:00:00:00:00:01, a range A-B, or a list {A, B}",
-     "destination MAC address"},
-    {Key::mark, "mark", tc, ValueForm::mark, 0xffffffff, true, {},
-     "NUMBER or NUMBER/MASK", "mark that the packet carries"},
-    {Key::uid, "uid", policy, ValueForm::users, 0xfffffffe, false, {},
-     "a user's name or number, a range A-B, or a list {A, B}", "user that connects"},
-    {Key::gid, "gid", policy, ValueForm::groups, 0xfffffffe, false, {},
-     "a group's name or number, a range A-B, or a list {A, B}", "group that connects"},
-    {Key::cgroup, "cgroup", policy, ValueForm::path, 0, false, {},
-     "an absolute path in the cgroup hierarchy", "cgroup of the process, or one above it"},
-    {Key::exe, "exe", policy, ValueForm::path, 0, false, {},
-     "an absolute path", "executable file that the process runs"},
-};
-
 constexpr ActionInfo actions[] = {
     {ActionKind::pass, "pass", packets, true, "", "let the packet through"},
     {ActionKind::drop, "drop", packets, true, "", "drop the packet"},
@@ -223,13 +184,9 @@ constexpr ModifierInfo modifiers[] = {
 };
 // clang-format on
 
-static_assert(std::size(keys) == static_cast<std::size_t>(Key::exe) + 1);
 static_assert(std::size(actions) == static_cast<std::size_t>(ActionKind::rate) + 1);
 
 constexpr bool tables_are_indexed() {
-    for (std::size_t i = 0; i < std::size(keys); i++)
-        if (static_cast<std::size_t>(keys[i].key) != i)
-            return false;
     for (std::size_t i = 0; i < std::size(actions); i++)
         if (static_cast<std::size_t>(actions[i].kind) != i)
             return false;

@@ -16,18 +16,19 @@ namespace netctl {
 
 /// How a key's value is written.
 enum class ValueForm : std::uint8_t {
-    addresses, ///< prefixes, or a set
-    ports,     ///< numbers and service names, or a set
-    numbers,   ///< numbers, and the names of KeyInfo::names
-    names,     ///< the names of KeyInfo::names and nothing else
-    icmp,      ///< numbers, and names that depend on `proto`
-    vlan,      ///< numbers, `any`, or `none` alone
-    macs,      ///< MAC addresses
-    users,     ///< numbers and user names
-    groups,    ///< numbers and group names
-    flags,     ///< TCP flags VALUE/MASK
-    mark,      ///< VALUE/MASK
-    path,      ///< one absolute path
+    addresses,   ///< prefixes, or a set
+    ports,       ///< numbers and service names, or a set
+    numbers,     ///< numbers, and the names of KeyInfo::names
+    hex_numbers, ///< the same, printed as 0x…
+    names,       ///< the names of KeyInfo::names and nothing else
+    icmp,        ///< numbers, and names that depend on `proto`
+    vlan,        ///< numbers, `any`, or `none` alone
+    macs,        ///< MAC addresses
+    users,       ///< numbers and user names
+    groups,      ///< numbers and group names
+    flags,       ///< TCP flags VALUE/MASK
+    mark,        ///< VALUE/MASK
+    path,        ///< one absolute path
 };
 
 /// A word that stands for a number, or for all from `low` to `high`.
@@ -41,10 +42,10 @@ struct NamedRange {
 struct KeyInfo {
     Key key{};
     std::string_view name;
+    std::uint32_t part = 0; ///< enum nc_has: packets with none of them never match; 0: all have it
     std::uint8_t hooks = 0; ///< of Hook
     ValueForm form{};
     std::uint64_t max = 0; ///< of a number
-    bool hex = false;      ///< numbers print as 0x…
     std::span<const NamedRange> names{};
     std::string_view value; ///< what is allowed, as shown to the user
     std::string_view help;  ///< one sentence without full stop

@@ -31,7 +31,8 @@ std::string number_text(const KeyInfo& key, std::uint64_t number) {
         return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", number >> 40 & 0xff,
                            number >> 32 & 0xff, number >> 24 & 0xff, number >> 16 & 0xff,
                            number >> 8 & 0xff, number & 0xff);
-    return key.hex ? fmt::format("0x{:04x}", number) : fmt::format("{}", number);
+    return key.form == ValueForm::hex_numbers ? fmt::format("0x{:04x}", number)
+                                              : fmt::format("{}", number);
 }
 
 /// The name of exactly this range, or nothing.

@@ -6,6 +6,9 @@
 
 #include <fmt/format.h>
 
+#include "classifier/reference.hpp"
+#include "core/rule_keys.hpp"
+
 namespace netctl::testing {
 
 namespace {
@@ -19,13 +22,6 @@ std::optional<Address> address_of(const nc_packet& packet, Key key) {
     std::memcpy(address.bytes.data(), key == Key::src ? packet.src : packet.dst,
                 address.bits() / 8);
     return address;
-}
-
-std::uint64_t mac_of(const __u8 (&bytes)[6]) {
-    std::uint64_t mac = 0;
-    for (const __u8 byte : bytes)
-        mac = mac << 8 | byte;
-    return mac;
 }
 
 Prefix whole(const Address& address) {
@@ -327,7 +323,6 @@ Match Fuzz::match(Key key, std::span<const nc_packet> seen, const TestSets& sets
                 }
         return number_match(key, key == Key::sport ? packet.sport : packet.dport, 65535);
     }
-    case Key::proto: return number_match(key, packet.proto, 255);
     case Key::flags: {
         Match match;
         match.key = key;
@@ -337,8 +332,6 @@ Match Fuzz::match(Key key, std::span<const nc_packet> seen, const TestSets& sets
         match.masked = Masked{value & mask, mask};
         return match;
     }
-    case Key::icmp_type: return number_match(key, packet.icmp_type, 255);
-    case Key::icmp_code: return number_match(key, packet.icmp_code, 255);
     case Key::vlan: {
         if (percent(70))
             return number_match(key, packet.vlan, 4095);
@@ -357,22 +350,26 @@ Match Fuzz::match(Key key, std::span<const nc_packet> seen, const TestSets& sets
             match.ranges = {{frag_first, frag_later}};
         return match;
     }
-    case Key::dscp: return number_match(key, packet.dscp, 63);
     case Key::len: return number_match(key, packet.len, 9000);
-    case Key::ether_type: return number_match(key, packet.ether_type, 65535);
-    case Key::ether_src: return number_match(key, mac_of(packet.ether_src), 0xffffffffffff);
-    default: return number_match(Key::ether_dst, mac_of(packet.ether_dst), 0xffffffffffff);
+    default:
+        return number_match(key, classifier::number_of(packet, key).value_or(0), info(key).max);
     }
 }
 
 Rule Fuzz::rule(std::span<const nc_packet> seen, const TestSets& sets) {
+    static const std::vector<Key> all = [] {
+        std::vector<Key> keys;
+        for (const KeyInfo& key : rule_keys())
+            if (is_of_packets(key.key) && key.in(Hook::xdp))
+                keys.push_back(key.key);
+        return keys;
+    }();
     static const std::vector<Key> often = {Key::src, Key::dst, Key::sport, Key::dport, Key::proto};
     Rule rule;
     const std::uint64_t count = percent(3) ? 0 : 1 + below(4);
     std::vector<Key> keys;
     for (std::uint64_t i = 0; i < count; i++) {
-        const Key key =
-            percent(60) ? pick(often) : static_cast<Key>(below(unsigned(Key::ether_dst) + 1));
+        const Key key = pick(percent(60) ? often : all);
         if (std::find(keys.begin(), keys.end(), key) == keys.end())
             keys.push_back(key);
     }

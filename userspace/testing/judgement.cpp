@@ -55,12 +55,17 @@ std::string to_text(const nc_packet& p) {
         return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", m[0], m[1], m[2], m[3],
                            m[4], m[5]);
     };
-    return fmt::format("has={:#x} len={} src={} dst={} sport={} dport={} ether_type={:#x} vlan={} "
-                       "proto={} flags={:#x} icmp={}/{} dscp={} frag={} ether_src={} ether_dst={} "
-                       "mark={}",
-                       p.has, p.len, words(p.src), words(p.dst), p.sport, p.dport, p.ether_type,
-                       p.vlan, p.proto, p.flags, p.icmp_type, p.icmp_code, p.dscp, p.frag,
-                       mac(p.ether_src), mac(p.ether_dst), p.mark);
+    std::string text = fmt::format("has={:#x}", p.has);
+#define NETCTL_TEXT_ADDRESS(name) words(p.name)
+#define NETCTL_TEXT_U8(name) p.name
+#define NETCTL_TEXT_U16(name) p.name
+#define NETCTL_TEXT_U32(name) p.name
+#define NETCTL_TEXT_MASK32(name) p.name
+#define NETCTL_TEXT_MAC(name) mac(p.name)
+#define NETCTL_TEXT(NAME, name, text_, kind, ...)                                                  \
+    text += fmt::format(" {}={}", text_, NETCTL_TEXT_##kind(name));
+    NC_PACKET_KEYS(NETCTL_TEXT)
+    return text;
 }
 
 std::string to_text(const nc_result& r) {

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <span>
 
+#include "core/rule_keys.hpp"
+
 namespace netctl::testing {
 
 namespace {
@@ -27,19 +29,8 @@ std::uint64_t element_of(const Address& address) {
 }
 
 std::uint64_t highest(Key key) {
-    switch (key) {
-    case Key::sport:
-    case Key::dport:
-    case Key::ether_type: return 0xffff;
-    case Key::vlan: return 0xfff;
-    case Key::frag: return 2;
-    case Key::dscp: return 63;
-    case Key::len:
-    case Key::mark: return 0xffffffff;
-    case Key::ether_src:
-    case Key::ether_dst: return 0xffffffffffff;
-    default: return 0xff;
-    }
+    const std::uint64_t of_addresses = 0xff;
+    return std::max<std::uint64_t>(info(key).max, info(key).max == 0 ? of_addresses : 0);
 }
 
 void normalize(std::vector<Range>& ranges) {
@@ -128,12 +119,13 @@ Match RuleFuzz::match(Key key, RuleStyle style) {
                              match.prefixes.end());
         return match;
     }
-    if (key == Key::flags || key == Key::mark) {
+    const ValueForm form = info(key).form;
+    if (form == ValueForm::flags || form == ValueForm::mark) {
         Masked masked;
         masked.mask =
             static_cast<std::uint32_t>(one_in(2) ? scramble(below(5)) & scramble(below(5) + 9)
-                                                 : 1u << below(key == Key::mark ? 32 : 8));
-        if (key == Key::flags)
+                                                 : 1u << below(form == ValueForm::mark ? 32 : 8));
+        if (form == ValueForm::flags)
             masked.mask &= 0xff;
         masked.value =
             one_in(2) ? masked.mask : static_cast<std::uint32_t>(value(key)) & masked.mask;
@@ -157,10 +149,6 @@ Match RuleFuzz::match(Key key, RuleStyle style) {
 }
 
 std::vector<Rule> RuleFuzz::rules(RuleStyle style, std::size_t count) {
-    constexpr std::array all{Key::src,        Key::dst,       Key::sport,     Key::dport,
-                             Key::proto,      Key::flags,     Key::icmp_type, Key::icmp_code,
-                             Key::vlan,       Key::frag,      Key::dscp,      Key::len,
-                             Key::ether_type, Key::ether_src, Key::ether_dst, Key::mark};
     auto odds = [&](Key key) -> std::uint64_t { // one in how many rules has the key; 0: none
         bool address = key == Key::src || key == Key::dst;
         bool port = key == Key::sport || key == Key::dport;
@@ -192,9 +180,9 @@ std::vector<Rule> RuleFuzz::rules(RuleStyle style, std::size_t count) {
         }
         Rule rule;
         rule.actions.emplace_back().kind = ActionKind::drop;
-        for (Key key : all)
-            if (std::uint64_t n = odds(key); n && one_in(n))
-                rule.matches.push_back(match(key, style));
+        for (const KeyInfo& key : rule_keys())
+            if (std::uint64_t n = is_of_packets(key.key) ? odds(key.key) : 0; n && one_in(n))
+                rule.matches.push_back(match(key.key, style));
         // Rules that match nearly everything hide what follows: keep them for the end.
         if (rule.matches.size() < 2 && style != RuleStyle::wildcards &&
             style != RuleStyle::addresses && rules.size() < count - 3 && !one_in(50))
@@ -274,41 +262,26 @@ nc_packet RuleFuzz::packet(const std::vector<Rule>& rules) {
             out[i] = static_cast<__u8>(mac >> (40 - 8 * i));
     };
 
-    p.len = static_cast<__u32>(field(Key::len));
-    p.mark = static_cast<__u32>(field(Key::mark));
-    if (!one_in(8)) {
-        p.has |= NC_HAS_ETHER;
-        p.ether_type = static_cast<__u16>(field(Key::ether_type));
-        bytes_of(field(Key::ether_src), p.ether_src);
-        bytes_of(field(Key::ether_dst), p.ether_dst);
-        if (one_in(2)) {
-            p.has |= NC_HAS_VLAN;
-            p.vlan = static_cast<__u16>(field(Key::vlan) & 0xfff);
-        }
-    }
-    if (one_in(15))
-        return p;
-    p.has |= NC_HAS_PROTO | (ipv6 ? NC_HAS_IPV6 : NC_HAS_IPV4);
-    address(Key::src, p.src);
-    address(Key::dst, p.dst);
-    p.proto = static_cast<__u8>(field(Key::proto));
-    p.dscp = static_cast<__u8>(field(Key::dscp) & 63);
-    p.frag = static_cast<__u8>(field(Key::frag) % 3);
     // Combinations that no header makes are fine: the classifier takes them as they come.
-    if (!one_in(5)) {
-        p.has |= NC_HAS_PORTS;
-        p.sport = static_cast<__u16>(field(Key::sport));
-        p.dport = static_cast<__u16>(field(Key::dport));
+    if (!one_in(8))
+        p.has |= NC_HAS_ETHER | (one_in(2) ? NC_HAS_VLAN : 0);
+    if (!one_in(15)) {
+        p.has |= NC_HAS_PROTO | (ipv6 ? NC_HAS_IPV6 : NC_HAS_IPV4);
+        p.has |= !one_in(5) ? NC_HAS_PORTS : 0;
+        p.has |= one_in(2) ? NC_HAS_FLAGS : 0;
+        p.has |= one_in(2) ? NC_HAS_ICMP : 0;
     }
-    if (one_in(2)) {
-        p.has |= NC_HAS_FLAGS;
-        p.flags = static_cast<__u8>(field(Key::flags));
-    }
-    if (one_in(2)) {
-        p.has |= NC_HAS_ICMP;
-        p.icmp_type = static_cast<__u8>(field(Key::icmp_type));
-        p.icmp_code = static_cast<__u8>(field(Key::icmp_code));
-    }
+    auto number = [&](Key key) { return std::min(field(key), highest(key)); };
+#define NETCTL_FILL_ADDRESS(name) address(Key::name, p.name)
+#define NETCTL_FILL_U8(name) p.name = static_cast<__u8>(number(Key::name))
+#define NETCTL_FILL_U16(name) p.name = static_cast<__u16>(number(Key::name))
+#define NETCTL_FILL_U32(name) p.name = static_cast<__u32>(number(Key::name))
+#define NETCTL_FILL_MASK32(name) p.name = static_cast<__u32>(number(Key::name))
+#define NETCTL_FILL_MAC(name) bytes_of(number(Key::name), p.name)
+#define NETCTL_FILL(NAME, name, text, kind, part, ...)                                             \
+    if ((part) == 0 || (p.has & (part)) != 0)                                                      \
+        NETCTL_FILL_##kind(name);
+    NC_PACKET_KEYS(NETCTL_FILL)
     return p;
 }
 

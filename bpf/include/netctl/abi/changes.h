@@ -16,10 +16,10 @@
 #include "rule.h"
 #include "types.h"
 
-#define NC_CHANGES 64	     /* bits */
-#define NC_CHANGE_STARTS 128 /* intervals of values of a field; a power of two */
-#define NC_CHANGE_TEXTS 128  /* records of the texts of rules that are not compiled */
-#define NC_CHANGE_FIELDS 16  /* enum nc_field */
+#define NC_CHANGES 64		       /* bits */
+#define NC_CHANGE_STARTS 128	       /* intervals of values of a field; a power of two */
+#define NC_CHANGE_TEXTS 128	       /* records of the texts of rules that are not compiled */
+#define NC_CHANGE_FIELDS NC_FIELDS_MAX /* enum nc_field; room for those that come */
 #define NC_COMPILED_MAX (1u << 17)
 /* Entries of `actions` behind the compiled rules': in use, and free for the next commit. */
 #define NC_CHANGE_ACTIONS (2 * NC_CHANGES)

@@ -12,29 +12,6 @@
 #include "types.h"
 
 /*
- * Fields of a packet; the same order as netctl::Key. `1 << NC_FIELD_…` are the bits of the
- * program's constant `wanted`: which fields the parser fetches, because some rule looks at them.
- */
-enum nc_field {
-	NC_FIELD_SRC = 0,
-	NC_FIELD_DST = 1,
-	NC_FIELD_SPORT = 2,
-	NC_FIELD_DPORT = 3,
-	NC_FIELD_PROTO = 4,
-	NC_FIELD_FLAGS = 5,
-	NC_FIELD_ICMP_TYPE = 6,
-	NC_FIELD_ICMP_CODE = 7,
-	NC_FIELD_VLAN = 8,
-	NC_FIELD_FRAG = 9,
-	NC_FIELD_DSCP = 10,
-	NC_FIELD_LEN = 11,
-	NC_FIELD_ETHER_TYPE = 12,
-	NC_FIELD_ETHER_SRC = 13,
-	NC_FIELD_ETHER_DST = 14,
-	NC_FIELD_MARK = 15,
-};
-
-/*
  * One pair of field and set that some rule asks about: element i of the program's constant
  * `set_use`, bit i of set_bits, and index i of the outer map for the set's type and the packet's
  * family (set_host4, set_host6, set_cidr4, set_cidr6, set_port).

@@ -7,6 +7,7 @@
 #ifndef NETCTL_ABI_CROSSING_H
 #define NETCTL_ABI_CROSSING_H
 
+#include "keys.h"
 #include "types.h"
 
 /*
@@ -14,42 +15,41 @@
  * to a number that is already multiplied by the input's place value; adding up those of one sum
  * gives an index into the sum's product table.
  */
+#define NC_INPUTS_ADDRESS(NAME) NC_INPUT_##NAME, /* which long or negated lists hold it: by class */
+#define NC_INPUTS_U8(NAME) NC_INPUT_##NAME,
+#define NC_INPUTS_U16(NAME) NC_INPUT_##NAME,
+#define NC_INPUTS_U32(NAME) NC_INPUT_##NAME,
+#define NC_INPUTS_MAC(NAME) NC_INPUT_##NAME,
+/* Four inputs: its bytes, the least significant one first. */
+#define NC_INPUTS_MASK32(NAME)                                                                     \
+	NC_INPUT_##NAME, NC_INPUT_##NAME##_1, NC_INPUT_##NAME##_2, NC_INPUT_##NAME##_3,
+#define NC_KEY_INPUT(NAME, name, text, kind, ...) NC_INPUTS_##kind(NAME)
 enum nc_input {
-	NC_INPUT_FAMILY = 0, /* 0 neither, 1 IPv4, 2 IPv6 */
-	NC_INPUT_PROTO = 1,
-	NC_INPUT_FLAGS = 2,
-	NC_INPUT_ICMP_TYPE = 3,
-	NC_INPUT_ICMP_CODE = 4,
-	NC_INPUT_FRAG = 5,
-	NC_INPUT_DSCP = 6,
-	NC_INPUT_SPORT = 7,
-	NC_INPUT_DPORT = 8,
-	NC_INPUT_VLAN = 9,
-	NC_INPUT_ETHER_TYPE = 10,
-	NC_INPUT_LEN = 11,
-	NC_INPUT_ETHER_SRC = 12,
-	NC_INPUT_ETHER_DST = 13,
-	NC_INPUT_SRC = 14, /* which long or negated lists hold the source: by its address class */
-	NC_INPUT_DST = 15,
-	NC_INPUT_MARK = 16, /* four inputs: its bytes, the least significant one first */
-	NC_INPUT_SETS =
-		20, /* eight inputs: the bytes of set_bits, the least significant one first */
-	NC_INPUTS = 28,
+	NC_INPUT_FAMILY, /* 0 neither, 1 IPv4, 2 IPv6 */
+	NC_PACKET_KEYS(NC_KEY_INPUT)
+	/* Eight inputs: the bytes of set_bits, the least significant one first. */
+	NC_INPUT_SETS,
+	NC_INPUTS = NC_INPUT_SETS + 8,
 };
+NC_STATIC_ASSERT(NC_INPUTS <= 64, "masks of inputs have 64 bits");
 
 /* Sum 0 is the index of the last product; the others are products before it. */
 #define NC_SUMS 4
 
 /* Path tries, all in the table nc_paths. */
+#define NC_PATHS_ADDRESS(NAME)
+#define NC_PATHS_U8(NAME)
+#define NC_PATHS_U16(NAME)
+#define NC_PATHS_U32(NAME) NC_PATH_##NAME,
+#define NC_PATHS_MAC(NAME) NC_PATH_##NAME,
+#define NC_PATHS_MASK32(NAME)
+#define NC_KEY_PATH(NAME, name, text, kind, ...) NC_PATHS_##kind(NAME)
 enum nc_path {
-	NC_PATH_SRC4 = 0, /* where the multibit trie would be big */
-	NC_PATH_DST4 = 1,
-	NC_PATH_SRC6 = 2,
-	NC_PATH_DST6 = 3,
-	NC_PATH_LEN = 4,
-	NC_PATH_ETHER_SRC = 5,
-	NC_PATH_ETHER_DST = 6,
-	NC_PATHS = 7,
+	NC_PATH_SRC4, /* where the multibit trie would be big */
+	NC_PATH_DST4,
+	NC_PATH_SRC6,
+	NC_PATH_DST6,
+	NC_PACKET_KEYS(NC_KEY_PATH) NC_PATHS,
 };
 
 /*

@@ -6,6 +6,7 @@
 #ifndef NETCTL_ABI_PACKET_H
 #define NETCTL_ABI_PACKET_H
 
+#include "keys.h"
 #include "types.h"
 
 /* Which fields a packet has. A rule on a field that is not there never matches. */
@@ -22,27 +23,50 @@ enum nc_has {
 
 enum nc_frag { NC_FRAG_NONE = 0, NC_FRAG_FIRST = 1, NC_FRAG_LATER = 2 };
 
+/* The members by size, so that nothing is hidden between them. */
+#define NC_MEMBER_4_ADDRESS(name) __be32 name[4];
+#define NC_MEMBER_4_U32(name) __u32 name;
+#define NC_MEMBER_4_MASK32(name) __u32 name;
+#define NC_MEMBER_4_U16(name)
+#define NC_MEMBER_4_U8(name)
+#define NC_MEMBER_4_MAC(name)
+#define NC_MEMBER_2_ADDRESS(name)
+#define NC_MEMBER_2_U32(name)
+#define NC_MEMBER_2_MASK32(name)
+#define NC_MEMBER_2_U16(name) __u16 name;
+#define NC_MEMBER_2_U8(name)
+#define NC_MEMBER_2_MAC(name)
+#define NC_MEMBER_1_ADDRESS(name)
+#define NC_MEMBER_1_U32(name)
+#define NC_MEMBER_1_MASK32(name)
+#define NC_MEMBER_1_U16(name)
+#define NC_MEMBER_1_U8(name) __u8 name;
+#define NC_MEMBER_1_MAC(name) __u8 name[6];
+#define NC_KEY_MEMBER_4(NAME, name, text, kind, ...) NC_MEMBER_4_##kind(name)
+#define NC_KEY_MEMBER_2(NAME, name, text, kind, ...) NC_MEMBER_2_##kind(name)
+#define NC_KEY_MEMBER_1(NAME, name, text, kind, ...) NC_MEMBER_1_##kind(name)
+#define NC_SIZE_ADDRESS 16
+#define NC_SIZE_U32 4
+#define NC_SIZE_MASK32 4
+#define NC_SIZE_U16 2
+#define NC_SIZE_U8 1
+#define NC_SIZE_MAC 6
+#define NC_KEY_SIZE(NAME, name, text, kind, ...) +NC_SIZE_##kind
+
+/*
+ * One member a key (keys.h): addresses in network order, numbers in host order. `ether_type` is the one
+ * behind the VLAN tags that were looked through, `vlan` the id of the outer tag, `proto` the upper-layer
+ * protocol behind IPv6 extension headers, `flags` byte 13 of the TCP header, `frag` an enum nc_frag,
+ * `mark` the skb's, 0 in XDP, and `len` that of the frame as the hook sees it.
+ */
 struct nc_packet {
-	__u32 has;     /* enum nc_has */
-	__u32 len;     /* of the frame as the hook sees it, all headers included */
-	__be32 src[4]; /* IPv4 in [0], the rest zero */
-	__be32 dst[4];
-	__u16 sport;
-	__u16 dport;
-	__u16 ether_type; /* behind the VLAN tags that were looked through */
-	__u16 vlan;	  /* id of the outer tag, 0-4095; valid with NC_HAS_VLAN */
-	__u8 proto;	  /* upper-layer protocol, behind IPv6 extension headers */
-	__u8 flags;	  /* byte 13 of the TCP header */
-	__u8 icmp_type;
-	__u8 icmp_code;
-	__u8 dscp;
-	__u8 frag; /* enum nc_frag */
-	__u8 ether_src[6];
-	__u8 ether_dst[6];
-	__u8 reserved[2];
-	__u32 mark; /* of the skb; 0 in XDP */
+	__u32 has; /* enum nc_has */
+	NC_PACKET_KEYS(NC_KEY_MEMBER_4)
+	NC_PACKET_KEYS(NC_KEY_MEMBER_2)
+	NC_PACKET_KEYS(NC_KEY_MEMBER_1)
+	__u8 reserved[8 - (4 NC_PACKET_KEYS(NC_KEY_SIZE)) % 8];
 };
-NC_STATIC_ASSERT(sizeof(struct nc_packet) == 72, "nc_packet is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_packet) % 8 == 0, "nc_packet is whole words");
 
 /* Why a packet could not be parsed; index of nc_stats::unparsed. */
 enum nc_unparsed {

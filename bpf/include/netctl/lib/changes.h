@@ -88,12 +88,18 @@ static __always_inline __u64 nc_change_address(const struct nc_changes *c, __u32
 	return c->numbers[side].absent;
 }
 
-#define NC_CHANGE_AND(field, is_there, value)                                                      \
-	do {                                                                                       \
-		if (c->fields & 1u << (field))                                                     \
-			bits &= (is_there) ? nc_change_row(&c->numbers[field], value) :            \
-					     c->numbers[field].absent;                             \
-	} while (0)
+#define NC_CHANGE_ROW_ADDRESS(NAME, name, part) nc_change_address(c, NC_FIELD_##NAME, has, p->name)
+#define NC_CHANGE_ROW_NUMBER(NAME, part, value)                                                    \
+	(NC_HAS_PART(part) ? nc_change_row(&c->numbers[NC_FIELD_##NAME], value) :                  \
+			     c->numbers[NC_FIELD_##NAME].absent)
+#define NC_CHANGE_ROW_U8(NAME, name, part) NC_CHANGE_ROW_NUMBER(NAME, part, p->name)
+#define NC_CHANGE_ROW_U16(NAME, name, part) NC_CHANGE_ROW_NUMBER(NAME, part, p->name)
+#define NC_CHANGE_ROW_U32(NAME, name, part) NC_CHANGE_ROW_NUMBER(NAME, part, p->name)
+#define NC_CHANGE_ROW_MASK32(NAME, name, part) NC_CHANGE_ROW_NUMBER(NAME, part, p->name)
+#define NC_CHANGE_ROW_MAC(NAME, name, part) NC_CHANGE_ROW_NUMBER(NAME, part, nc_mac(p->name))
+#define NC_KEY_CHANGE(NAME, name, text, kind, part, ...)                                           \
+	if (c->fields & 1u << NC_FIELD_##NAME)                                                     \
+		bits &= NC_CHANGE_ROW_##kind(NAME, name, part);
 
 /*
  * What the changes make of `first`, the answer of the program's tables: index into `actions` of the
@@ -114,24 +120,7 @@ __noinline __u32 nc_changed(const struct nc_changes *c, const struct nc_packet *
 	}
 	has = p->has;
 	bits = c->all;
-	if (c->fields & 1u << NC_FIELD_SRC)
-		bits &= nc_change_address(c, NC_FIELD_SRC, has, p->src);
-	if (c->fields & 1u << NC_FIELD_DST)
-		bits &= nc_change_address(c, NC_FIELD_DST, has, p->dst);
-	NC_CHANGE_AND(NC_FIELD_SPORT, has & NC_HAS_PORTS, p->sport);
-	NC_CHANGE_AND(NC_FIELD_DPORT, has & NC_HAS_PORTS, p->dport);
-	NC_CHANGE_AND(NC_FIELD_PROTO, has & NC_HAS_PROTO, p->proto);
-	NC_CHANGE_AND(NC_FIELD_FLAGS, has & NC_HAS_FLAGS, p->flags);
-	NC_CHANGE_AND(NC_FIELD_ICMP_TYPE, has & NC_HAS_ICMP, p->icmp_type);
-	NC_CHANGE_AND(NC_FIELD_ICMP_CODE, has & NC_HAS_ICMP, p->icmp_code);
-	NC_CHANGE_AND(NC_FIELD_VLAN, has & NC_HAS_VLAN, p->vlan);
-	NC_CHANGE_AND(NC_FIELD_FRAG, has & NC_HAS_PROTO, p->frag);
-	NC_CHANGE_AND(NC_FIELD_DSCP, has & NC_HAS_PROTO, p->dscp);
-	NC_CHANGE_AND(NC_FIELD_LEN, true, p->len);
-	NC_CHANGE_AND(NC_FIELD_ETHER_TYPE, has & NC_HAS_ETHER, p->ether_type);
-	NC_CHANGE_AND(NC_FIELD_ETHER_SRC, has & NC_HAS_ETHER, nc_mac(p->ether_src));
-	NC_CHANGE_AND(NC_FIELD_ETHER_DST, has & NC_HAS_ETHER, nc_mac(p->ether_dst));
-	NC_CHANGE_AND(NC_FIELD_MARK, true, p->mark);
+	NC_PACKET_KEYS(NC_KEY_CHANGE)
 	if (!bits)
 		return first;
 	bit = nc_lowest_bit(bits) & (NC_CHANGES - 1);

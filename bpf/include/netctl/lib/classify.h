@@ -29,37 +29,22 @@ struct nc_linear_walk {
 	__u32 result;
 };
 
+/* The number in a field that is one. */
+#define NC_NUMBER_ADDRESS(name) 0
+#define NC_NUMBER_U8(name) p->name
+#define NC_NUMBER_U16(name) p->name
+#define NC_NUMBER_U32(name) p->name
+#define NC_NUMBER_MASK32(name) p->name
+#define NC_NUMBER_MAC(name) nc_mac(p->name)
+#define NC_KEY_NUMBER(NAME, name, text, kind, ...)                                                 \
+	case NC_FIELD_##NAME:                                                                      \
+		return NC_NUMBER_##kind(name);
 static __always_inline __u64 nc_number(const struct nc_packet *p, __u32 field)
 {
 	switch (field) {
-	case NC_FIELD_SPORT:
-		return p->sport;
-	case NC_FIELD_DPORT:
-		return p->dport;
-	case NC_FIELD_PROTO:
-		return p->proto;
-	case NC_FIELD_FLAGS:
-		return p->flags;
-	case NC_FIELD_ICMP_TYPE:
-		return p->icmp_type;
-	case NC_FIELD_ICMP_CODE:
-		return p->icmp_code;
-	case NC_FIELD_VLAN:
-		return p->vlan;
-	case NC_FIELD_FRAG:
-		return p->frag;
-	case NC_FIELD_DSCP:
-		return p->dscp;
-	case NC_FIELD_LEN:
-		return p->len;
-	case NC_FIELD_ETHER_TYPE:
-		return p->ether_type;
-	case NC_FIELD_ETHER_SRC:
-		return nc_mac(p->ether_src);
-	case NC_FIELD_ETHER_DST:
-		return nc_mac(p->ether_dst);
+		NC_PACKET_KEYS(NC_KEY_NUMBER)
 	default:
-		return p->mark;
+		return 0;
 	}
 }
 

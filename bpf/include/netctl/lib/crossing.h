@@ -270,33 +270,31 @@ struct nc_apart {
 #define NC_ADD_PATH(input, path, present, key)                                                     \
 	NC_ADD(input, nc_path_input(input, path, present, key))
 
+/* Whether a packet has the part that a key looks at. */
+#define NC_HAS_PART(part) (!(part) || has & (part))
+#define NC_ADD_KEY_ADDRESS(NAME, name, part) NC_ADD_DIRECT(NC_INPUT_##NAME, true, name##_class);
+#define NC_ADD_KEY_U8(NAME, name, part) NC_ADD_DIRECT(NC_INPUT_##NAME, NC_HAS_PART(part), p->name);
+#define NC_ADD_KEY_U16(NAME, name, part) NC_ADD_16BIT(NC_INPUT_##NAME, NC_HAS_PART(part), p->name);
+#define NC_ADD_KEY_U32(NAME, name, part)                                                           \
+	NC_ADD_PATH(NC_INPUT_##NAME, NC_PATH_##NAME, NC_HAS_PART(part), (__u64)p->name << 32);
+#define NC_ADD_KEY_MAC(NAME, name, part)                                                           \
+	NC_ADD_PATH(NC_INPUT_##NAME, NC_PATH_##NAME, NC_HAS_PART(part), nc_mac(p->name) << 16);
+#define NC_ADD_KEY_MASK32(NAME, name, part)                                                        \
+	NC_ADD_DIRECT(NC_INPUT_##NAME, NC_HAS_PART(part), p->name & 0xff);                         \
+	NC_ADD_DIRECT(NC_INPUT_##NAME##_1, NC_HAS_PART(part), p->name >> 8 & 0xff);                \
+	NC_ADD_DIRECT(NC_INPUT_##NAME##_2, NC_HAS_PART(part), p->name >> 16 & 0xff);               \
+	NC_ADD_DIRECT(NC_INPUT_##NAME##_3, NC_HAS_PART(part), p->name >> 24);
+#define NC_KEY_ADD(NAME, name, text, kind, part, ...) NC_ADD_KEY_##kind(NAME, name, part)
+
 static __always_inline __u64 nc_packet_class(const struct nc_packet *p, __u32 has, __u64 set_bits,
-					     __u64 a, __u64 b, struct nc_apart *apart)
+					     __u64 src_class, __u64 dst_class,
+					     struct nc_apart *apart)
 {
 	__u64 sums[NC_SUMS] = {};
 	int i;
 
 	NC_ADD_DIRECT(NC_INPUT_FAMILY, true, has & NC_FAMILIES);
-	NC_ADD_DIRECT(NC_INPUT_PROTO, has & NC_HAS_PROTO, p->proto);
-	NC_ADD_DIRECT(NC_INPUT_FLAGS, has & NC_HAS_FLAGS, p->flags);
-	NC_ADD_DIRECT(NC_INPUT_ICMP_TYPE, has & NC_HAS_ICMP, p->icmp_type);
-	NC_ADD_DIRECT(NC_INPUT_ICMP_CODE, has & NC_HAS_ICMP, p->icmp_code);
-	NC_ADD_DIRECT(NC_INPUT_FRAG, has & NC_HAS_PROTO, p->frag);
-	NC_ADD_DIRECT(NC_INPUT_DSCP, has & NC_HAS_PROTO, p->dscp);
-	NC_ADD_16BIT(NC_INPUT_SPORT, has & NC_HAS_PORTS, p->sport);
-	NC_ADD_16BIT(NC_INPUT_DPORT, has & NC_HAS_PORTS, p->dport);
-	NC_ADD_16BIT(NC_INPUT_VLAN, has & NC_HAS_VLAN, p->vlan);
-	NC_ADD_16BIT(NC_INPUT_ETHER_TYPE, has & NC_HAS_ETHER, p->ether_type);
-	NC_ADD_PATH(NC_INPUT_LEN, NC_PATH_LEN, true, (__u64)p->len << 32);
-	NC_ADD_PATH(NC_INPUT_ETHER_SRC, NC_PATH_ETHER_SRC, has & NC_HAS_ETHER,
-		    nc_mac(p->ether_src) << 16);
-	NC_ADD_PATH(NC_INPUT_ETHER_DST, NC_PATH_ETHER_DST, has & NC_HAS_ETHER,
-		    nc_mac(p->ether_dst) << 16);
-	NC_ADD_DIRECT(NC_INPUT_SRC, true, a);
-	NC_ADD_DIRECT(NC_INPUT_DST, true, b);
-#pragma unroll
-	for (i = 0; i < 4; i++)
-		NC_ADD_DIRECT(NC_INPUT_MARK + i, true, p->mark >> (8 * i) & 0xff);
+	NC_PACKET_KEYS(NC_KEY_ADD)
 #pragma unroll
 	for (i = 0; i < 8; i++)
 		NC_ADD_DIRECT(NC_INPUT_SETS + i, true, set_bits >> (8 * i) & 0xff);

@@ -211,8 +211,11 @@ static __always_inline __u32 nc_parse_transport(const struct nc_frame *frame, __
 	return has;
 }
 
-#define NC_WANT_TRANSPORT                                                                          \
-	(NC_WANT(SPORT) | NC_WANT(DPORT) | NC_WANT(FLAGS) | NC_WANT(ICMP_TYPE) | NC_WANT(ICMP_CODE))
+/* The fields of transport headers. */
+#define NC_PART_TRANSPORT (NC_HAS_PORTS | NC_HAS_FLAGS | NC_HAS_ICMP)
+#define NC_KEY_TRANSPORT(NAME, name, text, kind, part, ...)                                        \
+	| ((part)&NC_PART_TRANSPORT ? NC_WANT(NAME) : 0)
+#define NC_WANT_TRANSPORT (0 NC_PACKET_KEYS(NC_KEY_TRANSPORT))
 
 static __always_inline int nc_parse_ipv4(const struct nc_frame *frame, __u32 wanted, __u32 offset,
 					 struct nc_packet *p)
