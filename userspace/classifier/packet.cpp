@@ -97,6 +97,7 @@ Parsed read_ipv4(Parsed result, Bytes bytes) {
     nc_packet& packet = result.packet;
     packet.has |= NC_HAS_IPV4 | NC_HAS_PROTO;
     packet.dscp = bytes[1] / 4;
+    packet.ttl = bytes[8];
     packet.proto = bytes[9];
     std::memcpy(packet.src, &bytes[12], 4);
     std::memcpy(packet.dst, &bytes[16], 4);
@@ -172,6 +173,7 @@ Parsed read_ipv6(Parsed result, Bytes bytes) {
 
     packet.has |= NC_HAS_IPV6 | NC_HAS_PROTO;
     packet.dscp = static_cast<__u8>(traffic_class / 4);
+    packet.ttl = bytes[7];
     packet.proto = static_cast<__u8>(next);
     std::memcpy(packet.src, &bytes[8], 16);
     std::memcpy(packet.dst, &bytes[24], 16);

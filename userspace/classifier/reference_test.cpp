@@ -44,10 +44,10 @@ TEST(Reference, TellsWhyFramesAreNotParsed) {
 }
 
 TEST(Reference, ReadsAllFields) {
-    const Packet packet = Ether{.src = 0x0a0b0c0d0e0f, .dst = 0x010203040506} /
-                          Vlan{.id = 0xabc, .priority = 7} /
-                          Ipv4{.src = ip("192.0.2.3"), .dst = ip("198.51.100.4"), .dscp = 46} /
-                          Tcp{.sport = 0x1234, .dport = 0x5678, .flags = syn | ack};
+    const Packet packet =
+        Ether{.src = 0x0a0b0c0d0e0f, .dst = 0x010203040506} / Vlan{.id = 0xabc, .priority = 7} /
+        Ipv4{.src = ip("192.0.2.3"), .dst = ip("198.51.100.4"), .dscp = 46, .ttl = 7} /
+        Tcp{.sport = 0x1234, .dport = 0x5678, .flags = syn | ack};
     const Parsed parsed = parse_ethernet(packet.bytes());
     ASSERT_TRUE(parsed.parsed);
     const nc_packet& p = parsed.packet;
@@ -63,6 +63,7 @@ TEST(Reference, ReadsAllFields) {
     EXPECT_EQ(p.proto, 6);
     EXPECT_EQ(p.flags, syn | ack);
     EXPECT_EQ(p.dscp, 46);
+    EXPECT_EQ(p.ttl, 7);
     EXPECT_EQ(p.frag, NC_FRAG_NONE);
     const __u8 src[6] = {0x0a, 0x0b, 0x0c, 0x0d, 0x0e, 0x0f}, dst[6] = {1, 2, 3, 4, 5, 6};
     EXPECT_TRUE(std::equal(src, src + 6, p.ether_src));

@@ -14,6 +14,7 @@
 
 #include "core/rule_keys.hpp"
 #include "core/rule_lexer.hpp"
+#include "netctl/abi/packet.h"
 #include "source_dir.hpp"
 
 namespace netctl {
@@ -145,6 +146,7 @@ TEST(Rule, HasOneCanonicalText) {
         {Hook::xdp, "frag not none drop", "frag not none drop"},
         {Hook::xdp, "dscp 46 drop", "dscp ef then drop"},
         {Hook::xdp, "dscp {be, 1-7, af43} drop", "dscp {0-7, af43} then drop"},
+        {Hook::xdp, "ttl {1, 0, 255} drop", "ttl {0-1, 255} drop"},
         {Hook::xdp, "len {64, 1500-9000} drop", "len {64, 1500-9000} drop"},
         {Hook::xdp, "len 0-4294967295 drop", "len 0-4294967295 drop"},
         {Hook::xdp, "ether-type {0x806, 34525, 0x1234} drop",
@@ -288,7 +290,7 @@ TEST(RuleError, ShowsPlaceFindingAndWhatIsAllowed) {
               "  src 10.0.0.0/8 dprot 80 drop\n"
               "                 ^~~~~\n"
               "keys of xdp: src dst sport dport proto flags icmp-type icmp-code vlan frag dscp len "
-              "ether-type ether-src ether-dst\n"
+              "ether-type ether-src ether-dst ttl\n"
               "actions of xdp: pass drop tx redirect\n"
               "modifiers: limit log comment");
     EXPECT_EQ(key.error().hint, "");
@@ -300,7 +302,7 @@ TEST(RuleError, ShowsPlaceFindingAndWhatIsAllowed) {
               "  uid 0 drop\n"
               "  ^~~\n"
               "keys of tc: src dst sport dport proto flags icmp-type icmp-code vlan frag dscp len "
-              "ether-type ether-src ether-dst mark\n"
+              "ether-type ether-src ether-dst mark ttl\n"
               "actions of tc: pass drop redirect next mark priority dscp mirror rate\n"
               "modifiers: limit log comment");
 
@@ -785,13 +787,9 @@ class RandomRules {
                     numbers(key, chance(50) ? std::vector<std::uint64_t>{0x0800, 0x86dd}
                                             : std::vector<std::uint64_t>{0x0800, 0x0806, 0x86dd});
                 break;
-            case Key::src:
-            case Key::dst:
-            case Key::dscp:
-                if (about != link)
+            default:
+                if (about != link || (key.part & (NC_HAS_IPV4 | NC_HAS_IPV6 | NC_HAS_PROTO)) == 0)
                     add(key);
-                break;
-            default: add(key);
             }
         }
         actions();
@@ -1092,7 +1090,7 @@ TEST(RuleProperty, MutatedTextIsARuleOrAnError) {
         for (const char c : error.what)
             ASSERT_TRUE(c == '\n' || static_cast<unsigned char>(c) >= 0x20) << error.what;
     }
-    EXPECT_GT(good, 500) << "mutations should leave some rules valid";
+    EXPECT_GT(good, 400) << "mutations should leave some rules valid";
     EXPECT_LT(good, 11000) << "and break most";
 }
 

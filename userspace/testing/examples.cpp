@@ -200,6 +200,12 @@ std::vector<Example> make_examples() {
         {"... and no more", "len 40-53", tcp4(), no},
 
         {"dscp is not the whole traffic class", "dscp 46", Ether{} / Ipv6{.dscp = 46} / Tcp{}, yes},
+        {"ttl of IPv4", "ttl 3", Ether{} / Ipv4{.ttl = 3} / Tcp{}, yes},
+        {"... a range", "ttl 0-1", Ether{} / Ipv4{.ttl = 2} / Tcp{}, no},
+        {"ttl of IPv6 is the hop limit", "ttl {1, 3}", Ether{} / Ipv6{.hop_limit = 3} / Tcp{}, yes},
+        {"... also of a later fragment", "ttl 9", Ether{} / Ipv6{.hop_limit = 9} / later6 / Tcp{},
+         yes},
+        {"only IP has a ttl", "ttl not 3", Ether{} / Payload{10}, no},
         {"a rule without matches", "", Ether{} / Payload{10}, yes},
     };
 }

@@ -99,6 +99,7 @@ void Fuzz::add_transport(Packet& packet, bool in_ipv6) {
 void Fuzz::add_ipv4(Packet& packet) {
     Ipv4 header{.src = address(Family::ipv4), .dst = address(Family::ipv4)};
     header.dscp = static_cast<std::uint8_t>(pick({0, 0, 10, 46, 63}));
+    header.ttl = static_cast<std::uint8_t>(pick({0, 1, 63, 64, 255}));
     if (percent(35))
         header.option_words = static_cast<std::uint8_t>(1 + below(10));
     if (percent(25)) {
@@ -119,6 +120,7 @@ void Fuzz::add_ipv4(Packet& packet) {
 void Fuzz::add_ipv6(Packet& packet) {
     Ipv6 header{.src = address(Family::ipv6), .dst = address(Family::ipv6)};
     header.dscp = static_cast<std::uint8_t>(pick({0, 0, 10, 46, 63}));
+    header.hop_limit = static_cast<std::uint8_t>(pick({0, 1, 63, 64, 255}));
     if (percent(3))
         header.version = static_cast<std::uint8_t>(below(16));
     if (percent(8))

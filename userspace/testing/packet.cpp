@@ -74,7 +74,7 @@ struct Writer {
         put16(out, ip.total_length.value_or(static_cast<std::uint16_t>(header + behind)));
         put16(out, 0); // identification
         put16(out, (ip.more_fragments ? 0x2000 : 0) | ip.fragment_offset);
-        out.push_back(64); // time to live
+        out.push_back(ip.ttl);
         out.push_back(ip.proto.value_or(next.proto));
         put16(out, 0);
         put_address(out, ip.src);
@@ -97,7 +97,7 @@ struct Writer {
         put16(out, 0); // flow label
         put16(out, ip.payload_length.value_or(static_cast<std::uint16_t>(behind)));
         out.push_back(ip.next.value_or(next.proto));
-        out.push_back(64); // hop limit
+        out.push_back(ip.hop_limit);
         put_address(out, ip.src);
         put_address(out, ip.dst);
         return out;

@@ -45,6 +45,7 @@ struct Ipv4 {
     Address src = ip("192.0.2.1");
     Address dst = ip("198.51.100.1");
     std::uint8_t dscp = 0;
+    std::uint8_t ttl = 64;
     std::uint8_t option_words = 0; ///< 4 bytes each, 10 at most; filled with "no operation"
     bool more_fragments = false;
     std::uint16_t fragment_offset = 0; ///< in units of 8 bytes
@@ -58,6 +59,7 @@ struct Ipv6 {
     Address src = ip("2001:db8::1");
     Address dst = ip("2001:db8:1::1");
     std::uint8_t dscp = 0;
+    std::uint8_t hop_limit = 64;
     std::optional<std::uint8_t> next{};
     std::optional<std::uint8_t> version{};
     std::optional<std::uint16_t> payload_length{};

@@ -96,7 +96,11 @@ KEY(ETHER_DST, ether_dst, "ether-dst", MAC, NC_HAS_ETHER, 3,                    
 KEY(MARK, mark, "mark", MASK32, 0, 2,                                                              \
     tc, mark, 0xffffffff, no_names,                                                                \
     "NUMBER or NUMBER/MASK",                                                                       \
-    "mark that the packet carries")
+    "mark that the packet carries")                                                                \
+KEY(TTL, ttl, "ttl", U8, NC_HAS_PROTO, 1,                                                          \
+    xdp | tc, numbers, 255, no_names,                                                              \
+    "0-255, a range A-B, or a list {A, B}",                                                        \
+    "TTL of IPv4, hop limit of IPv6")
 
 /*
  * What only connections have: NAME, name, text, and from `hooks` on as above.

@@ -246,6 +246,8 @@ static __always_inline int nc_parse_ipv4(const struct nc_frame *frame, __u32 wan
 		p->dst[0] = ip->daddr;
 	if (wanted & NC_WANT(DSCP))
 		p->dscp = ip->tos >> 2;
+	if (wanted & NC_WANT(TTL))
+		p->ttl = ip->ttl;
 	proto = ip->protocol;
 	p->proto = proto;
 	if (!(wanted & (NC_WANT_TRANSPORT | NC_WANT(FRAG))))
@@ -288,6 +290,8 @@ static __always_inline int nc_parse_ipv6(const struct nc_frame *frame, __u32 wan
 		__builtin_memcpy(p->dst, &ip->daddr, sizeof(p->dst));
 	if (wanted & NC_WANT(DSCP))
 		p->dscp = (start[0] & 0xf) << 2 | start[1] >> 6;
+	if (wanted & NC_WANT(TTL))
+		p->ttl = ip->hop_limit;
 	proto = ip->nexthdr;
 	if (unlikely(nc_is_extension(proto))) {
 		/* A payload length of 0 means none, also with a jumbo option: such a packet, which no
