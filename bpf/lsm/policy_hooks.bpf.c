@@ -9,7 +9,7 @@
  *   raw, SCTP, DCCP                LSM only
  *   a socket from outside of PATH  LSM only
  */
-#include <netctl/lib/policy.h>
+#include <netctl/lib/policy/decide.h>
 
 #include <bpf/bpf_tracing.h>
 

@@ -3,7 +3,7 @@
  * Templates of the maps that belong to no program. Userspace makes one of them at a time, sized as
  * it needs; being declared here gives them BTF.
  */
-#include <netctl/lib/policy_templates.h>
+#include <netctl/lib/policy/templates.h>
 #include <netctl/lib/templates.h>
 
 char LICENSE[] SEC("license") = "GPL";

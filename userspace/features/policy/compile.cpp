@@ -106,7 +106,7 @@ class Compiler {
     }
 
     /// The row for these rules, as a leaf has it: its place, and which summaries are not zero. Base and
-    /// summaries as lib/policy_classify.h has them.
+    /// summaries as lib/policy/classify.h has them.
     std::uint64_t row(const BitSet& bits) {
         const std::span<const std::uint64_t> words = bits.words();
         sequence_.assign(std::size_t{out_.head.summaries} * 2, 0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// Rules -> tables for the kernel's lookup (bpf/include/netctl/lib/policy_classify.h, which tells
+// Rules -> tables for the kernel's lookup (bpf/include/netctl/lib/policy/classify.h, which tells
 // the structure). Knows nothing of libbpf.
 #pragma once
 

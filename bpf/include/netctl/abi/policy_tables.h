@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * What the compiler of connect policies (userspace/features/policy/compile.cpp) and the kernel's
- * lookup (lib/policy_classify.h) agree on. Private to one version of netctl. The structure is told
- * in lib/policy_classify.h.
+ * lookup (lib/policy/classify.h) agree on. Private to one version of netctl. The structure is told
+ * in lib/policy/classify.h.
  *
  * A generation of rules is one sequence of 64-bit words, cut into segments. The first one begins
  * with struct nc_policy_head and hangs in the only slot of the map `root`.

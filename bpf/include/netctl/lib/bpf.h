@@ -27,15 +27,6 @@
  * check next to the access that it guards. */
 #define nc_opaque(x) asm volatile("" : "+r"(x))
 
-/* Bits that are set. There is no instruction for it. */
-static __always_inline __u32 nc_count_bits(__u64 x)
-{
-	x -= x >> 1 & 0x5555555555555555ull;
-	x = (x & 0x3333333333333333ull) + (x >> 2 & 0x3333333333333333ull);
-	x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0full;
-	return x * 0x0101010101010101ull >> 56;
-}
-
 /* Puts a struct into the object's BTF. clang leaves out, or in without its members, what only the
  * definition of an inner map or of a ring buffer's events leads to. */
 #define NC_BTF(name) const volatile struct name *btf_of_##name __attribute__((unused))

@@ -10,6 +10,7 @@
 #include <netctl/lib/bpf.h>
 
 #include <netctl/abi/changes.h>
+#include <netctl/lib/bits.h>
 #include <netctl/lib/crossing.h>
 #include <netctl/lib/templates.h>
 
@@ -30,13 +31,6 @@ static __always_inline const struct nc_changes *nc_changes_in_force(void)
 	return unlikely(slot) ? bpf_map_lookup_elem(slot, &zero) : NULL;
 }
 
-/* Whether a < b, without a branch: the verifier would follow each outcome apart (Hacker's Delight,
- * section 2-12). */
-static __always_inline __u64 nc_is_less(__u64 a, __u64 b)
-{
-	return ((~a & b) | ((~a | b) & (a - b))) >> 63;
-}
-
 /* The rules that hold for a number. */
 __noinline __u64 nc_change_row(const struct nc_change_numbers *numbers, __u64 number)
 {
@@ -50,7 +44,7 @@ __noinline __u64 nc_change_row(const struct nc_change_numbers *numbers, __u64 nu
 
 		nc_opaque(next);
 		next &= NC_CHANGE_STARTS - 1;
-		at += step & (nc_is_less(number, numbers->starts[next]) - 1);
+		at += step & (nc_less(number, numbers->starts[next]) - 1);
 	}
 	nc_opaque(at);
 	return numbers->rows[at & (NC_CHANGE_STARTS - 1)];
@@ -69,9 +63,9 @@ __noinline __u64 nc_change_row6(const struct nc_change_addresses *addresses, __u
 
 		nc_opaque(next);
 		next &= NC_CHANGE_STARTS - 1;
-		less = nc_is_less(low, addresses->low[next]);
-		same = nc_is_less(high ^ addresses->high[next], 1);
-		less = nc_is_less(high, addresses->high[next]) | (same & less);
+		less = nc_less(low, addresses->low[next]);
+		same = nc_less(high ^ addresses->high[next], 1);
+		less = nc_less(high, addresses->high[next]) | (same & less);
 		at += step & (less - 1);
 	}
 	nc_opaque(at);

@@ -27,6 +27,7 @@
 #include <netctl/abi/crossing.h>
 #include <netctl/abi/packet.h>
 #include <netctl/abi/rule.h>
+#include <netctl/lib/bits.h>
 
 #define NC_FAULT (1ull << 56) /* above NC_NUMBER and NC_ROW, below the flags of path tries */
 #define NC_FAMILIES (NC_HAS_IPV4 | NC_HAS_IPV6)
@@ -357,19 +358,6 @@ static __always_inline __u64 nc_first(__u64 list, __u64 class, __u32 width)
 
 /* ---- rules apart ---- */
 
-/* The lowest bit that is set. A multiplication by a de Bruijn sequence moves it to an index. */
-static __always_inline __u32 nc_lowest_bit(__u64 bits)
-{
-	static const __u8 index[64] = {
-		0,  1,	48, 2,	57, 49, 28, 3,	61, 58, 50, 42, 38, 29, 17, 4,
-		62, 55, 59, 36, 53, 51, 43, 22, 45, 39, 33, 30, 24, 18, 12, 5,
-		63, 47, 56, 27, 60, 41, 37, 16, 54, 35, 52, 21, 44, 32, 23, 11,
-		46, 26, 40, 15, 34, 20, 31, 10, 25, 14, 19, 9,	13, 8,	7,  6,
-	};
-
-	return index[(bits & -bits) * 0x03f79d71b4cb0a89ull >> 58];
-}
-
 /* How many bits of a block's summary are set below bit `word`. */
 static __always_inline __u32 nc_rank(__u64 summary, __u32 word)
 {
@@ -377,7 +365,7 @@ static __always_inline __u32 nc_rank(__u64 summary, __u32 word)
 }
 
 /* A word of nc_rows; what is beyond it is a fault, which ends the search. */
-static __always_inline __u64 nc_row_word(struct nc_apart *apart, __u64 at)
+static __always_inline __u64 nc_apart_row_word(struct nc_apart *apart, __u64 at)
 {
 	const __u64 *rows = (const __u64 *)nc_rows;
 
@@ -395,7 +383,7 @@ static __always_inline __u64 nc_apart_block(struct nc_apart *apart, __u32 input)
 {
 	return nc_apart_groups == 1 ?
 		       apart->rows[input] :
-		       nc_row_word(apart, (__u64)apart->rows[input] + 1 + apart->group);
+		       nc_apart_row_word(apart, (__u64)apart->rows[input] + 1 + apart->group);
 }
 
 /* What the first words of the inputs' blocks, or of their rows, have in common. */
@@ -407,8 +395,8 @@ static __always_inline __u64 nc_apart_common(struct nc_apart *apart, bool blocks
 #pragma clang loop unroll(full)
 	for (input = 0; input < NC_INPUTS; input++)
 		if (nc_apart_input[input])
-			common &= nc_row_word(apart, blocks ? nc_apart_block(apart, input) :
-							      apart->rows[input]);
+			common &= nc_apart_row_word(apart, blocks ? nc_apart_block(apart, input) :
+								    apart->rows[input]);
 	return common;
 }
 
@@ -429,10 +417,11 @@ static __always_inline void nc_apart_word(struct nc_apart *apart)
 	for (input = 0; input < NC_INPUTS; input++)
 		if (nc_apart_input[input]) {
 			__u64 block = nc_apart_block(apart, input);
-			__u64 at = nc_apart_plain[input] ? word :
-							   nc_rank(nc_row_word(apart, block), word);
+			__u64 at = nc_apart_plain[input] ?
+					   word :
+					   nc_rank(nc_apart_row_word(apart, block), word);
 
-			bits &= nc_row_word(apart, block + 1 + at);
+			bits &= nc_apart_row_word(apart, block + 1 + at);
 		}
 	if (!bits)
 		return;

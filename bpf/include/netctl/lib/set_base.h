@@ -13,6 +13,7 @@
 #include <netctl/lib/bpf.h>
 
 #include <netctl/abi/set_base.h>
+#include <netctl/lib/bits.h>
 #include <netctl/lib/templates.h>
 
 /* As many halve what NC_BASE_FIRST starts leave. */
@@ -54,15 +55,6 @@ static __always_inline __u32 nc_base_place(__u32 i, __u32 per_line)
 
 	nc_opaque(place);
 	return place & (per_line > 4 ? 7 : 3);
-}
-
-/* 1 if a < b, else 0. */
-static __always_inline __u64 nc_less(__u64 a, __u64 b)
-{
-	__u64 less = ((~a & b) | ((~a | b) & (a - b))) >> 63;
-
-	nc_opaque(less);
-	return less;
 }
 
 /*

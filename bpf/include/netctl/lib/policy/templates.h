@@ -13,7 +13,7 @@ NC_BTF(nc_rule_text);
 NC_BTF(nc_policy_segment);
 NC_BTF(nc_policy_counter);
 
-/* Its tables: lib/policy_classify.h. */
+/* Its tables: lib/policy/classify.h. */
 struct nc_map_segment {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
