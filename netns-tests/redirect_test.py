@@ -136,7 +136,7 @@ def test_rules_are_kept_in_order(enabled):
     assert netctl.json("redirect", "rule", "list") == [
         {"id": 3, "rule": "exe /bin/sh deny"},
         {"id": 1, "rule": "dport 80 allow"},
-        {"id": 2, "rule": "dport 8000-8100 dst ::1 deny"},
+        {"id": 2, "rule": "dst ::1 dport 8000-8100 deny"},
     ]
     netctl("redirect", "rule", "delete", "1")
     assert [r["id"] for r in netctl.json("redirect", "rule", "list")] == [3, 2]
@@ -149,7 +149,7 @@ def test_wrong_words_are_told(enabled):
     netctl, group = enabled
     for status, words, answer in (
         (2, ("rule", "add", "dprt", "80"), "did you mean 'dport'"),
-        (2, ("rule", "add", "dport", "70000"), "'70000' is no port"),
+        (2, ("rule", "add", "dport", "70000"), "70000 is too large for 'dport'"),
         (2, ("rule", "add"), "missing"),
         (1, ("rule", "add", "cgroup", "/nowhere"), "no cgroup '/nowhere'"),
         (1, ("rule", "add", "exe", "/nowhere"), "/nowhere"),
@@ -258,7 +258,7 @@ def test_rules_decide(redirected):
     append_rule(netctl, packed_rule(77, 1, 6000, 6001), 5 - 1)
     assert netctl.json("redirect", "rule", "list")[4] == {
         "id": 77,
-        "rule": "dport 6000-6001 dst 127.0.0.0/8 allow",
+        "rule": "dst 127.0.0.0/8 dport 6000-6001 allow",
     }
     assert redirected.talk(6001, until="redirecting")["redirected"] > 100
     reasons = redirected.status()["on_tcp"]
@@ -549,7 +549,7 @@ def test_connections_go_elsewhere(enabled):
         netctl("redirect", "to", "add", *text)
     assert netctl.json("redirect", "to", "list")[2] == {
         "id": 3,
-        "rule": "dst 192.0.2.1 dport 53 proto udp target 127.0.0.1:5353",
+        "rule": "dst 192.0.2.1 proto udp dport 53 target 127.0.0.1:5353",
     }
     tcp, mapped, six, udp, plain, loop, past = ask(
         "tcp", "192.0.2.7:81", "127.0.0.1:8080",
@@ -608,7 +608,7 @@ def test_another_tool_can_add_to(enabled):
         "key", *map(str, struct.pack("=I", conf["to_bank"] * 64)), "value", *map(str, rule),
     )  # fmt: skip
     assert netctl.json("redirect", "to", "list") == [
-        {"id": 9, "rule": "dst 127.0.0.1 dport 90 proto tcp target 127.0.0.1:9090"}
+        {"id": 9, "rule": "dst 127.0.0.1 proto tcp dport 90 target 127.0.0.1:9090"}
     ]
     words = (sys.executable, HERE / "redirect_to.py", "tcp", "127.0.0.1:90", "127.0.0.1:9090")
     assert json.loads(group.run(*words).stdout)[0]["original"] == ["127.0.0.1", 90]

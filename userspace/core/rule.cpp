@@ -22,6 +22,8 @@ std::string_view to_string(Hook hook) {
     case Hook::xdp: return "xdp";
     case Hook::tc: return "tc";
     case Hook::policy: return "policy";
+    case Hook::redirect: return "redirect";
+    case Hook::to: return "redirect to";
     }
     return "?";
 }

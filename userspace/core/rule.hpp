@@ -17,7 +17,19 @@
 namespace netctl {
 
 /// Where a rule runs; keys and actions say which of them they have.
-enum class Hook : std::uint8_t { xdp = 1, tc = 2, policy = 4 };
+enum class Hook : std::uint8_t {
+    xdp = 1,
+    tc = 2,
+    policy = 4,
+    redirect = 8, ///< which connections may be redirected
+    to = 16,      ///< which go to another address
+};
+inline constexpr Hook all_hooks[] = {Hook::xdp, Hook::tc, Hook::policy, Hook::redirect, Hook::to};
+
+/// Rules about packets; the others are about connections.
+constexpr bool is_of_packets(Hook hook) {
+    return hook == Hook::xdp || hook == Hook::tc;
+}
 
 /// Every key of the language, from abi/keys.h: first those of packets, then those that only
 /// connections have. The order is that of canonical texts.
@@ -79,6 +91,7 @@ enum class ActionKind : std::uint8_t {
     allow,
     deny,
     audit,
+    target,
     // not final: further actions may follow in the same rule (tc)
     mark,
     priority,
@@ -90,8 +103,9 @@ enum class ActionKind : std::uint8_t {
 struct Action {
     ActionKind kind{};
     std::string device;      ///< redirect, mirror: interface name
+    Address address;         ///< target
     bool to_ingress = false; ///< redirect: into the device's ingress instead of egress
-    /// mark value, priority (MAJOR << 16 | MINOR), DSCP, rate in bits per second
+    /// mark value, priority (MAJOR << 16 | MINOR), DSCP, rate in bits per second, port of the target
     std::uint64_t number = 0;
     std::uint32_t mask = 0;  ///< mark: which bits are written
     std::uint64_t burst = 0; ///< rate: bytes; 0 if not given

@@ -12,6 +12,8 @@ namespace {
 constexpr std::uint8_t xdp = static_cast<std::uint8_t>(Hook::xdp);
 constexpr std::uint8_t tc = static_cast<std::uint8_t>(Hook::tc);
 constexpr std::uint8_t policy = static_cast<std::uint8_t>(Hook::policy);
+constexpr std::uint8_t redirect = static_cast<std::uint8_t>(Hook::redirect);
+constexpr std::uint8_t to = static_cast<std::uint8_t>(Hook::to);
 constexpr std::uint8_t packets = xdp | tc;
 
 constexpr NamedRange one(std::string_view name, std::uint64_t number, bool prints = true) {
@@ -164,9 +166,13 @@ constexpr ActionInfo actions[] = {
     {ActionKind::redirect, "redirect", packets, true, "IFACE",
      "send the packet out of another interface (in tc also: into it)", "[ingress|egress]"},
     {ActionKind::next, "next", tc, true, "", "leave the verdict to the next program"},
-    {ActionKind::allow, "allow", policy, true, "", "let the process connect"},
-    {ActionKind::deny, "deny", policy, true, "", "refuse the connection with EPERM"},
+    {ActionKind::allow, "allow", policy | redirect, true, "",
+     "let the process connect; in redirect: let the connection be redirected"},
+    {ActionKind::deny, "deny", policy | redirect, true, "",
+     "refuse the connection with EPERM; in redirect: leave it on TCP"},
     {ActionKind::audit, "audit", policy, true, "", "let the process connect, and report it"},
+    {ActionKind::target, "target", to, true, "ADDRESS:PORT|[ADDRESS]:PORT",
+     "connect to this address instead"},
     {ActionKind::mark, "mark", tc, false, "NUMBER[/MASK]", "set the packet's mark"},
     {ActionKind::priority, "priority", tc, false, "NUMBER|MAJOR:MINOR",
      "set the packet's priority or its class"},
@@ -177,10 +183,10 @@ constexpr ActionInfo actions[] = {
 };
 
 constexpr ModifierInfo modifiers[] = {
-    {Modifier::limit, "limit", "N/s|min|hour|day [burst N] [per src]",
+    {Modifier::limit, "limit", packets | policy, "N/s|min|hour|day [burst N] [per src]",
      "police what the rule matches: what is above the rate is dropped, or denied"},
-    {Modifier::log, "log", "", "write an event for what the rule matches"},
-    {Modifier::comment, "comment", "\"TEXT\"", "a remark that is kept with the rule"},
+    {Modifier::log, "log", packets | policy, "", "write an event for what the rule matches"},
+    {Modifier::comment, "comment", packets | policy | redirect | to, "\"TEXT\"", "a remark that is kept with the rule"},
 };
 // clang-format on
 
@@ -245,6 +251,18 @@ std::vector<std::string> action_names(Hook hook) {
     return names;
 }
 
+bool takes_sets(Hook hook) {
+    return hook != Hook::redirect && hook != Hook::to;
+}
+
+std::string value(const KeyInfo& key, Hook hook) {
+    constexpr std::string_view with_set = ", a list {A, B}, or @SET";
+    std::string text(key.value);
+    if (!takes_sets(hook) && text.ends_with(with_set))
+        text.replace(text.size() - with_set.size(), with_set.size(), ", or a list {A, B}");
+    return text;
+}
+
 std::string argument(const ActionInfo& action, Hook hook) {
     std::string text(action.argument);
     if (hook == Hook::tc && !action.more_in_tc.empty())
@@ -259,7 +277,8 @@ std::vector<std::string> rule_words(Hook hook) {
             words.push_back(action);
     words.emplace_back("then");
     for (const ModifierInfo& modifier : modifiers)
-        words.emplace_back(modifier.name);
+        if (modifier.in(hook))
+            words.emplace_back(modifier.name);
     return words;
 }
 

@@ -73,8 +73,10 @@ enum class Modifier : std::uint8_t { limit, log, comment };
 struct ModifierInfo {
     Modifier modifier{};
     std::string_view name;
+    std::uint8_t hooks = 0;
     std::string_view argument;
     std::string_view help;
+    bool in(Hook hook) const { return (hooks & static_cast<std::uint8_t>(hook)) != 0; }
 };
 
 /// All keys in the order of Key, all actions in the order of ActionKind.
@@ -92,6 +94,10 @@ const ModifierInfo* find_modifier(std::string_view name);
 /// Names of the keys, and of the actions, that a hook has.
 std::vector<std::string> key_names(Hook hook);
 std::vector<std::string> action_names(Hook hook);
+/// What a key takes in a hook, as shown to the user.
+std::string value(const KeyInfo& key, Hook hook);
+/// Whether a hook can look into sets, and has negation.
+bool takes_sets(Hook hook);
 /// What an action takes in a hook, as shown to the user; empty: nothing.
 std::string argument(const ActionInfo& action, Hook hook);
 /// Every word that a rule for `hook` may have in the place of a key: for completion.

@@ -24,8 +24,8 @@ constexpr std::uint64_t max_rate_burst = 0xffffffff;
 /// Words of other tools, and what they are called here.
 struct Synonym {
     std::string_view word;
-    std::string_view packets; ///< in xdp and tc
-    std::string_view policy;
+    std::string_view packets;     ///< in xdp and tc
+    std::string_view connections; ///< in the others
 };
 constexpr Synonym synonyms[] = {
     {"accept", "pass", "allow"}, {"permit", "pass", "allow"},   {"allow", "pass", "allow"},
@@ -64,6 +64,8 @@ class Parser {
         if (!structure)
             return structure.error();
         NETCTL_TRY(check_fields(source_, clauses_, rule_));
+        if (hook_ == Hook::to)
+            NETCTL_TRY(check_target());
         return std::move(rule_);
     }
 
@@ -85,7 +87,8 @@ class Parser {
                                         fmt::join(action_names(hook_), " "));
         words += "\nmodifiers:";
         for (const ModifierInfo& modifier : rule_modifiers())
-            words += fmt::format(" {}", modifier.name);
+            if (modifier.in(hook_))
+                words += fmt::format(" {}", modifier.name);
         return words;
     }
     std::string allowed_actions() const {
@@ -117,7 +120,8 @@ class Parser {
             }
             if (token.text == "then")
                 NETCTL_TRY(read_then(token));
-            else if (const ModifierInfo* modifier = find_modifier(token.text))
+            else if (const ModifierInfo* modifier = find_modifier(token.text);
+                     modifier != nullptr && modifier->in(hook_))
                 NETCTL_TRY(read_modifier(*modifier, token));
             else if (action != nullptr)
                 NETCTL_TRY(read_action(*action, token));
@@ -149,18 +153,22 @@ class Parser {
                 "'not' goes between a key and its value: src not 192.0.2.1");
         const KeyInfo* key = find_key(word);
         const ActionInfo* action = find_action(word);
-        if (key != nullptr || action != nullptr) {
-            const std::uint8_t hooks =
-                (key != nullptr ? key->hooks : 0) | (action != nullptr ? action->hooks : 0);
+        const ModifierInfo* modifier = find_modifier(word);
+        if (key != nullptr || action != nullptr || modifier != nullptr) {
+            const std::uint8_t hooks = (key != nullptr ? key->hooks : 0) |
+                                       (action != nullptr ? action->hooks : 0) |
+                                       (modifier != nullptr ? modifier->hooks : 0);
             std::vector<std::string_view> others;
-            for (const Hook other : {Hook::xdp, Hook::tc, Hook::policy})
+            for (const Hook other : all_hooks)
                 if ((hooks & static_cast<std::uint8_t>(other)) != 0)
                     others.push_back(to_string(other));
             return source_.error_at(
                 token.place,
                 fmt::format("{} has no {} '{}'; only {} {} it", to_string(hook_),
-                            key == nullptr ? "action" : "key", word, fmt::join(others, " and "),
-                            others.size() == 1 ? "has" : "have"),
+                            key != nullptr      ? "key"
+                            : action != nullptr ? "action"
+                                                : "modifier",
+                            word, listed(others), others.size() == 1 ? "has" : "have"),
                 key == nullptr ? allowed_actions() : allowed_words(), synonym_hint(word));
         }
         hint = synonym_hint(word);
@@ -176,10 +184,22 @@ class Parser {
                                 allowed_words(), hint);
     }
 
+    static std::string listed(const std::vector<std::string_view>& names) {
+        if (names.size() < 3)
+            return fmt::format("{}", fmt::join(names, " and "));
+        return fmt::format("{} and {}", fmt::join(names.begin(), names.end() - 1, ", "),
+                           names.back());
+    }
+
     std::string synonym_hint(std::string_view word) const {
         for (const Synonym& synonym : synonyms) {
-            const std::string_view ours = hook_ == Hook::policy ? synonym.policy : synonym.packets;
-            if (synonym.word == word && !ours.empty() && ours != word)
+            const std::string_view ours =
+                is_of_packets(hook_) ? synonym.packets : synonym.connections;
+            const KeyInfo* key = find_key(ours);
+            const ActionInfo* action = find_action(ours);
+            const bool is_there =
+                (key != nullptr && key->in(hook_)) || (action != nullptr && action->in(hook_));
+            if (synonym.word == word && is_there && ours != word)
                 return fmt::format("{} calls it '{}'", to_string(hook_), ours);
         }
         return {};
@@ -211,12 +231,19 @@ class Parser {
                                     "allowed behind 'then': actions and modifiers");
         Clause clause;
         clause.key = &key;
+        const Place negation = peek().place;
         clause.negated = accept("not");
+        if (clause.negated && !takes_sets(hook_))
+            return source_.error_at(negation,
+                                    fmt::format("rules of {} have no 'not'", to_string(hook_)),
+                                    allowed(key, hook_),
+                                    "the first rule that matches decides: write one for what is "
+                                    "meant otherwise before it");
         if (peek().kind == TokenKind::word && peek().text.starts_with('!'))
             return source_.error_at(
                 peek().place,
                 fmt::format("'{}' needs a value, but here is {}", key.name, source_.shown(peek())),
-                allowed(key), fmt::format("write: {} not VALUE", key.name));
+                allowed(key, hook_), fmt::format("write: {} not VALUE", key.name));
         clause.value.begin = peek().place.begin;
         if (peek().kind == TokenKind::open) {
             const Place brace = take().place;
@@ -226,18 +253,18 @@ class Parser {
                 take();
             clause.last = next_;
             if (peek().kind == TokenKind::open)
-                return source_.error_at(peek().place, "a list within a list", allowed(key));
+                return source_.error_at(peek().place, "a list within a list", allowed(key, hook_));
             if (peek().kind == TokenKind::end)
                 return source_.error_at(brace, "this list is not closed",
                                         "allowed: values parted by commas or blanks, and then '}'");
             clause.value.end = take().place.end;
             if (clause.first == clause.last)
                 return source_.error_at({brace.begin, clause.value.end},
-                                        "an empty list matches nothing", allowed(key));
+                                        "an empty list matches nothing", allowed(key, hook_));
             if (!key.takes_list())
                 return source_.error_at({brace.begin, clause.value.end},
-                                        fmt::format("'{}' takes no list", key.name), allowed(key),
-                                        "write one rule for each value");
+                                        fmt::format("'{}' takes no list", key.name),
+                                        allowed(key, hook_), "write one rule for each value");
         } else if (peek().is_value()) {
             clause.first = next_;
             clause.value.end = take().place.end;
@@ -246,7 +273,7 @@ class Parser {
             return source_.error_at(
                 peek().place,
                 fmt::format("'{}' needs a value, but here is {}", key.name, source_.shown(peek())),
-                allowed(key));
+                allowed(key, hook_));
         }
         clause.place = {word.place.begin, clause.value.end};
         clauses_.push_back(clause);
@@ -304,9 +331,44 @@ class Parser {
             break;
         }
         case ActionKind::rate: NETCTL_TRY(read_rate(about, action)); break;
+        case ActionKind::target: NETCTL_TRY(read_target(about, action)); break;
         default: break;
         }
         rule_.actions.push_back(std::move(action));
+        return {};
+    }
+
+    /// Whether what the rule is about can go to the target, and what goes there stays there.
+    Result<> check_target() const {
+        const Action& target = rule_.actions.back();
+        const Match* dst = rule_.find(Key::dst);
+        if (dst == nullptr)
+            return source_.error_at({0, source_.text.size()},
+                                    "'dst' is missing: which address the target stands for",
+                                    allowed(info(Key::dst), hook_));
+        if (const Match* proto = rule_.find(Key::proto))
+            for (const Range& range : proto->ranges)
+                if (range.low != range.high ||
+                    (range.low != protocol_tcp && range.low != protocol_udp))
+                    return source_.error_at(
+                        find_clause(clauses_, Key::proto)->value,
+                        "only tcp and udp can be sent elsewhere",
+                        "allowed for proto: tcp, udp, or both by leaving it out");
+        const Match* dport = rule_.find(Key::dport);
+        bool inside = false;
+        for (const Prefix& prefix : dst->prefixes) {
+            if (prefix.address.family != target.address.family)
+                return source_.error_at(
+                    target_place_,
+                    fmt::format("dst {} and target {} are of different families",
+                                prefix.to_string(), target.address.to_string()),
+                    {}, "a socket of one family cannot connect to an address of the other");
+            inside = inside || prefix.contains(target.address);
+        }
+        if (inside && (dport == nullptr || holds(*dport, target.number)))
+            return source_.error_at(target_place_,
+                                    "the target is itself a destination that the rule rewrites", {},
+                                    "narrow dst or dport, so that connections to the target stay");
         return {};
     }
 
@@ -367,6 +429,27 @@ class Parser {
         }
         return source_.error_at(token.place, fmt::format("{} is no priority", source_.shown(token)),
                                 argument_allowed(action) + "; MAJOR and MINOR are hexadecimal");
+    }
+
+    Result<> read_target(const ActionInfo& about, Action& action) {
+        const Token token = NETCTL_TRY(read_argument(about));
+        const std::string_view word = token.text;
+        const std::size_t colon = std::min(word.rfind(':'), word.size());
+        std::string_view address = word.substr(0, colon);
+        const bool bracketed = address.starts_with('[') && address.ends_with(']');
+        if (bracketed)
+            address = address.substr(1, address.size() - 2);
+        const Result<Address> parsed = Address::parse(address);
+        const auto port = whole_number(word.substr(std::min(colon + 1, word.size())));
+        if (!parsed || (parsed->family == Family::ipv6) != bracketed || !port || *port == 0 ||
+            *port > 65535)
+            return source_.error_at(
+                token.place, fmt::format("{} is no address with a port", source_.shown(token)),
+                argument_allowed(about), "as in 127.0.0.1:8080 or [::1]:8080");
+        action.address = *parsed;
+        action.number = *port;
+        target_place_ = token.place;
+        return {};
     }
 
     Result<> read_rate(const ActionInfo& about, Action& action) {
@@ -494,6 +577,8 @@ class Parser {
     }
 
     Result<> finish_actions() {
+        if (rule_.actions.empty() && hook_ == Hook::redirect && !clauses_.empty())
+            rule_.actions.emplace_back().kind = ActionKind::allow;
         if (rule_.actions.empty())
             NETCTL_TRY(take_trailing_action());
         if (final_action() == nullptr) {
@@ -552,7 +637,7 @@ class Parser {
     std::size_t next_ = 0;
     std::vector<Clause> clauses_;
     std::optional<Place> then_;
-    Place limit_place_;
+    Place limit_place_, target_place_;
     bool has_comment_ = false;
     Rule rule_;
 };

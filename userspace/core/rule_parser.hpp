@@ -46,8 +46,8 @@ struct RuleSource {
     std::string shown(const Token& token) const;
 };
 
-/// What a key takes, as a line of an error.
-std::string allowed(const KeyInfo& key);
+/// What a key takes in a hook, as a line of an error.
+std::string allowed(const KeyInfo& key, Hook hook);
 
 /// The clause of a key, or null.
 const Clause* find_clause(std::span<const Clause> clauses, Key key);

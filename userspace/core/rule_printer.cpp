@@ -152,6 +152,11 @@ std::string action_text(const Action& action) {
     case ActionKind::dscp:
         text += " " + range_text({}, info(Key::dscp), {action.number, action.number});
         break;
+    case ActionKind::target:
+        text += action.address.family == Family::ipv6
+                    ? fmt::format(" [{}]:{}", action.address.to_string(), action.number)
+                    : fmt::format(" {}:{}", action.address.to_string(), action.number);
+        break;
     case ActionKind::rate:
         text += " " + with_unit(action.number, rate_units());
         if (action.burst != 0)

@@ -130,7 +130,7 @@ class ValueReader {
             return match;
         }
         if (key.form == ValueForm::mark) {
-            match.masked = NETCTL_TRY(read_mark(source_, first, allowed(key)));
+            match.masked = NETCTL_TRY(read_mark(source_, first, allowed(key, source_.hook)));
             return match;
         }
         if (key.form == ValueForm::flags) {
@@ -141,22 +141,31 @@ class ValueReader {
             const Token& item = source_.tokens[i];
             if (item.is("not"))
                 return clause.braced
-                           ? source_.error_at(item.place, "'not' within a list", allowed(key),
+                           ? source_.error_at(item.place, "'not' within a list",
+                                              allowed(key, source_.hook),
                                               "'not' goes before the list and negates all of it")
-                           : source_.error_at(item.place, "'not' is given twice", allowed(key));
+                           : source_.error_at(item.place, "'not' is given twice",
+                                              allowed(key, source_.hook));
             if (item.kind == TokenKind::word && item.text.starts_with('@')) {
+                if (!takes_sets(source_.hook))
+                    return source_.error_at(
+                        item.place,
+                        fmt::format("rules of {} look into no sets", to_string(source_.hook)),
+                        allowed(key, source_.hook));
                 if (!key.takes_set())
                     return source_.error_at(item.place, fmt::format("'{}' takes no set", key.name),
-                                            allowed(key));
+                                            allowed(key, source_.hook));
                 if (clause.last - clause.first > 1)
-                    return source_.error_at(item.place, "a set within a list", allowed(key),
+                    return source_.error_at(item.place, "a set within a list",
+                                            allowed(key, source_.hook),
                                             "write one rule for the set and one for the list");
                 match.set = NETCTL_TRY(read_set(item));
                 return match;
             }
             if (key.form == ValueForm::vlan && item.is("none")) {
                 if (clause.last - clause.first > 1)
-                    return source_.error_at(item.place, "'none' within a list", allowed(key),
+                    return source_.error_at(item.place, "'none' within a list",
+                                            allowed(key, source_.hook),
                                             "write one rule for packets without a tag");
                 if (match.negated) {
                     match.negated = false;
@@ -189,7 +198,8 @@ class ValueReader {
         if (!nothing)
             return {};
         return source_.error_at(
-            clause.place, "this can never match: it excludes every value", allowed(*clause.key),
+            clause.place, "this can never match: it excludes every value",
+            allowed(*clause.key, source_.hook),
             clause.key->form == ValueForm::vlan ? "'vlan none' matches packets without a tag" : "");
     }
 
@@ -220,16 +230,18 @@ class ValueReader {
                 item.text.size() <= INET6_ADDRSTRLEN
                     ? prefix.error().what
                     : fmt::format("{} is not an IPv4 or IPv6 address", source_.shown(item)),
-                allowed(key), hint);
+                allowed(key, source_.hook), hint);
         }
         static const Prefix mapped = *Prefix::parse("::ffff:0:0/96");
-        if (source_.hook == Hook::policy && prefix->length >= mapped.length &&
+        if (!is_of_packets(source_.hook) && prefix->length >= mapped.length &&
             mapped.contains(prefix->address)) {
             Prefix ipv4{{Family::ipv4, {}}, static_cast<std::uint8_t>(prefix->length - 96)};
             std::copy_n(prefix->address.bytes.begin() + 12, 4, ipv4.address.bytes.begin());
             return source_.error_at(
-                item.place, "this can never match: policy sees IPv4-mapped addresses as IPv4",
-                allowed(key), fmt::format("write {}", ipv4.to_string()));
+                item.place,
+                fmt::format("this can never match: {} sees IPv4-mapped addresses as IPv4",
+                            to_string(source_.hook)),
+                allowed(key, source_.hook), fmt::format("write {}", ipv4.to_string()));
         }
         if (source_.hook == Hook::policy && prefix->length == prefix->address.bits() &&
             prefix->address == Address{prefix->address.family, {}})
@@ -237,7 +249,7 @@ class ValueReader {
                 item.place,
                 fmt::format("this can never match: policy sees {} as what it leads to, this host",
                             prefix->address.to_string()),
-                allowed(key),
+                allowed(key, source_.hook),
                 prefix->address.family == Family::ipv4 ? "write 127.0.0.1" : "write ::1");
         return std::move(prefix).value();
     }
@@ -260,17 +272,17 @@ class ValueReader {
             return source_.error_at(item.place,
                                     fmt::format("{} is not a value of '{}'{}", source_.shown(item),
                                                 key.name, did_you_mean(word, value_words(key.key))),
-                                    allowed(key),
+                                    allowed(key, source_.hook),
                                     word.find(',') != std::string_view::npos ? list_hint(key) : "");
         if (*low > key.max || *high > key.max)
             return source_.error_at(
                 item.place,
                 fmt::format("{} is too large for '{}'", *low > key.max ? *low : *high, key.name),
-                allowed(key));
+                allowed(key, source_.hook));
         if (*low > *high)
             return source_.error_at(item.place,
                                     fmt::format("the range {} runs backwards", source_.shown(item)),
-                                    allowed(key),
+                                    allowed(key, source_.hook),
                                     fmt::format("write {}-{}", shortened(word.substr(dash + 1)),
                                                 shortened(word.substr(0, dash))));
         return Range{*low, *high};
@@ -297,13 +309,15 @@ class ValueReader {
         case ValueForm::users:
             if (const passwd* entry = getpwnam(name.c_str()))
                 return number(entry->pw_uid);
-            return source_.error_at(
-                item.place, fmt::format("there is no user {}", source_.shown(item)), allowed(key));
+            return source_.error_at(item.place,
+                                    fmt::format("there is no user {}", source_.shown(item)),
+                                    allowed(key, source_.hook));
         case ValueForm::groups:
             if (const group* entry = getgrnam(name.c_str()))
                 return number(entry->gr_gid);
-            return source_.error_at(
-                item.place, fmt::format("there is no group {}", source_.shown(item)), allowed(key));
+            return source_.error_at(item.place,
+                                    fmt::format("there is no group {}", source_.shown(item)),
+                                    allowed(key, source_.hook));
         case ValueForm::icmp:
             return key.key == Key::icmp_type ? read_icmp_type(item) : read_icmp_code(item);
         default: return std::optional<Range>();
@@ -422,11 +436,12 @@ class ValueReader {
             mask = NETCTL_TRY(read_flag_set(key, token, slash + 1, word.size()));
         if (mask == 0)
             return source_.error_at(token.place, "a mask without flags looks at none of them",
-                                    allowed(key), "'proto tcp' matches TCP whatever its flags");
+                                    allowed(key, source_.hook),
+                                    "'proto tcp' matches TCP whatever its flags");
         if ((value & ~mask) != 0)
             return source_.error_at(token.place,
                                     "this can never match: the value has flags outside of its mask",
-                                    allowed(key));
+                                    allowed(key, source_.hook));
         return Masked{value, mask};
     }
 
@@ -456,7 +471,7 @@ class ValueReader {
                 return source_.error_at(place,
                                         fmt::format("'{}' is no TCP flag{}", shortened(name),
                                                     did_you_mean(name, words)),
-                                        allowed(key));
+                                        allowed(key, source_.hook));
             }
             flags |= static_cast<std::uint32_t>(flag != nullptr ? flag->low : *number);
             at = comma + 1;
@@ -469,7 +484,7 @@ class ValueReader {
         if (!token.text.starts_with('/') || token.text.size() > max_path)
             return source_.error_at(token.place,
                                     fmt::format("{} is no absolute path", source_.shown(token)),
-                                    allowed(key), "a path with blanks is quoted");
+                                    allowed(key, source_.hook), "a path with blanks is quoted");
         std::string path;
         for (std::size_t at = 1; at <= token.text.size();) {
             const std::size_t slash = std::min(token.text.find('/', at), token.text.size());
@@ -512,8 +527,9 @@ const NamedRange* find_named(std::span<const NamedRange> names, std::string_view
     return found == names.end() ? nullptr : &*found;
 }
 
-std::string allowed(const KeyInfo& key) {
-    return fmt::format("allowed for {}: {}; 'not' before it negates", key.name, key.value);
+std::string allowed(const KeyInfo& key, Hook hook) {
+    return fmt::format("allowed for {}: {}{}", key.name, value(key, hook),
+                       takes_sets(hook) ? "; 'not' before it negates" : "");
 }
 
 Result<Masked> read_mark(const RuleSource& source, const Token& token,

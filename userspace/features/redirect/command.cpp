@@ -265,8 +265,14 @@ Result<int> selftest(const Arguments&, Context& context) {
     return all ? 0 : 3;
 }
 
+Result<Rule> read_rule(const Arguments& arguments, Hook hook, const char* example) {
+    if (arguments.rest().empty())
+        return Error::usage("the rule is missing", fmt::format("for example: {}", example));
+    return parse_rule(rule_text(arguments.rest()), hook);
+}
+
 Result<int> rule_add(const Arguments& arguments, Context& context, bool first) {
-    const Rule rule = NETCTL_TRY(parse_rule(arguments.rest()));
+    const Rule rule = NETCTL_TRY(read_rule(arguments, Hook::redirect, "allow"));
     const std::uint32_t id = NETCTL_TRY(Controller(context.root).add_rule(rule, first));
     context.out.document({{"id", id}, {"rule", to_string(rule)}},
                          fmt::format("{}: {}\n", id, to_string(rule)));
@@ -310,7 +316,8 @@ Result<int> rule_list(const Arguments&, Context& context) {
 }
 
 Result<int> to_add(const Arguments& arguments, Context& context) {
-    const ToRule rule = NETCTL_TRY(parse_to(arguments.rest()));
+    const Rule rule =
+        NETCTL_TRY(read_rule(arguments, Hook::to, "dst 127.0.0.1 dport 80 target 127.0.0.1:8080"));
     const std::uint32_t id = NETCTL_TRY(Controller(context.root).add_to(rule));
     context.out.document({{"id", id}, {"rule", to_string(rule)}},
                          fmt::format("{}: {}\n", id, to_string(rule)));
@@ -394,9 +401,10 @@ Command make_rule_command() {
     Command rule{"rule", "say which connections may be redirected",
                  "Rules are asked in order; the first that matches decides. Without a rule that "
                  "allows it, a connection stays on TCP.\n\n"
-                 "A rule is [dport PORT|LOW-HIGH] [dst ADDRESS[/LENGTH]] [cgroup PATH] [exe PATH] "
-                 "[allow|deny]. dport and dst are what the client connected to; cgroup and exe "
-                 "match if either end has them. A change other than an appended rule makes all "
+                 "A rule is [dst ADDRESS[/LENGTH]] [dport PORT|LOW-HIGH] [cgroup PATH] [exe PATH] "
+                 "[allow|deny] [comment TEXT], in the language of all rules; dst and dport may be "
+                 "lists. They are what the client connected to; cgroup and exe match if either end "
+                 "has them. A change other than an appended rule makes all "
                  "joined connections go back to TCP."};
     rule.children.push_back({"add",
                              "append a rule",
@@ -418,8 +426,9 @@ Command make_rule_command() {
 
 Command make_to_command() {
     Command to{"to", "have connections to one address go to another",
-               "dst ADDRESS[/LENGTH] [dport PORT|LOW-HIGH] [proto tcp|udp] target ADDRESS:PORT "
-               "[cgroup PATH]. TCP, and UDP sockets that connect. The client's getpeername and "
+               "dst ADDRESS[/LENGTH] [dport PORT|LOW-HIGH] [proto tcp|udp] [cgroup PATH] target "
+               "ADDRESS:PORT [comment TEXT]; dst, dport and proto may be lists. TCP, and UDP "
+               "sockets that connect. The client's getpeername and "
                "the server's SO_ORIGINAL_DST tell the first address. A process that has the "
                "target's socket open is left alone."};
     to.children.push_back({"add", "append one", "", {{"RULE", Count::rest}}, {}, to_add});

@@ -539,8 +539,8 @@ Result<Status> Controller::status() const {
     status.mends_fionread = (conf.flags & NC_RD_MENDS_FIONREAD) != 0;
     status.joiner = bpf::DirLock::is_held(redirect_dir(root));
     status.cgroup = sys::cgroup_name(conf.cgroup).value_or(fmt::format("#{}", conf.cgroup));
-    status.rules = used(NETCTL_TRY(datapath.read_bank<nc_rd_rule>()));
-    status.to_rules = used(NETCTL_TRY(datapath.read_bank<nc_rd_to>()));
+    status.rules = rules_in(NETCTL_TRY(datapath.read_bank<nc_rd_rule>()));
+    status.to_rules = rules_in(NETCTL_TRY(datapath.read_bank<nc_rd_to>()));
     for (const nc_rd_pair& pair : NETCTL_TRY(datapath.pairs())) {
         status.joined += pair.state == NC_RD_JOINED;
         status.leaving += pair.state == NC_RD_LEAVING;

@@ -109,14 +109,14 @@ class Controller {
 
     /// Where connect() goes instead; the first that matches decides.
     Result<std::vector<ListedRule>> to_rules() const;
-    Result<std::uint32_t> add_to(const ToRule& rule);
+    Result<std::uint32_t> add_to(const Rule& rule);
     Result<> delete_to(std::uint32_t id);
 
   private:
     // For the list of R, nc_rd_rule or nc_rd_to.
     template <class R> Result<std::vector<ListedRule>> list_of() const;
     template <class R>
-    Result<std::uint32_t> add_to_list(R kernel, const std::string& text, bool first);
+    Result<std::uint32_t> add_to_list(std::vector<R> entries, const std::string& text, bool first);
     template <class R> Result<> delete_from_list(std::uint32_t id, const char* where);
     RootOptions root_;
 };

@@ -159,11 +159,19 @@ inline bool is_redirected(const nc_rd_pair& pair, unsigned end) {
     return (pair.gate & (NC_RD_TURNED_0 << end)) != 0 && (pair.gate & NC_RD_CLOSED) == 0;
 }
 
-/// How many rules a bank has.
+/// How many entries a bank has.
 template <class R> std::size_t used(const Datapath::BankOf<R>& bank) {
     const auto end = std::find_if(bank.rules.begin(), bank.rules.end(),
                                   [](const R& rule) { return is_end(rule); });
     return static_cast<std::size_t>(end - bank.rules.begin());
+}
+
+/// How many rules they are of: a rule with lists has several, one after the other.
+template <class R> std::size_t rules_in(const Datapath::BankOf<R>& bank) {
+    std::size_t rules = 0;
+    for (std::size_t i = 0; i < used(bank); i++)
+        rules += i == 0 || bank.rules[i].id != bank.rules[i - 1].id;
+    return rules;
 }
 
 } // namespace netctl::redirect

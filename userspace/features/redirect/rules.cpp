@@ -2,122 +2,53 @@
 //
 // The verbs of `rule` and of `to`: lists of the same kind, kept in two banks each.
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
+#include <span>
 #include <type_traits>
 
 #include <fmt/format.h>
 
 #include "datapath/root.hpp"
 #include "features/redirect/controller.hpp"
-#include "sys/cgroup.hpp"
 
 namespace netctl::redirect {
 
 namespace {
 
-Result<nc_rd_rule> to_kernel(const Rule& rule) {
-    nc_rd_rule kernel{};
-    kernel.id = rule.id;
-    kernel.action = rule.allow ? NC_RD_ALLOW : NC_RD_DENY;
-    kernel.dport_low = rule.dport.low;
-    kernel.dport_high = rule.dport.high;
-    if (rule.dst) {
-        const bool ipv4 = rule.dst->address.family == Family::ipv4;
-        kernel.family = ipv4 ? 4 : 6;
-        kernel.prefix_length = rule.dst->length;
-        std::memcpy(kernel.dst, rule.dst->address.bytes.data(), ipv4 ? 4 : 16);
-    }
-    if (!rule.cgroup.empty())
-        kernel.cgroup = NETCTL_TRY(sys::find_cgroup(rule.cgroup)).id;
-    if (!rule.exe.empty()) {
-        struct stat status {};
-        if (stat(rule.exe.c_str(), &status) != 0)
-            return Error::system(errno, fmt::format("exe {}", rule.exe));
-        if (!S_ISREG(status.st_mode))
-            return Error::usage(fmt::format("exe {} is no file", rule.exe));
-        kernel.exe_inode = status.st_ino;
-        kernel.exe_device = major(status.st_dev) << 20 | minor(status.st_dev);
-    }
-    return kernel;
+/// The part of an array that a bank uses.
+auto part(auto& array, std::size_t from, std::size_t to) {
+    return std::span(array).subspan(from, to - from);
 }
 
-/// For rules that netctl did not write.
-std::string describe(const nc_rd_rule& kernel) {
-    Rule rule;
-    rule.allow = kernel.action == NC_RD_ALLOW;
-    rule.dport = {kernel.dport_low, kernel.dport_high};
-    if (kernel.family != 0) {
-        Prefix prefix;
-        prefix.address = to_address(kernel.family, kernel.dst);
-        prefix.length = kernel.prefix_length;
-        rule.dst = prefix;
-    }
-    if (kernel.cgroup != 0)
-        rule.cgroup = sys::cgroup_name(kernel.cgroup).value_or(fmt::format("#{}", kernel.cgroup));
-    if (kernel.exe_inode != 0)
-        rule.exe = fmt::format("#{}:{}", kernel.exe_device, kernel.exe_inode);
-    return to_string(rule);
-}
-
-Result<nc_rd_to> to_kernel(const ToRule& rule) {
-    nc_rd_to kernel{};
-    const bool ipv4 = rule.target.family == Family::ipv4;
-    kernel.used = 1;
-    kernel.family = ipv4 ? 4 : 6;
-    kernel.prefix_length = rule.dst.length;
-    kernel.protocol = rule.protocol;
-    kernel.dport_low = rule.dport.low;
-    kernel.dport_high = rule.dport.high;
-    kernel.target_port = rule.target_port;
-    std::memcpy(kernel.dst, rule.dst.address.bytes.data(), ipv4 ? 4 : 16);
-    std::memcpy(kernel.target, rule.target.bytes.data(), ipv4 ? 4 : 16);
-    if (!rule.cgroup.empty())
-        kernel.cgroup = NETCTL_TRY(sys::find_cgroup(rule.cgroup)).id;
-    return kernel;
-}
-
-std::string describe(const nc_rd_to& kernel) {
-    ToRule rule;
-    rule.dst.address = to_address(kernel.family, kernel.dst);
-    rule.dst.length = kernel.prefix_length;
-    rule.dport = {kernel.dport_low, kernel.dport_high};
-    rule.protocol = kernel.protocol;
-    rule.target = to_address(kernel.family, kernel.target);
-    rule.target_port = kernel.target_port;
-    if (kernel.cgroup != 0)
-        rule.cgroup = sys::cgroup_name(kernel.cgroup).value_or(fmt::format("#{}", kernel.cgroup));
-    return to_string(rule);
-}
-
-/// Puts a rule at a place, and moves those behind it on.
+/// Puts a rule's entries at a place, and moves those behind it on. There is room for them.
 template <class R>
-void insert(Datapath::BankOf<R>& bank, std::size_t place, const R& rule, const std::string& text) {
-    const auto at = static_cast<std::ptrdiff_t>(place);
-    std::move_backward(bank.rules.begin() + at, bank.rules.end() - 1, bank.rules.end());
-    std::move_backward(bank.texts.begin() + at, bank.texts.end() - 1, bank.texts.end());
-    bank.rules[place] = rule;
-    bank.texts[place].fill(0);
-    std::copy(text.begin(), text.end(), bank.texts[place].begin());
+void insert(Datapath::BankOf<R>& bank, std::size_t place, const std::vector<R>& entries,
+            const std::string& text) {
+    const std::size_t count = used(bank), end = count + entries.size();
+    const auto old_rules = part(bank.rules, place, count);
+    std::move_backward(old_rules.begin(), old_rules.end(), part(bank.rules, place, end).end());
+    const auto old_texts = part(bank.texts, place, count);
+    std::move_backward(old_texts.begin(), old_texts.end(), part(bank.texts, place, end).end());
+    for (std::size_t i = 0; i < entries.size(); i++) {
+        bank.rules[place + i] = entries[i];
+        bank.texts[place + i].fill(0);
+        std::copy(text.begin(), text.end(), bank.texts[place + i].begin());
+    }
 }
 
-/// False if there is no rule of this number.
+/// Takes out all entries of a rule. False if there is no rule of this number.
 template <class R> bool erase(Datapath::BankOf<R>& bank, std::uint32_t id) {
-    const auto end = bank.rules.begin() + static_cast<std::ptrdiff_t>(used(bank));
-    const auto found =
-        std::find_if(bank.rules.begin(), end, [id](const R& rule) { return rule.id == id; });
-    if (found == end)
-        return false;
-    const auto at = found - bank.rules.begin();
-    const auto close = [at](auto& array) {
-        std::move(array.begin() + at + 1, array.end(), array.begin() + at);
-        array.back() = {};
-    };
-    close(bank.rules);
-    close(bank.texts);
-    return true;
+    const std::size_t count = used(bank);
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < count; i++) {
+        if (bank.rules[i].id == id)
+            continue;
+        bank.rules[kept] = bank.rules[i];
+        bank.texts[kept] = bank.texts[i];
+        kept++;
+    }
+    std::ranges::fill(part(bank.rules, kept, count), R{});
+    std::ranges::fill(part(bank.texts, kept, count), std::array<char, 256>{});
+    return kept != count;
 }
 
 /// Whether joined connections were let in by this kind of rule.
@@ -130,15 +61,18 @@ template <class R> Result<std::vector<Controller::ListedRule>> Controller::list_
     const auto bank = NETCTL_TRY(NETCTL_TRY(open_enabled(root)).read_bank<R>());
     std::vector<ListedRule> all;
     for (std::size_t i = 0; i < used(bank); i++) {
+        if (!all.empty() && all.back().id == bank.rules[i].id)
+            continue; // another entry of the same rule
         const auto& text = bank.texts[i];
         const std::string ours(text.data(), strnlen(text.data(), text.size()));
-        all.push_back({bank.rules[i].id, ours.empty() ? describe(bank.rules[i]) : ours});
+        all.push_back({bank.rules[i].id, ours.empty() ? to_string(rule_of(bank.rules[i])) : ours});
     }
     return all;
 }
 
 template <class R>
-Result<std::uint32_t> Controller::add_to_list(R kernel, const std::string& text, bool first) {
+Result<std::uint32_t> Controller::add_to_list(std::vector<R> entries, const std::string& text,
+                                              bool first) {
     const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
     const Datapath datapath = NETCTL_TRY(open_enabled(root));
     nc_rd_conf conf = NETCTL_TRY(datapath.conf());
@@ -146,16 +80,21 @@ Result<std::uint32_t> Controller::add_to_list(R kernel, const std::string& text,
     const std::size_t count = used(bank), longest = bank.texts[0].size() - 1;
     if (text.size() > longest)
         return Error::usage(fmt::format("the rule is longer than {} characters", longest));
-    if (count == bank.rules.size())
-        return Error::failed(fmt::format("there are {} rules, and no room for more", count));
-    kernel.id = (conf.*ListConf<R>::next_id)++;
+    if (entries.size() > bank.rules.size() - count)
+        return Error::failed(fmt::format("the rule takes {} of {} places, and {} are free",
+                                         entries.size(), bank.rules.size(),
+                                         bank.rules.size() - count),
+                             "each element of a list takes one; prefixes and ranges need fewer");
+    const std::uint32_t id = (conf.*ListConf<R>::next_id)++;
+    for (R& entry : entries)
+        entry.id = id;
     NETCTL_TRY(datapath.set_conf(conf));
-    insert(bank, first ? 0 : count, kernel, text);
+    insert(bank, first ? 0 : count, entries, text);
     NETCTL_TRY(datapath.commit_bank(bank));
     if (lets_join<R> && first && count != 0)
         NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
     NETCTL_TRY(root.next_generation());
-    return kernel.id;
+    return id;
 }
 
 template <class R> Result<> Controller::delete_from_list(std::uint32_t id, const char* where) {
@@ -180,22 +119,22 @@ Result<std::vector<Controller::ListedRule>> Controller::to_rules() const {
 }
 
 Result<std::uint32_t> Controller::add_rule(const Rule& rule, bool first) {
-    const nc_rd_rule kernel = NETCTL_TRY(to_kernel(rule));
+    const std::vector<nc_rd_rule> entries = NETCTL_TRY(rule_entries(rule));
     const auto conf_now = [&]() -> Result<nc_rd_conf> {
         const auto root = NETCTL_TRY(datapath::Root::open(root_));
         return NETCTL_TRY(open_enabled(root)).conf();
     };
     const nc_rd_conf conf = NETCTL_TRY(conf_now());
-    if (!rule.exe.empty() && (conf.flags & NC_RD_NEVER_PASS) != 0)
+    if (rule.find(Key::exe) != nullptr && (conf.flags & NC_RD_NEVER_PASS) != 0)
         return Error::unsupported(
             "this kernel's FIONREAD miscounts what passes while a joined connection's executables "
             "are being learnt (self-test: fionread-passed), so rules cannot ask for 'exe'",
             "use dport, dst or cgroup; or enable with --force fionread-passed");
-    return add_to_list(kernel, to_string(rule), first);
+    return add_to_list(entries, to_string(rule), first);
 }
 
-Result<std::uint32_t> Controller::add_to(const ToRule& rule) {
-    return add_to_list(NETCTL_TRY(to_kernel(rule)), to_string(rule), false);
+Result<std::uint32_t> Controller::add_to(const Rule& rule) {
+    return add_to_list(NETCTL_TRY(to_entries(rule)), to_string(rule), false);
 }
 
 Result<> Controller::delete_rule(std::uint32_t id) {

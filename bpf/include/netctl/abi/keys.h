@@ -36,7 +36,7 @@ KEY(SRC, src, "src", ADDRESS, NC_HAS_IPV4 | NC_HAS_IPV6, 2,                     
     "ADDRESS, ADDRESS/LENGTH, a list {A, B}, or @SET",                                             \
     "source address")                                                                              \
 KEY(DST, dst, "dst", ADDRESS, NC_HAS_IPV4 | NC_HAS_IPV6, 2,                                        \
-    xdp | tc | policy, addresses, 0, no_names,                                                     \
+    xdp | tc | policy | redirect | to, addresses, 0, no_names,                                     \
     "ADDRESS, ADDRESS/LENGTH, a list {A, B}, or @SET",                                             \
     "destination address")                                                                         \
 KEY(SPORT, sport, "sport", U16, NC_HAS_PORTS, 0,                                                   \
@@ -44,11 +44,11 @@ KEY(SPORT, sport, "sport", U16, NC_HAS_PORTS, 0,                                
     "0-65535, a range A-B, a service name, a list {A, B}, or @SET",                                \
     "source port of TCP, UDP or SCTP")                                                             \
 KEY(DPORT, dport, "dport", U16, NC_HAS_PORTS, 0,                                                   \
-    xdp | tc | policy, ports, 65535, no_names,                                                     \
+    xdp | tc | policy | redirect | to, ports, 65535, no_names,                                     \
     "0-65535, a range A-B, a service name, a list {A, B}, or @SET",                                \
     "destination port of TCP, UDP or SCTP")                                                        \
 KEY(PROTO, proto, "proto", U8, NC_HAS_PROTO, 1,                                                    \
-    xdp | tc | policy, numbers, 255, protocols,                                                    \
+    xdp | tc | policy | to, numbers, 255, protocols,                                               \
     "tcp, udp, icmp, icmp6, sctp, igmp, gre, esp, ah, ospf, 0-255, a range A-B, or a list {A, B}", \
     "upper-layer protocol")                                                                        \
 KEY(FLAGS, flags, "flags", U8, NC_HAS_FLAGS, 1,                                                    \
@@ -115,11 +115,11 @@ KEY(GID, gid, "gid",                                                            
     "a group's name or number, a range A-B, or a list {A, B}",                                     \
     "group that connects")                                                                         \
 KEY(CGROUP, cgroup, "cgroup",                                                                      \
-    policy, path, 0, no_names,                                                                     \
+    policy | redirect | to, path, 0, no_names,                                                     \
     "an absolute path in the cgroup hierarchy",                                                    \
     "cgroup of the process, or one above it")                                                      \
 KEY(EXE, exe, "exe",                                                                               \
-    policy, path, 0, no_names,                                                                     \
+    policy | redirect, path, 0, no_names,                                                          \
     "an absolute path",                                                                            \
     "executable file that the process runs")
 
