@@ -9,6 +9,7 @@
 
 #include "core/address.hpp"
 #include "core/json.hpp"
+#include "core/rule_keys.hpp"
 
 namespace netctl::classifier {
 
@@ -22,11 +23,9 @@ Address address_of(const nc_packet& packet, const __be32 (&words)[4]) {
 }
 
 std::string proto_text(std::uint8_t proto) {
-    constexpr std::array<std::pair<std::uint8_t, const char*>, 5> names{
-        {{1, "icmp"}, {6, "tcp"}, {17, "udp"}, {58, "icmp6"}, {132, "sctp"}}};
-    for (const auto& [number, name] : names)
-        if (number == proto)
-            return name;
+    for (const NamedRange& named : info(Key::proto).names)
+        if (named.prints && named.low == proto)
+            return std::string(named.name);
     return std::to_string(proto);
 }
 

@@ -140,8 +140,9 @@ struct Rule {
 };
 
 /// Parses one rule for `hook`. The error shows the text with a caret under the place, says what was
-/// found there and what is allowed.
-Result<Rule> parse_rule(std::string_view text, Hook hook);
+/// found there and what is allowed. `notes` gets what is right, but may not be what was meant.
+Result<Rule> parse_rule(std::string_view text, Hook hook,
+                        std::vector<std::string>* notes = nullptr);
 
 /// Parses a file of rules: one a line, `#` starts a comment, blank lines are skipped. Errors name
 /// the line. `source` is the file's name for messages.

@@ -69,10 +69,12 @@ class Checker {
                 icmp = icmp.value_or(key);
         const bool flags = rule_.find(Key::flags) != nullptr;
 
-        if (ports && !leaves(rule_, protocol_tcp) && !leaves(rule_, protocol_udp) &&
-            !leaves(rule_, protocol_sctp))
-            return never(*ports, fmt::format("only tcp, udp and sctp have ports, and {} leaves "
-                                             "none of them",
+        const bool has_ports =
+            std::any_of(std::begin(port_protocols), std::end(port_protocols),
+                        [this](std::uint8_t protocol) { return leaves(rule_, protocol); });
+        if (ports && !has_ports)
+            return never(*ports, fmt::format("only tcp, udp, sctp, dccp and udplite have ports, "
+                                             "and {} leaves none of them",
                                              value_text(Key::proto)));
         if (flags && !leaves(rule_, protocol_tcp))
             return never(Key::flags, fmt::format("only tcp has flags, and {} leaves it out",

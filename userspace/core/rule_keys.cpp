@@ -33,6 +33,8 @@ constexpr NamedRange protocols[] = {
     one("icmpv6", protocol_icmp6, false),
     one("ospf", 89),
     one("sctp", protocol_sctp),
+    one("dccp", protocol_dccp),
+    one("udplite", protocol_udplite),
 };
 
 // IANA "Differentiated Services Field Codepoints": RFC 2474, 2597, 3246, 5865, 8622.
@@ -173,10 +175,10 @@ constexpr ActionInfo actions[] = {
     {ActionKind::audit, "audit", policy, true, "", "let the process connect, and report it"},
     {ActionKind::target, "target", to, true, "ADDRESS:PORT|[ADDRESS]:PORT",
      "connect to this address instead"},
-    {ActionKind::mark, "mark", tc, false, "NUMBER[/MASK]", "set the packet's mark"},
+    {ActionKind::mark, "mark", tc, false, "NUMBER[/MASK]", "set the packet's mark", {}, true},
     {ActionKind::priority, "priority", tc, false, "NUMBER|MAJOR:MINOR",
-     "set the packet's priority or its class"},
-    {ActionKind::dscp, "dscp", tc, false, "0-63|NAME", "set the DSCP of the IP header"},
+     "set the packet's priority or its class", {}, true},
+    {ActionKind::dscp, "dscp", tc, false, "0-63|NAME", "set the DSCP of the IP header", {}, true},
     {ActionKind::mirror, "mirror", tc, false, "IFACE", "send a copy out of another interface"},
     {ActionKind::rate, "rate", tc, false, "RATE [burst SIZE]",
      "hold what the rule matches to a rate in bits a second"},
@@ -247,7 +249,7 @@ std::vector<std::string> action_names(Hook hook) {
     std::vector<std::string> names;
     for (const ActionInfo& action : actions)
         if (action.in(hook))
-            names.emplace_back(action.name);
+            names.push_back(action.spelling());
     return names;
 }
 
@@ -272,10 +274,18 @@ std::string argument(const ActionInfo& action, Hook hook) {
 
 std::vector<std::string> rule_words(Hook hook) {
     std::vector<std::string> words = key_names(hook);
-    for (const std::string& action : action_names(hook))
-        if (std::find(words.begin(), words.end(), action) == words.end())
-            words.push_back(action);
-    words.emplace_back("then");
+    const auto add = [&words](std::string_view word) {
+        if (std::find(words.begin(), words.end(), word) == words.end())
+            words.emplace_back(word);
+    };
+    for (const ActionInfo& action : actions) {
+        if (!action.in(hook))
+            continue;
+        if (action.set)
+            add("set");
+        add(action.name);
+    }
+    add("then");
     for (const ModifierInfo& modifier : modifiers)
         if (modifier.in(hook))
             words.emplace_back(modifier.name);

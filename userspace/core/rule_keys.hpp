@@ -65,6 +65,9 @@ struct ActionInfo {
     std::string_view argument; ///< as shown to the user; empty: takes none
     std::string_view help;
     std::string_view more_in_tc{}; ///< what the argument may go on with in tc
+    bool set = false;              ///< written `set NAME`
+    /// As it is written in canonical texts.
+    std::string spelling() const { return (set ? "set " : "") + std::string(name); }
     bool in(Hook hook) const { return (hooks & static_cast<std::uint8_t>(hook)) != 0; }
 };
 
@@ -91,7 +94,7 @@ const KeyInfo* find_key(std::string_view name);
 const ActionInfo* find_action(std::string_view name);
 const ModifierInfo* find_modifier(std::string_view name);
 
-/// Names of the keys, and of the actions, that a hook has.
+/// Names of the keys, and spellings of the actions, that a hook has.
 std::vector<std::string> key_names(Hook hook);
 std::vector<std::string> action_names(Hook hook);
 /// What a key takes in a hook, as shown to the user.
@@ -137,7 +140,12 @@ inline constexpr std::uint8_t protocol_icmp = 1;
 inline constexpr std::uint8_t protocol_tcp = 6;
 inline constexpr std::uint8_t protocol_udp = 17;
 inline constexpr std::uint8_t protocol_icmp6 = 58;
+inline constexpr std::uint8_t protocol_dccp = 33;
 inline constexpr std::uint8_t protocol_sctp = 132;
+inline constexpr std::uint8_t protocol_udplite = 136;
+/// Those that have ports.
+inline constexpr std::uint8_t port_protocols[] = {protocol_tcp, protocol_udp, protocol_dccp,
+                                                  protocol_sctp, protocol_udplite};
 
 inline constexpr std::size_t max_comment_bytes = 256;
 inline constexpr std::size_t max_set_name = 64;

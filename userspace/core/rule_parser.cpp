@@ -54,7 +54,8 @@ std::optional<std::uint64_t> number_with_unit(std::string_view text,
 
 class Parser {
   public:
-    Parser(std::string_view text, Hook hook) : source_{text, hook}, hook_(hook) {}
+    Parser(std::string_view text, Hook hook, std::vector<std::string>* notes)
+        : source_{text, hook}, hook_(hook), notes_(notes) {}
 
     Result<Rule> run() {
         source_.tokens = NETCTL_TRY(lex_rule(source_.text));
@@ -66,6 +67,8 @@ class Parser {
         NETCTL_TRY(check_fields(source_, clauses_, rule_));
         if (hook_ == Hook::to)
             NETCTL_TRY(check_target());
+        if (notes_ != nullptr)
+            add_notes();
         return std::move(rule_);
     }
 
@@ -120,6 +123,8 @@ class Parser {
             }
             if (token.text == "then")
                 NETCTL_TRY(read_then(token));
+            else if (token.text == "set" && sets_something())
+                NETCTL_TRY(read_set(token));
             else if (const ModifierInfo* modifier = find_modifier(token.text);
                      modifier != nullptr && modifier->in(hook_))
                 NETCTL_TRY(read_modifier(*modifier, token));
@@ -131,6 +136,55 @@ class Parser {
                 return misplaced(token);
         }
         return finish_actions();
+    }
+
+    bool sets_something() const {
+        return std::any_of(rule_actions().begin(), rule_actions().end(),
+                           [this](const ActionInfo& a) { return a.set && a.in(hook_); });
+    }
+
+    /// `set mark 7`: what is set can be nothing but an action.
+    Result<> read_set(const Token& set) {
+        const Token& word = take();
+        const ActionInfo* action = word.kind == TokenKind::word ? find_action(word.text) : nullptr;
+        if (action == nullptr || !action->set || !action->in(hook_)) {
+            std::vector<std::string> names;
+            for (const ActionInfo& about : rule_actions())
+                if (about.set && about.in(hook_))
+                    names.emplace_back(about.name);
+            return source_.error_at(word.place,
+                                    fmt::format("'set' is followed by {}{}", source_.shown(word),
+                                                did_you_mean(word.text, names)),
+                                    fmt::format("allowed: set {}", fmt::join(names, "|")));
+        }
+        return read_action(*action,
+                           {TokenKind::word, word.text, {set.place.begin, word.place.end}});
+    }
+
+    /// What is right, and may not be what was meant.
+    void add_notes() {
+        const bool sets = std::any_of(rule_.actions.begin(), rule_.actions.end(),
+                                      [](const Action& a) { return info(a.kind).set; });
+        for (const Clause& clause : clauses_) {
+            const ActionInfo* action = find_action(clause.key->name);
+            if (action != nullptr && action->set && action->in(hook_) && !then_ && !sets)
+                notes_->push_back(fmt::format(
+                    "'{0}' is a condition here: it matches packets that have it; to set it write "
+                    "'set {0}'",
+                    source_.slice(clause.place)));
+        }
+        const Match* proto = rule_.find(Key::proto);
+        const Families families = possible_families(rule_);
+        const bool addresses = rule_.find(Key::src) != nullptr || rule_.find(Key::dst) != nullptr;
+        if (proto == nullptr || proto->negated || !addresses || proto->ranges.size() != 1)
+            return;
+        const Range only = proto->ranges.front();
+        if (only == Range{protocol_icmp, protocol_icmp} && !families.ipv4)
+            notes_->emplace_back("'icmp' is of IPv4 and the addresses are of IPv6: its ICMP is "
+                                 "'proto icmp6'");
+        if (only == Range{protocol_icmp6, protocol_icmp6} && !families.ipv6)
+            notes_->emplace_back("'icmp6' is of IPv6 and the addresses are of IPv4: its ICMP is "
+                                 "'proto icmp'");
     }
 
     bool actions_begun() const { return then_.has_value() || !rule_.actions.empty(); }
@@ -172,6 +226,8 @@ class Parser {
                 key == nullptr ? allowed_actions() : allowed_words(), synonym_hint(word));
         }
         hint = synonym_hint(word);
+        if (hint.empty())
+            hint = foreign_hint(word);
         if (hint.empty() && !clauses_.empty() && looks_like_value(word))
             hint = fmt::format("several values are written as a list: {} {{A, B}}; a shell expands "
                                "{{A,B}} unless it is quoted or has blanks",
@@ -201,6 +257,57 @@ class Parser {
                 (key != nullptr && key->in(hook_)) || (action != nullptr && action->in(hook_));
             if (synonym.word == word && is_there && ours != word)
                 return fmt::format("{} calls it '{}'", to_string(hook_), ours);
+        }
+        return {};
+    }
+
+    /// What to write instead of a word of nft or iptables.
+    std::string foreign_hint(std::string_view word) const {
+        const std::string_view next = peek().kind == TokenKind::word ? peek().text : "";
+        constexpr std::string_view none;
+        const auto is_key = [this](std::string_view name) {
+            const KeyInfo* key = find_key(name);
+            return key != nullptr && key->in(hook_);
+        };
+        if (word == "ip" || word == "ip6")
+            return next == "saddr" || next == "daddr"
+                       ? fmt::format("'{} {}' is '{}': addresses tell their IP version", word, next,
+                                     next == "saddr" && is_key("src") ? "src" : "dst")
+                       : "leave it out: addresses tell their IP version, and 'ether-type' that of "
+                         "rules without addresses";
+        if (find_named(info(Key::proto).names, word) != nullptr && is_key("proto"))
+            return fmt::format("the protocol is a key of its own: proto {}{}", word,
+                               is_key(next) ? fmt::format(" {} …", next) : "");
+        if (word == "state" || word == "ctstate" || word == "ct" || word == "-m")
+            return "filters look at packets, not at connections: the first packet of a TCP "
+                   "connection is 'flags syn/syn,ack'";
+        constexpr std::pair<std::string_view, std::string_view> options[] = {
+            {"-s", "src"},
+            {"--source", "src"},
+            {"-d", "dst"},
+            {"--destination", "dst"},
+            {"-p", "proto"},
+            {"--protocol", "proto"},
+            {"--dport", "dport"},
+            {"--sport", "sport"},
+            {"--dports", "dport"},
+            {"--sports", "sport"},
+            {"--icmp-type", "icmp-type"},
+            {"--tcp-flags", "flags"},
+            {"--mark", "mark"},
+            {"-j", none},
+            {"-i", none},
+            {"-o", none},
+        };
+        for (const auto& [option, key] : options) {
+            if (word != option)
+                continue;
+            if (option == "-j")
+                return "an action stands alone, without '-j'";
+            if (key.empty())
+                return "rules belong to the interface that they are added to";
+            if (is_key(key))
+                return fmt::format("{} calls it '{}'", to_string(hook_), key);
         }
         return {};
     }
@@ -289,9 +396,9 @@ class Parser {
                 about.final ? "a rule has one final action"
                 : find_key(about.name) == nullptr
                     ? fmt::format("write it before '{}'", end)
-                    : fmt::format("to set it write it before '{0}' and behind 'then', to match it "
-                                  "write it before 'then {0}'",
-                                  end));
+                    : fmt::format("to set it write 'set {1} …' before '{0}', to match it write it "
+                                  "before 'then {0}'",
+                                  end, about.name));
         }
         for (const Action& action : rule_.actions)
             if (action.kind == about.kind)
@@ -379,7 +486,7 @@ class Parser {
     }
 
     std::string argument_allowed(const ActionInfo& action) const {
-        return fmt::format("allowed: {} {}", action.name, argument(action, hook_));
+        return fmt::format("allowed: {} {}", action.spelling(), argument(action, hook_));
     }
 
     Result<Token> read_argument(const ActionInfo& action) {
@@ -621,7 +728,7 @@ class Parser {
             return source_.error_at(
                 {clauses_.back().place.begin, clause.place.end},
                 fmt::format("'{}' may be a key or an action here", clauses_.back().key->name), {},
-                fmt::format("write '{} then {}' to match and set, 'then {} {}' to set both",
+                fmt::format("write '{} set {}' to match and set, 'set {} set {}' to set both",
                             source_.slice(clauses_.back().place), source_.slice(clause.place),
                             source_.slice(clauses_.back().place), source_.slice(clause.place)));
         const std::size_t resume = next_;
@@ -634,6 +741,7 @@ class Parser {
 
     RuleSource source_;
     Hook hook_;
+    std::vector<std::string>* notes_; ///< may be null
     std::size_t next_ = 0;
     std::vector<Clause> clauses_;
     std::optional<Place> then_;
@@ -657,8 +765,8 @@ const Clause* find_clause(std::span<const Clause> clauses, Key key) {
     return found == clauses.end() ? nullptr : &*found;
 }
 
-Result<Rule> parse_rule(std::string_view text, Hook hook) {
-    return Parser(text, hook).run();
+Result<Rule> parse_rule(std::string_view text, Hook hook, std::vector<std::string>* notes) {
+    return Parser(text, hook, notes).run();
 }
 
 Result<std::vector<Rule>> parse_rules(std::string_view text, Hook hook, std::string_view source) {

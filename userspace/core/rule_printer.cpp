@@ -135,7 +135,7 @@ std::string with_unit(std::uint64_t number, std::span<const NamedRange> units) {
 }
 
 std::string action_text(const Action& action) {
-    std::string text(info(action.kind).name);
+    std::string text = info(action.kind).spelling();
     switch (action.kind) {
     case ActionKind::redirect:
     case ActionKind::mirror:
@@ -176,14 +176,12 @@ std::string limit_text(const Limit& limit) {
                        limit.per_source ? " per src" : "");
 }
 
-/// Whether a reader could take a key for an action or the other way round.
+/// Whether a reader could take a key for an action.
 bool needs_then(const Rule& rule) {
-    const auto both = [](std::string_view name) {
-        return find_key(name) != nullptr && find_action(name) != nullptr;
-    };
-    const bool key = std::any_of(rule.matches.begin(), rule.matches.end(),
-                                 [&](const Match& m) { return both(to_string(m.key)); });
-    return key || (!rule.actions.empty() && both(info(rule.actions.front().kind).name));
+    return std::any_of(
+               rule.matches.begin(), rule.matches.end(),
+               [](const Match& match) { return find_action(to_string(match.key)) != nullptr; }) &&
+           !info(rule.actions.front().kind).set;
 }
 
 } // namespace

@@ -147,6 +147,7 @@ TEST(Rule, HasOneCanonicalText) {
         {Hook::xdp, "frag not none drop", "frag not none drop"},
         {Hook::xdp, "dscp 46 drop", "dscp ef then drop"},
         {Hook::xdp, "dscp {be, 1-7, af43} drop", "dscp {0-7, af43} then drop"},
+        {Hook::xdp, "proto {136, dccp} dport 80 drop", "proto {dccp, udplite} dport 80 drop"},
         {Hook::xdp, "ttl {1, 0, 255} drop", "ttl {0-1, 255} drop"},
         {Hook::xdp, "len {64, 1500-9000} drop", "len {64, 1500-9000} drop"},
         {Hook::xdp, "len 0-4294967295 drop", "len 0-4294967295 drop"},
@@ -183,27 +184,33 @@ TEST(Rule, HasOneCanonicalText) {
         {Hook::tc, "rate 1tbit burst 1024k pass", "rate 1tbit burst 1m pass"},
         {Hook::tc, "rate 1mbit burst 2k limit 5/s burst 9 pass",
          "rate 1mbit burst 2k pass limit 5/s burst 9"},
-        {Hook::tc, "priority 7", "priority 7 pass"},
-        {Hook::tc, "priority 1:10", "priority 1:10 pass"},
-        {Hook::tc, "priority 65552 pass", "priority 1:10 pass"},
-        {Hook::tc, "priority ffff:", "priority ffff:0 pass"},
-        {Hook::tc, "priority 0:a pass", "priority 10 pass"},
-        {Hook::tc, "rate 1mbit priority 3 mirror a next", "priority 3 mirror a rate 1mbit next"},
+        {Hook::tc, "priority 7", "set priority 7 pass"},
+        {Hook::tc, "priority 1:10", "set priority 1:10 pass"},
+        {Hook::tc, "priority 65552 pass", "set priority 1:10 pass"},
+        {Hook::tc, "priority ffff:", "set priority ffff:0 pass"},
+        {Hook::tc, "priority 0:a pass", "set priority 10 pass"},
+        {Hook::tc, "rate 1mbit priority 3 mirror a next",
+         "set priority 3 mirror a rate 1mbit next"},
         // key or action?
         {Hook::tc, "mark 5 drop", "mark 0x5 then drop"},
         {Hook::tc, "mark 5 pass", "mark 0x5 then pass"},
         {Hook::tc, "mark 5 then pass", "mark 0x5 then pass"},
-        {Hook::tc, "then mark 5 pass", "then mark 0x5 pass"},
-        {Hook::tc, "mark 5", "then mark 0x5 pass"},
-        {Hook::tc, "dport 80 mark 0x7/0xf log", "dport 80 then mark 0x7/0xf pass log"},
-        {Hook::tc, "dport 80 dscp ef", "dport 80 then dscp ef pass"},
-        {Hook::tc, "mark 5 mark 7", "mark 0x5 then mark 0x7 pass"},
-        {Hook::tc, "mark 5 mark 7 dscp 1 drop", "mark 0x5 then mark 0x7 dscp le drop"},
-        {Hook::tc, "priority 3 mark 7 next", "then mark 0x7 priority 3 next"},
+        {Hook::tc, "then mark 5 pass", "set mark 0x5 pass"},
+        {Hook::tc, "set mark 5 pass", "set mark 0x5 pass"},
+        {Hook::tc, "set mark 5", "set mark 0x5 pass"},
+        {Hook::tc, "dport 80 mark 7 set mark 5/7 set dscp ef set priority 6 next",
+         "dport 80 mark 0x7 set mark 0x5/0x7 set priority 6 set dscp ef next"},
+        {Hook::tc, "mark 5 rate 1mbit pass", "mark 0x5 then rate 1mbit pass"},
+        {Hook::tc, "mark 5", "set mark 0x5 pass"},
+        {Hook::tc, "dport 80 mark 0x7/0xf log", "dport 80 set mark 0x7/0xf pass log"},
+        {Hook::tc, "dport 80 dscp ef", "dport 80 set dscp ef pass"},
+        {Hook::tc, "mark 5 mark 7", "mark 0x5 set mark 0x7 pass"},
+        {Hook::tc, "mark 5 mark 7 dscp 1 drop", "mark 0x5 set mark 0x7 set dscp le drop"},
+        {Hook::tc, "priority 3 mark 7 next", "set mark 0x7 set priority 3 next"},
         {Hook::tc, "mark not 0/1 drop", "mark not 0x0/0x1 then drop"},
         {Hook::tc, "dscp {ef, cs1} mark 1 pass", "dscp {cs1, ef} mark 0x1 then pass"},
         {Hook::tc, "dport 80 mark 7 src 10.0.0.0/8 dscp ef then mark 1",
-         "src 10.0.0.0/8 dport 80 dscp ef mark 0x7 then mark 0x1 pass"},
+         "src 10.0.0.0/8 dport 80 dscp ef mark 0x7 set mark 0x1 pass"},
         // policy
         {Hook::policy, "dst 169.254.169.254 uid not 0 deny", "dst 169.254.169.254 uid not 0 deny"},
         {Hook::policy, "uid root allow", "uid 0 allow"},
@@ -304,7 +311,7 @@ TEST(RuleError, ShowsPlaceFindingAndWhatIsAllowed) {
               "  ^~~\n"
               "keys of tc: src dst sport dport proto flags icmp-type icmp-code vlan frag dscp len "
               "ether-type ether-src ether-dst mark ttl\n"
-              "actions of tc: pass drop redirect next mark priority dscp mirror rate\n"
+              "actions of tc: pass drop redirect next set mark set priority set dscp mirror rate\n"
               "modifiers: limit log comment");
 
     const Result<Rule> prefix = parse_rule("src 10.0.0.1/8 drop", Hook::xdp);
@@ -347,7 +354,7 @@ TEST(RuleError, PointsAtTheFirstThingThatIsWrong) {
         {Hook::xdp, "", "the rule has no action []"},
         {Hook::xdp, "# drop", "the rule has no action []"},
         {Hook::xdp, "accept", "'accept' is neither a key nor an action of xdp [accept]"},
-        {Hook::xdp, "allow", "xdp has no action 'allow'; only policy has it [allow]"},
+        {Hook::xdp, "allow", "xdp has no action 'allow'; only policy and redirect have it [allow]"},
         {Hook::policy, "drop", "policy has no action 'drop'; only xdp and tc have it [drop]"},
         {Hook::xdp, "mark 5 drop", "xdp has no key 'mark'; only tc has it [mark]"},
         {Hook::tc, "tx", "tc has no action 'tx'; only xdp has it [tx]"},
@@ -509,6 +516,68 @@ TEST(RuleError, PointsAtTheFirstThingThatIsWrong) {
         EXPECT_EQ(complaint(wrong.text, wrong.hook), wrong.complaint) << wrong.text;
 }
 
+TEST(RuleError, SaysWhatWordsOfOtherToolsAreHere) {
+    const struct {
+        Hook hook;
+        const char* text;
+        const char* hint;
+    } rows[] = {
+        {Hook::xdp, "dport 80:90 drop", "a range is written 80-90"},
+        {Hook::xdp, "tcp dport 80 drop", "the protocol is a key of its own: proto tcp dport …"},
+        {Hook::xdp, "icmp drop", "the protocol is a key of its own: proto icmp"},
+        {Hook::xdp, "ip saddr 192.0.2.1 drop",
+         "'ip saddr' is 'src': addresses tell their IP version"},
+        {Hook::tc, "ip6 daddr ::1 drop", "'ip6 daddr' is 'dst': addresses tell their IP version"},
+        {Hook::xdp, "-s 192.0.2.1 drop", "xdp calls it 'src'"},
+        {Hook::policy, "-d 192.0.2.1 deny", "policy calls it 'dst'"},
+        {Hook::xdp, "dport 80 -j drop", "an action stands alone, without '-j'"},
+        {Hook::xdp, "-i eth0 drop", "rules belong to the interface that they are added to"},
+        {Hook::xdp, "state established pass",
+         "filters look at packets, not at connections: the first packet of a TCP connection is "
+         "'flags syn/syn,ack'"},
+        {Hook::tc, "set makr 5", ""},
+    };
+    for (const auto& row : rows) {
+        const Result<Rule> rule = parse_rule(row.text, row.hook);
+        ASSERT_FALSE(rule) << row.text;
+        EXPECT_EQ(rule.error().hint, row.hint) << row.text;
+    }
+    EXPECT_EQ(canonical("set makr 5", Hook::tc),
+              "error: 'set' is followed by 'makr'; did you mean 'mark'?\n"
+              "  set makr 5\n"
+              "      ^~~~\n"
+              "allowed: set mark|priority|dscp");
+}
+
+TEST(Rule, SaysWhatMayNotBeMeant) {
+    const struct {
+        Hook hook;
+        const char* text;
+        const char* note;
+    } rows[] = {
+        {Hook::tc, "dport 80 mark 7 pass",
+         "'mark 7' is a condition here: it matches packets that have it; to set it write 'set mark "
+         "7'"},
+        {Hook::xdp, "src 2001:db8::/32 proto icmp drop",
+         "'icmp' is of IPv4 and the addresses are of IPv6: its ICMP is 'proto icmp6'"},
+        {Hook::policy, "dst 192.0.2.1 proto icmp6 deny",
+         "'icmp6' is of IPv6 and the addresses are of IPv4: its ICMP is 'proto icmp'"},
+        {Hook::tc, "dport 80 mark 7 then pass", nullptr},
+        {Hook::tc, "dport 80 mark 7 set dscp ef", nullptr},
+        {Hook::tc, "dport 80 mark 7", nullptr},
+        {Hook::tc, "mark 5 mark 7", nullptr},
+        {Hook::xdp, "dscp ef drop", nullptr},
+        {Hook::xdp, "src 192.0.2.1 proto icmp drop", nullptr},
+        {Hook::xdp, "proto icmp drop", nullptr},
+    };
+    for (const auto& row : rows) {
+        std::vector<std::string> notes;
+        ASSERT_TRUE(parse_rule(row.text, row.hook, &notes)) << row.text;
+        EXPECT_EQ(notes, row.note ? std::vector<std::string>{row.note} : std::vector<std::string>{})
+            << row.text;
+    }
+}
+
 TEST(RuleError, RefusesWhatCanNeverMatch) {
     const Wrong wrongs[] = {
         {Hook::xdp, "src 192.0.2.1 dst ::1 drop",
@@ -516,11 +585,11 @@ TEST(RuleError, RefusesWhatCanNeverMatch) {
         {Hook::xdp, "src not 192.0.2.1 dst not ::1 drop",
          "this rule can never match: src and dst are of different IP versions [dst not ::1]"},
         {Hook::xdp, "proto icmp dport 80 drop",
-         "this rule can never match: only tcp, udp and sctp have ports, and 'proto icmp' leaves "
-         "none of them [dport 80]"},
-        {Hook::policy, "proto not {tcp, udp, sctp} dport 80 deny",
-         "this rule can never match: only tcp, udp and sctp have ports, and 'proto not {tcp, udp, "
-         "sctp}' leaves none of them [dport 80]"},
+         "this rule can never match: only tcp, udp, sctp, dccp and udplite have ports, and "
+         "'proto icmp' leaves none of them [dport 80]"},
+        {Hook::policy, "proto not {tcp, udp, sctp, 33, 136} dport 80 deny",
+         "this rule can never match: only tcp, udp, sctp, dccp and udplite have ports, and "
+         "'proto not {tcp, udp, sctp, 33, 136}' leaves none of them [dport 80]"},
         {Hook::xdp, "proto udp flags syn drop",
          "this rule can never match: only tcp has flags, and 'proto udp' leaves it out "
          "[flags syn]"},
@@ -1251,7 +1320,7 @@ TEST(RuleDocs, TablesAreThoseOfTheProgram) {
                             key.help));
     for (const ActionInfo& action : rule_actions())
         has_row(fmt::format("| `{}` | {} | {} | {} |",
-                            with(action.name, argument(action, Hook::tc)), hook_list(action),
+                            with(action.spelling(), argument(action, Hook::tc)), hook_list(action),
                             action.final ? "yes" : "no", action.help));
     for (const ModifierInfo& modifier : rule_modifiers())
         has_row(
@@ -1260,9 +1329,11 @@ TEST(RuleDocs, TablesAreThoseOfTheProgram) {
 
 TEST(RuleDocs, KeyOrActionIsAsTheTableSays) {
     EXPECT_EQ(canonical("dport 80 mark 7 pass", Hook::tc), "dport 80 mark 0x7 then pass");
-    EXPECT_EQ(canonical("dport 80 mark 7", Hook::tc), "dport 80 then mark 0x7 pass");
-    EXPECT_EQ(canonical("mark 5 mark 7", Hook::tc), "mark 0x5 then mark 0x7 pass");
-    EXPECT_EQ(canonical("priority 3 mark 7", Hook::tc), "then mark 0x7 priority 3 pass");
+    EXPECT_EQ(canonical("dport 80 set mark 7", Hook::tc), "dport 80 set mark 0x7 pass");
+    EXPECT_EQ(canonical("dport 80 mark 7", Hook::tc), "dport 80 set mark 0x7 pass");
+    EXPECT_EQ(canonical("dport 80 then mark 7 pass", Hook::tc), "dport 80 set mark 0x7 pass");
+    EXPECT_EQ(canonical("mark 5 mark 7", Hook::tc), "mark 0x5 set mark 0x7 pass");
+    EXPECT_EQ(canonical("priority 3 mark 7", Hook::tc), "set mark 0x7 set priority 3 pass");
     EXPECT_FALSE(parse_rule("dport 80 mark 7 dscp ef", Hook::tc));
 }
 

@@ -273,7 +273,12 @@ class ValueReader {
                                     fmt::format("{} is not a value of '{}'{}", source_.shown(item),
                                                 key.name, did_you_mean(word, value_words(key.key))),
                                     allowed(key, source_.hook),
-                                    word.find(',') != std::string_view::npos ? list_hint(key) : "");
+                                    word.find(',') != std::string_view::npos ? list_hint(key)
+                                    : is_colon_range(key, word)
+                                        ? fmt::format("a range is written {}-{}",
+                                                      word.substr(0, word.find(':')),
+                                                      word.substr(word.find(':') + 1))
+                                        : "");
         if (*low > key.max || *high > key.max)
             return source_.error_at(
                 item.place,
@@ -286,6 +291,13 @@ class ValueReader {
                                     fmt::format("write {}-{}", shortened(word.substr(dash + 1)),
                                                 shortened(word.substr(0, dash))));
         return Range{*low, *high};
+    }
+
+    /// `80:90`, as iptables has it.
+    static bool is_colon_range(const KeyInfo& key, std::string_view word) {
+        const std::size_t colon = word.find(':');
+        return key.form != ValueForm::macs && colon != std::string_view::npos &&
+               whole_number(word.substr(0, colon)) && whole_number(word.substr(colon + 1));
     }
 
     static std::optional<std::uint64_t> read_number(const KeyInfo& key, std::string_view text) {

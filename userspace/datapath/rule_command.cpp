@@ -34,17 +34,18 @@ Json report_json(const CommitReport& report) {
     return json;
 }
 
-Result<Rule> rule_from(const Arguments& arguments, Hook hook) {
+Result<Rule> rule_from(const Arguments& arguments, Hook hook, std::vector<std::string>& notes) {
     if (arguments.rest().empty())
         return Error::usage("the rule is missing", hook == Hook::policy
                                                        ? "for example: dst 192.0.2.0/24 deny"
                                                        : "for example: src 192.0.2.0/24 drop");
-    return parse_rule(rule_text(arguments.rest()), hook);
+    return parse_rule(rule_text(arguments.rest()), hook, &notes);
 }
 
 Result<int> add(const Arguments& arguments, const Context& context, Hook hook,
                 const OpenEditor& open, bool at_front) {
-    const Rule rule = NETCTL_TRY(rule_from(arguments, hook));
+    std::vector<std::string> notes;
+    const Rule rule = NETCTL_TRY(rule_from(arguments, hook, notes));
     std::optional<std::uint32_t> before;
     if (arguments.has("before"))
         before = NETCTL_TRY(parse_id(arguments.get("before")));
@@ -57,7 +58,8 @@ Result<int> add(const Arguments& arguments, const Context& context, Hook hook,
         id = NETCTL_TRY(add_rule(state, rule, place));
         return {};
     }));
-    context.out.notes(report.notes);
+    notes.insert(notes.end(), report.notes.begin(), report.notes.end());
+    context.out.notes(notes);
     Json json = report_json(report);
     json["id"] = id;
     json["rule"] = to_string(rule);

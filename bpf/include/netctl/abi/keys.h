@@ -42,14 +42,15 @@ KEY(DST, dst, "dst", ADDRESS, NC_HAS_IPV4 | NC_HAS_IPV6, 2,                     
 KEY(SPORT, sport, "sport", U16, NC_HAS_PORTS, 0,                                                   \
     xdp | tc | policy, ports, 65535, no_names,                                                     \
     "0-65535, a range A-B, a service name, a list {A, B}, or @SET",                                \
-    "source port of TCP, UDP or SCTP")                                                             \
+    "source port of TCP, UDP, SCTP, DCCP or UDP-Lite")                                             \
 KEY(DPORT, dport, "dport", U16, NC_HAS_PORTS, 0,                                                   \
     xdp | tc | policy | redirect | to, ports, 65535, no_names,                                     \
     "0-65535, a range A-B, a service name, a list {A, B}, or @SET",                                \
-    "destination port of TCP, UDP or SCTP")                                                        \
+    "destination port of TCP, UDP, SCTP, DCCP or UDP-Lite")                                        \
 KEY(PROTO, proto, "proto", U8, NC_HAS_PROTO, 1,                                                    \
     xdp | tc | policy | to, numbers, 255, protocols,                                               \
-    "tcp, udp, icmp, icmp6, sctp, igmp, gre, esp, ah, ospf, 0-255, a range A-B, or a list {A, B}", \
+    "tcp, udp, icmp, icmp6, sctp, dccp, udplite, igmp, gre, esp, ah, ospf, 0-255, a range A-B, "   \
+    "or a list {A, B}",                                                                            \
     "upper-layer protocol")                                                                        \
 KEY(FLAGS, flags, "flags", U8, NC_HAS_FLAGS, 1,                                                    \
     xdp | tc, flags, 255, flag_names,                                                              \
