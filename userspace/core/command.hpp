@@ -73,6 +73,7 @@ struct Command {
     std::vector<Option> options{};
     Handler run{};                   ///< empty for a command with children
     std::vector<Command> children{}; ///< verbs
+    std::string table{};             ///< lines that --help shows as they are
 };
 
 /// Options that every command takes.

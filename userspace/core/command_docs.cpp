@@ -103,6 +103,8 @@ std::string help_text(const Command& command, const std::string& path) {
     std::string text = fmt::format("{}\n\nusage: {}\n", command.summary, synopsis(command, path));
     if (!command.description.empty())
         text += "\n" + command.description + "\n";
+    if (!command.table.empty())
+        text += "\n" + command.table;
     if (!command.children.empty()) {
         std::size_t width = 0;
         for (const Command& child : command.children)

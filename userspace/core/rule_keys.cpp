@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+
 #include "netctl/abi/packet.h"
 
 namespace netctl {
@@ -290,6 +292,26 @@ std::vector<std::string> rule_words(Hook hook) {
         if (modifier.in(hook))
             words.emplace_back(modifier.name);
     return words;
+}
+
+std::string rule_help(Hook hook) {
+    std::string text = "keys:\n";
+    const auto line = [&text](std::string_view what, std::string_view takes,
+                              std::string_view help) {
+        text += fmt::format("  {:<13} {}{}{}\n", what, help, takes.empty() ? "" : ": ", takes);
+    };
+    for (const KeyInfo& key : keys)
+        if (key.in(hook))
+            line(key.name, value(key, hook), key.help);
+    text += "actions:\n";
+    for (const ActionInfo& action : actions)
+        if (action.in(hook))
+            line(action.spelling(), argument(action, hook), action.help);
+    text += "modifiers:\n";
+    for (const ModifierInfo& modifier : modifiers)
+        if (modifier.in(hook))
+            line(modifier.name, modifier.argument, modifier.help);
+    return text;
 }
 
 std::vector<std::string> value_words(Key key) {

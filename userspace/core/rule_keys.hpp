@@ -105,6 +105,8 @@ bool takes_sets(Hook hook);
 std::string argument(const ActionInfo& action, Hook hook);
 /// Every word that a rule for `hook` may have in the place of a key: for completion.
 std::vector<std::string> rule_words(Hook hook);
+/// The keys, actions and modifiers of a hook, a line each, for --help.
+std::string rule_help(Hook hook);
 /// The words that stand for values of a key: for completion.
 std::vector<std::string> value_words(Key key);
 

@@ -1208,6 +1208,26 @@ TEST(RuleKeys, HooksHaveWhatTheDesignSays) {
     EXPECT_EQ(std::count(words.begin(), words.end(), "mark"), 1);
 }
 
+TEST(RuleKeys, HelpHasALineForEachWordOfTheHook) {
+    for (const Hook hook : all_hooks) {
+        std::istringstream lines(rule_help(hook));
+        std::vector<std::string> words;
+        for (std::string line; std::getline(lines, line);)
+            if (line.starts_with("  "))
+                words.push_back(line.substr(2, line.find("  ", 2) - 2));
+        std::vector<std::string> expected = key_names(hook);
+        for (const std::string& action : action_names(hook))
+            expected.push_back(action);
+        for (const ModifierInfo& modifier : rule_modifiers())
+            if (modifier.in(hook))
+                expected.emplace_back(modifier.name);
+        EXPECT_EQ(words, expected) << rule_help(hook);
+    }
+    EXPECT_NE(rule_help(Hook::xdp).find("  ttl           TTL of IPv4, hop limit of IPv6: 0-255"),
+              std::string::npos);
+    EXPECT_EQ(rule_help(Hook::redirect).find("@SET"), std::string::npos);
+}
+
 TEST(RuleKeys, ValueWordsAreUnderstood) {
     for (const KeyInfo& key : rule_keys())
         for (const std::string& word : value_words(key.key)) {

@@ -8,6 +8,7 @@
 
 #include "classifier/classbench.hpp"
 #include "core/json.hpp"
+#include "core/rule_keys.hpp"
 #include "datapath/edit.hpp"
 #include "sys/text_file.hpp"
 
@@ -221,13 +222,15 @@ Command rule_command(Hook hook, const std::vector<Positional>& place, const Open
          .positionals = with({{"RULE", Count::rest}}),
          .options = options({}),
          .run = [=](const Arguments& arguments,
-                    Context& context) { return add(arguments, context, hook, open, false); }},
+                    Context& context) { return add(arguments, context, hook, open, false); },
+         .table = rule_help(hook)},
         {.name = "insert",
          .summary = "insert a rule at the front, or before another one, and print its id",
          .positionals = with({{"RULE", Count::rest}}),
          .options = options({{"before", "ID", "put it before the rule with this id", {}}}),
          .run = [=](const Arguments& arguments,
-                    Context& context) { return add(arguments, context, hook, open, true); }},
+                    Context& context) { return add(arguments, context, hook, open, true); },
+         .table = rule_help(hook)},
         {.name = "delete",
          .summary = "delete rules by their ids, all at once or none",
          .positionals = with({{"ID", Count::rest}}),

@@ -10,6 +10,7 @@
 
 #include "core/command.hpp"
 #include "core/json.hpp"
+#include "core/rule_keys.hpp"
 #include "features/redirect/bench.hpp"
 #include "features/redirect/bench_target.hpp"
 #include "features/redirect/controller.hpp"
@@ -411,13 +412,17 @@ Command make_rule_command() {
                              "",
                              {{"RULE", Count::rest}},
                              {},
-                             [](const Arguments& a, Context& c) { return rule_add(a, c, false); }});
+                             [](const Arguments& a, Context& c) { return rule_add(a, c, false); },
+                             {},
+                             rule_help(Hook::redirect)});
     rule.children.push_back({"insert",
                              "put a rule in front of all others",
                              "",
                              {{"RULE", Count::rest}},
                              {},
-                             [](const Arguments& a, Context& c) { return rule_add(a, c, true); }});
+                             [](const Arguments& a, Context& c) { return rule_add(a, c, true); },
+                             {},
+                             rule_help(Hook::redirect)});
     rule.children.push_back({"delete", "delete a rule", "", {{"ID"}}, {}, rule_delete});
     rule.children.push_back({"flush", "delete all rules", "", {}, {}, rule_flush});
     rule.children.push_back({"list", "show the rules in order", "", {}, {}, rule_list});
@@ -431,7 +436,8 @@ Command make_to_command() {
                "sockets that connect. The client's getpeername and "
                "the server's SO_ORIGINAL_DST tell the first address. A process that has the "
                "target's socket open is left alone."};
-    to.children.push_back({"add", "append one", "", {{"RULE", Count::rest}}, {}, to_add});
+    to.children.push_back(
+        {"add", "append one", "", {{"RULE", Count::rest}}, {}, to_add, {}, rule_help(Hook::to)});
     to.children.push_back({"delete", "delete one", "", {{"ID"}}, {}, to_delete});
     to.children.push_back({"list", "show them in order", "", {}, {}, to_list});
     return to;
