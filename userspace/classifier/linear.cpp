@@ -15,7 +15,7 @@ namespace netctl::classifier {
 namespace {
 
 static_assert(int{frag_none} == NC_FRAG_NONE && int{frag_first} == NC_FRAG_FIRST &&
-              int{frag_later} == NC_FRAG_LATER);
+              int{frag_tiny} == NC_FRAG_TINY && int{frag_later} == NC_FRAG_LATER);
 
 class LinearCompiler {
   public:

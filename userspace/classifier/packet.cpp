@@ -60,6 +60,9 @@ void read_transport(Parsed& result, Bytes segment, unsigned icmp_here) {
     const unsigned proto = packet.proto;
     const bool with_ports =
         proto == tcp || proto == udp || proto == sctp || proto == dccp || proto == udplite;
+    const unsigned needed = proto == tcp ? 14 : with_ports ? 4 : proto == icmp_here ? 2 : 0;
+    if (packet.frag == NC_FRAG_FIRST && segment.size() < needed)
+        packet.frag = NC_FRAG_TINY;
     if (with_ports && segment.size() >= 4) {
         packet.has |= NC_HAS_PORTS;
         packet.sport = static_cast<__u16>(number16(segment, 0));

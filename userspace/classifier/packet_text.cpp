@@ -52,7 +52,12 @@ std::string endpoint(const nc_packet& packet, const __be32 (&words)[4], std::uin
 }
 
 const char* frag_text(std::uint8_t frag) {
-    return frag == NC_FRAG_FIRST ? "first" : frag == NC_FRAG_LATER ? "later" : "none";
+    switch (frag) {
+    case NC_FRAG_FIRST: return "first";
+    case NC_FRAG_TINY: return "tiny";
+    case NC_FRAG_LATER: return "later";
+    default: return "none";
+    }
 }
 
 } // namespace

@@ -62,8 +62,8 @@ struct Masked {
 ///   ranges or set     sport dport (set); every numeric key (ranges)
 ///   masked            flags mark
 ///   path              cgroup exe
-/// `vlan none` is the empty `ranges` with `absent`; `vlan any` is 0-4095; `frag any` is first and
-/// later.
+/// `vlan none` is the empty `ranges` with `absent`; `vlan any` is 0-4095; `frag first` is
+/// first and tiny, `frag any` is all but none.
 /// A negated match holds only where the packet has the field at all (for src and dst: an address of
 /// a family that the value names; of either family for a set).
 struct Match {
@@ -79,7 +79,7 @@ struct Match {
 };
 
 /// Values of `frag` in Match::ranges and in nc_packet::frag.
-enum Frag : std::uint8_t { frag_none = 0, frag_first = 1, frag_later = 2 };
+enum Frag : std::uint8_t { frag_none = 0, frag_first = 1, frag_tiny = 2, frag_later = 3 };
 
 enum class ActionKind : std::uint8_t {
     // final

@@ -102,10 +102,16 @@ class Checker {
         const Match* frag = rule_.find(Key::frag);
         if (frag == nullptr || holds(*frag, frag_none) || holds(*frag, frag_first))
             return {};
-        for (const Match& match : rule_.matches)
-            if ((info(match.key).part & of_transport) != 0)
+        const bool tiny = holds(*frag, frag_tiny);
+        for (const Match& match : rule_.matches) {
+            const std::uint32_t part = info(match.key).part;
+            if (!tiny && (part & of_transport) != 0)
                 return never(match.key,
                              fmt::format("a later fragment has no '{}'", to_string(match.key)));
+            if (tiny && (part & (NC_HAS_FLAGS | NC_HAS_ICMP)) != 0)
+                return never(match.key, fmt::format("a tiny or later fragment has no '{}'",
+                                                    to_string(match.key)));
+        }
         return {};
     }
 

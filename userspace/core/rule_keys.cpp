@@ -63,10 +63,8 @@ constexpr NamedRange ether_types[] = {
 };
 
 constexpr NamedRange fragments[] = {
-    one("none", frag_none),
-    one("first", frag_first),
-    one("later", frag_later),
-    {"any", frag_first, frag_later},
+    one("none", frag_none),   {"first", frag_first, frag_tiny}, one("tiny", frag_tiny),
+    one("later", frag_later), {"any", frag_first, frag_later},
 };
 
 constexpr NamedRange vlans[] = {{"any", 0, 4095}};

@@ -43,6 +43,18 @@ std::string_view range_name(const KeyInfo& key, const Range& range) {
     return {};
 }
 
+/// Where the shortest range with a name ends that begins at `low`.
+std::uint64_t end_of_name(const KeyInfo& key, std::uint64_t low) {
+    std::uint64_t end = key.max;
+    bool found = false;
+    for (const NamedRange& name : key.names)
+        if (name.low == low) {
+            end = std::min(end, name.high);
+            found = true;
+        }
+    return found ? end : low;
+}
+
 /// Names of ICMP types and codes, where the rule itself says which protocol they are of.
 std::string_view icmp_name(const Rule& rule, const KeyInfo& key, const Range& range) {
     const Match* proto = rule.find(Key::proto);
@@ -115,8 +127,10 @@ std::string value_text(const Rule& rule, const Match& match) {
         items.push_back(prefix.to_string());
     for (const Range& range : match.ranges) {
         if (key.form == ValueForm::names && range_name(key, range).empty()) {
-            for (std::uint64_t number = range.low; number <= range.high; number++)
-                items.push_back(range_text(rule, key, {number, number}));
+            for (Range part = range; part.low <= range.high; part.low = part.high + 1) {
+                part.high = end_of_name(key, part.low);
+                items.push_back(range_text(rule, key, part));
+            }
             continue;
         }
         items.push_back(range_text(rule, key, range));

@@ -145,6 +145,9 @@ TEST(Rule, HasOneCanonicalText) {
         {Hook::xdp, "frag {none, any} drop", "frag {none, first, later} drop"},
         {Hook::xdp, "frag {none, later} drop", "frag {none, later} drop"},
         {Hook::xdp, "frag not none drop", "frag not none drop"},
+        {Hook::xdp, "frag tiny drop", "frag tiny drop"},
+        {Hook::xdp, "frag {tiny, none, later} drop", "frag {none, tiny, later} drop"},
+        {Hook::xdp, "frag {first, tiny} drop", "frag first drop"},
         {Hook::xdp, "dscp 46 drop", "dscp ef then drop"},
         {Hook::xdp, "dscp {be, 1-7, af43} drop", "dscp {0-7, af43} then drop"},
         {Hook::xdp, "proto {136, dccp} dport 80 drop", "proto {dccp, udplite} dport 80 drop"},
@@ -273,7 +276,7 @@ TEST(Rule, HoldsWhatTheTextSays) {
 
     const Match mac = parsed("ether-src 02:00:00:00:00:01 drop").matches[0];
     EXPECT_EQ(mac.ranges, (std::vector<Range>{{0x020000000001, 0x020000000001}}));
-    EXPECT_EQ(parsed("frag any drop").matches[0].ranges, (std::vector<Range>{{1, 2}}));
+    EXPECT_EQ(parsed("frag any drop").matches[0].ranges, (std::vector<Range>{{1, 3}}));
     EXPECT_EQ(parsed("vlan any drop").matches[0].ranges, (std::vector<Range>{{0, 4095}}));
 }
 
@@ -606,6 +609,8 @@ TEST(RuleError, RefusesWhatCanNeverMatch) {
          "this rule can never match: no packet has both 'dport' and 'icmp-type' [icmp-type 8]"},
         {Hook::xdp, "icmp-code 8 flags syn drop",
          "this rule can never match: no packet has both 'flags' and 'icmp-code' [icmp-code 8]"},
+        {Hook::xdp, "frag tiny flags syn drop",
+         "this rule can never match: a tiny or later fragment has no 'flags' [flags syn]"},
         {Hook::xdp, "frag later sport 80 drop",
          "this rule can never match: a later fragment has no 'sport' [sport 80]"},
         {Hook::xdp, "frag not {none, first} flags syn drop",
@@ -680,10 +685,10 @@ TEST(RuleError, HintsAtWhatWasMeant) {
     EXPECT_EQ(hint("dport 20-10 drop"), "write 10-20");
     EXPECT_EQ(hint("mark 5/2 drop", Hook::tc), "0x5/0x7 has them all");
     EXPECT_EQ(hint("mark 7 dscp ef", Hook::tc),
-              "write 'mark 7 then dscp ef' to match and set, 'then mark 7 dscp ef' to set both");
-    EXPECT_EQ(hint("pass mark 5", Hook::tc),
-              "to set it write it before 'pass' and behind 'then', to match it write it before "
-              "'then pass'");
+              "write 'mark 7 set dscp ef' to match and set, 'set mark 7 set dscp ef' to set both");
+    EXPECT_EQ(
+        hint("pass mark 5", Hook::tc),
+        "to set it write 'set mark …' before 'pass', to match it write it before 'then pass'");
     EXPECT_EQ(hint("dst ::ffff:192.0.2.0/120 deny", Hook::policy), "write 192.0.2.0/24");
     EXPECT_EQ(hint("deny limit 7/min", Hook::policy),
               "to deny only what exceeds a rate write: allow limit 7/min");
@@ -848,7 +853,8 @@ class RandomRules {
                 if (about == anything)
                     add(key);
                 else if (about != link)
-                    numbers(key, {chance(50) ? 0u : 1u});
+                    match(key).ranges = {chance(50) ? Range{frag_none, frag_none}
+                                                    : Range{frag_first, frag_tiny}};
                 break;
             case Key::ether_type:
                 if (about == link)
@@ -914,6 +920,19 @@ class RandomRules {
                 added.set = name();
             else
                 prefixes(added);
+            return;
+        case ValueForm::names:
+            for (std::uint64_t i = below(2) + 1; i > 0; i--) {
+                const NamedRange& named = key.names[below(key.names.size())];
+                added.ranges.push_back({named.low, named.high});
+            }
+            std::sort(added.ranges.begin(), added.ranges.end());
+            if (added.ranges.size() == 2 && added.ranges[1].low <= added.ranges[0].high + 1) {
+                added.ranges[0].high = std::max(added.ranges[0].high, added.ranges[1].high);
+                added.ranges.pop_back();
+            }
+            if (added.ranges.front() == Range{0, key.max})
+                added.negated = false;
             return;
         case ValueForm::ports:
             if (chance(20)) {

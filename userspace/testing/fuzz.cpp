@@ -347,7 +347,7 @@ Match Fuzz::match(Key key, std::span<const nc_packet> seen, const TestSets& sets
         return match;
     }
     case Key::frag: {
-        Match match = number_match(key, packet.frag, 2);
+        Match match = number_match(key, packet.frag, frag_later);
         if (percent(30))
             match.ranges = {{frag_first, frag_later}};
         return match;

@@ -71,7 +71,7 @@ KEY(VLAN, vlan, "vlan", U16, NC_HAS_VLAN, 3,                                    
     "id of the outer VLAN tag")                                                                    \
 KEY(FRAG, frag, "frag", U8, NC_HAS_PROTO, 1,                                                       \
     xdp | tc, names, frag_later, fragments,                                                        \
-    "none, first, later, any, or a list {A, B}",                                                   \
+    "none, first, tiny, later, any, or a list {A, B}",                                             \
     "which fragment of a datagram the packet is")                                                  \
 KEY(DSCP, dscp, "dscp", U8, NC_HAS_PROTO, 1,                                                       \
     xdp | tc, numbers, 63, code_points,                                                            \

@@ -21,7 +21,9 @@ enum nc_has {
 	NC_HAS_ETHER = 1 << 7, /* an Ethernet header: not on L3 devices */
 };
 
-enum nc_frag { NC_FRAG_NONE = 0, NC_FRAG_FIRST = 1, NC_FRAG_LATER = 2 };
+/* TINY is a first fragment that ends before the fields of its transport header do that rules look at: 14
+ * bytes of TCP, the ports of other protocols, type and code of ICMP (the attack of RFC 1858). */
+enum nc_frag { NC_FRAG_NONE = 0, NC_FRAG_FIRST = 1, NC_FRAG_TINY = 2, NC_FRAG_LATER = 3 };
 
 /* The members by size, so that nothing is hidden between them. */
 #define NC_MEMBER_4_ADDRESS(name) __be32 name[4];

@@ -169,6 +169,20 @@ __noinline __u64 nc_walk_extensions(nc_ctx *ctx, __u32 offset, __u32 end, __u32 
 	return nc_chain(offset & NC_OFFSET_MASK, next, frag);
 }
 
+/* Which first fragment it is that has `left` bytes of its transport header and what follows. */
+static __always_inline __u32 nc_first_fragment(__u32 proto, __u32 icmp_proto, __u32 left)
+{
+	__u32 needed = 0;
+
+	if (proto == NC_PROTO_TCP)
+		needed = 14;
+	else if (nc_has_ports(proto))
+		needed = 4;
+	else if (proto == icmp_proto)
+		needed = 2;
+	return left < needed ? NC_FRAG_TINY : NC_FRAG_FIRST;
+}
+
 /* Transport fields: what is left of the header within the IP packet, which ends at `end`. */
 static __always_inline __u32 nc_parse_transport(const struct nc_frame *frame, __u32 wanted,
 						__u32 offset, __u32 end, __u32 proto,
@@ -257,8 +271,8 @@ static __always_inline int nc_parse_ipv4(const struct nc_frame *frame, __u32 wan
 		p->frag = NC_FRAG_LATER;
 		return NC_PARSED;
 	}
-	if (frag & 0x2000)
-		p->frag = NC_FRAG_FIRST;
+	if (wanted & NC_WANT(FRAG) && frag & 0x2000)
+		p->frag = nc_first_fragment(proto, NC_PROTO_ICMP, total - header);
 	if (wanted & NC_WANT_TRANSPORT)
 		p->has |= nc_parse_transport(frame, wanted, offset + header, offset + total, proto,
 					     NC_PROTO_ICMP, p);
@@ -306,6 +320,8 @@ static __always_inline int nc_parse_ipv6(const struct nc_frame *frame, __u32 wan
 	}
 	p->has |= NC_HAS_IPV6 | NC_HAS_PROTO;
 	p->proto = proto;
+	if (wanted & NC_WANT(FRAG) && p->frag == NC_FRAG_FIRST)
+		p->frag = nc_first_fragment(proto, NC_PROTO_ICMPV6, end - transport);
 	if (wanted & NC_WANT_TRANSPORT && p->frag != NC_FRAG_LATER)
 		p->has |= nc_parse_transport(frame, wanted, transport, end, proto, NC_PROTO_ICMPV6,
 					     p);
