@@ -9,7 +9,9 @@
 #include "bpf/standalone.hpp"
 #include "classifier/changes.hpp"
 #include "core/log.hpp"
-#include "datapath/generation.hpp"
+#include "datapath/counter_slots.hpp"
+#include "datapath/limit_state.hpp"
+#include "datapath/rule_action.hpp"
 
 namespace netctl::datapath {
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "datapath/changes.hpp"
+#include "datapath/limit_state.hpp"
 #include "sys/netns.hpp"
 
 namespace netctl::datapath {

@@ -15,13 +15,9 @@
 #include "core/rule.hpp"
 #include "datapath/point.hpp"
 #include "datapath/root.hpp"
-#include "datapath/sets.hpp"
+#include "datapath/rule_action.hpp"
 
 namespace netctl::datapath {
-
-/// Gives the number by which the program knows a redirect target, or an error that says why this
-/// device cannot be one. Asked once for each device.
-using ResolveDevice = std::function<Result<std::uint32_t>(const std::string& device)>;
 
 struct GenerationRequest {
     std::string program;                 ///< its name in the object
@@ -50,37 +46,5 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
 Result<> publish_pins(const bpf::PinDir& dir, const bpf::Program& program);
 /// Removes them; the pin of the link or program stays.
 Result<> remove_pins(const bpf::PinDir& dir);
-
-// ---- what other forms of a generation are made of as well ----
-
-using FindMap = std::function<Result<bpf::RawMap>(const std::string& name)>;
-
-/// Bits NC_FIELD_…: what must be parsed for a rule.
-std::uint32_t wanted_fields(const Rule& rule);
-/// A rule's entry in `actions`.
-Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDevice& resolve);
-/// Makes the state that limits and rates need, where there is none yet.
-Result<> prepare_state(const FindMap& find, Hook hook, std::span<const InstalledRule> rules);
-
-/// Gives each rule without a counter slot one that neither the present nor the last list uses: what
-/// is in force must not count into a slot that is being zeroed.
-void assign_slots(std::vector<InstalledRule>& rules, const std::vector<InstalledRule>* previous);
-
-struct CounterKind {
-    const char* chunk; ///< template of a chunk (bpf/maps/standalone.bpf.c)
-    std::size_t size;  ///< bytes of one CPU's counter
-};
-/// Makes the counters that the rules' slots need, and zeroes those of rules that are new.
-Result<> prepare_counters(const bpf::RawMap& counters, const std::vector<InstalledRule>& rules,
-                          const std::vector<InstalledRule>* previous, const CounterKind& kind);
-
-/// Opens the set that rules ask about; fails if it holds something else than the field.
-Result<Set> open_used_set(const Root& root, const classifier::SetUse& use);
-/// Puts the maps of a set into the outer maps of lib/sets.h.
-Result<> place_set(const FindMap& find, const Set& set, std::uint32_t index);
-
-/// Drops the state of limits and rates whose rules are gone. After the program that used them is
-/// replaced.
-Result<> forget_limits(const bpf::Program& program, const PointState& state, Hook hook);
 
 } // namespace netctl::datapath

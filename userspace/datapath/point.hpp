@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,6 +20,9 @@
 #include "netctl/abi/rule.h"
 
 namespace netctl::datapath {
+
+/// Finds a map of a program, or among pins, by its name.
+using FindMap = std::function<Result<bpf::RawMap>(const std::string& name)>;
 
 constexpr std::uint32_t not_installed = 0xffffffff;
 

@@ -9,7 +9,9 @@
 #include <fmt/format.h>
 
 #include "bpf/standalone.hpp"
+#include "datapath/counter_slots.hpp"
 #include "datapath/edit.hpp"
+#include "datapath/set_uses.hpp"
 #include "datapath/sets.hpp"
 #include "features/policy/compile.hpp"
 #include "sys/cgroup.hpp"

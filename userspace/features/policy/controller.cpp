@@ -8,6 +8,7 @@
 
 #include "bpf/xdp.hpp"
 #include "datapath/edit.hpp"
+#include "datapath/limit_state.hpp"
 #include "datapath/sets.hpp"
 #include "features/policy/commit.hpp"
 #include "features/policy/layers.hpp"

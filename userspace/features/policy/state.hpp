@@ -12,7 +12,6 @@
 
 #include "bpf/object.hpp"
 #include "bpf/pin_dir.hpp"
-#include "datapath/generation.hpp"
 #include "datapath/point.hpp"
 #include "datapath/root.hpp"
 #include "features/policy/connection.hpp"

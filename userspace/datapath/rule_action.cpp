@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "datapath/rule_action.hpp"
+
+#include <algorithm>
+
+#include "netctl/abi/keys.h"
+
+namespace netctl::datapath {
+
+namespace {
+
+nc_verdict verdict_of(ActionKind kind) {
+    switch (kind) {
+    case ActionKind::drop: return NC_VERDICT_DROP;
+    case ActionKind::tx: return NC_VERDICT_TX;
+    case ActionKind::redirect: return NC_VERDICT_REDIRECT;
+    case ActionKind::next: return NC_VERDICT_NEXT;
+    default: return NC_VERDICT_PASS;
+    }
+}
+
+} // namespace
+
+std::uint32_t wanted_fields(const Rule& rule) {
+    std::uint32_t wanted = 0;
+    for (const Match& match : rule.matches)
+        wanted |= 1U << static_cast<unsigned>(match.key);
+    if (rule.limit && rule.limit->per_source)
+        wanted |= 1U << NC_FIELD_SRC;
+    return wanted;
+}
+
+Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDevice& resolve) {
+    const Rule& rule = installed.rule;
+    nc_action encoded{};
+    encoded.rule_id = rule.id;
+    encoded.slot = installed.slot;
+    // A rule whose actions are all non-final leaves the packet to whoever comes next.
+    encoded.verdict = NC_VERDICT_NEXT;
+    for (const Action& action : rule.actions) {
+        switch (action.kind) {
+        case ActionKind::mark:
+            encoded.flags |= NC_ACTION_MARK;
+            encoded.mark = static_cast<__u32>(action.number);
+            encoded.mark_mask = action.mask;
+            break;
+        case ActionKind::priority:
+            encoded.flags |= NC_ACTION_PRIORITY;
+            encoded.priority = static_cast<__u32>(action.number);
+            break;
+        case ActionKind::dscp:
+            encoded.flags |= NC_ACTION_DSCP;
+            encoded.dscp = static_cast<__u32>(action.number);
+            break;
+        case ActionKind::mirror:
+            encoded.flags |= NC_ACTION_MIRROR;
+            encoded.mirror = NETCTL_TRY(resolve(action.device));
+            break;
+        case ActionKind::rate:
+            encoded.flags |= NC_ACTION_RATE;
+            encoded.rate_bytes = std::max<std::uint64_t>(action.number / 8, 1);
+            encoded.rate_burst = action.burst;
+            break;
+        case ActionKind::redirect:
+            encoded.target = NETCTL_TRY(resolve(action.device));
+            if (action.to_ingress)
+                encoded.flags |= NC_ACTION_TO_INGRESS;
+            [[fallthrough]];
+        default: encoded.verdict = verdict_of(action.kind);
+        }
+    }
+    if (rule.log)
+        encoded.flags |= NC_ACTION_LOG;
+    if (rule.limit) {
+        encoded.flags |= NC_ACTION_LIMIT;
+        if (rule.limit->per_source)
+            encoded.flags |= NC_ACTION_LIMIT_PER_SOURCE;
+        encoded.limit_interval_ns =
+            std::max<std::uint64_t>(rule.limit->period_ns / rule.limit->count, 1);
+        encoded.limit_burst_ns = encoded.limit_interval_ns * (rule.limit->burst - 1);
+    }
+    return encoded;
+}
+
+} // namespace netctl::datapath
