@@ -584,6 +584,63 @@ def test_connections_go_elsewhere(enabled):
     )
 
 
+def test_the_former_destination_is_forgotten(enabled):
+    """A port that a rewritten connection had is used again by one that goes where it asked."""
+    netctl, group = enabled
+    netctl("redirect", "to", "add", "dst", "192.0.2.1", "dport", "90", "target", "127.0.0.1:9090")
+    out = group.run(sys.executable, HERE / "redirect_to.py", "tcp:4000", "192.0.2.1:90", "127.0.0.1:9090",
+                    "tcp:4000", "127.0.0.1:9090", "127.0.0.1:9090").stdout  # fmt: skip
+    rewritten, direct = json.loads(out)
+    assert rewritten["original"] == ["192.0.2.1", 90]
+    assert isinstance(direct["original"], int), direct  # as without netctl
+
+
+# What another program changes in values of options: SO_MARK is set to 7 whatever is asked, and
+# SO_PRIORITY reads as 7.
+OTHERS_OPTIONS = """
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+SEC("cgroup/setsockopt") int set(struct bpf_sockopt *ctx)
+{
+    int *value = ctx->optval;
+    if (ctx->level == 1 && ctx->optname == 36 && (void *)(value + 1) <= ctx->optval_end)
+        *value = 7;
+    else if (ctx->optlen > 4096)
+        ctx->optlen = 0;
+    return 1;
+}
+SEC("cgroup/getsockopt") int get(struct bpf_sockopt *ctx)
+{
+    int *value = ctx->optval;
+    if (ctx->level == 1 && ctx->optname == 12 && (void *)(value + 1) <= ctx->optval_end)
+        *value = 7;
+    else if (ctx->optlen > 4096)
+        ctx->optlen = 0;
+    return 1;
+}
+char LICENSE[] SEC("license") = "GPL";
+"""
+
+
+def test_others_may_change_options(enabled, lab):
+    """The values that another program puts in place of what was asked for, or answered, stay."""
+    _, group = enabled
+    source = lab.directory / "others.bpf.c"
+    source.write_text(OTHERS_OPTIONS)
+    include = f"/usr/include/{os.uname().machine}-linux-gnu"
+    run("clang", "-O2", "-g", "-target", "bpf", "-I", include, "-c", source, "-o", source.with_suffix(".o"))
+    pins = Path("/sys/fs/bpf/others")
+    bpftool("prog", "loadall", str(source.with_suffix(".o")), str(pins))
+    for kind, name in (("setsockopt", "set"), ("getsockopt", "get")):
+        bpftool("cgroup", "attach", str(group.path), kind, "pinned", str(pins / name), "multi")
+    ask = "import socket; s = socket.socket(); s.setsockopt(1, 36, 1); print(s.getsockopt(1, 36), s.getsockopt(1, 12))"
+    try:
+        assert group.run(sys.executable, "-c", ask).stdout.split() == ["7", "7"]
+    finally:
+        for kind, name in (("setsockopt", "set"), ("getsockopt", "get")):
+            bpftool("cgroup", "detach", str(group.path), kind, "pinned", str(pins / name))
+
+
 def test_to_asks_for_the_cgroup_of_who_connects(enabled):
     netctl, group = enabled
     inner = group.path / "inner"

@@ -4,7 +4,7 @@
 
     redirect_to.py WHAT ASKED TARGET [WHAT ASKED TARGET]…
 
-WHAT is tcp, udp, or loop; ASKED is the ADDRESS:PORT that the client connects to, TARGET where it is to
+WHAT is tcp, udp, loop, or tcp:PORT for a client whose own port is that; ASKED is the ADDRESS:PORT that the client connects to, TARGET where it is to
 come out, with a server of our own on it. Prints, as a JSON list, what both ends are told. With loop it is the
 process with the target's socket that connects.
 """
@@ -40,6 +40,7 @@ def original(sock):
 
 
 def ask(what, asked, target):
+    what, _, own_port = what.partition(":")
     family = socket.AF_INET6 if ":" in asked[0] else socket.AF_INET
     kind = socket.SOCK_DGRAM if what == "udp" else socket.SOCK_STREAM
     server = socket.socket(socket.AF_INET6 if ":" in target[0] else socket.AF_INET, kind)
@@ -60,6 +61,10 @@ def ask(what, asked, target):
         server.close()
         with socket.socket(family, kind) as client:
             client.settimeout(10)
+            if own_port:  # again at once, behind a connection that the server's side has closed
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.bind(("127.0.0.1", int(own_port)))
             if error := client.connect_ex(asked):
                 os.write(write_end, json.dumps({"error": os.strerror(error)}).encode())
                 os._exit(0)

@@ -349,8 +349,7 @@ int rd_setsockopt(struct bpf_sockopt *ctx)
 	struct bpf_sock *sk;
 	__u32 slot;
 
-	/* The caller's value, whatever its length, goes to the kernel as it is. */
-	ctx->optlen = 0;
+	leave_as_it_is(ctx);
 	if (harmless(level, option))
 		return 1;
 	sk = ctx->sk;

@@ -349,7 +349,10 @@ int rd_recvmsg6(struct bpf_sock_addr *ctx)
 	return tell6(ctx);
 }
 
-/* The client's port is known and nothing sent yet: remembered for whoever accepts. */
+/*
+ * The client's port is known and nothing sent yet: remembered for whoever accepts. Or forgotten, if an
+ * earlier connection from that port was rewritten and this one is not.
+ */
 static __noinline void on_connect(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
@@ -360,8 +363,6 @@ static __noinline void on_connect(struct bpf_sock_ops *ctx)
 	if (!sk)
 		return;
 	mine = bpf_sk_storage_get(&rd_to_mine, sk, NULL, 0);
-	if (!mine)
-		return;
 	fill_end(ctx, &end);
 	key.netns = bpf_get_netns_cookie(ctx);
 	key.family = end.family;
@@ -369,7 +370,9 @@ static __noinline void on_connect(struct bpf_sock_ops *ctx)
 	key.target_port = end.remote_port;
 	__builtin_memcpy(key.client, end.local, sizeof(key.client));
 	__builtin_memcpy(key.target, end.remote, sizeof(key.target));
-	if (bpf_map_update_elem(&rd_to_known, &key, &mine->original, BPF_ANY))
+	if (!mine)
+		bpf_map_delete_elem(&rd_to_known, &key);
+	else if (bpf_map_update_elem(&rd_to_known, &key, &mine->original, BPF_ANY))
 		COUNT(helper_failed);
 }
 
@@ -388,6 +391,16 @@ struct rd_sockaddr6 {
 	__u32 scope;
 };
 
+/*
+ * A value that is longer than a page is refused behind a program that does not say that it leaves it
+ * alone. A shorter one may have been changed by another program, which that would undo.
+ */
+static __always_inline void leave_as_it_is(struct bpf_sockopt *ctx)
+{
+	if (ctx->optlen > 4096)
+		ctx->optlen = 0;
+}
+
 SEC("cgroup/getsockopt")
 int rd_getsockopt(struct bpf_sockopt *ctx)
 {
@@ -398,7 +411,7 @@ int rd_getsockopt(struct bpf_sockopt *ctx)
 
 	if (ctx->optname != SO_ORIGINAL_DST || (ctx->level != SOL_IP && ctx->level != SOL_IPV6) ||
 	    !sk || sk->protocol != IPPROTO_TCP) {
-		ctx->optlen = 0; /* the kernel's answer as it is, whatever its length */
+		leave_as_it_is(ctx);
 		return 1;
 	}
 	key.netns = bpf_get_netns_cookie(ctx);
@@ -456,7 +469,7 @@ int rd_getsockopt(struct bpf_sockopt *ctx)
 		ctx->retval = 0;
 		return 1;
 	}
-	ctx->optlen = 0;
+	leave_as_it_is(ctx);
 	return 1;
 }
 
