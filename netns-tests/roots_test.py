@@ -42,7 +42,7 @@ class Examples:
             "policy enable": ("--cgroup", cgroup.path, "--mode", "audit"),
             "redirect enable": ("--cgroup", cgroup.path),
             "redirect bench": ("--rounds", 3),
-            "set create": ("--type", "host"),
+            "set create": ("--type", "cidr"),
             "trace http": ("--duration", 1, "--har", directory / "har"),
             "xdp log": ("--write", directory / "xdp.pcap"),
             "tc log": ("--write", directory / "tc.pcap"),
