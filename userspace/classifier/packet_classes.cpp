@@ -18,8 +18,10 @@ constexpr std::size_t single_product = 1u << 16;
 /// Beyond these, a product would be slow to make and to look up.
 constexpr std::size_t largest_early = 1u << 20;
 constexpr std::size_t largest_product = 1u << 22;
-/// Words in sets of shapes or operands that the compiler holds at a time: 128 MiB. What needs more than a
-/// part of its budget is cheaper as bit vectors, and to find out takes longer than the rest of the commit.
+/// Words in sets of shapes or operands that the compiler holds at a time, at most 128 MiB. What needs more than a
+/// part of its budget is cheaper as bit vectors, and to find out takes longer than the rest of the commit; but 16 MiB
+/// are no matter.
+constexpr std::size_t smallest_pool = 1u << 21;
 constexpr std::size_t largest_pool = 1u << 24;
 
 /// Sets of shapes by class number.
@@ -34,7 +36,7 @@ class Builder {
         : pieces_(pieces),
           largest_early_(std::min(largest_early, budget / 4)),
           largest_product_(std::min(largest_product, budget)),
-          largest_pool_(std::min(largest_pool, budget / 16)),
+          largest_pool_(std::clamp(budget / 16, smallest_pool, largest_pool)),
           shapes_(pieces.shapes.size()),
           satisfiable_(shapes_) {
         for (std::uint32_t shape = 0; shape < shapes_; ++shape)
