@@ -401,5 +401,8 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 
 refused:
 	q->error = error;
+	/* Of the moment, but for sockets that it never takes: no memory, or a psock on its way out. */
+	if (!q->final && error != -22 /* EINVAL */ && error != -95 /* EOPNOTSUPP */)
+		return later(q, ma, mb);
 	return NC_RD_REASON_KERNEL;
 }
