@@ -139,7 +139,7 @@ def test_rules_are_kept_in_order(enabled):
         {"id": 2, "rule": "dst ::1 dport 8000-8100 deny"},
     ]
     netctl("redirect", "rule", "delete", "1")
-    assert [r["id"] for r in netctl.json("redirect", "rule", "list")] == [3, 2]
+    assert [r["rule_id"] for r in netctl.json("redirect", "rule", "list")] == [3, 2]
     assert "no rule 1" in netctl.fails("redirect", "rule", "delete", "1")
     netctl("redirect", "rule", "flush")
     assert netctl.json("redirect", "rule", "list") == []

@@ -383,7 +383,7 @@ def test_large_packets_are_one(lab, netctl, pair, direction):
     expected = run("md5sum", Path(lab.directory) / "www" / "big").stdout.split()[0]
     assert done.stdout.split()[0] == expected
     (shown,) = classifier.status()["rules"]
-    assert shown["id"] == rule and shown["bytes"] > 1 << 20
+    assert shown["rule_id"] == rule and shown["bytes"] > 1 << 20
     assert shown["bytes"] / shown["packets"] > 3000
 
 
@@ -643,12 +643,12 @@ def test_counters_survive_changes(netctl, link, mode):
     for _ in range(3):
         send_udp(client, server, 4, 7)
     classifier.await_packets(3)
-    eight = classifier("rule insert", "proto udp dport 8 drop")["id"]
+    eight = classifier("rule insert", "proto udp dport 8 drop")["rule_id"]
     send_udp(client, server, 4, 8)
     send_udp(client, server, 4, 7)
     classifier.await_packets(5)
     assert classifier.packets() == {eight: 1, seven: 4, None: 0}
-    assert [rule["id"] for rule in classifier.status()["rules"]] == [eight, seven]
+    assert [rule["rule_id"] for rule in classifier.status()["rules"]] == [eight, seven]
 
 
 def test_an_interface_that_vanishes_and_returns(lab, netctl, mode):
@@ -660,7 +660,7 @@ def test_an_interface_that_vanishes_and_returns(lab, netctl, mode):
     assert "attached no more" in classifier.fails("rule add", "drop")
     client, server = lab.veth(client.netns, server.netns)
     assert classifier.status()["state"] == "returned"
-    assert classifier("attach", "--mode", mode)["rules"] == 1
+    assert classifier("attach", "--mode", mode)["rule_count"] == 1
     assert client.netns.ping(server.ip4)
     assert classifier.status()["default"] == "drop"
     classifier("detach")
@@ -697,7 +697,7 @@ def test_bad_input_changes_nothing(netctl, link):
     other = Classifier(netctl, server, "egress", attach=False)
     assert "one place" in other.fails("attach", "--first", "--last", status=2)
     assert "by priority" in other.fails("attach", "--mode", "clsact", "--before", "7", status=2)
-    assert [rule["id"] for rule in classifier.status()["rules"]] == [keep]
+    assert [rule["rule_id"] for rule in classifier.status()["rules"]] == [keep]
 
 
 # ---- log, simulation, maps ----
@@ -713,7 +713,7 @@ def test_log_and_simulation(lab, netctl, link, tmp_path):
     assert log.wait() == 0
     events = log.json_lines()
     assert [event["packet"]["src"] for event in events] == [client.ip4, client.ip6]
-    assert {(event["rule"], event["verdict"]) for event in events} == {(rule, "drop")}
+    assert {(event["rule_id"], event["verdict"]) for event in events} == {(rule, "drop")}
 
     classifier.add("proto udp dport 8 then mark 7 dscp ef rate 1mbit pass", "proto tcp redirect lo")
     capture = tmp_path / "frames.pcap"

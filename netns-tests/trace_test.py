@@ -100,7 +100,7 @@ def shown(transactions):
 
     return collections.Counter(
         (one.get("method"), one.get("target"), one.get("status"), head(one),
-         one.get("response", {}).get("bytes"), one["client"].replace("[", "").replace("]", ""))
+         (one["response"] or {}).get("bytes"), one["client"].replace("[", "").replace("]", ""))
         for one in transactions
     )  # fmt: skip
 
@@ -874,7 +874,7 @@ def test_packets_within_bodies_are_not_copied(lab, netctl, pair):
                 move(answering, asking, b"ok")
         wait_for(tracer, 2)
         transactions, last = finish(tracer)
-        assert [(one["target"], one.get("status"), one.get("response", {}).get("body_bytes")) for one in transactions] == [
+        assert [(one["target"], one.get("status"), (one["response"] or {}).get("body_bytes")) for one in transactions] == [
             ("/long", 200, size), ("/next", 200, 2)]  # fmt: skip
         assert "missing" not in last and "hole" not in last and " 0 lost" in last, last
         if argv:

@@ -143,10 +143,10 @@ class Filter:
     def add(self, *rules):
         """Adds rules; returns the last one's id."""
         if len(rules) == 1:
-            return self("rule add", *rules)["id"]
+            return self("rule add", *rules)["rule_id"]
         # In one commit: under emulation a load of the program takes seconds.
         self.replace(*self.rules(), *rules)
-        return self.status()["rules"][-1]["id"]
+        return self.status()["rules"][-1]["rule_id"]
 
     def replace(self, *rules):
         return self("rule replace", input="\n".join(rules))
@@ -157,7 +157,7 @@ class Filter:
     def packets(self):
         """Packets by rule id; those that no rule decided on are at None."""
         status = self.status()
-        counted = {rule["id"]: rule["packets"] for rule in status["rules"]}
+        counted = {rule["rule_id"]: rule["packets"] for rule in status["rules"]}
         return {**counted, None: status["default_packets"]}
 
     def await_packets(self, number):
@@ -171,7 +171,7 @@ class Filter:
         return until(seen)
 
     def rules(self):
-        return [rule["rule"] for rule in self.status()["rules"]]
+        return [rule["rule_text"] for rule in self.status()["rules"]]
 
 
 class Classifier(Filter):

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <cstdio>
 #include <exception>
 #include <fstream>
 #include <iterator>
@@ -18,7 +17,7 @@ namespace {
 /// What the build uses to make its man pages and completion from the command table.
 int generate(const Command& root, const std::vector<std::string>& words) {
     if (words.size() == 2 && words[1] == "bash-completion") {
-        print_text(bash_completion(root));
+        print_text(Text::trusted(bash_completion(root)));
         return 0;
     }
     if (words.size() == 4 && words[1] == "man") {
@@ -27,11 +26,11 @@ int generate(const Command& root, const std::vector<std::string>& words) {
                                  std::istreambuf_iterator<char>());
         for (const Command& child : root.children)
             if (child.name == words[2]) {
-                print_text(man_page(source, child, "netctl " + child.name));
+                print_text(Text::trusted(man_page(source, child, "netctl " + child.name)));
                 return 0;
             }
         if (words[2] == "netctl") {
-            print_text(man_page(source, root, "netctl"));
+            print_text(Text::trusted(man_page(source, root, "netctl")));
             return 0;
         }
     }
@@ -56,11 +55,11 @@ int main(int argc, char** argv) {
         if (!words.empty() && words[0] == "generate")
             return netctl::generate(root, words);
         const int status = netctl::run_command(root, words);
-        if (std::fflush(stdout) != 0 && status == 0) {
-            netctl::print_error(netctl::Error::system(errno, "cannot write to standard output"));
-            return 1;
-        }
-        return status;
+        const auto written = netctl::finish_output();
+        if (written)
+            return status;
+        netctl::print_error(written.error());
+        return status != 0 ? status : 1;
     } catch (const std::exception& error) { // bad_alloc and the like: nothing of ours throws
         netctl::print_error(netctl::Error::failed(error.what()));
         return 1;

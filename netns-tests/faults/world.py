@@ -62,8 +62,8 @@ def _rule_counts(value, where=""):
     if isinstance(value, dict):
         where += "/" + "/".join(str(value[key]) for key in ("interface", "direction") if key in value)
         for rule in value.get("rules") or [] if isinstance(value.get("rules"), list) else []:
-            counts = {key: one for key, one in rule.items() if isinstance(one, int) and key != "id"}
-            found[f"{where} rule {rule.get('id')}"] = counts
+            counts = {key: one for key, one in rule.items() if isinstance(one, int) and key != "rule_id"}
+            found[f"{where} rule {rule.get('rule_id')}"] = counts
         for key, one in value.items():
             found |= _rule_counts(one, f"{where}/{key}")
     elif isinstance(value, list):

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdarg>
 #include <cstddef>
 #include <cstdio>
@@ -24,7 +25,7 @@ namespace {
 std::string complaint;
 
 int on_message(libbpf_print_level level, const char* format, va_list arguments) {
-    if (level == LIBBPF_DEBUG && !verbose())
+    if (level == LIBBPF_DEBUG && verbosity() != Verbosity::libraries)
         return 0;
     va_list copy;
     va_copy(copy, arguments);
@@ -37,7 +38,11 @@ int on_message(libbpf_print_level level, const char* format, va_list arguments) 
     text.resize(static_cast<std::size_t>(size));
     while (!text.empty() && text.back() == '\n')
         text.pop_back();
-    debug(text);
+    for (std::size_t begin = 0; begin <= text.size();) {
+        const std::size_t end = std::min(text.find('\n', begin), text.size());
+        debug(std::string_view(text).substr(begin, end - begin));
+        begin = end + 1;
+    }
     if (level == LIBBPF_WARN)
         complaint += (complaint.empty() ? "" : "\n") + text;
     return 0;
@@ -51,11 +56,15 @@ Result<Fd> duplicate(int fd, const std::string& what) {
 }
 
 /// The verifier prints thousands of lines; the reason stands at the end.
-std::string last_lines(const std::string& text, std::size_t count) {
-    std::size_t position = text.size();
-    while (count-- > 0 && position != std::string::npos && position > 0)
-        position = text.rfind('\n', position - 1);
-    return position == std::string::npos || position == 0 ? text : text.substr(position + 1);
+Text last_lines(std::string_view text, std::size_t count) {
+    Text lines;
+    while (count-- > 0 && !text.empty()) {
+        const std::size_t end = text.rfind('\n');
+        const Text line = text.substr(end == text.npos ? 0 : end + 1);
+        lines = lines.empty() ? line : Text::format("{}\n{}", line, lines);
+        text = text.substr(0, end == text.npos ? 0 : end);
+    }
+    return lines;
 }
 
 } // namespace
@@ -295,21 +304,25 @@ std::size_t bytes_of_maps(bpf_object* object) {
 Result<> Object::load() const {
     libbpf_complaint();
     const std::size_t bytes = bytes_of_maps(object_);
+    const auto start = std::chrono::steady_clock::now();
     const int status = bpf_object__load(object_);
+    const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(
+        std::chrono::steady_clock::now() - start);
+    debug(Text::format("{} {}, maps of {} KiB, in {} ms", bpf_object__name(object_),
+                       status == 0 ? "loaded" : "refused", bytes / 1024, took.count()));
     if (status == 0)
         return {};
     const std::string words = libbpf_complaint();
-    debug(words);
     if (-status == EPERM || -status == EACCES)
         return Error::system(
-            -status, fmt::format("the kernel refused the program: {}", last_lines(words, 3)),
+            -status, Text::format("the kernel refused the program: {}", last_lines(words, 3)),
             "loading BPF programs takes root, or CAP_BPF and CAP_NET_ADMIN");
     if (-status == ENOMEM)
         return Error::system(
             -status, fmt::format("the kernel has no memory for maps of about {} KiB", bytes / 1024),
             "nothing was changed; a memory limit of one's control group counts BPF maps, too");
     return Error::system(-status,
-                         fmt::format("the kernel refused the program: {}", last_lines(words, 6)));
+                         Text::format("the kernel refused the program: {}", last_lines(words, 6)));
 }
 
 Result<RawMap> Object::map(const std::string& name) const {

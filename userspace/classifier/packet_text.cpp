@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "classifier/packet_text.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <utility>
@@ -85,6 +86,10 @@ std::string packet_text(const nc_packet& packet) {
 }
 
 Json packet_json(const nc_packet& packet) {
+    const auto json_name = [](std::string name) {
+        std::replace(name.begin(), name.end(), '-', '_');
+        return name;
+    };
     Json json = Json::object();
 #define NETCTL_JSON_ADDRESS(name) address_of(packet, packet.name).to_string()
 #define NETCTL_JSON_U8(name) packet.name
@@ -93,14 +98,14 @@ Json packet_json(const nc_packet& packet) {
 #define NETCTL_JSON_MASK32(name) Json() // of the host, not of the frame
 #define NETCTL_JSON_MAC(name) mac_text(packet.name)
 #define NETCTL_JSON(NAME, name, text, kind, part, ...)                                             \
-    if ((part) == 0 || (packet.has & (part)) != 0)                                                 \
-        json[text] = NETCTL_JSON_##kind(name);
+    json[json_name(text)] =                                                                        \
+        (part) == 0 || (packet.has & (part)) != 0 ? Json(NETCTL_JSON_##kind(name)) : Json();
     NC_PACKET_KEYS(NETCTL_JSON)
     // What people know by name.
     for (const auto& [key, name] : {std::pair("proto", proto_text(packet.proto)),
                                     std::pair("flags", flags_text(packet.flags)),
                                     std::pair("frag", std::string(frag_text(packet.frag)))})
-        if (json.contains(key))
+        if (!json[key].is_null())
             json[key] = name;
     json.erase("mark");
     return json;

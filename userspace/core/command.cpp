@@ -29,7 +29,7 @@ const std::vector<Option>& global_options() {
          {}},
         {"netns", "NAME|PATH", "work on the network of this namespace", {}},
         {"json", "", "print JSON", {}},
-        {"verbose", "", "tell on standard error what is done (-v)", {}},
+        {"verbose", "", "tell on standard error what is done (-v); -vv: in detail", {}},
         {"quiet", "", "print results and errors only (-q)", {}},
         {"help", "", "show help for the command so far (-h)", {}},
         {"version", "", "show the version", {}},
@@ -128,7 +128,24 @@ class CommandParser {
         return all;
     }
 
-    Result<> read_options(const std::vector<std::string>& words) {
+    /// `-vv`, `-v -v`: the value of the option is then `v`.
+    void count_verbose(std::vector<std::string>& words) {
+        unsigned count = 0;
+        const auto end = std::find(words.begin(), words.end(), "--");
+        words.erase(std::remove_if(words.begin(), end,
+                                   [&](const std::string& word) {
+                                       const unsigned more =
+                                           word == "-vv" ? 2 : word == "-v" || word == "--verbose";
+                                       count += more;
+                                       return more != 0;
+                                   }),
+                    end);
+        if (count > 0)
+            arguments_.options_["verbose"] = count > 1 ? "v" : "";
+    }
+
+    Result<> read_options(std::vector<std::string> words) {
+        count_verbose(words);
         po::options_description description;
         for (const Option& option : options()) {
             const std::string alias = option.name == "verbose" ? "verbose,v"
@@ -235,6 +252,7 @@ int exit_status(ErrorKind kind) {
     case ErrorKind::failed: return 1;
     case ErrorKind::usage: return 2;
     case ErrorKind::unsupported: return 3;
+    case ErrorKind::unknown: return 4;
     }
     return 1;
 }
@@ -262,6 +280,16 @@ std::string netns_spelling(const std::string& given) {
 
 } // namespace
 
+namespace {
+
+Verbosity verbosity_of(const Arguments& arguments) {
+    if (std::getenv("NETCTL_DEBUG") != nullptr || arguments.get("verbose") == "v")
+        return Verbosity::libraries;
+    return arguments.has("verbose") ? Verbosity::steps : Verbosity::none;
+}
+
+} // namespace
+
 int run_command(const Command& root, const std::vector<std::string>& words) {
     const auto parsed = parse_command(root, words);
     if (!parsed) {
@@ -270,11 +298,11 @@ int run_command(const Command& root, const std::vector<std::string>& words) {
     }
     const auto& [command, path, arguments] = *parsed;
     if (arguments.has("help")) {
-        print_text(help_text(*command, path));
+        print_text(Text::trusted(help_text(*command, path)));
         return 0;
     }
     if (arguments.has("version")) {
-        print_text("netctl " NETCTL_VERSION "\n");
+        print_text(Text::format("netctl {}\n", NETCTL_VERSION));
         return 0;
     }
     const auto lock_timeout = arguments.number("lock-timeout", 30, 0, 86400);
@@ -282,7 +310,7 @@ int run_command(const Command& root, const std::vector<std::string>& words) {
         print_error(lock_timeout.error());
         return exit_status(lock_timeout.error().kind);
     }
-    set_verbose(arguments.has("verbose"));
+    set_verbosity(verbosity_of(arguments));
     set_quiet(arguments.has("quiet"));
     Output out(arguments.has("json"), arguments.has("quiet"));
     const char* root_from_environment = std::getenv("NETCTL_ROOT");
@@ -290,7 +318,6 @@ int run_command(const Command& root, const std::vector<std::string>& words) {
                                                                  : "/sys/fs/bpf/netctl"),
                      std::chrono::seconds(*lock_timeout)},
                     netns_spelling(arguments.get("netns")),
-                    arguments.has("verbose"),
                     out};
     const auto status = command->run(arguments, context);
     if (!status) {

@@ -58,7 +58,6 @@ class Arguments {
 struct Context {
     RootOptions root;  ///< --root and --lock-timeout
     std::string netns; ///< --netns: name or path; empty: the one we run in
-    bool verbose = false;
     Output& out;
 };
 

@@ -6,26 +6,26 @@
 namespace netctl {
 
 namespace {
-bool verbose_flag = false;
+Verbosity chosen = Verbosity::none;
 bool quiet_flag = false;
 } // namespace
 
-void set_verbose(bool verbose) {
-    verbose_flag = verbose;
+void set_verbosity(Verbosity verbosity) {
+    chosen = verbosity;
 }
 
-bool verbose() {
-    return verbose_flag;
+Verbosity verbosity() {
+    return chosen;
 }
 
-void debug(const std::string& text) {
-    if (verbose_flag)
-        std::fprintf(stderr, "debug: %s\n", text.c_str());
+void debug(const Text& text) {
+    if (chosen != Verbosity::none)
+        std::fprintf(stderr, "debug: %s\n", text.string().c_str());
 }
 
-void tell(const std::string& text) {
+void tell(const Text& text) {
     if (!quiet_flag)
-        std::fprintf(stderr, "netctl: %s\n", text.c_str());
+        std::fprintf(stderr, "netctl: %s\n", text.string().c_str());
 }
 
 void set_quiet(bool quiet) {

@@ -1,19 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// Messages while something is under way: for whoever debugs, with -v, and for whoever waits. Results and
-// errors do not go here.
+// Messages while something is under way: for whoever wants to know what is done, with -v, and for whoever
+// waits. Results and errors do not go here.
 #pragma once
 
-#include <string>
+#include "core/text.hpp"
 
 namespace netctl {
 
-void set_verbose(bool verbose);
-bool verbose();
-/// One line to standard error if verbose.
-void debug(const std::string& text);
+enum class Verbosity {
+    none,
+    steps,     ///< -v: what netctl does, in a few lines
+    libraries, ///< -vv, or $NETCTL_DEBUG: what the libraries have to say, in some hundred lines
+};
+
+void set_verbosity(Verbosity verbosity);
+Verbosity verbosity();
+/// One line to standard error from Verbosity::steps on.
+void debug(const Text& text);
 /// One line to standard error at once, unless quiet: for what a person who waits has to know now.
-void tell(const std::string& text);
+void tell(const Text& text);
 void set_quiet(bool quiet);
 
 } // namespace netctl

@@ -16,23 +16,45 @@ namespace netctl {
 
 namespace {
 
-/// Text from packets and programs may hold bytes that are no UTF-8: they must not end the output.
+/// errno of the first write to standard output that failed. A stream whose buffer did not reach its
+/// disk forgets it, so a later write may well succeed: what was lost stays lost.
+int write_error = 0;
+/// The reader of a stream is gone: no failure, it has had enough.
+bool stream_ended = false;
+
+void write_out(std::string_view text) {
+    errno = 0;
+    if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() && write_error == 0)
+        write_error = errno != 0 ? errno : EIO;
+}
+
+bool flush_out() {
+    errno = 0;
+    if (std::fflush(stdout) != 0 && write_error == 0)
+        write_error = errno != 0 ? errno : EIO;
+    return write_error == 0;
+}
+
 std::string dump(const Json& value, int indent) {
-    return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+    return json_shown(value.dump(indent, ' ', false, Json::error_handler_t::replace));
 }
 
 } // namespace
 
-void Output::document(const Json& value, const std::string& text) const {
-    print_text(json_ ? dump(value, 2) + "\n" : text);
+void Output::document(const Json& value, const Text& text) const {
+    write_out(json_ ? dump(value, 2) + "\n" : text.string());
 }
 
-bool Output::line(const Json& value, const std::string& text) const {
-    print_text((json_ ? dump(value, -1) : text) + "\n");
-    return std::fflush(stdout) == 0;
+bool Output::line(const Json& value, const Text& text) const {
+    write_out((json_ ? dump(value, -1) : text.string()) + "\n");
+    if (flush_out())
+        return true;
+    stream_ended = write_error == EPIPE;
+    return false;
 }
 
-Output::Written Output::stream(const std::string& lines) const {
+Output::Written Output::stream(const Text& text) const {
+    const std::string_view lines = text.string();
     // Not through stdio, which does not say how much of its buffer a full disk took.
     Written written;
     if (std::fflush(stdout) != 0)
@@ -49,6 +71,10 @@ Output::Written Output::stream(const std::string& lines) const {
             written.error = errno;
         }
     }
+    if (written.error == EPIPE)
+        stream_ended = true;
+    else if (write_error == 0)
+        write_error = written.error;
     return written;
 }
 
@@ -60,12 +86,12 @@ std::optional<TerminalSize> Output::terminal() const {
     return size.ws_col ? TerminalSize{size.ws_col, size.ws_row} : TerminalSize{80, 24};
 }
 
-void Output::done(const std::string& text) const {
+void Output::done(const Text& text) const {
     if (!json_ && !quiet_)
-        print_text(text + "\n");
+        write_out(text.string() + "\n");
 }
 
-void Output::note(const std::string& text) const {
+void Output::note(const Text& text) const {
     if (!quiet_)
         fmt::print(stderr, "netctl: {}\n", text);
 }
@@ -76,40 +102,48 @@ void Output::notes(const std::vector<std::string>& texts) const {
 }
 
 void print_error(const Error& error) {
-    std::fflush(stdout);
+    flush_out();
     fmt::print(stderr, "netctl: {}\n", error.what);
     if (!error.hint.empty())
         fmt::print(stderr, "hint: {}\n", error.hint);
 }
 
-void print_text(const std::string& text) {
-    std::fwrite(text.data(), 1, text.size(), stdout);
+void print_text(const Text& text) {
+    write_out(text.string());
 }
 
-std::string TextTable::render(const std::string& indent) const {
+Result<> finish_output() {
+    if (flush_out() || stream_ended)
+        return {};
+    return Error::system(write_error, "cannot write to standard output");
+}
+
+Text TextTable::render(const Text& indent) const {
     std::vector<std::size_t> widths;
     for (const Column& column : columns_)
-        widths.push_back(column.title.size());
+        widths.push_back(columns(column.title.string()));
     for (const auto& row : rows_)
         for (std::size_t i = 0; i < row.size() && i < widths.size(); i++)
-            widths[i] = std::max(widths[i], row[i].size());
+            widths[i] = std::max(widths[i], columns(row[i].string()));
 
     std::string text;
     const auto line = [&](const auto& cell) {
-        std::string result = indent;
+        std::string result = indent.string();
         for (std::size_t i = 0; i < columns_.size(); i++) {
             if (i > 0)
                 result += "  ";
-            result += columns_[i].right ? fmt::format("{:>{}}", cell(i), widths[i])
-                                        : fmt::format("{:<{}}", cell(i), widths[i]);
+            const std::string& written = cell(i).string();
+            const std::string padding(widths[i] - columns(written), ' ');
+            result += columns_[i].right ? padding + written : written + padding;
         }
         result.erase(result.find_last_not_of(' ') + 1);
         text += result + "\n";
     };
-    line([&](std::size_t i) { return columns_[i].title; });
+    const Text none;
+    line([&](std::size_t i) -> const Text& { return columns_[i].title; });
     for (const auto& row : rows_)
-        line([&](std::size_t i) { return i < row.size() ? row[i] : std::string(); });
-    return text;
+        line([&](std::size_t i) -> const Text& { return i < row.size() ? row[i] : none; });
+    return Text::trusted(std::move(text));
 }
 
 } // namespace netctl

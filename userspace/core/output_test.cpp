@@ -25,7 +25,7 @@ TEST(TextTable, LeavesNoBlanksAtTheEnd) {
 
 TEST(Output, JsonOfBytesThatAreNoTextIsStillJson) {
     testing::internal::CaptureStdout();
-    Output(true).document({{"name", "\xff\xfe"}}, "");
+    Output(true).document({{"name", "\xff\xfe"}}, Text());
     const std::string text = testing::internal::GetCapturedStdout();
     EXPECT_TRUE(Json::accept(text)) << text;
 }

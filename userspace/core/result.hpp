@@ -9,6 +9,8 @@
 #include <utility>
 #include <variant>
 
+#include "core/text.hpp"
+
 namespace netctl {
 
 /// What an error means for the caller; the command's exit status is derived from it.
@@ -16,6 +18,7 @@ enum class ErrorKind {
     failed,      ///< exit 1: the operation failed
     usage,       ///< exit 2: the caller asked for something that cannot be
     unsupported, ///< exit 3: this kernel or device cannot do it
+    unknown,     ///< exit 4: a question that could not be answered
 };
 
 /// What the positive errno `code` means. Attaching answers 524, ENOTSUPP, where the kernel cannot; it means to
@@ -27,29 +30,37 @@ inline const char* error_text(int code) {
 /// What failed, on which object, why, and what the user can do about it.
 struct Error {
     ErrorKind kind = ErrorKind::failed;
-    int code = 0;     ///< errno at birth; 0 if no system call failed
-    std::string what; ///< "cannot open /sys/fs/bpf/netctl: Permission denied"
-    std::string hint; ///< "run as root"; may be empty
+    int code = 0; ///< errno at birth; 0 if no system call failed
+    Text what;    ///< "cannot open /sys/fs/bpf/netctl: Permission denied"
+    Text hint;    ///< "run as root"; may be empty
 
     /// An error without errno.
-    static Error failed(std::string what, std::string hint = {}) {
+    static Error failed(Text what, Text hint = {}) {
         return {ErrorKind::failed, 0, std::move(what), std::move(hint)};
     }
-    static Error usage(std::string what, std::string hint = {}) {
+    static Error usage(Text what, Text hint = {}) {
         return {ErrorKind::usage, 0, std::move(what), std::move(hint)};
     }
-    static Error unsupported(std::string what, std::string hint = {}) {
+    static Error unsupported(Text what, Text hint = {}) {
         return {ErrorKind::unsupported, 0, std::move(what), std::move(hint)};
     }
+    static Error unknown(Text what, Text hint = {}) {
+        return {ErrorKind::unknown, 0, std::move(what), std::move(hint)};
+    }
     /// An error of a system call; `code` is a positive errno, `what` gets its text appended.
-    static Error system(int code, std::string what, std::string hint = {}) {
-        what += ": ";
-        what += error_text(code);
+    static Error system(int code, Text what, Text hint = {}) {
+        what = Text::format("{}: {}", what, error_text(code));
         return {ErrorKind::failed, code, std::move(what), std::move(hint)};
     }
     /// The same error with what the caller was doing in front.
-    Error within(const std::string& context) && {
-        what = context + ": " + what;
+    Error within(const Text& context) && {
+        what = Text::format("{}: {}", context, what);
+        return std::move(*this);
+    }
+    /// The same as the answer to a question: what failed says neither yes nor no (I13).
+    Error could_not_tell() && {
+        if (kind == ErrorKind::failed)
+            kind = ErrorKind::unknown;
         return std::move(*this);
     }
 };

@@ -2,6 +2,7 @@
 #include "core/rule_lexer.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdint>
 
 #include <fmt/format.h>
@@ -10,36 +11,10 @@ namespace netctl {
 
 namespace {
 
-constexpr std::size_t shown_columns = 96;
+constexpr std::size_t shown_glyphs = 96;
 
 bool is_blank(char c) {
     return c == ' ' || c == '\t' || c == '\n' || c == '\r';
-}
-
-/// Bytes of the UTF-8 sequence at `at`; 0 if there is no valid one (RFC 3629, table 3-7 of Unicode:
-/// no overlong forms, no surrogates, nothing above U+10FFFF).
-std::size_t utf8_length(std::string_view text, std::size_t at) {
-    const auto byte = [&](std::size_t i) -> unsigned {
-        return at + i < text.size() ? static_cast<unsigned char>(text[at + i]) : 0u;
-    };
-    const auto follows = [&](std::size_t i, unsigned low = 0x80, unsigned high = 0xbf) {
-        return byte(i) >= low && byte(i) <= high;
-    };
-    const unsigned first = byte(0);
-    if (first < 0x80)
-        return 1;
-    if (first >= 0xc2 && first <= 0xdf)
-        return follows(1) ? 2 : 0;
-    if (first >= 0xe0 && first <= 0xef)
-        return follows(1, first == 0xe0 ? 0xa0 : 0x80, first == 0xed ? 0x9f : 0xbf) && follows(2)
-                   ? 3
-                   : 0;
-    if (first >= 0xf0 && first <= 0xf4)
-        return follows(1, first == 0xf0 ? 0x90 : 0x80, first == 0xf4 ? 0x8f : 0xbf) && follows(2) &&
-                       follows(3)
-                   ? 4
-                   : 0;
-    return 0;
 }
 
 /// Whether a control character stands at `at`: C0, DEL, or C1 (U+0080 to U+009F).
@@ -49,25 +24,35 @@ bool is_control(std::string_view text, std::size_t at) {
     return byte < 0x20 || byte == 0x7f || (byte == 0xc2 && next >= 0x80 && next <= 0x9f);
 }
 
-/// One shown column: a character of the text, or a stand-in for what a terminal should not get.
-struct Column {
+/// One character of the text as it is shown in an error, or a stand-in for what is not shown.
+struct Glyph {
     std::size_t begin = 0;
     std::string text;
+    std::size_t width = 1; ///< columns
 };
 
-std::vector<Column> columns_of(std::string_view text) {
-    std::vector<Column> columns;
+std::vector<Glyph> glyphs_of(std::string_view text) {
+    std::vector<Glyph> glyphs;
     for (std::size_t at = 0; at < text.size();) {
-        const std::size_t length = utf8_length(text, at);
-        if (is_blank(text[at]))
-            columns.push_back({at, " "});
-        else if (length == 0 || is_control(text, at))
-            columns.push_back({at, "?"});
-        else
-            columns.push_back({at, std::string(text.substr(at, length))});
-        at += std::max<std::size_t>(length, 1);
+        const std::string_view rest = text.substr(at);
+        if (is_blank(text[at])) {
+            glyphs.push_back({at, " "});
+        } else if (const std::size_t length = shown_length(rest); length == 0) {
+            glyphs.push_back({at, "?"});
+        } else {
+            const std::string_view character = rest.substr(0, length);
+            glyphs.push_back({at, std::string(character), columns(character)});
+        }
+        at += std::max<std::size_t>(utf8_length(rest), 1);
     }
-    return columns;
+    return glyphs;
+}
+
+std::size_t width_of(const std::vector<Glyph>& glyphs, std::size_t from, std::size_t to) {
+    std::size_t width = 0;
+    for (std::size_t i = from; i < std::min(to, glyphs.size()); i++)
+        width += glyphs[i].width;
+    return width;
 }
 
 class Lexer {
@@ -103,7 +88,7 @@ class Lexer {
                 at++;
                 continue;
             }
-            const std::size_t length = utf8_length(text_, at);
+            const std::size_t length = utf8_length(text_.substr(at));
             if (length == 0)
                 return rule_error(text_, {at, at + 1},
                                   fmt::format("byte 0x{:02x} is no UTF-8 text",
@@ -139,11 +124,10 @@ class Lexer {
         std::string content;
         while (at_ < text_.size() && text_[at_] != '"') {
             if (text_[at_] == '\\') {
-                if (at_ + 1 >= text_.size() || (text_[at_ + 1] != '"' && text_[at_ + 1] != '\\'))
-                    return rule_error(text_, {at_, std::min(at_ + 2, text_.size())},
-                                      "unknown escape in a quoted text", "allowed: \\\" and \\\\");
-                at_++;
-            } else if (is_control(text_, at_)) {
+                content += NETCTL_TRY(escaped());
+                continue;
+            }
+            if (is_control(text_, at_)) {
                 return rule_error(text_, {at_, at_ + 1},
                                   "a quoted text cannot hold a tab or the end of a line");
             }
@@ -156,6 +140,27 @@ class Lexer {
             return rule_error(text_, {at_, at_ + 1}, "a blank is missing behind the closing quote");
         add(TokenKind::quoted, std::move(content), begin);
         return {};
+    }
+
+    /// What the escape at at_ stands for; goes on behind it.
+    Result<char> escaped() {
+        const std::string_view rest = text_.substr(at_);
+        if (rest.size() >= 2 && (rest[1] == '"' || rest[1] == '\\')) {
+            at_ += 2;
+            return rest[1];
+        }
+        unsigned byte = 0;
+        if (rest.size() >= 4 && rest[1] == 'x') {
+            const auto [end, status] = std::from_chars(rest.data() + 2, rest.data() + 4, byte, 16);
+            if (status == std::errc{} && end == rest.data() + 4 && byte != 0) {
+                at_ += 4;
+                return static_cast<char>(byte);
+            }
+        }
+        const std::size_t shown = rest.size() >= 2 && rest[1] == 'x' ? 4 : 2;
+        return rule_error(text_, {at_, std::min(at_ + shown, text_.size())},
+                          "unknown escape in a quoted text",
+                          "allowed: \\\", \\\\, and \\x with two hexadecimal digits, not \\x00");
     }
 
     void add(TokenKind kind, std::string content, std::size_t begin) {
@@ -178,7 +183,7 @@ std::string shortened(std::string_view text) {
         return std::string(text);
     std::size_t end = 0;
     while (end < longest)
-        end += std::max<std::size_t>(utf8_length(text, end), 1);
+        end += std::max<std::size_t>(utf8_length(text.substr(end)), 1);
     return std::string(text.substr(0, end)) + "…";
 }
 
@@ -186,10 +191,10 @@ Result<std::vector<Token>> lex_rule(std::string_view text) {
     return Lexer(text).run();
 }
 
-Error rule_error(std::string_view text, Place place, const std::string& message,
-                 const std::string& allowed, std::string hint) {
+Error rule_error(std::string_view text, Place place, const Text& message, const Text& allowed,
+                 Text hint) {
     // A character has at most four bytes: what is further away is not shown.
-    constexpr std::size_t near = 4 * shown_columns;
+    constexpr std::size_t near = 4 * shown_glyphs;
     const auto continues = [&](std::size_t at) {
         return (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80;
     };
@@ -199,38 +204,39 @@ Error rule_error(std::string_view text, Place place, const std::string& message,
     std::size_t stop = std::min(text.size(), place.begin + near);
     while (stop > place.begin && stop < text.size() && continues(stop))
         stop--;
-    const std::vector<Column> columns = columns_of(text.substr(start, stop - start));
-    const auto column_at = [&](std::size_t byte) {
+    const std::vector<Glyph> glyphs = glyphs_of(text.substr(start, stop - start));
+    const auto glyph_at = [&](std::size_t byte) {
         byte = std::max(byte, start) - start;
         const auto found =
-            std::lower_bound(columns.begin(), columns.end(), byte,
-                             [](const Column& column, std::size_t b) { return column.begin < b; });
-        return static_cast<std::size_t>(found - columns.begin());
+            std::lower_bound(glyphs.begin(), glyphs.end(), byte,
+                             [](const Glyph& glyph, std::size_t b) { return glyph.begin < b; });
+        return static_cast<std::size_t>(found - glyphs.begin());
     };
-    const std::size_t from = column_at(place.begin);
-    const std::size_t to = std::max(column_at(place.end), from + 1);
+    const std::size_t from = glyph_at(place.begin);
+    const std::size_t to = std::max(glyph_at(place.end), from + 1);
 
     std::size_t first = 0;
-    std::size_t last = columns.size();
-    if (columns.size() > shown_columns) {
-        first = from > shown_columns / 2 ? from - shown_columns / 2 : 0;
-        first = std::min(first, columns.size() - shown_columns);
-        last = first + shown_columns;
+    std::size_t last = glyphs.size();
+    if (glyphs.size() > shown_glyphs) {
+        first = from > shown_glyphs / 2 ? from - shown_glyphs / 2 : 0;
+        first = std::min(first, glyphs.size() - shown_glyphs);
+        last = first + shown_glyphs;
     }
     const bool cut = start > 0 || first > 0;
     std::string line = cut ? "…" : "";
     std::string carets(cut ? 1 : 0, ' ');
     for (std::size_t i = first; i < last; i++)
-        line += columns[i].text;
-    if (last < columns.size() || stop < text.size())
+        line += glyphs[i].text;
+    if (last < glyphs.size() || stop < text.size())
         line += "…";
-    carets.append(from - first, ' ');
+    carets.append(width_of(glyphs, first, from), ' ');
     carets += '^';
-    carets.append(std::min(to, std::max(last, from + 1)) - from - 1, '~');
+    const std::size_t marked = width_of(glyphs, from, std::min(to, last));
+    carets.append(std::max<std::size_t>(marked, 1) - 1, '~');
 
-    std::string what = fmt::format("{}\n  {}\n  {}", message, line, carets);
+    Text what = Text::format("{}\n  {}\n  {}", message, line, carets);
     if (!allowed.empty())
-        what += "\n" + allowed;
+        what += Text::format("\n{}", allowed);
     return Error::usage(std::move(what), std::move(hint));
 }
 

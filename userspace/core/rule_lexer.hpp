@@ -37,7 +37,8 @@ struct Token {
 };
 
 /// Splits a rule's text. Words are parted by blanks and braces; within braces by commas, too;
-/// a word that starts with `#` begins a comment up to the end of the line. Fails on text that is
+/// a word that starts with `#` begins a comment up to the end of the line. Within quotes `\"`, `\\`
+/// and `\xNN` stand for a byte, as rule_quoted() writes them (core/text.hpp). Fails on text that is
 /// not UTF-8, on control characters other than blanks, and on a quote that is not closed.
 Result<std::vector<Token>> lex_rule(std::string_view text);
 
@@ -46,7 +47,7 @@ std::string shortened(std::string_view text);
 
 /// An error of kind usage whose `what` is the message, the text, carets under the place, and, if
 /// not empty, what is allowed there, each on its own line. Long text is cut around the place.
-Error rule_error(std::string_view text, Place place, const std::string& message,
-                 const std::string& allowed = {}, std::string hint = {});
+Error rule_error(std::string_view text, Place place, const Text& message, const Text& allowed = {},
+                 Text hint = {});
 
 } // namespace netctl

@@ -84,19 +84,19 @@ class Parser {
         return true;
     }
 
-    std::string allowed_words() const {
-        std::string words = fmt::format("keys of {}: {}\nactions of {}: {}", to_string(hook_),
-                                        fmt::join(key_names(hook_), " "), to_string(hook_),
-                                        fmt::join(action_names(hook_), " "));
-        words += "\nmodifiers:";
+    Text allowed_words() const {
+        Text words = Text::format("keys of {}: {}\nactions of {}: {}", to_string(hook_),
+                                  fmt::join(key_names(hook_), " "), to_string(hook_),
+                                  fmt::join(action_names(hook_), " "));
+        words += Text::format("\nmodifiers:");
         for (const ModifierInfo& modifier : rule_modifiers())
             if (modifier.in(hook_))
-                words += fmt::format(" {}", modifier.name);
+                words += Text::format(" {}", modifier.name);
         return words;
     }
-    std::string allowed_actions() const {
-        return fmt::format("actions of {}: {}", to_string(hook_),
-                           fmt::join(action_names(hook_), " "));
+    Text allowed_actions() const {
+        return Text::format("actions of {}: {}", to_string(hook_),
+                            fmt::join(action_names(hook_), " "));
     }
 
     // ---- first pass ----

@@ -35,8 +35,8 @@ struct RuleSource {
     Hook hook{};
     std::vector<Token> tokens{};
 
-    Error error_at(Place place, const std::string& message, const std::string& allowed = {},
-                   std::string hint = {}) const {
+    Error error_at(Place place, const Text& message, const Text& allowed = {},
+                   Text hint = {}) const {
         return rule_error(text, place, message, allowed, std::move(hint));
     }
     std::string_view slice(Place place) const {

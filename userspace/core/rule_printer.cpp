@@ -8,6 +8,7 @@
 
 #include "core/rule.hpp"
 #include "core/rule_keys.hpp"
+#include "core/text.hpp"
 
 namespace netctl {
 
@@ -15,15 +16,10 @@ namespace {
 
 /// As a bare word if it reads back as one word, else in quotes.
 std::string in_quotes(std::string_view text, bool always = false) {
-    if (!always && !text.empty() && text.find_first_of(" \t\r\n{},\"\\#@") == text.npos)
+    if (!always && !text.empty() && text.find_first_of(" {},\"\\#@") == text.npos &&
+        shown(text) == text)
         return std::string(text);
-    std::string result = "\"";
-    for (const char c : text) {
-        if (c == '"' || c == '\\')
-            result += '\\';
-        result += c;
-    }
-    return result + '"';
+    return rule_quoted(text);
 }
 
 std::string number_text(const KeyInfo& key, std::uint64_t number) {

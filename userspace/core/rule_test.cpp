@@ -31,7 +31,7 @@ constexpr Hook hooks[] = {Hook::xdp, Hook::tc, Hook::policy};
 /// What a rule reads back as; or the error.
 std::string canonical(std::string_view text, Hook hook = Hook::xdp) {
     const Result<Rule> rule = parse_rule(text, hook);
-    return rule ? to_string(*rule) : "error: " + rule.error().what;
+    return rule ? to_string(*rule) : "error: " + rule.error().what.string();
 }
 
 /// The error's first line, and the text under its carets in brackets.
@@ -501,6 +501,9 @@ TEST(RuleError, PointsAtTheFirstThingThatIsWrong) {
         {Hook::xdp, "pass comment \"x\"y", "a blank is missing behind the closing quote [y]"},
         {Hook::xdp, "pass comment x\"y\"", "a quote within a word [\"]"},
         {Hook::xdp, "pass comment \"\\n\"", "unknown escape in a quoted text [\\n]"},
+        {Hook::xdp, "pass comment \"\\x0\"", "unknown escape in a quoted text [\\x0\"]"},
+        {Hook::xdp, "pass comment \"\\x00\"", "unknown escape in a quoted text [\\x00]"},
+        {Hook::xdp, "pass comment \"\\xg1\"", "unknown escape in a quoted text [\\xg1]"},
         {Hook::xdp, "pass comment \"a\tb\"",
          "a quoted text cannot hold a tab or the end of a line [ ]"},
         {Hook::xdp, "pass \x1b[1m", "a rule cannot hold the control character 0x1b [?]"},
@@ -746,7 +749,7 @@ TEST(RuleError, StaysShortWhateverTheText) {
         const Result<Rule> rule = parse_rule(text, Hook::xdp);
         ASSERT_FALSE(rule) << text.substr(0, 40);
         EXPECT_LT(rule.error().what.size() + rule.error().hint.size(), 1500u)
-            << rule.error().what.substr(0, 2000);
+            << rule.error().what.string().substr(0, 2000);
         EXPECT_NO_THROW((void)nlohmann::json(rule.error().what + rule.error().hint).dump());
     }
 }
@@ -780,7 +783,7 @@ TEST(Rules, ErrorsNameFileAndLine) {
     const auto rules =
         parse_rules("drop\n\n  src 192.0.2.1 dorp\npass\n", Hook::xdp, "office.rules");
     ASSERT_FALSE(rules);
-    EXPECT_EQ(rules.error().what.substr(0, rules.error().what.find("\nkeys")),
+    EXPECT_EQ(rules.error().what.string().substr(0, rules.error().what.find("\nkeys")),
               "office.rules:3: 'dorp' is neither a key nor an action of xdp; did you mean 'drop'?\n"
               "    src 192.0.2.1 dorp\n"
               "                  ^~~~");
@@ -1176,14 +1179,38 @@ TEST(RuleProperty, MutatedTextIsARuleOrAnError) {
         }
         const Error& error = rule.error();
         ASSERT_EQ(error.kind, ErrorKind::usage);
-        ASSERT_NE(error.what.find('^'), std::string::npos) << error.what;
+        ASSERT_NE(error.what.find("^"), std::string::npos) << error.what;
         // Safe for terminals and for JSON, whatever the input was.
         ASSERT_NO_THROW((void)nlohmann::json(error.what + error.hint).dump()) << text;
-        for (const char c : error.what)
+        for (const char c : error.what.string())
             ASSERT_TRUE(c == '\n' || static_cast<unsigned char>(c) >= 0x20) << error.what;
     }
     EXPECT_GT(good, 400) << "mutations should leave some rules valid";
     EXPECT_LT(good, 11000) << "and break most";
+}
+
+TEST(RuleText, NamesOfFilesReadBackByteByByte) {
+    for (const std::string name :
+         {"/a\"b", "/a\nb", "/a b", "/a\\b", "/a\\x41", "/a#b{c,d}", "/\x1b[2J", "/\xff\xfe",
+          "/\u009b", "/\u202etxt", "/@set", "/\xc3", "/ä名", "/x\nallow"}) {
+        Rule rule;
+        Match& match = rule.matches.emplace_back();
+        match.key = Key::exe;
+        match.path = name;
+        rule.actions.emplace_back().kind = ActionKind::allow;
+        rule.comment = name;
+        const std::string text = to_string(rule);
+        EXPECT_EQ(shown(text), text);
+        const Result<Rule> again = parse_rule(text, Hook::policy);
+        ASSERT_TRUE(again) << text << "\n" << again.error().what;
+        EXPECT_TRUE(again->same_text(rule)) << text;
+        // Of the words of a command line a shell has taken the quotes away.
+        const Result<Rule> words =
+            parse_rule(rule_text({"exe", name, "allow", "comment", name}), Hook::policy);
+        ASSERT_TRUE(words) << words.error().what;
+        EXPECT_TRUE(words->same_text(rule)) << text;
+    }
+    EXPECT_EQ(canonical(R"(pass comment "\x41\xe4")"), R"(pass comment "A\xe4")");
 }
 
 TEST(RuleProperty, AnyBytesAtAll) {

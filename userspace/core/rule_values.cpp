@@ -220,7 +220,7 @@ class ValueReader {
     Result<Prefix> read_prefix(const KeyInfo& key, const Token& item) const {
         Result<Prefix> prefix = Prefix::parse(item.text);
         if (!prefix) {
-            std::string hint = prefix.error().hint;
+            Text hint = prefix.error().hint;
             if (item.text == "any" || item.text == "all")
                 hint = fmt::format("leave '{}' out to match any", key.name);
             else if (item.text.find(',') != std::string::npos)
@@ -229,7 +229,7 @@ class ValueReader {
                 item.place,
                 item.text.size() <= INET6_ADDRSTRLEN
                     ? prefix.error().what
-                    : fmt::format("{} is not an IPv4 or IPv6 address", source_.shown(item)),
+                    : Text::format("{} is not an IPv4 or IPv6 address", source_.shown(item)),
                 allowed(key, source_.hook), hint);
         }
         static const Prefix mapped = *Prefix::parse("::ffff:0:0/96");

@@ -48,6 +48,26 @@ std::string participle(nc_verdict verdict) {
     return "of unknown verdict";
 }
 
+using Tallies = std::map<std::pair<std::uint32_t, std::string>, Tally>;
+
+void print_tallies(const Tallies& tallies, const Context& context) {
+    Json json = Json::array();
+    TextTable table({{"rule", true}, {"packets", true}, {"bytes", true}, {"verdict"}, {"what"}});
+    for (const auto& [key, tally] : tallies) {
+        const bool by_rule = key.first != NC_NO_RULE;
+        json.push_back({{"verdict", tally.verdict},
+                        {"reason", by_rule ? to_string(NC_REASON_RULE) : tally.what},
+                        {"rule_id", by_rule ? Json(key.first) : Json()},
+                        {"rule_text", by_rule ? Json(tally.what) : Json()},
+                        {"packets", tally.packets},
+                        {"bytes", tally.bytes}});
+        table.row({key.first == NC_NO_RULE ? "-" : std::to_string(key.first),
+                   std::to_string(tally.packets), std::to_string(tally.bytes), tally.verdict,
+                   tally.what});
+    }
+    context.out.document(json, table.render());
+}
+
 } // namespace
 
 Result<FilterSettings> settings_of(const Arguments& arguments) {
@@ -116,39 +136,39 @@ Json status_json(const FilterStatus& status, Json place,
     return place;
 }
 
-std::string status_text(const FilterStatus& status, std::initializer_list<nc_verdict> verdicts,
-                        const std::string& what_to_do) {
+Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> verdicts,
+                 const std::string& what_to_do) {
     const nc_stats& stats = status.stats;
-    std::string text;
+    Text text;
     if (status.presence == Presence::vanished)
-        text += "  the interface is gone; its rules and counters are kept\n";
+        text += Text::format("  the interface is gone; its rules and counters are kept\n");
     if (status.presence == Presence::returned)
-        text += fmt::format("  the interface was gone and is back, unfiltered: `{}` filters it "
-                            "again with these rules\n",
-                            what_to_do);
+        text += Text::format("  the interface was gone and is back, unfiltered: `{}` filters it "
+                             "again with these rules\n",
+                             what_to_do);
     if (status.presence == Presence::removed)
-        text += fmt::format("  somebody removed the filter: `{}` filters again with these rules\n",
-                            what_to_do);
-    text += fmt::format("  {} packets, {} bytes: ", stats.packets, stats.bytes);
+        text += Text::format("  somebody removed the filter: `{}` filters again with these rules\n",
+                             what_to_do);
+    text += Text::format("  {} packets, {} bytes: ", stats.packets, stats.bytes);
     bool first = true;
     for (const nc_verdict verdict : verdicts) {
-        text +=
-            fmt::format("{}{} {}", first ? "" : ", ", stats.verdicts[verdict], participle(verdict));
+        text += Text::format("{}{} {}", first ? "" : ", ", stats.verdicts[verdict],
+                             participle(verdict));
         first = false;
     }
-    text += fmt::format("\n  {}\n", engine_text(status.settings));
-    text += fmt::format("  {} by no rule ({})\n", stats.default_packets,
-                        to_string(static_cast<nc_verdict>(status.settings.default_verdict)));
+    text += Text::format("\n  {}\n", engine_text(status.settings));
+    text += Text::format("  {} by no rule ({})\n", stats.default_packets,
+                         to_string(static_cast<nc_verdict>(status.settings.default_verdict)));
     // What is zero on a healthy host is shown only when it is not.
     const auto rare = [&](std::uint64_t count, const std::string& what) {
         if (count != 0)
-            text += fmt::format("  {} {}\n", count, what);
+            text += Text::format("  {} {}\n", count, what);
     };
     rare(stats.over_limit, "over a rule's limit (dropped)");
     rare(stats.over_rate, "over a rule's rate (dropped)");
     for (int reason = 0; reason < NC_UNPARSED_REASONS; reason++)
         rare(stats.unparsed[reason],
-             fmt::format("unparsed: {}", to_string(static_cast<nc_unparsed>(reason))));
+             Text::format("unparsed: {}", to_string(static_cast<nc_unparsed>(reason))));
     rare(stats.redirect_failed, "not redirected, since the target is gone (dropped)");
     rare(stats.mirror_failed, "copies not mirrored");
     rare(stats.rewrite_failed, "headers not rewritten");
@@ -186,9 +206,9 @@ Result<int> print_log(const Arguments& arguments, Context& context, FrameForm fo
                 return false;
         }
         const bool reading = context.out.line(
-            {{"time", fmt::format("{}.{:09}", time / 1'000'000'000, time % 1'000'000'000)},
+            {{"time", sys::iso_time(time)},
              {"interface", logged.interface},
-             {"rule", event.rule_id},
+             {"rule_id", event.rule_id},
              {"verdict", to_string(verdict)},
              {"reason", to_string(reason)},
              {"generation", event.generation},
@@ -210,21 +230,24 @@ std::vector<Option> log_options() {
             {"count", "N", "stop after so many", {}}};
 }
 
-Result<int> print_simulation(const Arguments& arguments, Context& context, FrameForm form,
+namespace {
+
+Result<int> simulate_capture(const Arguments& arguments, Context& context, FrameForm form,
                              const Simulate& simulate) {
     auto reader = NETCTL_TRY(sys::PcapReader::open(arguments["FILE"]));
     const sys::LinkType link = reader.link_type();
     const bool ethernet = link == sys::LinkType::ethernet;
     if ((!ethernet && link != sys::LinkType::raw_ip) || (ethernet && form == FrameForm::ip))
-        return Error::usage(
+        return Error::failed(
             fmt::format("{} holds frames of type {}", arguments["FILE"], reader.link_type_name()),
             form == FrameForm::ip
                 ? "this interface has packets without Ethernet header: capture on one like it"
                 : "the interface has Ethernet frames: capture on an Ethernet interface");
     const bool summary = arguments.has("summary");
-    std::uint64_t number = 0, skipped = 0;
+    const std::string expected = arguments.get("expect");
+    std::uint64_t number = 0, skipped = 0, others = 0;
     // Rules in the order of their ids; what no rule decided comes behind them.
-    std::map<std::pair<std::uint32_t, std::string>, Tally> tallies;
+    Tallies tallies;
 
     const auto next = [&]() -> Result<std::optional<std::vector<std::uint8_t>>> {
         constexpr std::size_t ether_header = 14;
@@ -247,12 +270,14 @@ Result<int> print_simulation(const Arguments& arguments, Context& context, Frame
     const auto handle = [&](std::span<const std::uint8_t> frame, const Simulated& simulated) {
         const auto verdict = static_cast<nc_verdict>(simulated.result.verdict);
         const auto reason = static_cast<nc_reason>(simulated.result.reason);
+        const std::string unparsed = to_string(static_cast<nc_unparsed>(simulated.result.unparsed));
         std::string what = to_string(reason);
         if (reason == NC_REASON_UNPARSED)
-            what += ": " + to_string(static_cast<nc_unparsed>(simulated.result.unparsed));
+            what += ": " + unparsed;
         if (simulated.rule)
             what = fmt::format("rule {}", simulated.rule->id);
         number++;
+        others += to_string(verdict) != expected;
         if (summary) {
             Tally& tally = tallies[{simulated.rule ? simulated.rule->id : NC_NO_RULE, what}];
             tally.packets++;
@@ -261,11 +286,12 @@ Result<int> print_simulation(const Arguments& arguments, Context& context, Frame
             tally.what = simulated.rule ? to_string(*simulated.rule) : what;
             return;
         }
-        Json json{
-            {"number", number}, {"verdict", to_string(verdict)}, {"reason", to_string(reason)}};
-        if (simulated.rule)
-            json["rule"] = simulated.rule->id;
-        json["packet"] = classifier::packet_json(simulated.result.packet);
+        const Json json{{"number", number},
+                        {"verdict", to_string(verdict)},
+                        {"reason", to_string(reason)},
+                        {"unparsed", reason == NC_REASON_UNPARSED ? Json(unparsed) : Json()},
+                        {"rule_id", simulated.rule ? Json(simulated.rule->id) : Json()},
+                        {"packet", classifier::packet_json(simulated.result.packet)}};
         context.out.line(json, fmt::format("{} {} ({}): {}", number, to_string(verdict), what,
                                            classifier::packet_text(simulated.result.packet)));
     };
@@ -273,29 +299,33 @@ Result<int> print_simulation(const Arguments& arguments, Context& context, Frame
     if (skipped > 0)
         context.out.note(
             fmt::format("{} frames shorter than an Ethernet header left out", skipped));
-    if (!summary)
+    if (summary)
+        print_tallies(tallies, context);
+    if (!arguments.has("expect"))
         return 0;
-    Json json = Json::array();
-    TextTable table({{"rule", true}, {"packets", true}, {"bytes", true}, {"verdict"}, {"what"}});
-    for (const auto& [key, tally] : tallies) {
-        Json row{{"verdict", tally.verdict}, {"packets", tally.packets}, {"bytes", tally.bytes}};
-        if (key.first != NC_NO_RULE) {
-            row["id"] = key.first;
-            row["rule"] = tally.what;
-        } else {
-            row["reason"] = tally.what;
-        }
-        json.push_back(row);
-        table.row({key.first == NC_NO_RULE ? "-" : std::to_string(key.first),
-                   std::to_string(tally.packets), std::to_string(tally.bytes), tally.verdict,
-                   tally.what});
-    }
-    context.out.document(json, table.render());
-    return 0;
+    if (number == 0)
+        return Error::failed(
+            fmt::format("{} has no packet that could be judged", arguments["FILE"]));
+    return others == 0 ? 0 : 1;
 }
 
-std::vector<Option> simulate_options() {
-    return {{"summary", "", "print totals by rule instead of each packet", {}}};
+} // namespace
+
+Result<int> print_simulation(const Arguments& arguments, Context& context, FrameForm form,
+                             const Simulate& simulate) {
+    auto status = simulate_capture(arguments, context, form, simulate);
+    if (!status && arguments.has("expect"))
+        return std::move(status).error().could_not_tell();
+    return status;
+}
+
+std::vector<Option> simulate_options(std::initializer_list<nc_verdict> verdicts) {
+    std::vector<std::string> names;
+    for (const nc_verdict verdict : verdicts)
+        names.push_back(to_string(verdict));
+    return {{"summary", "", "print totals by rule instead of each packet", {}},
+            {"expect", fmt::format("{}", fmt::join(names, "|")),
+             "exit status 0 if all packets get this verdict, 1 if not, 4: could not tell", names}};
 }
 
 } // namespace netctl::datapath

@@ -25,8 +25,8 @@ std::vector<Option> attach_options(std::vector<Option> own,
 Json status_json(const FilterStatus& status, Json place,
                  std::initializer_list<nc_verdict> verdicts);
 /// The lines below the first, each indented; `what_to_do` is the command that attaches anew.
-std::string status_text(const FilterStatus& status, std::initializer_list<nc_verdict> verdicts,
-                        const std::string& what_to_do);
+Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> verdicts,
+                 const std::string& what_to_do);
 
 /// Frames with an Ethernet header, or without any link header.
 enum class FrameForm { ethernet, ip };
@@ -41,6 +41,7 @@ using Simulate = std::function<Result<>(const NextFrame&, const HandleSimulated&
 /// The handler of `simulate FILE`, with the options of `simulate_options`.
 Result<int> print_simulation(const Arguments& arguments, Context& context, FrameForm form,
                              const Simulate& simulate);
-std::vector<Option> simulate_options();
+/// `verdicts` are those that the hook can give: what --expect takes.
+std::vector<Option> simulate_options(std::initializer_list<nc_verdict> verdicts);
 
 } // namespace netctl::datapath

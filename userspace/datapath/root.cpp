@@ -44,19 +44,11 @@ Result<> check_version(const bpf::PinDir& dir) {
 
 constexpr const char* lock_name = "lock";
 
-/// What somebody else chose as a name, on one line and without control characters.
-std::string printable(const std::string& name) {
-    std::string text;
-    for (const char c : name)
-        text += c >= ' ' && c < 0x7f ? c : '?';
-    return text;
-}
-
 /// "netctl (pid 4711)" for each process that holds the lock.
 std::string holders_of(const bpf::PinDir& lock) {
     std::vector<std::string> texts;
     for (const bpf::LockHolder& holder : bpf::lock_holders(lock))
-        texts.push_back(fmt::format("{} (pid {})", printable(holder.name), holder.pid));
+        texts.push_back(fmt::format("{} (pid {})", holder.name, holder.pid));
     return texts.empty() ? "somebody whom this PID namespace does not know"
                          : fmt::format("{}", fmt::join(texts, ", "));
 }

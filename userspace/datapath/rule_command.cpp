@@ -26,13 +26,11 @@ Result<std::uint32_t> parse_id(const std::string& text) {
 }
 
 Json report_json(const CommitReport& report) {
-    Json json{{"generation", report.generation},
-              {"engine", report.engine},
-              {"rules_apart", report.rules_apart},
-              {"table_bytes", report.memory}};
-    if (!report.reason.empty())
-        json["reason"] = report.reason;
-    return json;
+    return {{"generation", report.generation},
+            {"engine", report.engine},
+            {"rules_apart", report.rules_apart},
+            {"reason", report.reason.empty() ? Json() : Json(report.reason)},
+            {"table_bytes", report.memory}};
 }
 
 Result<Rule> rule_from(const Arguments& arguments, Hook hook, std::vector<std::string>& notes) {
@@ -62,9 +60,9 @@ Result<int> add(const Arguments& arguments, const Context& context, Hook hook,
     notes.insert(notes.end(), report.notes.begin(), report.notes.end());
     context.out.notes(notes);
     Json json = report_json(report);
-    json["id"] = id;
-    json["rule"] = to_string(rule);
-    context.out.document(json, fmt::format("{}: {}\n", id, to_string(rule)));
+    json["rule_id"] = id;
+    json["rule_text"] = to_string(rule);
+    context.out.document(json, Text::format("{}: {}\n", id, to_string(rule)));
     return 0;
 }
 
@@ -81,7 +79,7 @@ Result<int> remove(const Arguments& arguments, const Context& context, const Ope
         return {};
     }));
     context.out.notes(report.notes);
-    context.out.document(report_json(report), "");
+    context.out.document(report_json(report), Text());
     return 0;
 }
 
@@ -113,8 +111,8 @@ Result<int> replace(const Arguments& arguments, const Context& context, Hook hoo
         editor->commit([&](PointState& state) { return replace_rules(state, std::move(rules)); }));
     context.out.notes(report.notes);
     Json json = report_json(report);
-    json["rules"] = count;
-    context.out.document(json, with_nothing ? "" : fmt::format("{} rules in force\n", count));
+    json["rule_count"] = count;
+    context.out.document(json, with_nothing ? "" : Text::format("{} rules in force\n", count));
     return 0;
 }
 
@@ -150,30 +148,28 @@ Json engine_json(const nc_point& point) {
             {"table_bytes", point.table_bytes}};
 }
 
-std::string engine_text(const nc_point& point) {
-    std::string text = fmt::format("{} KiB of tables", (point.table_bytes + 1023) / 1024);
+Text engine_text(const nc_point& point) {
+    Text text = Text::format("{} KiB of tables", (point.table_bytes + 1023) / 1024);
     if (point.engine == NC_ENGINE_LINEAR)
         text = "asked rule by rule, as tables would be too large";
     if (point.rules_apart > 0)
-        text += fmt::format(", {} of {} rules apart", point.rules_apart, point.rules);
+        text += Text::format(", {} of {} rules apart", point.rules_apart, point.rules);
     if (point.changes > 0)
-        text += fmt::format(", {} change{} since", point.changes, point.changes == 1 ? "" : "s");
+        text += Text::format(", {} change{} since", point.changes, point.changes == 1 ? "" : "s");
     return text;
 }
 
 Json rule_json(const RuleStatus& status, Hook hook) {
-    Json json{{"id", status.rule.id}, {"rule", to_string(status.rule)}};
+    Json json{{"rule_id", status.rule.id}, {"rule_text", to_string(status.rule)}};
     const CounterNames names = counter_names(hook);
     json[names.first] = status.counter.packets;
     json[names.second] = status.counter.bytes;
-    if (polices(status.rule)) {
-        json[std::string("over_") + names.first] = status.counter.over_packets;
-        json[std::string("over_") + names.second] = status.counter.over_bytes;
-    }
+    json[std::string("over_") + names.first] = status.counter.over_packets;
+    json[std::string("over_") + names.second] = status.counter.over_bytes;
     return json;
 }
 
-std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& indent, Hook hook) {
+Text rule_table(const std::vector<RuleStatus>& rules, const Text& indent, Hook hook) {
     const bool any_limit = std::any_of(
         rules.begin(), rules.end(), [](const RuleStatus& status) { return polices(status.rule); });
     const CounterNames names = counter_names(hook);
@@ -183,9 +179,9 @@ std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& 
     columns.push_back({"rule"});
     TextTable table(columns);
     for (const RuleStatus& status : rules) {
-        std::vector<std::string> row{std::to_string(status.rule.id),
-                                     std::to_string(status.counter.packets),
-                                     std::to_string(status.counter.bytes)};
+        std::vector<Text> row{std::to_string(status.rule.id),
+                              std::to_string(status.counter.packets),
+                              std::to_string(status.counter.bytes)};
         if (any_limit)
             row.push_back(polices(status.rule) ? std::to_string(over(status, hook)) : "");
         row.push_back(to_string(status.rule));

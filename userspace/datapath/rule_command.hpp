@@ -50,12 +50,12 @@ Command rule_command(Hook hook, const std::vector<Positional>& place, const Open
 
 /// How a point's rules are looked up, and what that takes, as `status` shows it.
 Json engine_json(const nc_point& point);
-std::string engine_text(const nc_point& point);
+Text engine_text(const nc_point& point);
 
 /// A rule with its counters, as `status` and `rule list` show it.
 Json rule_json(const RuleStatus& status, Hook hook = Hook::xdp);
 /// The same as a table.
-std::string rule_table(const std::vector<RuleStatus>& rules, const std::string& indent = "",
-                       Hook hook = Hook::xdp);
+Text rule_table(const std::vector<RuleStatus>& rules, const Text& indent = {},
+                Hook hook = Hook::xdp);
 
 } // namespace netctl::datapath

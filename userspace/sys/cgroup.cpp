@@ -60,8 +60,8 @@ Result<Cgroup> find_cgroup(const std::string& name) {
                              "cgroups are the directories below " + mount);
     path = whole.string();
     if (!is_cgroup(path) || !std::filesystem::is_directory(path, failure))
-        return Error::usage("'" + name + "' is no directory of cgroup v2",
-                            "cgroups are the directories below " + mount);
+        return Error::failed("'" + name + "' is no directory of cgroup v2",
+                             "cgroups are the directories below " + mount);
     const std::uint64_t id = inode_of(path);
     std::string below = path == mount ? "/" : path.substr(mount.size());
     return Cgroup{std::move(path), std::move(below), id};

@@ -42,4 +42,13 @@ std::string time_text(std::uint64_t time_ns) {
     return fmt::format("{}.{:06}", text, time_ns % 1'000'000'000 / 1000);
 }
 
+std::string iso_time(std::uint64_t time_ns) {
+    const auto seconds = static_cast<time_t>(time_ns / 1'000'000'000);
+    tm parts{};
+    gmtime_r(&seconds, &parts);
+    char text[32] = "";
+    std::strftime(text, sizeof text, "%FT%T", &parts);
+    return fmt::format("{}.{:06}Z", text, time_ns % 1'000'000'000 / 1000);
+}
+
 } // namespace netctl::sys

@@ -18,5 +18,7 @@ std::uint64_t now_ms();
 
 /// Date and time of day here, to the microsecond; `time_ns` counts nanoseconds since 1970.
 std::string time_text(std::uint64_t time_ns);
+/// The same as ISO 8601 in UTC, for JSON: `2026-01-31T12:00:00.123456Z`.
+std::string iso_time(std::uint64_t time_ns);
 
 } // namespace netctl::sys

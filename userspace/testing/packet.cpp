@@ -239,7 +239,7 @@ struct Printer {
 
 template <class T> T known_good(Result<T> parsed) {
     if (!parsed) {
-        std::fprintf(stderr, "test data: %s\n", parsed.error().what.c_str());
+        std::fprintf(stderr, "test data: %s\n", parsed.error().what.string().c_str());
         std::abort();
     }
     return std::move(parsed).value();

@@ -71,14 +71,14 @@ Result<int> enable(const Arguments& arguments, Context& context) {
                           {"cgroup", report.scope},
                           {"mode", to_string(report.mode)},
                           {"default", to_string(report.default_verdict)},
-                          {"rules", report.rules},
+                          {"rule_count", report.rules},
                           {"generation", report.generation}},
-                         fmt::format("policy {}: {} layer{}, cgroup {}, mode {}, default {}, {} "
-                                     "rules\n",
-                                     report.was_enabled ? "changed" : "enabled", names,
-                                     layers.size() > 1 ? "s" : "", report.scope,
-                                     to_string(report.mode), to_string(report.default_verdict),
-                                     report.rules));
+                         Text::format("policy {}: {} layer{}, cgroup {}, mode {}, default {}, {} "
+                                      "rules\n",
+                                      report.was_enabled ? "changed" : "enabled", names,
+                                      layers.size() > 1 ? "s" : "", report.scope,
+                                      to_string(report.mode), to_string(report.default_verdict),
+                                      report.rules));
     return 0;
 }
 
@@ -95,9 +95,8 @@ std::uint64_t judged(const nc_policy_stats& stats, nc_policy_layer layer) {
 
 Json layer_json(const Status& status, nc_policy_layer layer) {
     const nc_policy_stats& stats = status.stats;
-    Json json{{"live", status.layers[layer].live}};
-    if (!status.layers[layer].live)
-        json["why"] = status.layers[layer].why;
+    const LayerStatus& about = status.layers[layer];
+    Json json{{"live", about.live}, {"why", about.live ? Json() : Json(about.why)}};
     json["judged"] = judged(stats, layer);
     json["allowed"] = stats.allowed[layer];
     json["denied"] = stats.denied[layer];
@@ -113,7 +112,8 @@ Json status_json(const Status& status) {
     Json rules = Json::array();
     for (const datapath::RuleStatus& rule : status.rules)
         rules.push_back(datapath::rule_json(rule, Hook::policy));
-    return {{"mode", to_string(static_cast<nc_policy_mode>(settings.mode))},
+    return {{"enabled", true},
+            {"mode", to_string(static_cast<nc_policy_mode>(settings.mode))},
             {"default", to_string(static_cast<nc_policy_verdict>(settings.default_verdict))},
             {"cgroup", status.scope},
             {"generation", settings.generation},
@@ -132,27 +132,26 @@ Json status_json(const Status& status) {
             {"notes", status.notes}};
 }
 
-std::string status_text(const Status& status) {
+Text status_text(const Status& status) {
     const nc_policy_head& settings = status.settings;
     const nc_policy_stats& stats = status.stats;
-    std::string text =
-        fmt::format("policy: mode {}, default {}, cgroup {}, generation {}\n",
-                    to_string(static_cast<nc_policy_mode>(settings.mode)),
-                    to_string(static_cast<nc_policy_verdict>(settings.default_verdict)),
-                    status.scope, settings.generation);
+    Text text = Text::format("policy: mode {}, default {}, cgroup {}, generation {}\n",
+                             to_string(static_cast<nc_policy_mode>(settings.mode)),
+                             to_string(static_cast<nc_policy_verdict>(settings.default_verdict)),
+                             status.scope, settings.generation);
     for (const nc_policy_layer layer : {NC_LAYER_CGROUP, NC_LAYER_LSM}) {
         const LayerStatus& about = status.layers[layer];
         if (!about.live) {
-            text += fmt::format("  {} layer: not live: {}\n", to_string(layer), about.why);
+            text += Text::format("  {} layer: not live: {}\n", to_string(layer), about.why);
             continue;
         }
-        text += fmt::format("  {} layer: {} connections judged: {} allowed, {} denied, {} by no "
-                            "rule\n",
-                            to_string(layer), judged(stats, layer), stats.allowed[layer],
-                            stats.denied[layer], stats.by_default[layer]);
+        text += Text::format("  {} layer: {} connections judged: {} allowed, {} denied, {} by no "
+                             "rule\n",
+                             to_string(layer), judged(stats, layer), stats.allowed[layer],
+                             stats.denied[layer], stats.by_default[layer]);
         const auto rare = [&](std::uint64_t count, const char* what) {
             if (count != 0)
-                text += fmt::format("    {} {}\n", count, what);
+                text += Text::format("    {} {}\n", count, what);
         };
         rare(stats.would_deny[layer], "would have been denied, but the mode is audit");
         rare(stats.over_limit[layer], "over a rule's limit (denied)");
@@ -160,7 +159,7 @@ std::string status_text(const Status& status) {
     }
     const auto rare = [&](std::uint64_t count, const char* what) {
         if (count != 0)
-            text += fmt::format("  {} {}\n", count, what);
+            text += Text::format("  {} {}\n", count, what);
     };
     rare(stats.disconnects, "disconnects, which are allowed");
     rare(stats.other_family, "of other address families, which are allowed");
@@ -169,7 +168,7 @@ std::string status_text(const Status& status) {
     rare(stats.log_suppressed, "log events left out: above the log's rate");
     rare(stats.seen_lost, "not remembered for `policy learn`: no room");
     for (const std::string& note : status.notes)
-        text += "  " + note + "\n";
+        text += Text::format("  {}\n", note);
     if (!status.rules.empty())
         text += datapath::rule_table(status.rules, "  ", Hook::policy);
     return text;
@@ -177,6 +176,10 @@ std::string status_text(const Status& status) {
 
 Result<int> status(const Arguments&, Context& context) {
     const Status status = NETCTL_TRY(controller(context).status());
+    if (!status.enabled) {
+        context.out.document({{"enabled", false}}, Text::format("the policy is not enabled\n"));
+        return 0;
+    }
     context.out.document(status_json(status), status_text(status));
     return 0;
 }
@@ -219,7 +222,9 @@ bool print_event(const Context& context, const LogEvent& logged, std::int64_t of
     const std::string layer =
         to_string(event.hook < NC_HOOK_LSM_CONNECT ? NC_LAYER_CGROUP : NC_LAYER_LSM);
     const Address address = event_address(event);
-    Json json{{"time", fmt::format("{}.{:09}", time / 1'000'000'000, time % 1'000'000'000)},
+    const bool ports = has_ports(event.proto);
+    const Json none;
+    Json json{{"time", sys::iso_time(time)},
               {"verdict", to_string(verdict)},
               {"enforced", event.enforced != 0},
               {"reason", to_string(reason)},
@@ -235,13 +240,10 @@ bool print_event(const Context& context, const LogEvent& logged, std::int64_t of
               {"cgroup", logged.cgroup},
               {"cgroup_id", event.cgroup_id},
               {"proto", protocol_name(event.proto)},
-              {"dst", address.to_string()}};
-    if (has_ports(event.proto))
-        json["dport"] = event.dport;
-    if (event.sport != 0)
-        json["sport"] = event.sport;
-    if (event.rule_id != NC_NO_RULE)
-        json["rule"] = event.rule_id;
+              {"dst", address.to_string()},
+              {"dport", ports ? Json(event.dport) : none},
+              {"sport", event.sport != 0 ? Json(event.sport) : none},
+              {"rule_id", event.rule_id != NC_NO_RULE ? Json(event.rule_id) : none}};
     const std::string by = reason == NC_POLICY_BY_RULE || reason == NC_POLICY_BY_LIMIT
                                ? fmt::format("rule {}", event.rule_id)
                                : to_string(reason);
@@ -331,31 +333,37 @@ Result<int> test(const Arguments& arguments, Context& context) {
     question.cgroup = arguments.has("cgroup") ? NETCTL_TRY(cgroup_of(arguments.get("cgroup")))
                                               : sys::own_cgroup().value_or("/");
     question.exe = arguments.get("exe");
-    const Answer answer = NETCTL_TRY(controller(context).test(question));
+    auto answered = controller(context).test(question);
+    if (!answered)
+        return std::move(answered).error().could_not_tell();
+    const Answer& answer = *answered;
     const bool enforced = answer.verdict != NC_POLICY_DENY || answer.mode == NC_POLICY_MODE_ENFORCE;
-    Json json{{"verdict", to_string(answer.verdict)},
-              {"enforced", enforced},
-              {"reason", to_string(answer.reason)},
-              {"dst", answer.dst.to_string()}};
+    const Json json{{"verdict", to_string(answer.verdict)},
+                    {"enforced", enforced},
+                    {"reason", to_string(answer.reason)},
+                    {"dst", answer.dst.to_string()},
+                    {"rule_id", answer.rule ? Json(answer.rule->id) : Json()},
+                    {"rule_text", answer.rule ? Json(to_string(*answer.rule)) : Json()}};
     std::string by = "no rule matches";
-    if (answer.rule) {
-        json["rule"] = answer.rule->id;
-        json["text"] = to_string(*answer.rule);
+    if (answer.rule)
         by = fmt::format("rule {}: {}", answer.rule->id, to_string(*answer.rule));
-    }
-    context.out.document(json, fmt::format("{}{} ({})\n", to_string(answer.verdict),
-                                           enforced ? "" : ", but the mode is audit", by));
-    return 0;
+    context.out.document(json, Text::format("{}{} ({})\n", to_string(answer.verdict),
+                                            enforced ? "" : ", but the mode is audit", by));
+    return answer.verdict == NC_POLICY_DENY && enforced ? 1 : 0;
 }
 
 Result<int> learn(const Arguments& arguments, Context& context) {
     const auto learnt = NETCTL_TRY(controller(context).learn(arguments.has("forget")));
     Json json = Json::array();
-    std::string text;
+    Text text;
     for (const Learnt& one : learnt) {
-        json.push_back({{"rule", to_string(one.rule)}, {"count", one.count}, {"comm", one.who}});
-        text += fmt::format("# {} connections, last by {}\n{}\n", one.count, one.who,
-                            to_string(one.rule));
+        json.push_back(
+            {{"rule_text", to_string(one.rule)}, {"count", one.count}, {"comm", one.who}});
+        // Names of processes are whatever these say: none gets into a file of rules.
+        text += Text::format(
+            "# {} connections{}\n{}\n", one.count,
+            one.rule.find(Key::exe) != nullptr ? "" : ", of an executable that was not found again",
+            to_string(one.rule));
     }
     context.out.document(json, text);
     return 0;
@@ -437,7 +445,9 @@ const Command& command() {
               .summary = "tell what would happen to a connection, and by which rule",
               .description =
                   "The kernel's own tables are asked, and nothing is counted. User, group "
-                  "and cgroup are the caller's where they are not given.",
+                  "and cgroup are the caller's where they are not given. Exit status 0: it would "
+                  "be "
+                  "let through, 1: refused, 4: could not tell.",
               .positionals = {{"DST"}, {"PORT"}, {"PROTO"}},
               .options = {{"uid", "USER", "user that connects", {}},
                           {"gid", "GROUP", "group that connects", {}},

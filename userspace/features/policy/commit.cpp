@@ -42,13 +42,13 @@ Result<> check_names(const PointState& state, const std::vector<InstalledRule>* 
                                                  exe ? "executable file" : "cgroup", match.path);
             // What was there when the rule was made may be away for a while.
             if (!allow_missing && !known.contains(installed.rule.id))
-                return Error::usage(fmt::format("{}, which `{}` names",
-                                                what.substr(what.find(": ") + 2),
-                                                to_string(installed.rule)),
-                                    exe ? "--allow-missing takes the rule all the same; it is "
-                                          "looked for again with each change of the rules"
-                                        : "--allow-missing takes the rule all the same, for a "
-                                          "cgroup to come");
+                return Error::failed(fmt::format("{}, which `{}` names",
+                                                 what.substr(what.find(": ") + 2),
+                                                 to_string(installed.rule)),
+                                     exe ? "--allow-missing takes the rule all the same; it is "
+                                           "looked for again with each change of the rules"
+                                         : "--allow-missing takes the rule all the same, for a "
+                                           "cgroup to come");
             notes.push_back(what);
         }
     return {};

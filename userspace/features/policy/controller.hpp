@@ -60,6 +60,7 @@ struct LayerStatus {
 };
 
 struct Status {
+    bool enabled = false; ///< if not, there is nothing else to tell
     nc_policy_head settings{};
     std::string scope;
     std::array<LayerStatus, NC_LAYERS> layers;

@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 
 #include "bpf/ring_buffer.hpp"
+#include "core/text.hpp"
 #include "features/policy/controller.hpp"
 #include "features/policy/state.hpp"
 #include "sys/cgroup.hpp"
@@ -88,10 +89,11 @@ namespace {
 /// Path of an executable of which only name and identity are known: from the process that was seen
 /// last, or out of the usual directories.
 std::string find_path(const nc_policy_seen& key, const nc_policy_seen_value& value) {
-    std::string path = exe_path(value.tgid, key.exe_inode);
-    if (!path.empty())
-        return path;
     const ExeId wanted{key.exe_dev, key.exe_inode};
+    // A process may be in a mount namespace of its own, where the path is another file.
+    std::string path = exe_path(value.tgid, key.exe_inode);
+    if (!path.empty() && find_exe(path) == wanted)
+        return path;
     const std::string name(value.exe_name, strnlen(value.exe_name, sizeof value.exe_name));
     for (const char* directory : {"/usr/bin/", "/usr/sbin/", "/usr/local/bin/", "/usr/local/sbin/",
                                   "/bin/", "/sbin/", "/usr/libexec/"})
@@ -148,7 +150,7 @@ Result<std::vector<Learnt>> Controller::learn(bool forget) const {
             text += fmt::format(" dport {}", port);
         std::vector<std::string> words{text};
         if (!exe.empty())
-            words.push_back(fmt::format("exe \"{}\"", exe));
+            words.push_back("exe " + rule_quoted(exe));
         words.push_back("allow");
         std::string whole;
         for (const std::string& word : words)

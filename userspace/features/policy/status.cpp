@@ -65,9 +65,10 @@ Result<std::vector<nc_counter>> read_counters(const bpf::RawMap& outer,
 Result<Status> Controller::status() const {
     const Root root = NETCTL_TRY(Root::open(root_));
     const auto live = NETCTL_TRY(open_live(root));
-    if (!live)
-        return not_enabled();
     Status status;
+    if (!live)
+        return status;
+    status.enabled = true;
     status.settings = live->head;
     status.scope = live->head.scope;
     const auto scope = sys::find_cgroup(status.scope);

@@ -105,7 +105,7 @@ report_from_cgroup(const std::function<Result<BenchReport>(const sys::Cgroup&)>&
         return Error::failed(text.empty() ? "the measuring process ended without a word"
                                           : "the measuring process ended early: " + text);
     if (json.contains("error"))
-        return Error::failed(json["error"], json["hint"]);
+        return Error::failed(json["error"].get<std::string>(), json["hint"].get<std::string>());
     BenchReport report;
     for (const Json& one : json["lines"]) {
         BenchReport::Line line;

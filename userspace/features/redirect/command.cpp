@@ -97,8 +97,9 @@ Result<int> enable(const Arguments& arguments, Context& context) {
          {"allow_blocking", options.allow_blocking},
          {"cross_netns", options.cross_netns},
          {"joiner", run}},
-        fmt::format("redirection is enabled on the cgroup {}, {}\n{}", enabled.cgroup, mode,
-                    run ? "" : "connections join while `netctl redirect run` runs\n"));
+        Text::format("redirection is enabled on the cgroup {}, {}\n{}", enabled.cgroup, mode,
+                     run ? Text()
+                         : Text::format("connections join while `netctl redirect run` runs\n")));
     return 0;
 }
 
@@ -123,16 +124,16 @@ Result<int> run(const Arguments& arguments, Context& context) {
 Result<int> status(const Arguments&, Context& context) {
     const Status status = NETCTL_TRY(Controller(context.root).status());
     if (!status.enabled) {
-        context.out.document({{"enabled", false}}, "redirection is not enabled\n");
+        context.out.document({{"enabled", false}}, Text::format("redirection is not enabled\n"));
         return 0;
     }
     const nc_rd_stats& stats = status.stats;
     Json on_tcp = Json::object();
-    std::string reasons;
+    Text reasons;
     for (std::uint32_t reason = 1; reason < NC_RD_REASONS; reason++) {
         on_tcp[reason_name(reason)] = stats.on_tcp[reason];
         if (stats.on_tcp[reason] != 0)
-            reasons += fmt::format("  {:>10}  {}\n", stats.on_tcp[reason], reason_name(reason));
+            reasons += Text::format("  {:>10}  {}\n", stats.on_tcp[reason], reason_name(reason));
     }
     const Json json{{"enabled", true},
                     {"draining", status.draining},
@@ -160,32 +161,33 @@ Result<int> status(const Arguments&, Context& context) {
                     {"rewritten", stats.rewritten},
                     {"loops", stats.loops},
                     {"tried_again", stats.tried_again}};
-    std::string text =
-        fmt::format("cgroup {}, {}{}{}{}\n", status.cgroup,
-                    mode_name(status.allow_blocking, status.cross_netns),
-                    status.draining ? ", being disabled" : "",
-                    status.forced ? ", forced although a case of the self-test failed" : "",
-                    status.mends_fionread ? ", FIONREAD corrected" : "");
+    Text text =
+        Text::format("cgroup {}, {}{}{}{}\n", status.cgroup,
+                     mode_name(status.allow_blocking, status.cross_netns),
+                     status.draining ? ", being disabled" : "",
+                     status.forced ? ", forced although a case of the self-test failed" : "",
+                     status.mends_fionread ? ", FIONREAD corrected" : "");
     text +=
-        status.joiner ? "joiner runs\n" : "no joiner runs: nothing joins (netctl redirect run)\n";
+        Text::format("{}\n", status.joiner ? "joiner runs"
+                                           : "no joiner runs: nothing joins (netctl redirect run)");
     if (status.rules == 0)
-        text += "no rules: nothing is redirected (netctl redirect rule add …)\n";
+        text += Text::format("no rules: nothing is redirected (netctl redirect rule add …)\n");
     else
-        text += fmt::format("{} rule{}\n", status.rules, status.rules == 1 ? "" : "s");
-    text += fmt::format("{} connections joined now, {} leaving; {} announced, {} joined so far\n",
-                        status.joined, status.leaving, stats.announced, stats.joined);
-    text += fmt::format("{} messages ({} bytes) redirected, {} ({} bytes) passed by TCP\n",
-                        stats.redirected_messages, stats.redirected_bytes, stats.passed_messages,
-                        stats.passed_bytes);
+        text += Text::format("{} rule{}\n", status.rules, status.rules == 1 ? "" : "s");
+    text += Text::format("{} connections joined now, {} leaving; {} announced, {} joined so far\n",
+                         status.joined, status.leaving, stats.announced, stats.joined);
+    text += Text::format("{} messages ({} bytes) redirected, {} ({} bytes) passed by TCP\n",
+                         stats.redirected_messages, stats.redirected_bytes, stats.passed_messages,
+                         stats.passed_bytes);
     if (status.to_rules != 0 || stats.rewritten != 0)
-        text += fmt::format("{} rule{} of `to`: {} connections went elsewhere, {} left alone as "
-                            "they would have come back\n",
-                            status.to_rules, status.to_rules == 1 ? "" : "s", stats.rewritten,
-                            stats.loops);
+        text += Text::format("{} rule{} of `to`: {} connections went elsewhere, {} left alone as "
+                             "they would have come back\n",
+                             status.to_rules, status.to_rules == 1 ? "" : "s", stats.rewritten,
+                             stats.loops);
     if (stats.helper_failed != 0)
-        text += fmt::format("{} calls of kernel helpers failed\n", stats.helper_failed);
+        text += Text::format("{} calls of kernel helpers failed\n", stats.helper_failed);
     if (!reasons.empty())
-        text += "refused or left, by reason:\n" + reasons;
+        text += Text::format("refused or left, by reason:\n{}", reasons);
     context.out.document(json, text);
     return 0;
 }
@@ -243,7 +245,7 @@ Result<int> list(const Arguments&, Context& context) {
 Result<int> selftest(const Arguments&, Context& context) {
     const std::vector<SelftestCase> results = NETCTL_TRY(run_selftest(NC_RD_CROSS_NETNS));
     Json json = Json::array();
-    std::string text;
+    Text text;
     bool all = true;
     for (const SelftestCase& one : results) {
         all = all && (one.passed || one.avoided || one.mended);
@@ -253,14 +255,14 @@ Result<int> selftest(const Arguments&, Context& context) {
                         {"avoided", one.avoided},
                         {"mended", one.mended},
                         {"detail", one.detail}});
-        text += fmt::format("{:<7} {:<20} {}\n",
-                            one.passed    ? "ok"
-                            : one.avoided ? "avoided"
-                            : one.mended  ? "mended"
-                                          : "FAILED",
-                            one.name, one.about);
+        text += Text::format("{:<7} {:<20} {}\n",
+                             one.passed    ? "ok"
+                             : one.avoided ? "avoided"
+                             : one.mended  ? "mended"
+                                           : "FAILED",
+                             one.name, one.about);
         if (!one.passed)
-            text += fmt::format("{:<28} {}\n", "", one.detail);
+            text += Text::format("{:<28} {}\n", "", one.detail);
     }
     context.out.document(json, text);
     return all ? 0 : 3;
@@ -275,8 +277,8 @@ Result<Rule> read_rule(const Arguments& arguments, Hook hook, const char* exampl
 Result<int> rule_add(const Arguments& arguments, Context& context, bool first) {
     const Rule rule = NETCTL_TRY(read_rule(arguments, Hook::redirect, "allow"));
     const std::uint32_t id = NETCTL_TRY(Controller(context.root).add_rule(rule, first));
-    context.out.document({{"id", id}, {"rule", to_string(rule)}},
-                         fmt::format("{}: {}\n", id, to_string(rule)));
+    context.out.document({{"rule_id", id}, {"rule_text", to_string(rule)}},
+                         Text::format("{}: {}\n", id, to_string(rule)));
     return 0;
 }
 
@@ -290,10 +292,10 @@ Result<std::uint32_t> rule_number(const std::string& word, const char* where) {
 
 void show_rules(const std::vector<Controller::ListedRule>& rules, Context& context) {
     Json json = Json::array();
-    std::string text;
+    Text text;
     for (const Controller::ListedRule& rule : rules) {
-        json.push_back({{"id", rule.id}, {"rule", rule.text}});
-        text += fmt::format("{}: {}\n", rule.id, rule.text);
+        json.push_back({{"rule_id", rule.id}, {"rule_text", rule.text}});
+        text += Text::format("{}: {}\n", rule.id, rule.text);
     }
     context.out.document(json, text);
 }
@@ -320,8 +322,8 @@ Result<int> to_add(const Arguments& arguments, Context& context) {
     const Rule rule =
         NETCTL_TRY(read_rule(arguments, Hook::to, "dst 127.0.0.1 dport 80 target 127.0.0.1:8080"));
     const std::uint32_t id = NETCTL_TRY(Controller(context.root).add_to(rule));
-    context.out.document({{"id", id}, {"rule", to_string(rule)}},
-                         fmt::format("{}: {}\n", id, to_string(rule)));
+    context.out.document({{"rule_id", id}, {"rule_text", to_string(rule)}},
+                         Text::format("{}: {}\n", id, to_string(rule)));
     return 0;
 }
 
@@ -378,23 +380,23 @@ Result<int> bench(const Arguments& arguments, Context& context) {
         NETCTL_TRY(target ? bench_target(arguments, options, context) : run_bench(options));
     context.out.notes(report.notes);
     Json json = Json::array();
-    std::string text;
+    Text text;
     for (const BenchReport::Line& line : report.lines) {
         json.push_back(to_json(line));
-        text += fmt::format("{}: TCP {:.2f} {}, redirected {:.2f}: ratio {:.2f}; TCP against "
-                            "itself {:.2f} to {:.2f}",
-                            case_name(line), line.tcp, line.unit, line.redirected, line.ratio,
-                            line.control_low, line.control_high);
+        text += Text::format("{}: TCP {:.2f} {}, redirected {:.2f}: ratio {:.2f}; TCP against "
+                             "itself {:.2f} to {:.2f}",
+                             case_name(line), line.tcp, line.unit, line.redirected, line.ratio,
+                             line.control_low, line.control_high);
         if (line.unix_socket != 0)
-            text += fmt::format("; Unix socket {:.2f}", line.unix_socket);
-        text += "\n";
+            text += Text::format("; Unix socket {:.2f}", line.unix_socket);
+        text += Text::format("\n");
     }
     context.out.document({{"size", options.size},
                           {"stream", options.stream},
                           {"rounds", options.rounds},
                           {"results", json},
                           {"verdict", report.verdict}},
-                         text + report.verdict + "\n");
+                         text + Text::format("{}\n", report.verdict));
     return 0;
 }
 

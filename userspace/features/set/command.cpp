@@ -57,25 +57,25 @@ Result<int> remove(const Arguments& arguments, Context& context) {
 }
 
 Json entry_json(const SetEntry& entry) {
-    Json json{{"element", datapath::to_string(entry.element)}};
     const std::uint32_t now = datapath::boottime_seconds();
+    Json expires_in;
     if (entry.value.expires != 0)
-        json["expires_in"] = entry.value.expires > now ? entry.value.expires - now : 0;
-    if ((entry.value.flags & NC_SET_ABSENT) != 0)
-        json["absent"] = true;
-    return json;
+        expires_in = entry.value.expires > now ? entry.value.expires - now : 0;
+    return {{"element", datapath::to_string(entry.element)},
+            {"expires_in", expires_in},
+            {"absent", (entry.value.flags & NC_SET_ABSENT) != 0}};
 }
 
-std::string entry_text(const SetEntry& entry) {
-    std::string text = datapath::to_string(entry.element);
+Text entry_text(const SetEntry& entry) {
+    Text text = datapath::to_string(entry.element);
     const std::uint32_t now = datapath::boottime_seconds();
     if (entry.value.expires != 0)
         text += entry.value.expires > now
-                    ? fmt::format("  expires in {} s", entry.value.expires - now)
+                    ? Text::format("  expires in {} s", entry.value.expires - now)
                     : "  expired";
     if ((entry.value.flags & NC_SET_ABSENT) != 0)
         text += "  absent";
-    return text + "\n";
+    return Text::format("{}\n", text);
 }
 
 Result<int> fold(const Arguments& arguments, Context& context) {
@@ -87,7 +87,7 @@ Result<int> list(const Arguments& arguments, Context& context) {
     const Controller controller(context.root);
     Json json = Json::array();
     if (arguments.given("NAME")) {
-        std::string text;
+        Text text;
         for (const SetEntry& entry : NETCTL_TRY(controller.entries(arguments["NAME"]))) {
             json.push_back(entry_json(entry));
             text += entry_text(entry);
@@ -122,11 +122,12 @@ Result<int> list(const Arguments& arguments, Context& context) {
 }
 
 Result<int> test(const Arguments& arguments, Context& context) {
-    const bool member =
-        NETCTL_TRY(Controller(context.root).test(arguments["NAME"], arguments["ELEMENT"]));
-    context.out.document({{"element", arguments["ELEMENT"]}, {"member", member}},
-                         member ? "yes\n" : "no\n");
-    return member ? 0 : 1;
+    auto member = Controller(context.root).test(arguments["NAME"], arguments["ELEMENT"]);
+    if (!member)
+        return std::move(member).error().could_not_tell();
+    context.out.document({{"element", arguments["ELEMENT"]}, {"member", *member}},
+                         Text::format("{}\n", *member ? "yes" : "no"));
+    return *member ? 0 : 1;
 }
 
 Result<int> import(const Arguments& arguments, Context& context) {
@@ -136,7 +137,7 @@ Result<int> import(const Arguments& arguments, Context& context) {
     const ImportReport report = NETCTL_TRY(
         Controller(context.root).import(arguments["NAME"], text, source, arguments.has("replace")));
     context.out.document({{"elements", report.elements}},
-                         fmt::format("{} elements\n", report.elements));
+                         Text::format("{} elements\n", report.elements));
     return 0;
 }
 
@@ -178,7 +179,8 @@ const Command& command() {
              .positionals = {{"NAME", Count::optional}},
              .run = list},
             {.name = "test",
-             .summary = "tell whether an address or port is in a set; exit status 0 or 1",
+             .summary = "tell whether an address or port is in a set; exit status 0 yes, 1 no, 4 "
+                        "could not tell",
              .positionals = {{"NAME"}, {"ELEMENT"}},
              .run = test},
             {.name = "import",

@@ -17,7 +17,7 @@ using datapath::SetType;
 
 std::string element(SetType type, const std::string& text) {
     const auto parsed = parse_element(type, text);
-    return parsed ? datapath::to_string(*parsed) : "error: " + parsed.error().what;
+    return parsed ? datapath::to_string(*parsed) : "error: " + parsed.error().what.string();
 }
 
 TEST(SetElement, FitsItsSet) {

@@ -70,10 +70,10 @@ Result<int> attach(const Arguments& arguments, Context& context) {
                           {"direction", to_string(request.direction)},
                           {"mode", to_string(report.mode)},
                           {"program_id", report.program_id},
-                          {"rules", report.rules}},
-                         fmt::format("{} {}: attached through {}, {} rules\n", request.interface,
-                                     to_string(request.direction), to_string(report.mode),
-                                     report.rules));
+                          {"rule_count", report.rules}},
+                         Text::format("{} {}: attached through {}, {} rules\n", request.interface,
+                                      to_string(request.direction), to_string(report.mode),
+                                      report.rules));
     return 0;
 }
 
@@ -121,51 +121,50 @@ Json status_json(const Status& status) {
     json["mirror_failed"] = status.stats.mirror_failed;
     json["rewrite_failed"] = status.stats.rewrite_failed;
     json["rates"] = rates_of(status);
-    if (status.direction == Direction::egress)
-        json["qdisc"] = status.qdisc;
+    json["qdisc"] = status.direction == Direction::egress ? Json(status.qdisc) : Json();
     json["tcx"] = chain;
     json["clsact"] = filters;
     return json;
 }
 
 /// Who classifies besides us, in the order in which they run.
-std::string neighbours(const Status& status) {
-    std::string tcx, clsact;
+Text neighbours(const Status& status) {
+    Text tcx, clsact;
     for (const bpf::TcxProgram& program : status.chain)
-        tcx += fmt::format(" {}", program.id == status.program_id
-                                      ? "[this]"
-                                      : fmt::format("{} (id {})", program.name, program.id));
+        tcx += Text::format(" {}", program.id == status.program_id
+                                       ? "[this]"
+                                       : fmt::format("{} (id {})", program.name, program.id));
     for (const sys::ClsactFilter& filter : status.filters)
         clsact +=
-            fmt::format(" {}", is_own(status, filter)
-                                   ? fmt::format("[this, priority {}]", filter.priority)
-                                   : fmt::format("{} (priority {}, handle {:#x})", filter.kind,
-                                                 filter.priority, filter.handle));
-    std::string text;
+            Text::format(" {}", is_own(status, filter)
+                                    ? fmt::format("[this, priority {}]", filter.priority)
+                                    : fmt::format("{} (priority {}, handle {:#x})", filter.kind,
+                                                  filter.priority, filter.handle));
+    Text text;
     if (status.chain.size() > 1 || (!tcx.empty() && status.mode == Mode::clsact))
-        text += "  tcx, in this order:" + tcx + "\n";
+        text += Text::format("  tcx, in this order:{}\n", tcx);
     if (!clsact.empty())
-        text += "  clsact, in this order:" + clsact + "\n";
+        text += Text::format("  clsact, in this order:{}\n", clsact);
     return text;
 }
 
-std::string status_text(const Status& status) {
-    std::string text = fmt::format(
-        "{} {}{}: {}, default {}, unparsed {}, program {}, generation {}\n", status.interface,
-        to_string(status.direction),
-        status.netns.empty() ? "" : fmt::format(" (netns {})", status.netns),
-        to_string(status.mode), to_string(static_cast<nc_verdict>(status.settings.default_verdict)),
-        to_string(static_cast<nc_verdict>(status.settings.unparsed_verdict)), status.program_id,
-        status.settings.generation);
+Text status_text(const Status& status) {
+    Text text = Text::format("{} {}{}: {}, default {}, unparsed {}, program {}, generation {}\n",
+                             status.interface, to_string(status.direction),
+                             status.netns.empty() ? "" : fmt::format(" (netns {})", status.netns),
+                             to_string(status.mode),
+                             to_string(static_cast<nc_verdict>(status.settings.default_verdict)),
+                             to_string(static_cast<nc_verdict>(status.settings.unparsed_verdict)),
+                             status.program_id, status.settings.generation);
     text += neighbours(status);
     if (status.fq_missing)
         text +=
-            fmt::format("  rates count on the qdisc fq, and the interface has {}: what leaves too "
-                        "early is dropped, with bursts of half a second; the next change of "
-                        "rules sees to that\n",
-                        status.qdisc);
+            Text::format("  rates count on the qdisc fq, and the interface has {}: what leaves too "
+                         "early is dropped, with bursts of half a second; the next change of "
+                         "rules sees to that\n",
+                         status.qdisc);
     else if (status.settings.flags & NC_POINT_DEPARTURE)
-        text += "  rates delay packets, through the qdisc fq\n";
+        text += Text::format("  rates delay packets, through the qdisc fq\n");
     return text + datapath::status_text(status, verdicts,
                                         fmt::format("netctl tc attach {} {}", status.interface,
                                                     to_string(status.direction)));
@@ -179,12 +178,13 @@ Result<int> status(const Arguments& arguments, Context& context) {
         return 0;
     }
     Json json = Json::array();
-    std::string text;
+    Text text;
     for (const Status& one : NETCTL_TRY(controller(context).status_of_all(arguments["IFACE"]))) {
         json.push_back(status_json(one));
         text += status_text(one);
     }
-    context.out.document(json, text.empty() ? "no tc classifier is attached\n" : text);
+    context.out.document(json,
+                         text.empty() ? Text::format("no tc classifier is attached\n") : text);
     return 0;
 }
 
@@ -263,7 +263,7 @@ const Command& command() {
              .description = "Runs the program in the kernel over each frame, without touching "
                             "traffic or counters; limits and rates count as not reached.",
              .positionals = {{"IFACE"}, direction, {"FILE"}},
-             .options = datapath::simulate_options(),
+             .options = datapath::simulate_options(verdicts),
              .run = simulate},
         }};
     return tc;

@@ -63,7 +63,7 @@ class Signals {
 class Screen {
   public:
     explicit Screen(const Output& out) : out_(&out) {
-        out_->stream("\x1b[?1049h\x1b[?25l");
+        out_->stream(Text::format("\x1b[?1049h\x1b[?25l"));
         if (tcgetattr(STDIN_FILENO, &old_) == 0) {
             termios raw = old_;
             raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO);
@@ -77,7 +77,7 @@ class Screen {
     ~Screen() {
         if (keys_)
             tcsetattr(STDIN_FILENO, TCSANOW, &old_);
-        out_->stream("\x1b[?25h\x1b[?1049l");
+        out_->stream(Text::format("\x1b[?25h\x1b[?1049l"));
     }
     /// A key that was pressed, or 0.
     char key() const {
@@ -87,15 +87,16 @@ class Screen {
             return 0;
         return c;
     }
-    bool show(RouteTable& table, TopOrder order, Time now, const std::string& title) const {
+    bool show(RouteTable& table, TopOrder order, Time now, const Text& title) const {
         const TerminalSize size = out_->terminal().value_or(TerminalSize{80, 24});
-        std::string text = "\x1b[H";
-        for (const char c : table.render(size.columns, size.rows, order, now, title)) {
-            if (c == '\n')
-                text += "\x1b[K\r";
-            text += c;
+        Text screen = Text::format("\x1b[H");
+        const std::vector<Text> lines = table.render(size.columns, size.rows, order, now, title);
+        for (const Text& line : lines) {
+            if (&line != &lines.front())
+                screen += Text::format("\x1b[K\r\n");
+            screen += line;
         }
-        return out_->stream(text + "\x1b[K\x1b[J").error == 0;
+        return out_->stream(screen + Text::format("\x1b[K\x1b[J")).error == 0;
     }
 
   private:
@@ -307,7 +308,7 @@ class Run {
         if (wanted_->top)
             screen_ = std::make_unique<Screen>(context_->out);
         else if (!context_->out.json())
-            pending_ = text_header() + "\n";
+            pending_ = text_header();
         auto ended = loop(*session);
         screen_.reset();
         // Also when it ended with an error, as with a capture file that is cut: what was read before is shown.
@@ -341,7 +342,6 @@ class Run {
                 append_json(pending_, transaction);
             else
                 append_text(pending_, transaction);
-            pending_ += '\n';
         }
         if (pending_.size() > 256 * 1024 || (har_ && har_->pending() > 1024 * 1024))
             flush();
@@ -353,19 +353,21 @@ class Run {
         if (pending_.empty())
             return;
         const std::size_t prefix = torn_ ? 1 : 0;
-        pending_.insert(0, prefix, '\n');
+        if (torn_)
+            pending_ = Text::format("\n") + pending_;
+        const std::string& pending = pending_.string();
         const Output::Written written = context_->out.stream(pending_);
         if (written.bytes > 0)
-            torn_ = pending_[written.bytes - 1] != '\n';
+            torn_ = pending[written.bytes - 1] != '\n';
         if (written.error == EPIPE) {
             done_ = true; // nobody reads any more
         } else if (written.error != 0) {
             std::size_t rest = std::max(written.bytes, prefix);
             // Of a line that lacks its end alone, nothing is lost: the next attempt begins with it.
-            if (written.bytes > prefix && pending_[rest] == '\n')
+            if (written.bytes > prefix && pending[rest] == '\n')
                 ++rest;
             unwritten_ += static_cast<std::uint64_t>(std::count(
-                pending_.begin() + static_cast<std::ptrdiff_t>(rest), pending_.end(), '\n'));
+                pending.begin() + static_cast<std::ptrdiff_t>(rest), pending.end(), '\n'));
             if (!std::exchange(write_failed_, true))
                 context_->out.note(
                     Error::system(written.error, "cannot write to standard output").what +
@@ -431,9 +433,10 @@ class Run {
 
     bool show(Session& session, Clock::duration elapsed) {
         const auto counters = session.counters();
-        std::string title = fmt::format("{}: {} transactions", session.description(), shown_);
+        Text title = Text::format("{}: {} transactions", session.description(), shown_);
         if (counters)
-            title += fmt::format(", {} records lost", counters->kernel.lost + counters->recursions);
+            title +=
+                Text::format(", {} records lost", counters->kernel.lost + counters->recursions);
         title += "   sort: r e 5 9 p b n   quit: q";
         const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(elapsed).count() + 1;
         return screen_->show(table_, order_, static_cast<Time>(now), title);
@@ -458,7 +461,7 @@ class Run {
 
     const Wanted* wanted_;
     Context* context_;
-    std::string pending_;
+    Text pending_;
     std::optional<HarFile> har_;
     bool har_failed_ = false;
     bool write_failed_ = false;

@@ -10,6 +10,7 @@
 
 #include <fmt/format.h>
 
+#include "core/text.hpp"
 #include "features/trace/render.hpp"
 
 namespace netctl::trace {

@@ -120,32 +120,6 @@ const std::tm& calendar(Time time, bool local) {
     return cache.broken;
 }
 
-void append_shown(std::string& out, std::string_view text) {
-    while (!text.empty()) {
-        // Most text is plain: take it in runs.
-        std::size_t plain = 0;
-        while (plain < text.size() && text[plain] >= 0x20 && text[plain] < 0x7f)
-            ++plain;
-        out.append(text.substr(0, plain));
-        text.remove_prefix(plain);
-        if (text.empty())
-            break;
-        const std::size_t length = utf8_length(text);
-        const auto first = static_cast<unsigned char>(text[0]);
-        // C1 controls are two bytes of UTF-8.
-        const bool control =
-            first < 0x20 || first == 0x7f ||
-            (length == 2 && first == 0xc2 && static_cast<unsigned char>(text[1]) < 0xa0);
-        if (length == 0 || control) {
-            fmt::format_to(std::back_inserter(out), "\\x{:02x}", first);
-            text.remove_prefix(1);
-            continue;
-        }
-        out.append(text.substr(0, length));
-        text.remove_prefix(length);
-    }
-}
-
 void write_size(Cursor& at, std::uint64_t bytes, std::size_t width) {
     char buffer[24];
     Cursor text(buffer);
@@ -254,6 +228,13 @@ void append_body(std::string& out, char mark, const Message& message) {
         out += " ...";
 }
 
+void append_json_or_null(std::string& out, std::string_view text) {
+    if (text.empty())
+        out += "null";
+    else
+        append_json_string(out, text);
+}
+
 void append_message_json(std::string& out, const Message& message) {
     out += R"({"version":"HTTP/1.)";
     append_number(out, static_cast<unsigned>(message.version_minor));
@@ -266,12 +247,9 @@ void append_message_json(std::string& out, const Message& message) {
     out += R"(,"end":")";
     out += end_name(message.end);
     out += '"';
-    if (message.absurd)
-        out += R"(,"absurd":true)";
-    if (!message.content_type.empty()) {
-        out += R"(,"content_type":)";
-        append_json_string(out, message.content_type);
-    }
+    out +=
+        message.absurd ? R"(,"absurd":true,"content_type":)" : R"(,"absurd":false,"content_type":)";
+    append_json_or_null(out, message.content_type);
     if (!message.fields.empty()) {
         out += R"(,"headers":[)";
         for (const HeaderField& field : message.fields) {
@@ -293,10 +271,12 @@ void append_message_json(std::string& out, const Message& message) {
 }
 
 void append_process_json(std::string& out, const char* key, const Process& process) {
-    if (process.pid == 0)
-        return;
     out += ",\"";
     out += key;
+    if (process.pid == 0) {
+        out += R"(":null)";
+        return;
+    }
     out += R"(":{"pid":)";
     append_number(out, process.pid);
     out += R"(,"comm":)";
@@ -305,57 +285,6 @@ void append_process_json(std::string& out, const char* key, const Process& proce
 }
 
 } // namespace
-
-std::size_t utf8_length(std::string_view text) {
-    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-    const unsigned char first = byte(0);
-    const std::size_t length = first < 0x80   ? 1
-                               : first < 0xc2 ? 0
-                               : first < 0xe0 ? 2
-                               : first < 0xf0 ? 3
-                               : first < 0xf5 ? 4
-                                              : 0;
-    if (length == 0 || text.size() < length)
-        return 0;
-    for (std::size_t i = 1; i < length; ++i)
-        if ((byte(i) & 0xc0) != 0x80)
-            return 0;
-    if ((first == 0xe0 && byte(1) < 0xa0) || (first == 0xed && byte(1) > 0x9f) ||
-        (first == 0xf0 && byte(1) < 0x90) || (first == 0xf4 && byte(1) > 0x8f))
-        return 0;
-    return length;
-}
-
-void append_json_string(std::string& out, std::string_view text) {
-    out += '"';
-    while (!text.empty()) {
-        // Most text is plain: take it in runs.
-        std::size_t plain = 0;
-        while (plain < text.size() && static_cast<signed char>(text[plain]) >= 0x20 &&
-               text[plain] != '"' && text[plain] != '\\' && text[plain] != 0x7f)
-            ++plain;
-        out.append(text.substr(0, plain));
-        text.remove_prefix(plain);
-        if (text.empty())
-            break;
-        const auto first = static_cast<unsigned char>(text[0]);
-        std::size_t length = 1;
-        if (first == '"' || first == '\\') {
-            out += '\\';
-            out += text[0];
-        } else if (first < 0x80) {
-            fmt::format_to(std::back_inserter(out), "\\u{:04x}", first);
-        } else if ((length = utf8_length(text)) != 0) {
-            out.append(text.substr(0, length));
-        } else {
-            length = 1;
-            out += static_cast<char>(0xc0 | first >> 6);
-            out += static_cast<char>(0x80 | (first & 0x3f));
-        }
-        text.remove_prefix(length);
-    }
-    out += '"';
-}
 
 std::string iso_time(Time time) {
     char text[40];
@@ -372,13 +301,14 @@ std::string iso_time(Time time) {
     return std::string(at.text());
 }
 
-std::string text_header() {
-    return fmt::format("{:<15} {:<21} {:<21} {:<18} {:>6} {:>7} {:>7} {:>9} {:>9}  {}", "TIME",
-                       "CLIENT", "SERVER", "PROCESS", "STATUS", "SENT", "GOT", "LATENCY", "TOTAL",
-                       "REQUEST");
+Text text_header() {
+    return Text::format("{:<15} {:<21} {:<21} {:<18} {:>6} {:>7} {:>7} {:>9} {:>9}  {}\n", "TIME",
+                        "CLIENT", "SERVER", "PROCESS", "STATUS", "SENT", "GOT", "LATENCY", "TOTAL",
+                        "REQUEST");
 }
 
-void append_text(std::string& out, const Transaction& transaction) {
+void append_text(Text& text, const Transaction& transaction) {
+    std::string& out = text.trusted_bytes();
     char buffer[160];
     Cursor time(buffer);
     const Time start = transaction.start();
@@ -421,9 +351,11 @@ void append_text(std::string& out, const Transaction& transaction) {
     append_body(out, '>', transaction.request);
     append_fields(out, '<', transaction.response.fields);
     append_body(out, '<', transaction.response);
+    out += '\n';
 }
 
-void append_json(std::string& out, const Transaction& transaction) {
+void append_json(Text& text, const Transaction& transaction) {
+    std::string& out = text.trusted_bytes();
     out += R"({"time":")";
     out += iso_time(transaction.start());
     out += R"(","client":")";
@@ -437,44 +369,49 @@ void append_json(std::string& out, const Transaction& transaction) {
     if (transaction.request.seen) {
         out += R"(,"method":)";
         append_json_string(out, transaction.method);
-        if (const std::string_view host = host_of(transaction); !host.empty()) {
-            out += R"(,"host":)";
-            append_json_string(out, host);
-        }
+        out += R"(,"host":)";
+        append_json_or_null(out, host_of(transaction));
         out += R"(,"target":)";
         append_json_string(out, transaction.target);
+    } else {
+        out += R"(,"method":null,"host":null,"target":null)";
     }
     if (transaction.response.seen) {
         out += R"(,"status":)";
         append_number(out, static_cast<unsigned>(transaction.status));
         out += R"(,"reason":)";
         append_json_string(out, transaction.reason);
+    } else {
+        out += R"(,"status":null,"reason":null)";
     }
-    if (transaction.interim)
-        fmt::format_to(std::back_inserter(out), R"(,"interim":{})", transaction.interim);
-    if (transaction.closed)
-        out += R"(,"closed":true)";
-    if (transaction.waiting)
-        out += R"(,"waiting":true)";
-    if (transaction.stalled)
-        out += R"(,"stalled":true)";
-    if (transaction.guessed)
-        out += R"(,"guessed":true)";
-    if (transaction.latency() != 0) {
-        out += R"(,"latency_us":)";
+    out += R"(,"interim":)";
+    append_number(out, static_cast<unsigned>(transaction.interim));
+    const auto flag = [&](std::string_view member, bool set) {
+        out += member;
+        out += set ? "true" : "false";
+    };
+    flag(R"(,"closed":)", transaction.closed);
+    flag(R"(,"waiting":)", transaction.waiting);
+    flag(R"(,"stalled":)", transaction.stalled);
+    flag(R"(,"guessed":)", transaction.guessed);
+    out += R"(,"latency_us":)";
+    if (transaction.latency() != 0)
         append_thousandths(out, transaction.latency());
-    }
+    else
+        out += "null";
     out += R"(,"duration_us":)";
     append_thousandths(out, transaction.duration());
-    if (transaction.request.seen) {
-        out += R"(,"request":)";
+    out += R"(,"request":)";
+    if (transaction.request.seen)
         append_message_json(out, transaction.request);
-    }
-    if (transaction.response.seen) {
-        out += R"(,"response":)";
+    else
+        out += "null";
+    out += R"(,"response":)";
+    if (transaction.response.seen)
         append_message_json(out, transaction.response);
-    }
-    out += '}';
+    else
+        out += "null";
+    out += "}\n";
 }
 
 } // namespace netctl::trace

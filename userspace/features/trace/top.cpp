@@ -14,13 +14,6 @@ namespace netctl::trace {
 
 namespace {
 
-std::string printable(std::string_view text) {
-    std::string out;
-    for (const char c : text)
-        out += c >= 0x20 && c < 0x7f ? c : '?';
-    return out;
-}
-
 std::string duration_text(Time time) {
     const double ms = static_cast<double>(time) / 1e6;
     return ms < 10    ? fmt::format("{:.2f}", ms)
@@ -119,8 +112,8 @@ void RouteTable::add(const Transaction& transaction) {
         route.durations.add(transaction.duration());
 }
 
-std::string RouteTable::render(unsigned columns, unsigned rows, TopOrder order, Time now,
-                               const std::string& title) {
+std::vector<Text> RouteTable::render(unsigned columns, unsigned rows, TopOrder order, Time now,
+                                     const Text& title) {
     const double seconds =
         rendered_ != 0 && now > rendered_ ? static_cast<double>(now - rendered_) / 1e9 : 0.0;
     struct Row {
@@ -139,7 +132,7 @@ std::string RouteTable::render(unsigned columns, unsigned rows, TopOrder order, 
     rendered_ = now;
     constexpr unsigned least_columns = 64, least_rows = 4;
     if (columns < least_columns || rows < least_rows)
-        return std::string("the terminal is too small").substr(0, columns);
+        return {Text("the terminal is too small").first_columns(columns)};
     std::sort(sorted.begin(), sorted.end(), [&](const Row& a, const Row& b) {
         const auto key = [&](const Row& row) -> double {
             switch (order) {
@@ -159,31 +152,30 @@ std::string RouteTable::render(unsigned columns, unsigned rows, TopOrder order, 
             return x > y;
         return std::tie(a.route->host, a.route->path) < std::tie(b.route->host, b.route->path);
     });
-    std::string out = title.substr(0, columns);
-    out += '\n';
+    std::vector<Text> lines{title.first_columns(columns)};
     const auto mark = [&](TopOrder one, const char* name) {
         return order == one ? std::string("*") + name : std::string(name);
     };
-    std::string head =
-        fmt::format("{:>9} {:>9} {:>7} {:>8} {:>8} {:>8} {:>6}  ",
-                    mark(TopOrder::requests, "req/s"), "total", mark(TopOrder::errors, "errors"),
-                    mark(TopOrder::p50, "p50 ms"), mark(TopOrder::p95, "p95 ms"),
-                    mark(TopOrder::p99, "p99 ms"), mark(TopOrder::bytes, "bytes"));
+    Text head =
+        Text::format("{:>9} {:>9} {:>7} {:>8} {:>8} {:>8} {:>6}  ",
+                     mark(TopOrder::requests, "req/s"), "total", mark(TopOrder::errors, "errors"),
+                     mark(TopOrder::p50, "p50 ms"), mark(TopOrder::p95, "p95 ms"),
+                     mark(TopOrder::p99, "p99 ms"), mark(TopOrder::bytes, "bytes"));
     head += mark(TopOrder::route, "route");
-    out += head.substr(0, columns);
+    lines.push_back(head.first_columns(columns));
     const std::size_t shown = std::min<std::size_t>(sorted.size(), rows - 3);
     for (std::size_t i = 0; i < shown; ++i) {
         const Row& row = sorted[i];
-        std::string line = fmt::format("{:>9.1f} {:>9} {:>7} {:>8} {:>8} {:>8} {:>6}  ", row.rate,
-                                       row.route->requests, row.route->errors,
-                                       duration_text(row.p50), duration_text(row.p95),
-                                       duration_text(row.p99), bytes_text(row.route->bytes));
-        line += printable(row.route->host) + printable(row.route->path);
-        out += '\n' + line.substr(0, columns);
+        Text line = Text::format("{:>9.1f} {:>9} {:>7} {:>8} {:>8} {:>8} {:>6}  ", row.rate,
+                                 row.route->requests, row.route->errors, duration_text(row.p50),
+                                 duration_text(row.p95), duration_text(row.p99),
+                                 bytes_text(row.route->bytes));
+        line += Text::format("{}{}", row.route->host, row.route->path);
+        lines.push_back(line.first_columns(columns));
     }
     if (shown < sorted.size())
-        out += '\n' + fmt::format("{} more", sorted.size() - shown);
-    return out;
+        lines.push_back(Text::format("{} more", sorted.size() - shown));
+    return lines;
 }
 
 } // namespace netctl::trace

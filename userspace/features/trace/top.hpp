@@ -8,7 +8,9 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
+#include "core/text.hpp"
 #include "features/trace/http_connection.hpp"
 
 namespace netctl::trace {
@@ -42,10 +44,10 @@ class RouteTable {
     static constexpr std::size_t route_limit = 5000;
 
     void add(const Transaction& transaction);
-    /// The table as lines for a terminal of that size, without a trailing newline. Rates are those
+    /// The table as lines for a terminal of that size. Rates are those
     /// since the previous call; `now` is in nanoseconds on any clock.
-    std::string render(unsigned columns, unsigned rows, TopOrder order, Time now,
-                       const std::string& title);
+    std::vector<Text> render(unsigned columns, unsigned rows, TopOrder order, Time now,
+                             const Text& title);
 
   private:
     struct Route {

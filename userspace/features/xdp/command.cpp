@@ -38,9 +38,9 @@ Result<int> attach(const Arguments& arguments, Context& context) {
     context.out.document({{"interface", request.interface},
                           {"mode", to_string(report.mode)},
                           {"program_id", report.program_id},
-                          {"rules", report.rules}},
-                         fmt::format("{}: attached in {} mode, {} rules\n", request.interface,
-                                     to_string(report.mode), report.rules));
+                          {"rule_count", report.rules}},
+                         Text::format("{}: attached in {} mode, {} rules\n", request.interface,
+                                      to_string(report.mode), report.rules));
     return 0;
 }
 
@@ -62,14 +62,14 @@ Json status_json(const Status& status) {
                                  verdicts);
 }
 
-std::string status_text(const Status& status) {
-    return fmt::format("{}{}: {} mode, default {}, unparsed {}, program {}, generation {}\n",
-                       status.interface,
-                       status.netns.empty() ? "" : fmt::format(" (netns {})", status.netns),
-                       to_string(status.mode),
-                       to_string(static_cast<nc_verdict>(status.settings.default_verdict)),
-                       to_string(static_cast<nc_verdict>(status.settings.unparsed_verdict)),
-                       status.program_id, status.settings.generation) +
+Text status_text(const Status& status) {
+    return Text::format("{}{}: {} mode, default {}, unparsed {}, program {}, generation {}\n",
+                        status.interface,
+                        status.netns.empty() ? "" : fmt::format(" (netns {})", status.netns),
+                        to_string(status.mode),
+                        to_string(static_cast<nc_verdict>(status.settings.default_verdict)),
+                        to_string(static_cast<nc_verdict>(status.settings.unparsed_verdict)),
+                        status.program_id, status.settings.generation) +
            datapath::status_text(status, verdicts, "netctl xdp attach " + status.interface);
 }
 
@@ -80,12 +80,12 @@ Result<int> status(const Arguments& arguments, Context& context) {
         return 0;
     }
     Json json = Json::array();
-    std::string text;
+    Text text;
     for (const Status& one : NETCTL_TRY(controller(context).status_of_all())) {
         json.push_back(status_json(one));
         text += status_text(one);
     }
-    context.out.document(json, text.empty() ? "no XDP filter is attached\n" : text);
+    context.out.document(json, text.empty() ? Text::format("no XDP filter is attached\n") : text);
     return 0;
 }
 
@@ -145,7 +145,7 @@ const Command& command() {
              .description = "Runs the interface's program in the kernel over each frame, without "
                             "touching traffic or counters; limits count as not reached.",
              .positionals = {{"IFACE"}, {"FILE"}},
-             .options = datapath::simulate_options(),
+             .options = datapath::simulate_options(verdicts),
              .run = simulate},
         }};
     return xdp;
