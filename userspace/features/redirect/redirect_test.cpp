@@ -20,8 +20,10 @@ namespace {
 
 std::string canonical(std::string_view text, Hook hook) {
     const Result<Rule> rule = parse_rule(text, hook);
-    return rule ? to_string(*rule)
-                : "error: " + rule.error().what.substr(0, rule.error().what.find('\n'));
+    if (rule)
+        return to_string(*rule);
+    const std::string& what = rule.error().what.string();
+    return "error: " + what.substr(0, what.find('\n'));
 }
 
 TEST(RedirectRule, IsARuleOfTheOneLanguage) {
