@@ -794,7 +794,7 @@ def test_bad_input_changes_nothing(policy):
     assert "no cgroup" in policy.fails("enable", "--cgroup", missing)
     assert not policy.netctl.root.exists()
     policy.enable()
-    assert "no executable" in policy.fails("rule", "add", "exe /no/such/file deny", status=2)
+    assert "no executable" in policy.fails("rule", "add", "exe /no/such/file deny")
     assert "drop" in policy.fails("rule", "add", "dst 192.0.2.1 drop", status=2)
     assert "no set" in policy.fails("rule", "add", "dst @nothing deny")
     assert "no user" in policy.fails("rule", "add", "uid no-such-user deny", status=2)

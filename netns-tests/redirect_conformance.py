@@ -653,7 +653,7 @@ def by_blocking(b, total):
 
 def leaves_by_rules(_a, _b):
     Lab.here.run("rule", "insert", "dport", "1", "deny")  # all go back to TCP
-    Lab.here.run("rule", "delete", str(Lab.here.run("rule", "list")[0]["id"]))
+    Lab.here.run("rule", "delete", str(Lab.here.run("rule", "list")[0]["rule_id"]))
 
 
 TIME_STAMP = (socket.SOL_SOCKET, 29, 1)

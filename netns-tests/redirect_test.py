@@ -134,9 +134,9 @@ def test_rules_are_kept_in_order(enabled):
     netctl("redirect", "rule", "add", "dst", "::1", "dport", "8000-8100", "deny")
     netctl("redirect", "rule", "insert", "exe", "/bin/sh", "deny")
     assert netctl.json("redirect", "rule", "list") == [
-        {"id": 3, "rule": "exe /bin/sh deny"},
-        {"id": 1, "rule": "dport 80 allow"},
-        {"id": 2, "rule": "dst ::1 dport 8000-8100 deny"},
+        {"rule_id": 3, "rule_text": "exe /bin/sh deny"},
+        {"rule_id": 1, "rule_text": "dport 80 allow"},
+        {"rule_id": 2, "rule_text": "dst ::1 dport 8000-8100 deny"},
     ]
     netctl("redirect", "rule", "delete", "1")
     assert [r["rule_id"] for r in netctl.json("redirect", "rule", "list")] == [3, 2]
@@ -257,8 +257,8 @@ def test_rules_decide(redirected):
     assert redirected.talk(5000, until="rule", cgroup=held)["reason"] == "rule"
     append_rule(netctl, packed_rule(77, 1, 6000, 6001), 5 - 1)
     assert netctl.json("redirect", "rule", "list")[4] == {
-        "id": 77,
-        "rule": "dst 127.0.0.0/8 dport 6000-6001 allow",
+        "rule_id": 77,
+        "rule_text": "dst 127.0.0.0/8 dport 6000-6001 allow",
     }
     assert redirected.talk(6001, until="redirecting")["redirected"] > 100
     reasons = redirected.status()["on_tcp"]
@@ -358,7 +358,9 @@ def test_list_tells_both_ends(redirected):
     (one,) = until(lambda: [c for c in netctl.json("redirect", "list") if c["state"] == "tcp"], what="it left")
     assert one["reason"] == "drained"
     after = redirected.status()
-    assert after["on_tcp"]["drained"] == 1 and after["joined_now"] == 0 and after["removed"] == 2
+    assert after["on_tcp"]["drained"] == 1 and after["joined_now"] == 0
+    # Two ends; and two more for each time that it was in the map for a moment, and not at rest.
+    assert after["removed"] in range(2, 3 + 2 * after["tried_again"], 2)
     assert after["redirected_messages"] == status["redirected_messages"]  # kept when a connection leaves
 
 
@@ -548,8 +550,8 @@ def test_connections_go_elsewhere(enabled):
     ):
         netctl("redirect", "to", "add", *text)
     assert netctl.json("redirect", "to", "list")[2] == {
-        "id": 3,
-        "rule": "dst 192.0.2.1 proto udp dport 53 target 127.0.0.1:5353",
+        "rule_id": 3,
+        "rule_text": "dst 192.0.2.1 proto udp dport 53 target 127.0.0.1:5353",
     }
     tcp, mapped, six, udp, plain, loop, past = ask(
         "tcp", "192.0.2.7:81", "127.0.0.1:8080",
@@ -665,7 +667,7 @@ def test_another_tool_can_add_to(enabled):
         "key", *map(str, struct.pack("=I", conf["to_bank"] * 64)), "value", *map(str, rule),
     )  # fmt: skip
     assert netctl.json("redirect", "to", "list") == [
-        {"id": 9, "rule": "dst 127.0.0.1 proto tcp dport 90 target 127.0.0.1:9090"}
+        {"rule_id": 9, "rule_text": "dst 127.0.0.1 proto tcp dport 90 target 127.0.0.1:9090"}
     ]
     words = (sys.executable, HERE / "redirect_to.py", "tcp", "127.0.0.1:90", "127.0.0.1:9090")
     assert json.loads(group.run(*words).stdout)[0]["original"] == ["127.0.0.1", 90]
