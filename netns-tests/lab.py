@@ -439,6 +439,7 @@ class Lab:
             http {{
                 access_log off;
                 default_type text/plain;
+                keepalive_requests 1000000000;
                 client_body_temp_path {root}/body;
                 proxy_temp_path {root}/proxy;
                 fastcgi_temp_path {root}/fastcgi;

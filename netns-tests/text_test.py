@@ -222,7 +222,8 @@ def test_the_exit_status_tells_yes_no_and_unknown(netctl, stage):
     assert status("xdp", "simulate", face, stage.capture, "--expect", "dorp") == 2
     assert status("xdp", "simulate", face, "/no/such/file", "--expect", "pass") == 4
     assert status("xdp", "simulate", "nosuch", stage.capture, "--expect", "pass") == 4
-    assert status("tc", "simulate", face, "ingress", stage.capture, "--expect", "next", "--summary") == 1
+    assert status("tc", "simulate", face, "ingress", stage.capture, "--expect", "next", "--summary") == 0
+    assert status("tc", "simulate", face, "ingress", stage.capture, "--expect", "drop", "--summary") == 1
     assert status("xdp", "simulate", face, "/no/such/file") == 1
 
     nobody = ("setpriv", "--reuid", "65534", "--clear-groups", "--bounding-set", "-all", "--inh-caps", "-all")
@@ -377,7 +378,7 @@ def test_no_command_prints_strangers_text_raw(netctl, lab, stage, talker, hostil
         "netns", hostile_namespace.name)  # fmt: skip
     stage.server.netns.ip("link", "set", "dev", face, "alias", HOSTILE, "up")
     inner = Cgroup.__new__(Cgroup)
-    inner.path = stage.cgroup.path / f"g{LINE}{HOSTILE}"
+    inner.path = stage.cgroup.path / f"g{HOSTILE}"  # the kernel takes no line feed here
     inner.path.mkdir()
     outside = []
 
@@ -388,7 +389,7 @@ def test_no_command_prints_strangers_text_raw(netctl, lab, stage, talker, hostil
             assert done.returncode in statuses, (words, done)
             for stream in (done.stdout, done.stderr):
                 assert not raw(stream), (words, stream)
-                assert not re.search(rb"^(allow|owned)", stream, re.MULTILINE), (words, stream)
+                assert not re.search(rb"^(allow$|owned)", stream, re.MULTILINE), (words, stream)
             outside.append(done.stdout + done.stderr)
 
     # Interfaces, comments, and what is stored of them.
@@ -404,19 +405,23 @@ def test_no_command_prints_strangers_text_raw(netctl, lab, stage, talker, hostil
         stage.run(hook, "rule", "replace", *at, input="\n".join(rule["rule_text"] for rule in rules))
         assert netctl(hook, "rule", "list", *at, netns=stage.server.netns).stdout == before
     # A rule's text that another program wrote into the map.
-    for path in sorted(netctl.root.rglob("rules")):
+    written = 0
+    for path in (path for hook in ("xdp", "tc") for path in sorted((netctl.root / hook).rglob("rules"))):
         size = bpftool("map", "show", "pinned", path)["bytes_value"]
         text = f"drop comment {LINE}{HOSTILE}\u202e".encode()
         (entry, *_) = bpftool("map", "dump", "pinned", path)
         value = bytes(int(byte, 16) for byte in entry["value"])
-        at = value.find(b"d")  # the text begins behind id, counter, length and flag
-        assert at > 0
+        at = 12  # behind id, counter, length and flag
+        if not value[at]:
+            continue  # a point without rules
+        written += 1
         value = (value[: at] + text).ljust(size, b"\0")[:size]
         run("bpftool", "map", "update", "pinned", path, "key", "hex", *[byte[2:] for byte in entry["key"]],
             "value", "hex", *[f"{byte:02x}" for byte in value])  # fmt: skip
+    assert written >= 3
     for words in (("xdp", "status"), ("xdp", "rule", "list", face), ("tc", "status"),
                   ("tc", "rule", "list", face, "ingress"), ("set", "list")):  # fmt: skip
-        shows(*words, statuses=(0, 1))
+        shows(*words, statuses=(0, 1, 2))
 
     # Processes, executables, cgroups.
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -443,9 +448,9 @@ def test_no_command_prints_strangers_text_raw(netctl, lab, stage, talker, hostil
                   ("xdp", "rule", "add", face, HOSTILE), ("xdp", "rule", "add", face, f"comment \"{LINE}\" {LINE}"),
                   ("xdp", "simulate", face, HOSTILE)):  # fmt: skip
         shows(*words, statuses=(1, 2, 4))
-    shows("xdp", "status", netns=hostile_namespace)
+    shows("xdp", "status", netns=hostile_namespace, statuses=(0, 1, 2))
     shows("xdp", "attach", peer, netns=hostile_namespace, statuses=(0, 1))
-    shows("xdp", "status", statuses=(0, 1))
+    shows("xdp", "status", statuses=(0, 1, 2))
 
     # What goes over connections.
     capture, archive = tmp_path / "hostile.pcap", tmp_path / "hostile.har"

@@ -880,7 +880,7 @@ def test_root_of_another_version(netctl, link):
         "value", 99, *value[1:])  # fmt: skip
     for words in (("attach",), ("status",), ("rule add", "dport 8 drop"), ("detach",)):
         message = filter.fails(*words)
-        assert "has ABI version 99, this netctl speaks version 3" in message
+        assert "has ABI version 99, this netctl speaks version " in message
     assert "ABI version 99" in netctl.fails("set", "create", "s", "--type", "port")
     with Wire(client, server) as wire:  # and it keeps working
         packets, expected = [udp(client, server, 4, 7), udp(client, server, 4, 8)], [False, True]
