@@ -77,7 +77,7 @@ int rd_sockops(struct bpf_sock_ops *ctx)
 	struct rd_mine *mine;
 	struct nc_rd_pair *p;
 	struct bpf_sock *sk;
-	__u32 op = ctx->op, slot, out, in;
+	__u32 op = ctx->op, slot, out, in, other;
 
 	if (op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
 		on_established(ctx, op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB);
@@ -113,13 +113,22 @@ int rd_sockops(struct bpf_sock_ops *ctx)
 	else if (op == BPF_SOCK_OPS_HDR_OPT_LEN_CB && p->state == NC_RD_JOINED &&
 		 passed_by(p, sk, mine->index & 1)) {
 		/* While rd_join is about it, it shall take that back, and try again. */
-		if (!p->joined_ns && close_gate(p, NOBODY))
+		if (p->joined_ns || !close_gate(p, NOBODY))
+			leave(p, NC_RD_REASON_BUSY);
+		else
 			delete_ends(p, slot);
 		if (*(volatile __u64 *)&p->joined_ns)
 			leave(p, NC_RD_REASON_BUSY);
 	}
-	if (p->state != NC_RD_LEAVING || !take_out(p, slot))
+	if (p->state != NC_RD_LEAVING)
 		return 1;
+	if (!take_out(p, slot)) {
+		other = !(mine->index & 1);
+		if (op == BPF_SOCK_OPS_HDR_OPT_LEN_CB && !(p->behind & 1 << other) &&
+		    passed_by(p, sk, !other))
+			tell_behind(p, slot, other);
+		return 1;
+	}
 out:
 	if (*(volatile __u32 *)&mine->index != NOT_JOINED) /* else rd_join takes it back: undo() */
 		set_flags(ctx, 0);
@@ -192,15 +201,6 @@ static __always_inline bool nonblocking(struct nc_rd_pair *p, __u32 i)
 
 	READ(flags, (void *)p->file_flags[i]);
 	return flags & O_NONBLOCK;
-}
-
-static __noinline void tell_behind(struct nc_rd_pair *p, __u32 slot, __u32 reader)
-{
-	struct nc_rd_behind behind = { .key = p->key, .slot = slot, .end = reader };
-
-	p->behind |= 1 << reader;
-	if (bpf_ringbuf_output(&rd_events, &behind, sizeof(behind), 0))
-		COUNT(helper_failed);
 }
 
 SEC("sk_msg")

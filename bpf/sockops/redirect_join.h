@@ -216,9 +216,10 @@ static __always_inline bool at_rest(struct tcp_sock *a, struct tcp_sock *b)
 
 static __u64 rd_serial;
 
+/* By bit. What is on its way may arrive while they are still in the map. */
 static __always_inline __u32 unread_ends(struct tcp_sock *a, struct tcp_sock *b)
 {
-	return (a->rcv_nxt != a->copied_seq) | (b->rcv_nxt != b->copied_seq) << 1;
+	return !has_read(a, b) | !has_read(b, a) << 1;
 }
 
 /*

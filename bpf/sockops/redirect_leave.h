@@ -76,15 +76,25 @@ static __always_inline bool drained(const struct nc_rd_pair *p, __u32 i)
  */
 static __noinline bool close_gate(struct nc_rd_pair *p, __u32 me)
 {
-	__u64 gate, mine, seen;
+	__u64 gate = p->gate, mine = 0, seen;
 
-	gate = p->gate;
 	if (gate & NC_RD_CLOSED)
 		return true;
 	if (!drained(p, 0) || !drained(p, 1))
 		return false;
-	mine = (gate + NC_RD_GATE_TRY) | NC_RD_CLOSING;
-	if (__sync_val_compare_and_swap(&p->gate, gate, mine) != gate)
+		/* Another's try fails then; it comes again. */
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		mine = (gate + NC_RD_GATE_TRY) | NC_RD_CLOSING;
+		seen = __sync_val_compare_and_swap(&p->gate, gate, mine);
+		if (seen == gate)
+			break;
+		if (seen & NC_RD_CLOSED)
+			return true;
+		gate = seen;
+		mine = 0;
+	}
+	if (!mine)
 		return false;
 	if ((gate & NC_RD_TURNED_0 && !idle(p, 0, me == 0)) ||
 	    (gate & NC_RD_TURNED_1 && !idle(p, 1, me == 1)) || !drained(p, 0) || !drained(p, 1)) {
@@ -125,6 +135,16 @@ static __noinline void close_pair(struct nc_rd_pair *p)
 	p->freed_ns = bpf_ktime_get_ns();
 	barrier();
 	p->state = NC_RD_FREE;
+}
+
+/* The joiner wakes a reader that may not hear of what comes to it by TCP, when it can be told. */
+static __noinline void tell_behind(struct nc_rd_pair *p, __u32 slot, __u32 reader)
+{
+	struct nc_rd_behind behind = { .key = p->key, .slot = slot, .end = reader };
+
+	p->behind |= 1 << reader;
+	if (bpf_ringbuf_output(&rd_events, &behind, sizeof(behind), 0))
+		COUNT(helper_failed);
 }
 
 /* Behind a closed gate. Also if another is about it: the caller's segment must not arrive before. */
