@@ -121,6 +121,7 @@ struct half {
 #define CONN_OPENED (1u << 1)
 #define CONN_SKIP (1u << 2)
 #define CONN_PIPELINED (1u << 3)
+#define CONN_TURNED (1u << 4) /* with this call; on the stack, the verifier would walk each case */
 
 struct conn {
 	struct half half[2];
@@ -604,9 +605,10 @@ struct gather {
 	struct source source;
 	__u32 slot;
 	__u32 filled;
-	__u32 wanted;	/* bytes that are still to be copied */
-	__u32 rest;	/* bytes of the call that were not looked at yet */
-	__u32 left;	/* bytes that the records did not stand for yet */
+	__u32 wanted; /* bytes that are still to be copied */
+	__u32 rest;   /* bytes of the call that were not looked at yet */
+	__u32 left;   /* bytes that the records did not stand for yet */
+	__u32 request;
 	__u32 response; /* a head's end ends the copying */
 	__u32 budget;
 	__u32 body;
@@ -775,7 +777,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	struct half *half;
 	__u32 zero = 0, nothing = 0, sequence, length, pid, wanted, most = 4, read = 0;
 	__u64 position, available = 0;
-	bool readable, request, turned = false;
+	bool readable, request;
 
 	if (!sk || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
 		return 0;
@@ -824,7 +826,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 			if (conn->turn != direction) {
 				conn->turn = direction;
 				conn->heads = 0;
-				turned = true;
+				conn->flags |= CONN_TURNED;
 				half->state = IN_HEAD;
 				half->split = 0;
 				half->budget = cfg->turn_bytes;
@@ -931,9 +933,14 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	}
 
 	request = (conn->role == NC_HTTP_SERVER) == (direction == NC_HTTP_RECEIVED);
+	/* Needed up to the end: if the verifier knew them, it would walk all that follows for each value. */
+	nothing = unknown_zero;
+	read |= nothing;
+	most |= nothing;
 	/* An answer goes on though the other side spoke in between: it asked for the next one already. */
-	if (turned && !request && read && start < NC_HTTP_START_RESPONSE)
+	if (conn->flags & CONN_TURNED && !request && read && start < NC_HTTP_START_RESPONSE)
 		conn->flags |= CONN_PIPELINED;
+	conn->flags &= ~CONN_TURNED;
 	/* Within chunks, what looks like a message is none. */
 	if (start >= NC_HTTP_START_REQUEST && half->state != IN_CHUNKS) {
 		half->state = IN_HEAD;
@@ -959,7 +966,6 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		.position = position,
 		.answered = conn->half[!direction].position,
 	};
-	nothing = unknown_zero;
 	struct gather gather = {
 		.filled = nothing,
 		.index = nothing,
@@ -972,6 +978,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		.wanted = wanted,
 		.left = length,
 		.rest = length,
+		.request = request | nothing,
 		.response = !request && !(conn->flags & CONN_PIPELINED),
 		.body = cfg->body_bytes,
 		.budget = half->budget,
@@ -999,7 +1006,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		conn->flags |= CONN_PIPELINED;
 	half->budget = gather.budget;
 	/* Of a head, or of what may have framing in it. */
-	if (read && gather.rest && !gather.budget && (request || half->state != IN_BODY))
+	if (read && gather.rest && !gather.budget && (gather.request || half->state != IN_BODY))
 		count->truncated++;
 	if (gather.left)
 		flush(&gather, gather.left);
