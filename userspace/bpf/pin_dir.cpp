@@ -97,7 +97,7 @@ Result<> for_each(Fd fd, const std::string& path, const VisitDirectory& visit,
         struct stat info {};
         if (fstatat(parent.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0)
             continue; // gone by now
-        const std::string below = path + "/" + name;
+        const std::string below = fmt::format("{}/{}", path, name);
         NETCTL_TRY((S_ISDIR(info.st_mode) ? visit : other)(parent.get(), name, below));
     }
     return {};

@@ -119,11 +119,11 @@ class Arranger {
                     return part_of((*best.input)[piece], best.at) < bound;
                 };
             };
-            const auto rest = std::ranges::stable_partition(part, below(1));
-            const auto both = std::ranges::stable_partition(rest, below(2));
-            cut({part.begin(), rest.begin()});
-            cut({rest.begin(), both.begin()});
-            part = {both.begin(), both.end()};
+            const auto above = std::stable_partition(part.begin(), part.end(), below(1));
+            const auto both = std::stable_partition(above, part.end(), below(2));
+            cut({part.begin(), above});
+            cut({above, both});
+            part = {both, part.end()};
         }
     }
 

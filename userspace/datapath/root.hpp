@@ -31,7 +31,7 @@ class Root {
     bool exists() const { return dir_.exists(); }
 
   protected:
-    Root(bpf::PinDir dir, bpf::DirLock lock) : dir_(std::move(dir)), lock_(std::move(lock)) {}
+    Root(const bpf::PinDir& dir, bpf::DirLock lock) : dir_(dir), lock_(std::move(lock)) {}
     bpf::PinDir dir_;
     bpf::DirLock lock_; ///< none: there is nothing to lock, or another Root was made of this one
 };

@@ -237,7 +237,7 @@ std::size_t HttpConnection::unanswered() const {
 }
 
 HttpConnection::Exchange&
-HttpConnection::add(std::deque<std::unique_ptr<Exchange>>::iterator where) {
+HttpConnection::add(const std::deque<std::unique_ptr<Exchange>>::iterator& where) {
     Exchange& exchange = **exchanges_.insert(where, std::make_unique<Exchange>());
     exchange.cost = sizeof(Exchange);
     exchanges_cost_ += exchange.cost;
@@ -499,7 +499,7 @@ void HttpConnection::fill_in_progress(Exchange& exchange) const {
         fill(exchange.transaction.response, *responses_);
 }
 
-void HttpConnection::emit(std::deque<std::unique_ptr<Exchange>>::iterator which) {
+void HttpConnection::emit(const std::deque<std::unique_ptr<Exchange>>::iterator& which) {
     const std::unique_ptr<Exchange> exchange = std::move(*which);
     exchanges_.erase(which);
     exchanges_cost_ -= exchange->cost;

@@ -180,12 +180,12 @@ class HttpConnection : private MessageSink {
     Exchange* find_asked_by_order();
     /// A new request: where its early answer is, or a new exchange.
     Exchange& exchange_for(const Moment& asked);
-    Exchange& add(std::deque<std::unique_ptr<Exchange>>::iterator where);
+    Exchange& add(const std::deque<std::unique_ptr<Exchange>>::iterator& where);
     std::size_t unanswered() const;
     void settle();
     void emit_front();
     void drop_front();
-    void emit(std::deque<std::unique_ptr<Exchange>>::iterator which);
+    void emit(const std::deque<std::unique_ptr<Exchange>>::iterator& which);
     void fill_in_progress(Exchange& exchange) const;
     void become_opaque();
     void charge(Time now);

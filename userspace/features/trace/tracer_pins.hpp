@@ -32,8 +32,8 @@ class TracerPins {
     const std::string& path() const { return dir_.path(); }
 
   private:
-    TracerPins(RootOptions root, bpf::PinDir dir, bpf::DirLock lock)
-        : root_(std::move(root)), dir_(std::move(dir)), lock_(std::move(lock)) {}
+    TracerPins(RootOptions root, const bpf::PinDir& dir, bpf::DirLock lock)
+        : root_(std::move(root)), dir_(dir), lock_(std::move(lock)) {}
 
     RootOptions root_;
     bpf::PinDir dir_;
