@@ -608,12 +608,13 @@ struct gather {
 	__u32 wanted; /* bytes that are still to be copied */
 	__u32 rest;   /* bytes of the call that were not looked at yet */
 	__u32 left;   /* bytes that the records did not stand for yet */
-	__u32 request;
-	__u32 response; /* a head's end ends the copying */
 	__u32 budget;
 	__u32 body;
 	__u32 index;
-	__u32 pipelined;
+	/* Bytes, as the stack is short: 6.1 rounds up each frame, and four functions are called. */
+	__u8 request;
+	__u8 response; /* a head's end ends the copying */
+	__u8 pipelined;
 	__u64 buffer, available;
 };
 

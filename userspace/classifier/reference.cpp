@@ -49,11 +49,13 @@ std::optional<std::uint64_t> number_of(const nc_packet& packet, Key key) {
         if ((part) != 0 && !has(packet, part))                                                     \
             return {};                                                                             \
         return NETCTL_VALUE_##kind(name);
-    // NOLINTNEXTLINE(bugprone-branch-clone): fields with equal parts are no mistake
+    // Fields with equal parts are no mistake.
+    // NOLINTBEGIN(bugprone-branch-clone)
     switch (key) {
         NC_PACKET_KEYS(NETCTL_VALUE)
     default: return {}; // packets have no owner
     }
+    // NOLINTEND(bugprone-branch-clone)
 }
 
 namespace {
