@@ -263,7 +263,7 @@ class Parser {
 
     /// What to write instead of a word of nft or iptables.
     std::string foreign_hint(std::string_view word) const {
-        const std::string_view next = peek().kind == TokenKind::word ? peek().text : "";
+        const std::string next = peek().kind == TokenKind::word ? peek().text : std::string();
         constexpr std::string_view none;
         const auto is_key = [this](std::string_view name) {
             const KeyInfo* key = find_key(name);
