@@ -364,7 +364,8 @@ static __always_inline __u32 nc_rank(__u64 summary, __u32 word)
 	return nc_count_bits(summary & ((1ull << (word & 63)) - 1));
 }
 
-/* A word of nc_rows; what is beyond it is a fault, which ends the search. */
+/* A word of nc_rows; what is beyond it is a fault, which ends the search. Nothing is known of what is
+ * returned then, either: the verifier need not look at the rest once for each word that may be beyond. */
 static __always_inline __u64 nc_apart_row_word(struct nc_apart *apart, __u64 at)
 {
 	const __u64 *rows = (const __u64 *)nc_rows;
@@ -373,7 +374,7 @@ static __always_inline __u64 nc_apart_row_word(struct nc_apart *apart, __u64 at)
 	nc_opaque(at);
 	if (unlikely(at >= nc_rows_n)) {
 		apart->first = nc_fault;
-		return 0;
+		return nc_fault;
 	}
 	return rows[at];
 }
@@ -423,7 +424,7 @@ static __always_inline void nc_apart_word(struct nc_apart *apart)
 
 			bits &= nc_apart_row_word(apart, block + 1 + at);
 		}
-	if (!bits)
+	if (!bits || unlikely(apart->first >= NC_FAULT))
 		return;
 	rule = NC_ENTRY(nc_aparts, 2, (number << 6) + nc_lowest_bit(bits));
 	if (rule < apart->first || rule >= NC_FAULT)
@@ -452,14 +453,9 @@ static long nc_apart_step(__u32 turn, struct nc_apart *apart)
 	return nc_apart_next(apart);
 }
 
-/* The first few steps are in place, as a loop's calls cost more than a step; most searches need no more. */
-#define NC_APART_INLINE 3
-
 /* Leaves in `first` the lowest rule apart that matches, if it is lower. */
 static __always_inline void nc_apart_search(struct nc_apart *apart)
 {
-	__u32 step;
-
 	apart->group = 0;
 	apart->groups = 0;
 	apart->words = 0;
@@ -467,12 +463,10 @@ static __always_inline void nc_apart_search(struct nc_apart *apart)
 		apart->words = nc_apart_common(apart, true);
 	else
 		apart->groups = nc_apart_common(apart, false);
-#pragma clang loop unroll(full)
-	for (step = 0; step < NC_APART_INLINE; step++)
-		if (nc_apart_next(apart))
-			return;
-	/* A step for each group and each word of it, and one that sees the end. */
-	bpf_loop(nc_apart_words + nc_apart_groups + 1, nc_apart_step, apart, 0);
+	/* A step for each group and each word of it, and one that sees the end. Steps in place of the loop's first
+	 * would save its call, but rules on all keys take the verifier beyond its million instructions then. */
+	if (apart->words || apart->groups)
+		bpf_loop(nc_apart_words + nc_apart_groups + 1, nc_apart_step, apart, 0);
 }
 
 /* Position of the first rule that matches, NC_NO_RULE, or a number from NC_FAULT on. */
@@ -513,7 +507,8 @@ static __always_inline __u64 nc_cross_classify(const struct nc_packet *p, __u64 
 			first = rule;
 	}
 	if (nc_apart_words && first > nc_apart_first) {
-		apart.first = first;
+		/* As unknown as a fault, see nc_apart_row_word(). */
+		apart.first = first ^ (nc_fault - NC_FAULT);
 		nc_apart_search(&apart);
 		first = apart.first;
 	}
