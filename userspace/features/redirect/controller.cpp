@@ -85,23 +85,23 @@ Result<> run_on_frame(int program, const char* name, std::uint32_t mark = 0) {
 }
 
 /// The programs of cgroups besides rd_sockops, and where they are attached.
-struct Hook {
+struct CgroupHook {
     const char* program;
     bpf_attach_type type;
 };
-constexpr std::array hooks{Hook{"rd_connect4", BPF_CGROUP_INET4_CONNECT},
-                           Hook{"rd_connect6", BPF_CGROUP_INET6_CONNECT},
-                           Hook{"rd_peername4", BPF_CGROUP_INET4_GETPEERNAME},
-                           Hook{"rd_peername6", BPF_CGROUP_INET6_GETPEERNAME},
-                           Hook{"rd_recvmsg4", BPF_CGROUP_UDP4_RECVMSG},
-                           Hook{"rd_recvmsg6", BPF_CGROUP_UDP6_RECVMSG},
-                           Hook{"rd_getsockopt", BPF_CGROUP_GETSOCKOPT},
-                           Hook{"rd_setsockopt", BPF_CGROUP_SETSOCKOPT}};
+constexpr std::array hooks{CgroupHook{"rd_connect4", BPF_CGROUP_INET4_CONNECT},
+                           CgroupHook{"rd_connect6", BPF_CGROUP_INET6_CONNECT},
+                           CgroupHook{"rd_peername4", BPF_CGROUP_INET4_GETPEERNAME},
+                           CgroupHook{"rd_peername6", BPF_CGROUP_INET6_GETPEERNAME},
+                           CgroupHook{"rd_recvmsg4", BPF_CGROUP_UDP4_RECVMSG},
+                           CgroupHook{"rd_recvmsg6", BPF_CGROUP_UDP6_RECVMSG},
+                           CgroupHook{"rd_getsockopt", BPF_CGROUP_GETSOCKOPT},
+                           CgroupHook{"rd_setsockopt", BPF_CGROUP_SETSOCKOPT}};
 
 /// Programs of redirect_ioctl.bpf.c.
 constexpr std::array ioctl_programs{"rd_ioctl4", "rd_ioctl6"};
 
-std::string link_name(const Hook& hook) {
+std::string link_name(const CgroupHook& hook) {
     return fmt::format("link_{}", hook.program + std::strlen("rd_"));
 }
 
@@ -146,7 +146,7 @@ Result<Datapath> Datapath::load(const Tuning& tuning) {
         return duplicate(found.fd());
     };
     made.sockops_ = NETCTL_TRY(program("rd_sockops"));
-    for (const Hook& hook : hooks)
+    for (const CgroupHook& hook : hooks)
         made.hooks_.push_back(NETCTL_TRY(program(hook.program)));
     made.join_ = NETCTL_TRY(object.program("rd_join"));
     made.leave_ = NETCTL_TRY(object.program("rd_leave"));
@@ -509,7 +509,7 @@ Result<bool> Controller::disable(unsigned timeout_ms) {
             return true; // and it was enabled again
         // The order keeps a killed disable repeatable: `conf` last but for the rest.
         NETCTL_TRY(dir.unpin("link_sockops"));
-        for (const Hook& hook : hooks)
+        for (const CgroupHook& hook : hooks)
             NETCTL_TRY(dir.unpin(link_name(hook)));
         for (const char* name : {"prog_join", "conf"})
             NETCTL_TRY(dir.unpin(name));

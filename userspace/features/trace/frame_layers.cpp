@@ -9,10 +9,6 @@ namespace netctl::trace {
 
 namespace {
 
-std::uint16_t be16(const std::uint8_t* at) {
-    return static_cast<std::uint16_t>(at[0] << 8 | at[1]);
-}
-
 constexpr std::uint16_t ether_ip = 0x0800, ether_ip6 = 0x86dd, ether_mpls = 0x8847,
                         ether_mpls_multicast = 0x8848, ether_pppoe = 0x8864,
                         ether_bridged = 0x6558; // Ethernet in GRE and GENEVE

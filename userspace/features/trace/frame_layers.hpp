@@ -12,6 +12,14 @@
 
 namespace netctl::trace {
 
+/// Numbers of headers, in network byte order.
+inline std::uint16_t be16(const std::uint8_t* at) {
+    return static_cast<std::uint16_t>(at[0] << 8 | at[1]);
+}
+inline std::uint32_t be32(const std::uint8_t* at) {
+    return static_cast<std::uint32_t>(be16(at)) << 16 | be16(at + 2);
+}
+
 /// Where a frame begins; the numbers of link types are libpcap's.
 enum class FrameStart : std::uint8_t {
     ethernet,

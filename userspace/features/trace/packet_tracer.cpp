@@ -13,13 +13,6 @@ namespace {
 constexpr Time lingering = 2 * second;
 constexpr Time quiet_memory = 600 * second;
 
-std::uint16_t be16(const std::uint8_t* at) {
-    return static_cast<std::uint16_t>(at[0] << 8 | at[1]);
-}
-std::uint32_t be32(const std::uint8_t* at) {
-    return static_cast<std::uint32_t>(be16(at)) << 16 | be16(at + 2);
-}
-
 } // namespace
 
 std::size_t PacketTracer::Hash::operator()(const Key& key) const {
