@@ -86,7 +86,10 @@ def general(line):
             return text
         return re.sub(r"\d+(\.\d+)*[KMG]?B?", "N", text)
 
-    return " ".join(map(word, line.split()))
+    words = list(map(word, line.split()))
+    if words[:1] == ["redirecting"]:
+        words.sort()  # either end of a connection may be the one that is shown first
+    return " ".join(words)
 
 
 def shows(actual, wanted):
