@@ -25,14 +25,15 @@ Result<int> create(const Arguments& arguments, Context& context) {
         arguments.number("size", type == datapath::SetType::host ? default_host_size : default_size,
                          1, std::uint64_t{1} << 26));
     Controller controller(context.root);
-    NETCTL_TRY(controller.create(arguments["NAME"], type, static_cast<std::uint32_t>(size)));
+    context.out.notes(
+        NETCTL_TRY(controller.create(arguments["NAME"], type, static_cast<std::uint32_t>(size))));
     context.out.done(
         fmt::format("set '{}' made, type {}", arguments["NAME"], datapath::to_string(type)));
     return 0;
 }
 
 Result<int> destroy(const Arguments& arguments, Context& context) {
-    NETCTL_TRY(Controller(context.root).destroy(arguments["NAME"]));
+    context.out.notes(NETCTL_TRY(Controller(context.root).destroy(arguments["NAME"])));
     return 0;
 }
 
@@ -40,20 +41,20 @@ Result<int> add(const Arguments& arguments, Context& context) {
     const std::uint64_t ttl = NETCTL_TRY(arguments.number("ttl", 0, 1, longest_ttl));
     if (arguments.rest().empty())
         return Error::usage("the element is missing");
-    NETCTL_TRY(Controller(context.root)
-                   .add(arguments["NAME"], arguments.rest(), static_cast<std::uint32_t>(ttl)));
+    const ChangeReport report =
+        NETCTL_TRY(Controller(context.root)
+                       .add(arguments["NAME"], arguments.rest(), static_cast<std::uint32_t>(ttl)));
+    context.out.notes(report.notes);
     return 0;
 }
 
 Result<int> remove(const Arguments& arguments, Context& context) {
     if (arguments.rest().empty())
         return Error::usage("the element is missing");
-    const auto missing =
+    const ChangeReport report =
         NETCTL_TRY(Controller(context.root).remove(arguments["NAME"], arguments.rest()));
-    if (missing.empty())
-        return 0;
-    return Error::failed(
-        fmt::format("not in set '{}': {}", arguments["NAME"], fmt::join(missing, ", ")));
+    context.out.notes(report.notes);
+    return 0;
 }
 
 Json entry_json(const SetEntry& entry) {
@@ -79,7 +80,7 @@ Text entry_text(const SetEntry& entry) {
 }
 
 Result<int> fold(const Arguments& arguments, Context& context) {
-    NETCTL_TRY(Controller(context.root).fold(arguments["NAME"]));
+    context.out.notes(NETCTL_TRY(Controller(context.root).fold(arguments["NAME"])));
     return 0;
 }
 
@@ -134,8 +135,9 @@ Result<int> import(const Arguments& arguments, Context& context) {
     const std::string path = arguments["FILE"];
     const std::string text = NETCTL_TRY(sys::read_text(path));
     const std::string source = sys::text_name(path);
-    const ImportReport report = NETCTL_TRY(
+    const ChangeReport report = NETCTL_TRY(
         Controller(context.root).import(arguments["NAME"], text, source, arguments.has("replace")));
+    context.out.notes(report.notes);
     context.out.document({{"elements", report.elements}},
                          Text::format("{} elements\n", report.elements));
     return 0;
@@ -166,12 +168,12 @@ const Command& command() {
              .positionals = {{"NAME"}},
              .run = destroy},
             {.name = "add",
-             .summary = "add elements; takes effect at once",
+             .summary = "add elements, all or none; takes effect at once",
              .positionals = {{"NAME"}, {"ELEMENT", Count::rest}},
              .options = {{"ttl", "SECONDS", "forget them after this time", {}}},
              .run = add},
             {.name = "delete",
-             .summary = "delete elements; takes effect at once",
+             .summary = "delete elements, all or none; takes effect at once",
              .positionals = {{"NAME"}, {"ELEMENT", Count::rest}},
              .run = remove},
             {.name = "list",

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "core/transaction.hpp"
 #include "datapath/point.hpp"
 
 namespace netctl::set {
@@ -14,58 +15,84 @@ using datapath::Root;
 using datapath::Set;
 using datapath::SetElement;
 
-Result<> Controller::create(const std::string& name, datapath::SetType type,
-                            std::uint32_t max_entries) {
-    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_));
-    NETCTL_TRY(Set::create(root, name, type, max_entries));
-    NETCTL_TRY(root.next_generation());
-    return {};
+namespace {
+
+/// The elements that the words of a command name.
+Result<std::vector<SetElement>> parse_all(datapath::SetType type,
+                                          const std::vector<std::string>& texts) {
+    std::vector<SetElement> elements;
+    for (const std::string& text : texts)
+        elements.push_back(NETCTL_TRY(datapath::parse_element(type, text)));
+    return elements;
 }
 
-Result<> Controller::destroy(const std::string& name) {
+/// Raises the root's generation, behind a commit.
+void raise_generation(const LockedRoot& root, Aftermath& after) {
+    after.value("the root's generation", root.next_generation(), std::uint64_t{0});
+}
+
+/// Not beside another change, nor a reader.
+template <class Make>
+Result<ChangeReport> change(const RootOptions& options, const std::string& name,
+                            const std::vector<std::string>& texts, const Make& make) {
+    ChangeReport report;
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(options));
+    const Set set = NETCTL_TRY(Set::open(root, name));
+    std::vector<SetElement> elements = NETCTL_TRY(parse_all(set.type(), texts));
+    report.elements = elements.size();
+    NETCTL_TRY(make(set, std::move(elements), report.notes));
+    return report;
+}
+
+} // namespace
+
+Result<std::vector<std::string>> Controller::create(const std::string& name, datapath::SetType type,
+                                                    std::uint32_t max_entries) {
+    std::vector<std::string> notes;
+    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_));
+    NETCTL_TRY(Set::create(root, name, type, max_entries));
+    Aftermath after(notes);
+    raise_generation(root, after);
+    return notes;
+}
+
+Result<std::vector<std::string>> Controller::destroy(const std::string& name) {
+    std::vector<std::string> notes;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const std::vector<std::string> users = NETCTL_TRY(datapath::users_of_set(root, name));
     if (!users.empty())
         return Error::failed(fmt::format("set '{}' is in use by {}", name, fmt::join(users, ", ")),
                              "delete these rules first");
-    NETCTL_TRY(Set::destroy(root, name));
-    NETCTL_TRY(root.next_generation());
-    return {};
+    NETCTL_TRY(Set::destroy(root, name, notes));
+    Aftermath after(notes);
+    raise_generation(root, after);
+    return notes;
 }
 
-Result<std::size_t> Controller::add(const std::string& name, const std::vector<std::string>& texts,
-                                    std::uint32_t ttl_seconds) {
-    // Not beside a fold, which moves elements, nor a reader.
-    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
-    const Set set = NETCTL_TRY(Set::open(root, name));
-    std::vector<SetElement> elements;
-    for (const std::string& text : texts)
-        elements.push_back(NETCTL_TRY(datapath::parse_element(set.type(), text)));
+Result<ChangeReport> Controller::add(const std::string& name, const std::vector<std::string>& texts,
+                                     std::uint32_t ttl_seconds) {
     nc_set_value value{};
     if (ttl_seconds > 0)
         value.expires = datapath::boottime_seconds() + ttl_seconds;
-    const std::size_t count = elements.size();
-    NETCTL_TRY(set.add(std::move(elements), value));
-    return count;
+    return change(root_, name, texts,
+                  [&](const Set& set, std::vector<SetElement> elements, auto& notes) {
+                      return set.add(std::move(elements), value, notes);
+                  });
 }
 
-Result<std::vector<std::string>> Controller::remove(const std::string& name,
-                                                    const std::vector<std::string>& texts) {
-    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
-    const Set set = NETCTL_TRY(Set::open(root, name));
-    std::vector<SetElement> elements;
-    for (const std::string& text : texts)
-        elements.push_back(NETCTL_TRY(datapath::parse_element(set.type(), text)));
-    std::vector<std::string> missing;
-    for (const SetElement& element : elements)
-        if (!NETCTL_TRY(set.remove(element)))
-            missing.push_back(datapath::to_string(element));
-    return missing;
+Result<ChangeReport> Controller::remove(const std::string& name,
+                                        const std::vector<std::string>& texts) {
+    return change(root_, name, texts,
+                  [](const Set& set, std::vector<SetElement> elements, auto& notes) {
+                      return set.remove(std::move(elements), notes);
+                  });
 }
 
-Result<> Controller::fold(const std::string& name) {
+Result<std::vector<std::string>> Controller::fold(const std::string& name) {
+    std::vector<std::string> notes;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
-    return NETCTL_TRY(Set::open(root, name)).fold(true);
+    NETCTL_TRY(NETCTL_TRY(Set::open(root, name)).fold(true, notes));
+    return notes;
 }
 
 Result<std::vector<SetStatus>> Controller::list() const {
@@ -92,15 +119,17 @@ Result<bool> Controller::test(const std::string& name, const std::string& text) 
     return set.contains(NETCTL_TRY(datapath::parse_element(set.type(), text)));
 }
 
-Result<ImportReport> Controller::import(const std::string& name, const std::string& text,
+Result<ChangeReport> Controller::import(const std::string& name, const std::string& text,
                                         const std::string& source, bool replace) {
+    ChangeReport report;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const Set set = NETCTL_TRY(Set::open(root, name));
     std::vector<SetElement> elements =
         NETCTL_TRY(datapath::parse_elements(set.type(), text, source));
-    const std::size_t count = elements.size();
-    NETCTL_TRY(replace ? set.assign(std::move(elements)) : set.add(std::move(elements)));
-    return ImportReport{count};
+    report.elements = elements.size();
+    NETCTL_TRY(replace ? set.assign(std::move(elements), report.notes)
+                       : set.add(std::move(elements), {}, report.notes));
+    return report;
 }
 
 } // namespace netctl::set
