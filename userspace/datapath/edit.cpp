@@ -62,11 +62,14 @@ Result<std::uint32_t> add_rule(PointState& state, Rule rule, std::optional<std::
     return id;
 }
 
-Result<> delete_rule(PointState& state, std::uint32_t id) {
-    const auto place = find_rule(state, id);
-    if (place == state.rules.end())
-        return no_such_rule(state, id);
-    state.rules.erase(place);
+Result<> delete_rules(PointState& state, const std::vector<std::uint32_t>& ids) {
+    // All are looked for before any goes, so that an error tells the ids there are.
+    for (const std::uint32_t id : ids)
+        if (find_rule(state, id) == state.rules.end())
+            return no_such_rule(state, id);
+    std::erase_if(state.rules, [&](const InstalledRule& installed) {
+        return std::find(ids.begin(), ids.end(), installed.rule.id) != ids.end();
+    });
     return {};
 }
 
@@ -74,7 +77,8 @@ Result<> replace_rules(PointState& state, std::vector<Rule> rules) {
     NETCTL_TRY(check_count(rules.size()));
     std::unordered_map<std::string, std::deque<InstalledRule>> present;
     for (InstalledRule& installed : state.rules)
-        present[to_string(installed.rule)].push_back(std::move(installed));
+        if (installed.why.empty())
+            present[to_string(installed.rule)].push_back(std::move(installed));
     state.rules.clear();
     for (Rule& rule : rules) {
         const auto same = present.find(to_string(rule));

@@ -20,6 +20,10 @@ Result<FilterSettings> settings_of(const Arguments& arguments);
 std::vector<Option> attach_options(std::vector<Option> own,
                                    const std::vector<std::string>& verdicts);
 
+/// What status shows of a point whose settings cannot be read; empty for all others. `command` is the
+/// feature's, `place` its arguments that name the point.
+Text trouble_text(const FilterStatus& status, const std::string& command, const std::string& place);
+
 /// What status has for every hook, and `verdicts` those that this one can give. `place` comes first:
 /// how the hook names the point.
 Json status_json(const FilterStatus& status, Json place,
