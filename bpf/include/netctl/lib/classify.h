@@ -121,6 +121,7 @@ static __always_inline __u32 nc_linear_match(const struct nc_packet *packet, __u
 	struct nc_linear_walk walk = {
 		.packet = packet,
 		.set_bits = set_bits,
+		.at = nc_zero,
 		.result = NC_CLASSIFY_ERROR,
 	};
 

@@ -35,6 +35,8 @@
 /*
  * NC_FAULT and 0, which the verifier cannot know. It follows up what it knows: each way on which a
  * number is a constant would be looked at apart from the others, and there are too many of them.
+ * What a callback of bpf_loop() changes begins as nc_zero, never as a constant: kernels before 6.7 (and 6.6.8) look
+ * at a callback once, with what is known before the first turn, and take out as dead what that turn does not reach.
  */
 volatile __u64 nc_fault SEC(".data.nc_fault") = NC_FAULT;
 volatile __u32 nc_zero SEC(".bss.nc_zero");
@@ -456,9 +458,9 @@ static long nc_apart_step(__u32 turn, struct nc_apart *apart)
 /* Leaves in `first` the lowest rule apart that matches, if it is lower. */
 static __always_inline void nc_apart_search(struct nc_apart *apart)
 {
-	apart->group = 0;
-	apart->groups = 0;
-	apart->words = 0;
+	apart->group = nc_zero;
+	apart->groups = nc_zero;
+	apart->words = nc_zero;
 	if (nc_apart_groups == 1)
 		apart->words = nc_apart_common(apart, true);
 	else
