@@ -10,6 +10,7 @@
 #include "core/json.hpp"
 #include "core/rule_keys.hpp"
 #include "datapath/edit.hpp"
+#include "datapath/hidden_notes.hpp"
 #include "sys/text_file.hpp"
 
 namespace netctl::datapath {
@@ -41,6 +42,20 @@ Result<Rule> rule_from(const Arguments& arguments, Hook hook, std::vector<std::s
     return parse_rule(rule_text(arguments.rest()), hook, &notes);
 }
 
+/// Commits an edit that brings rules, and notes those that it hides. A policy's editor does so itself.
+Result<CommitReport> commit_rules(RuleEditor& editor, Hook hook, const RuleEditor::Edit& edit) {
+    std::vector<std::string> hidden;
+    CommitReport report = NETCTL_TRY(editor.commit([&](PointState& state) -> Result<> {
+        const std::vector<std::uint32_t> before = ids_of(state.rules);
+        NETCTL_TRY(edit(state));
+        if (is_of_packets(hook))
+            hidden = hidden_notes(before, state.rules);
+        return {};
+    }));
+    report.notes.insert(report.notes.end(), hidden.begin(), hidden.end());
+    return report;
+}
+
 Result<int> add(const Arguments& arguments, const Context& context, Hook hook,
                 const OpenEditor& open, bool at_front) {
     std::vector<std::string> notes;
@@ -50,13 +65,14 @@ Result<int> add(const Arguments& arguments, const Context& context, Hook hook,
         before = NETCTL_TRY(parse_id(arguments.get("before")));
     const auto editor = open(arguments, context);
     std::uint32_t id = 0;
-    const CommitReport report = NETCTL_TRY(editor->commit([&](PointState& state) -> Result<> {
-        auto place = before;
-        if (at_front && !place && !state.rules.empty())
-            place = state.rules.front().rule.id;
-        id = NETCTL_TRY(add_rule(state, rule, place));
-        return {};
-    }));
+    const CommitReport report =
+        NETCTL_TRY(commit_rules(*editor, hook, [&](PointState& state) -> Result<> {
+            auto place = before;
+            if (at_front && !place && !state.rules.empty())
+                place = state.rules.front().rule.id;
+            id = NETCTL_TRY(add_rule(state, rule, place));
+            return {};
+        }));
     notes.insert(notes.end(), report.notes.begin(), report.notes.end());
     context.out.notes(notes);
     Json json = report_json(report);
@@ -83,10 +99,46 @@ Result<int> remove(const Arguments& arguments, const Context& context, const Ope
     return 0;
 }
 
+/// Status 0 if each rule may match, 1 if not, 4 if that could not be told.
+Result<int> check(const std::vector<RuleStatus>& statuses, const Context& context) {
+    std::vector<const Rule*> rules;
+    for (const RuleStatus& status : statuses)
+        rules.push_back(&status.rule);
+    const classifier::HiddenRules found = classifier::hidden_rules(rules, steps_of_checks);
+    Json json = Json::array();
+    Text text;
+    for (const classifier::Hidden& hidden : found.hidden) {
+        Json by = Json::array();
+        for (const std::size_t earlier : hidden.by)
+            by.push_back(rules[earlier]->id);
+        const Rule& rule = *rules[hidden.rule];
+        json.push_back(
+            {{"rule_id", rule.id}, {"rule_text", to_string(rule)}, {"hidden_by", std::move(by)}});
+        text += Text::format("{}\n  {}\n", hidden_text(hidden, rules), to_string(rule));
+    }
+    context.out.document(json, text);
+    if (found.unknown > 0) {
+        const Text what =
+            Text::format("of {} rules it is not known whether they can match: to compare "
+                         "them with those before them would take too long",
+                         found.unknown);
+        if (found.hidden.empty())
+            return Error::unknown(what);
+        context.out.note(what);
+    }
+    return found.hidden.empty() ? 0 : 1;
+}
+
 Result<int> list(const Arguments& arguments, const Context& context, Hook hook,
                  const OpenEditor& open) {
     const auto editor = open(arguments, context);
-    const std::vector<RuleStatus> rules = NETCTL_TRY(editor->rules());
+    auto read = editor->rules();
+    if (arguments.has("check")) {
+        if (!read)
+            return std::move(read).error().could_not_tell();
+        return check(*read, context);
+    }
+    const std::vector<RuleStatus> rules = NETCTL_TRY(std::move(read));
     Json json = Json::array();
     for (const RuleStatus& status : rules)
         json.push_back(rule_json(status, hook));
@@ -107,8 +159,8 @@ Result<int> replace(const Arguments& arguments, const Context& context, Hook hoo
     }
     const auto editor = open(arguments, context);
     const std::size_t count = rules.size();
-    const CommitReport report = NETCTL_TRY(
-        editor->commit([&](PointState& state) { return replace_rules(state, std::move(rules)); }));
+    const CommitReport report = NETCTL_TRY(commit_rules(
+        *editor, hook, [&](PointState& state) { return replace_rules(state, std::move(rules)); }));
     context.out.notes(report.notes);
     Json json = report_json(report);
     json["rule_count"] = count;
@@ -236,6 +288,12 @@ Command rule_command(Hook hook, const std::vector<Positional>& place, const Open
         {.name = "list",
          .summary = "list the rules with their ids and counters",
          .positionals = place,
+         .options =
+             {{"check",
+               "",
+               "list the rules that can never match, since those before them cover them; exit "
+               "status 0 there are none, 1 there are, 4 could not tell",
+               {}}},
          .run = [=](const Arguments& arguments,
                     Context& context) { return list(arguments, context, hook, open); }},
         {.name = "flush",

@@ -11,6 +11,7 @@
 #include "bpf/standalone.hpp"
 #include "datapath/counter_slots.hpp"
 #include "datapath/edit.hpp"
+#include "datapath/hidden_notes.hpp"
 #include "datapath/set_uses.hpp"
 #include "datapath/sets.hpp"
 #include "features/policy/compile.hpp"
@@ -56,26 +57,9 @@ Result<> check_names(const PointState& state, const std::vector<InstalledRule>* 
 
 void note_covered(const PointState& state, const std::vector<InstalledRule>* before,
                   std::vector<std::string>& notes) {
-    std::set<std::uint32_t> known;
-    if (before)
-        for (const InstalledRule& installed : *before)
-            known.insert(installed.rule.id);
-    std::vector<Rule> rules;
-    for (const InstalledRule& installed : state.rules)
-        rules.push_back(installed.rule);
-    constexpr std::size_t most_notes = 10;
-    std::size_t count = 0;
-    for (const Covered& covered : covered_rules(rules)) {
-        const Rule& rule = rules[covered.rule];
-        const Rule& earlier = rules[covered.earlier];
-        if (known.contains(rule.id) && known.contains(earlier.id))
-            continue;
-        if (++count <= most_notes)
-            notes.push_back(fmt::format("rule {} can never match: rule {} covers it ({})", rule.id,
-                                        earlier.id, to_string(earlier)));
-    }
-    if (count > most_notes)
-        notes.push_back(fmt::format("{} more rules can never match", count - most_notes));
+    const std::vector<std::string> hidden = datapath::hidden_notes(
+        before != nullptr ? datapath::ids_of(*before) : std::vector<std::uint32_t>(), state.rules);
+    notes.insert(notes.end(), hidden.begin(), hidden.end());
 }
 
 nc_policy_action encode_action(const InstalledRule& installed) {

@@ -50,16 +50,4 @@ std::optional<std::size_t> first_match(std::span<const Rule> rules, const Connec
                                        const ResolveExe& resolve,
                                        const classifier::SetOracle& sets);
 
-/// Whether every connection that `later` matches is matched by `earlier` as well, as far as it can
-/// be told from the two rules alone: false does not mean the contrary.
-bool covers(const Rule& earlier, const Rule& later);
-
-struct Covered {
-    std::size_t rule;    ///< position of the one that can never match
-    std::size_t earlier; ///< position of the one that covers it
-};
-/// Rules that can never match, as far as one earlier rule alone is to blame. Looks at each rule's
-/// likely culprits, so that the time grows with the rules and not with their square.
-std::vector<Covered> covered_rules(std::span<const Rule> rules);
-
 } // namespace netctl::policy

@@ -67,30 +67,6 @@ TEST(Reference, AsksEveryKey) {
     EXPECT_EQ(position([](Connection& c) { c.cgroup = "/ab"; }), 4);
 }
 
-TEST(Covers, IsAboutEveryKeyOfTheEarlierRule) {
-    EXPECT_TRUE(covers(rule("dst 10.0.0.0/8 deny"), rule("dst 10.1.0.0/16 dport 80 allow")));
-    EXPECT_TRUE(covers(rule("deny"), rule("uid 5 allow")));
-    EXPECT_TRUE(covers(rule("cgroup /a deny"), rule("cgroup /a/b uid 0 allow")));
-    EXPECT_TRUE(covers(rule("dport not 80 deny"), rule("dport not 80 uid 1 deny")));
-    EXPECT_TRUE(covers(rule("dst @x deny"), rule("dst @x dport 80 deny")));
-    EXPECT_FALSE(covers(rule("dst @x deny"), rule("dst @y deny")));
-    EXPECT_FALSE(covers(rule("dst 10.0.0.0/8 deny"), rule("deny")));
-    EXPECT_FALSE(covers(rule("cgroup /a deny"), rule("cgroup /ab deny")));
-    EXPECT_FALSE(covers(rule("dport 80 deny"), rule("dport 80-81 deny")));
-    EXPECT_FALSE(covers(rule("dst 10.0.0.0/8 deny"), rule("dst {10.0.0.0/8, 192.0.2.1} deny")));
-}
-
-TEST(Covers, NamesTheRuleThatIsToBlame) {
-    const auto found = covered_rules(
-        rules({"dst 192.0.2.1 dport 80 allow", "dst 192.0.2.0/24 deny", "dst 192.0.2.1 deny",
-               "dst 2001:db8::/32 uid 1 deny", "dst 2001:db8::1 uid 1 deny", "uid 0-9 deny",
-               "uid 3 exe /x allow", "uid 10 allow"}));
-    std::vector<std::pair<std::size_t, std::size_t>> pairs;
-    for (const Covered& covered : found)
-        pairs.emplace_back(covered.rule, covered.earlier);
-    EXPECT_EQ(pairs, (std::vector<std::pair<std::size_t, std::size_t>>{{2, 1}, {4, 3}, {6, 5}}));
-}
-
 TEST(Compile, LeavesOutWhatNoRuleLooksAt) {
     const auto tables = compile(rules({"dst 192.0.2.1 deny"}), {}, exes);
     ASSERT_TRUE(tables);
