@@ -358,6 +358,53 @@ def edge_far_behind(a, b):
     return got if got != digest(sent) else len(sent) > 1 << 20
 
 
+def send_much(a, pieces=20, size=60000):
+    """More than is redirected to a reader that does not read: the last pieces go by TCP."""
+    sent = b"unread"  # with nothing unread, the first large one would go by TCP, and all that follow
+    a.send(sent)
+    for number in range(pieces):
+        piece = b"%06d" % number * (size // 6)
+        sent += piece[: a.send(piece)]
+    return sent
+
+
+@behaviour
+def small_behind_much(a, b):
+    """What would still have had room in the queue stays behind what had none."""
+    sent = send_much(a)
+    for number in range(20):
+        piece = b"<%04d>" % number
+        sent += piece[: a.send(piece)]
+    got = receive(b, len(sent))
+    return got == sent or [got[at : at + 8] for at in range(0, len(got), 60000)]
+
+
+@behaviour
+def edge_small_behind_much(a, b):
+    sent = send_much(a) + b"small"
+    a.send(b"small")
+    got = read_by_edges(b, len(sent), 1 << 16)
+    return got if got != digest(sent) else len(sent)
+
+
+@behaviour
+def small_behind_much_while_read(a, b):
+    """Nor does anything pass it when the queue is empty, and the pair cannot leave: so many watch the
+    reader that nobody sees who is asleep on it."""
+    watchers = [select.epoll() for _ in range(10)]
+    for watcher in watchers:
+        watcher.register(b, select.EPOLLIN)
+    sent, got = send_much(a), receive(b, 6)
+    for number in range(20):
+        got += receive(b, 60000)
+        sent += b"<%04d>" % number
+        a.send(b"<%04d>" % number)
+    got += receive(b, len(sent) - len(got))
+    for watcher in watchers:
+        watcher.close()
+    return got == sent or [got[at : at + 8] for at in range(0, len(got), 60000)]
+
+
 @behaviour
 def edge_behind_an_option(a, b):
     a.send(b"before")

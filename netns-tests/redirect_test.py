@@ -26,7 +26,7 @@ from lab import IN_VM, PATIENCE, Netctl, bpftool, run, until
 HERE = Path(__file__).parent
 # Behaviours for the guests, which are ten times slower: those where kernels differ.
 IN_GUESTS = (
-    "unread_count", "unread_count_of_two", "edge_small_then_large", "large_behind_small",
+    "unread_count", "unread_count_of_two", "edge_small_then_large", "large_behind_small", "small_behind_much",
     "half_close_with_unread", "reset", "low_water_mark", "upper_layer_protocol", "splice_out",
 )  # fmt: skip
 

@@ -15,7 +15,8 @@
  *  S1 A direction turns to redirection only when the reader has everything that went by TCP, and
  *     nobody sleeps on the reader but inside the map's own recv. A blocking recv that began
  *     on plain TCP would not look into the new queue; where such are allowed, one message must have
- *     passed since joining and been read, which shows that it is over: may_turn().
+ *     passed since joining and been read, which shows that it is over: may_turn(). And it turns
+ *     once: behind a message that found no room in the queue (AHEAD), all others go by TCP, too.
  *  S2 Nothing goes by TCP to a reader that has redirected bytes unread. The map's recv returns at the
  *     end of these though TCP has more, and a reader that takes a short read for an empty socket
  *     (nginx and tokio, with edge-triggered epoll) would wait for ever. So both directions turn back
@@ -267,7 +268,8 @@ int rd_msg(struct sk_msg_md *msg)
 	if (leaving) {
 		if (close_gate(p, me))
 			goto pass;
-		if (p->ahead[me] && p->ahead[me] + size > p->limit[me])
+		/* S1: what is redirected now would pass what went by TCP before, however small it is. */
+		if (p->behind & 1 << other || (p->ahead[me] && p->ahead[me] + size > p->limit[me]))
 			goto behind;
 		if (!(gate & NC_RD_TURNED_0 << me) &&
 		    (!never_pass() || !may_turn(p, sk, me, other)))

@@ -142,7 +142,7 @@ static __noinline void tell_behind(struct nc_rd_pair *p, __u32 slot, __u32 reade
 {
 	struct nc_rd_behind behind = { .key = p->key, .slot = slot, .end = reader };
 
-	p->behind |= 1 << reader;
+	__sync_fetch_and_or(&p->behind, 1U << reader); /* both directions may be here */
 	if (bpf_ringbuf_output(&rd_events, &behind, sizeof(behind), 0))
 		COUNT(helper_failed);
 }

@@ -51,6 +51,7 @@ enum Mutation : unsigned {
     no_interruption, ///< a message does not keep others from closing the gate
     no_references,   ///< the gate closes without a look at who is sending
     turn_unread,     ///< a direction turns though its reader has not read what came by TCP
+    no_end_of_turn,  ///< what finds room in the queue is redirected behind what found none
     mutations,
 };
 using Mutations = std::bitset<mutations>;
@@ -124,17 +125,19 @@ struct State {
         wire{}; ///< redirected; arrived; on their way, by reader
     std::array<std::uint8_t, 2> written{}, copied{}, at_join{}; ///< messages by TCP
     std::array<std::uint8_t, 2> in_map{}, edge{}, wake{};
+    std::array<std::uint8_t, 2> behind{}; ///< by reader: something went by TCP behind its queue
     std::array<std::array<std::uint8_t, 3>, 2> read{}; ///< by reader and sender: the last
     std::uint8_t place = apart, gate = 0, closer = 0, settled = 0, marked = 0, joins = 0;
-    std::uint8_t padding[4] = {};
+    std::uint8_t padding[2] = {};
     std::array<Process, processes> process{};
 };
 static_assert(std::has_unique_object_representations_v<State>);
 
 struct Scenario {
-    bool joined = false; ///< from the beginning; else the joiner may join them once or twice
-    bool turned = false; ///< and redirected, both ways
-    bool leaves = false; ///< somebody makes it leave at any time
+    bool joined = false;     ///< from the beginning; else the joiner may join them once or twice
+    bool turned = false;     ///< and redirected, both ways
+    bool leaves = false;     ///< somebody makes it leave at any time
+    bool lacks_room = false; ///< any message may find the queue of its reader too long
     std::array<unsigned, 3> messages{};
     Reads reads = Reads::short_is_empty;
     Mutations without;
@@ -165,8 +168,11 @@ class Search {
             for (unsigned end = 0; end < 2; end++)
                 if (now.wire[end] != 0)
                     try_step(now, [&](State& s) { arrive(s, end); });
-            for (unsigned who = 0; who < processes; who++)
+            for (unsigned who = 0; who < processes; who++) {
                 try_step(now, [&](State& s) { step(s, who); });
+                if (scenario_.lacks_room && now.process[who].pc == map_verdict)
+                    try_step(now, [&](State& s) { finds_no_room(s, who); });
+            }
         }
         return wrong_;
     }
@@ -322,6 +328,15 @@ class Search {
             s.place = leaving;
     }
 
+    /// Messages are of any size: there may be room for one behind another that had none.
+    static void finds_no_room(State& s, unsigned who) {
+        const unsigned other = 1 - end_of(who);
+        if (s.place != leaving || s.queue[other] == 0)
+            return;
+        s.behind[other] = s.wake[other] = 1; // the joiner is told
+        s.process[who].pc = pass_write;
+    }
+
     /// Behind the gate: both ends, then the pair is free.
     void out_step(State& s, Process& p, Pc then) {
         switch (p.pc) {
@@ -378,6 +393,8 @@ class Search {
         case map_decide:
             if (s.place != joined && without(remove_alone))
                 p.pc = s.queue[other] == 0 || p.is_turned == 0 ? pass_write : map_verdict;
+            else if (s.place != joined && s.behind[other] != 0 && !without(no_end_of_turn))
+                close_gate(p, pass_write, pass_write);
             else if (s.place != joined)
                 close_gate(p, pass_write, p.is_turned != 0 ? map_verdict : map_turn);
             else
@@ -388,7 +405,7 @@ class Search {
                 const bool was_leaving = s.place != joined;
                 make_leave(s);
                 if (was_leaving) { // and cannot close the gate: the joiner is told
-                    s.wake[other] = 1;
+                    s.behind[other] = s.wake[other] = 1;
                     p.pc = pass_write;
                 } else {
                     close_gate(p, pass_write, map_turn);
@@ -618,6 +635,13 @@ Scenario joining_pair(bool leaves, Reads reads) {
     return made;
 }
 
+Scenario pair_far_behind(Reads reads) {
+    Scenario made = leaving_pair(true, reads);
+    made.lacks_room = true;
+    made.messages = {3, 0, 1};
+    return made;
+}
+
 const std::vector<Scenario>& scenarios() {
     static const std::vector<Scenario> all = [] {
         std::vector<Scenario> made;
@@ -626,6 +650,8 @@ const std::vector<Scenario>& scenarios() {
                 made.push_back(leaving_pair(flag, reads));
                 made.push_back(joining_pair(flag, reads));
             }
+        made.push_back(pair_far_behind(Reads::short_is_empty));
+        made.push_back(pair_far_behind(Reads::as_counted));
         made.push_back(leaving_pair(true, Reads::short_is_empty, true));
         return made;
     }();
@@ -676,6 +702,9 @@ TEST(PairLife, NeedsEachMessageToInterruptTheClosing) {
 }
 TEST(PairLife, NeedsALookAtWhoIsSending) {
     EXPECT_NE(without(no_references, true), "");
+}
+TEST(PairLife, NeedsTheEndOfTheTurnWhereAMessageFoundNoRoom) {
+    EXPECT_EQ(without(no_end_of_turn, true), "bytes of one thread arrived out of order");
 }
 TEST(PairLife, NeedsAllReadBeforeADirectionTurns) {
     EXPECT_NE(without(turn_unread, false), "");
