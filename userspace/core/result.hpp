@@ -5,7 +5,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -67,13 +69,19 @@ struct Error {
 
 struct Ok {};
 
+/// What is true or false, or there or not, besides having come about at all.
+template <class T> constexpr bool answers_by_itself = std::is_same_v<T, bool>;
+template <class T> constexpr bool answers_by_itself<std::optional<T>> = true;
+
 template <class T = Ok> class [[nodiscard]] Result {
   public:
     Result() requires std::is_same_v<T, Ok> : state_(Ok{}) {}
     Result(T value) : state_(std::move(value)) {}
     Result(Error error) : state_(std::move(error)) {}
 
-    explicit operator bool() const { return state_.index() == 0; }
+    /// Not of what answers a question itself: `if (exists())` would ask whether it could be told, and take
+    /// a no for a yes. Say has_value(), or NETCTL_TRY().
+    explicit operator bool() const requires(!answers_by_itself<T>) { return state_.index() == 0; }
     bool has_value() const { return state_.index() == 0; }
 
     T& value() & { return std::get<0>(state_); }
@@ -102,7 +110,7 @@ template <class T = Ok> class [[nodiscard]] Result {
 #define NETCTL_TRY(expression)                                                                     \
     __extension__({                                                                                \
         auto netctl_try_result = (expression);                                                     \
-        if (!netctl_try_result)                                                                    \
+        if (!netctl_try_result.has_value())                                                        \
             return std::move(netctl_try_result).error();                                           \
         std::move(netctl_try_result).value();                                                      \
     })

@@ -24,7 +24,7 @@ Result<> check_netns(const Context& context) {
     auto status = sys::check_netns(context.netns);
     if (!status) {
         const auto left = datapath::has_points_of(context.root, context.netns);
-        if (left && *left)
+        if (left.has_value() && *left)
             return {};
     }
     return status;

@@ -18,7 +18,7 @@ namespace netctl::testing {
 
 /// The value; an error ends the test program with its words, and `context`.
 template <class T> T must(Result<T> result, const std::string& context = "") {
-    if (!result) {
+    if (!result.has_value()) {
         ADD_FAILURE() << result.error().what << "\n" << context;
         std::abort();
     }

@@ -123,7 +123,7 @@ Result<int> list(const Arguments& arguments, Context& context) {
 
 Result<int> test(const Arguments& arguments, Context& context) {
     auto member = Controller(context.root).test(arguments["NAME"], arguments["ELEMENT"]);
-    if (!member)
+    if (!member.has_value())
         return std::move(member).error().could_not_tell();
     context.out.document({{"element", arguments["ELEMENT"]}, {"member", *member}},
                          Text::format("{}\n", *member ? "yes" : "no"));

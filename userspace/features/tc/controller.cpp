@@ -202,9 +202,9 @@ Result<> attach_clsact(const bpf::PinDir& dir, const bpf::PinDir& point_root,
     // First the mark, then the qdisc: killed in between, there is a mark too many, not a qdisc.
     NETCTL_TRY(mark.create());
     auto made = bpf::create_clsact(interface.index);
-    if ((!made || !*made) && !marked)
+    if (!marked && !(made.has_value() && *made))
         NETCTL_TRY(mark.remove_all());
-    if (!made)
+    if (!made.has_value())
         return std::move(made).error().within(interface.name);
     // First the pin, then the filter: so there is never a filter that no pin leads to.
     auto status = dir.create();

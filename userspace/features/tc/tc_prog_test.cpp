@@ -360,8 +360,7 @@ TEST(TcRate, NoCpuLosesAnothersBytes) {
         threads.emplace_back([&] { EXPECT_TRUE(run.time(frame, each)); });
     for (std::thread& thread : threads)
         thread.join();
-    const auto found = rates->lookup(&rule, &state);
-    ASSERT_TRUE(found && *found);
+    ASSERT_TRUE(must(rates->lookup(&rule, &state)));
     const nc_counter counter = must(run.counter(0));
     EXPECT_EQ(counter.packets + counter.over_packets, 4 * each);
     EXPECT_EQ(must(run.stats()).limit_failed, 0U);

@@ -361,7 +361,7 @@ TEST(XdpSets, AWriteTakesEffectAtOnce) {
     const nc_set_value value{};
     ASSERT_TRUE(map->update(&key, &value));
     EXPECT_EQ(must(run.run(frame)), xdp_drop);
-    ASSERT_TRUE(map->erase(&key));
+    ASSERT_TRUE(must(map->erase(&key)));
     EXPECT_EQ(must(run.run(frame)), xdp_pass);
 }
 
@@ -414,8 +414,7 @@ TEST(XdpLimit, ComesBackWithTime) {
     ASSERT_TRUE(map) << map.error().what;
     const nc_limit_key key{1, {}};
     nc_limit_state state{};
-    const auto found = map->lookup(&key, &state);
-    ASSERT_TRUE(found && *found);
+    ASSERT_TRUE(must(map->lookup(&key, &state)));
     state.arrival_ns -= 3 * 3600'000'000'000;
     ASSERT_TRUE(map->update(&key, &state));
     for (int i = 0; i < 6; i++)
@@ -459,7 +458,7 @@ TEST(XdpLimit, WithoutRoomForItsStateARuleLetsNothingPass) {
     const auto map = run.map("limits");
     ASSERT_TRUE(map) << map.error().what;
     const nc_limit_key key{1, {}};
-    ASSERT_TRUE(map->erase(&key));
+    ASSERT_TRUE(must(map->erase(&key)));
     EXPECT_EQ(must(run.run((Ether{} / Ipv4{} / Udp{}).bytes())), xdp_drop);
     EXPECT_EQ(must(run.stats()).limit_failed, 1U);
     EXPECT_EQ(must(run.counter(0)).over_packets, 1U);
@@ -479,7 +478,7 @@ std::vector<nc_event> events_of(const ProgRun& run) {
         return true;
     });
     EXPECT_TRUE(buffer) << buffer.error().what;
-    EXPECT_TRUE(buffer->consume());
+    EXPECT_TRUE(must(buffer->consume()));
     return events;
 }
 
