@@ -5,8 +5,10 @@ All tracing here is limited to the namespace of the test's server, so that nobod
 looked at.
 """
 
+import base64
 import collections
 import fcntl
+import gzip
 import json
 import os
 import pty
@@ -22,7 +24,11 @@ import textwrap
 import threading
 from pathlib import Path
 
+import har_schema
 import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
+from scapy.utils import wrpcap
 
 from lab import until
 
@@ -664,6 +670,68 @@ def test_local_transaction_is_shown_once_or_from_both_sides(lab, netctl):
             assert one["server_process"]["comm"] == "nginx"
 
 
+EXCHANGE = """
+import socket, sys
+mine, theirs, port, target = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+listener = socket.create_server((theirs, port)) if target == "both" else None
+client = socket.create_connection((theirs, port), source_address=(mine, 5566))
+def ask(what):
+    client.sendall(b"GET /%s HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n" % what.encode())
+if listener:
+    server, _ = listener.accept()
+    ask("forged"); assert server.recv(1000)
+    server.sendall(b"HTTP/1.1 204 No Content\\r\\n\\r\\n")
+else:
+    ask(target)
+assert b"204" in client.recv(1000)
+print("done", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_same_addresses_in_another_namespace_hide_nothing(lab, netctl, pair):
+    """Anybody can make a namespace of his own, with the addresses of others' connections on its lo."""
+    client, server = pair
+    stranger = lab.namespace()
+    for end in pair:
+        stranger.ip("addr", "add", f"{end.ip4}/32", "dev", "lo")
+    nginx(lab, server.netns, port=18099)
+    probe = lab.directory / "probe"
+    probe.symlink_to(PYTHON)  # by its name the tracer looks at both, and at no server
+    tracer = netctl.start(lab, "trace", "http", "--source", "syscall", "--port", "18099", "--comm", "probe")
+    tracer.expect(r"netctl: tracing", timeout=20)
+    ends = (client.ip4, server.ip4, "18099")
+    forger = stranger.start(probe, "-c", EXCHANGE, *ends, "both", stdin=subprocess.PIPE)
+    forger.expect("done", timeout=20)
+    real = client.netns.start(probe, "-c", EXCHANGE, *ends, "nothing", stdin=subprocess.PIPE)
+    real.expect("done", timeout=20)
+    wait_for(tracer, 2)
+    transactions, _ = finish(tracer)
+    assert sorted((one["target"], one["view"]) for one in transactions) == [
+        ("/forged", "server"), ("/nothing", "client")]  # fmt: skip
+
+
+def test_both_ends_in_namespaces_are_one(lab, netctl, pair):
+    """Their sockets are joined by TCP's numbers, also if the client has shut its side down already."""
+    client, server = pair
+    nginx(lab, server.netns, port=18098)
+    tracer = netctl.start(lab, "trace", "http", "--source", "syscall", "--port", "18098")
+    tracer.expect(r"netctl: tracing", timeout=20)
+    with client.netns.socket() as connection:
+        connection.connect((server.ip4, 18098))
+        connection.sendall(b"GET /nothing HTTP/1.0\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1000):
+            pass
+    url = f"http://{server.ip4}:18098"
+    client.netns.run("curl", "-s", "-o", lab.directory / "out", f"{url}/big", f"{url}/hello")
+    wait_for(tracer, 3)
+    transactions, _ = finish(tracer)
+    assert [(one["target"], one["view"], one["server_process"]["comm"]) for one in transactions] == [
+        (target, "server", "nginx") for target in ("/nothing", "/big", "/hello")]  # fmt: skip
+    assert [one["client_process"]["comm"] for one in transactions[1:]] == ["curl", "curl"]
+
+
 def test_loopback_frames_are_seen_once(lab, netctl):
     netns = lab.namespace()
     log = nginx(lab, netns)
@@ -812,6 +880,67 @@ def test_headers_bodies_and_har(lab, netctl, pair, source):
     assert entries[0]["response"]["content"]["text"] == "hello world\n"
     assert entries[1]["request"]["postData"]["text"] == "q=1"
     assert entries[1]["response"]["status"] == 405
+
+
+def conversation(*exchanges):
+    """Frames of one connection on which each request is followed by its answer."""
+    client, server, now = 1000, 5000, 1_700_000_000.0
+    for request, answer in exchanges:
+        for sent, back in ((request, False), (answer, True)):
+            for at in range(0, len(sent), 1400):
+                piece = sent[at : at + 1400]
+                tcp = TCP(sport=80, dport=4000, seq=server, ack=client, flags="PA") if back else TCP(
+                    sport=4000, dport=80, seq=client, ack=server, flags="PA")  # fmt: skip
+                ends = {"src": "192.0.2.2", "dst": "192.0.2.1"} if back else {"src": "192.0.2.1", "dst": "192.0.2.2"}
+                frame = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IP(**ends) / tcp / piece
+                frame.time = now
+                now += 0.001
+                client, server = (client, server + len(piece)) if back else (client + len(piece), server)
+                yield frame
+
+
+def message(start, body=b"", **fields):
+    head = b"".join(b"%s: %s\r\n" % (name.replace("_", "-").encode(), value) for name, value in fields.items())
+    length = b"Content-Length: %d\r\n" % len(body) if body else b""
+    return start + b"\r\n" + head + length + b"\r\n" + body
+
+
+def test_archive_follows_the_standard(lab, netctl):
+    text = b"some words that compress well " * 100
+    brotli = subprocess.run(["node", "-e", "process.stdout.write(require('zlib').brotliCompressSync(require('fs')"
+                             ".readFileSync(0)))"], input=text, capture_output=True, check=True).stdout  # fmt: skip
+    ok = b"HTTP/1.1 200 OK"
+    form = b"application/x-www-form-urlencoded"
+    frames = conversation(
+        (message(b"GET /gzip?a=b&c HTTP/1.1", Host=b"example.org"), message(ok, gzip.compress(text), Content_Encoding=b"gzip")),
+        (message(b"GET /br HTTP/1.1", Host=b"not a host"), message(ok, brotli, Content_Encoding=b"br")),
+        (message(b"POST /form HTTP/1.1", b"name=A+b&x=%3d", Host=b"h", Content_Type=form), message(ok, b"\xff\xfe")),
+        (message(b"PUT /binary HTTP/1.1", b"\x89PNG\0", Host=b"h"), message(ok, b"x" * 5000)),
+        (message(b"GET /odd\xff\"\x80 HTTP/1.0"), message(b"HTTP/1.0 302 ", Content_Length=b"0", Location=b"/there")),
+        (message(b"GET /unanswered HTTP/1.1", Host=b"h"), b""),
+    )  # fmt: skip
+    capture, har = lab.directory / "in.pcap", lab.directory / "out.har"
+    wrpcap(str(capture), list(frames))
+    for argv in ([], ["--body", "4000"], ["--body", "4000", "--decode"]):
+        netctl("trace", "http", "--read", capture, "--har", har, *argv)
+        archive = json.loads(har.read_text())
+        har_schema.check(archive)
+        entries = archive["log"]["entries"]
+        assert len(entries) == 6
+        assert archive["log"]["pages"][0]["startedDateTime"] == entries[0]["startedDateTime"]
+    plain, brotlied, posted, binary, odd, unanswered = entries
+    for one in (plain, brotlied):
+        assert one["response"]["content"]["text"] == text.decode()
+        assert one["response"]["content"]["size"] == len(text)
+        assert one["response"]["bodySize"] + one["response"]["content"]["compression"] == len(text)
+    assert brotlied["request"]["url"] == "http://192.0.2.2:80/br"
+    assert posted["request"]["postData"]["params"] == [{"name": "name", "value": "A b"}, {"name": "x", "value": "="}]
+    assert base64.b64decode(posted["response"]["content"]["text"]) == b"\xff\xfe"
+    assert base64.b64decode(binary["request"]["postData"]["text"]) == b"\x89PNG\0"
+    assert binary["request"]["postData"]["_encoding"] == "base64"
+    assert binary["response"]["content"]["comment"] == "4000 of 5000 bytes were kept"
+    assert odd["request"]["url"] == "http://192.0.2.2:80/odd%FF%22%80"
+    assert unanswered["response"]["status"] == 0
 
 
 def test_write_and_read_a_capture(lab, netctl, pair):
@@ -1040,6 +1169,7 @@ def test_refusals(netctl):
         ("--buffer", "3"): "power of two",
         ("--stalled", "x"): "'x' is no number",
         ("--tunnels", "no"): "--read",
+        ("--decode",): "--body",
     }
     for argv, words in usage.items():
         assert words in netctl.fails("trace", "http", *argv, status=2)

@@ -7,7 +7,8 @@
  * reuse of descriptors need no care. The buffer comes from the registers of the system call.
  *
  * Positions in the stream are the socket's own (write_seq, copied_seq), so that bytes which passed
- * unseen (splice from a socket, zero-copy receive) are a hole of known length, not an error.
+ * unseen (splice from a socket, zero-copy receive) are a hole of known length, not an error, and both
+ * ends of a connection know each other by them.
  */
 #include <vmlinux.h>
 
@@ -24,7 +25,6 @@ char LICENSE[] SEC("license") = "GPL";
 #define MSG_PEEK 0x2
 #define MSG_TRUNC 0x20
 #define MSG_ERRQUEUE 0x2000
-#define RCV_SHUTDOWN 1
 #define AF_INET 2
 #define AF_INET6 10
 #define PF_KTHREAD 0x00200000
@@ -106,6 +106,7 @@ enum half_state { IN_HEAD = 0, IN_BODY = 1, IN_CHUNKS = 2 };
 
 struct half {
 	__u64 position;
+	__u64 begin;	/* position of the first byte that might have been seen */
 	__u64 messages; /* sendmmsg, recvmmsg: the array that is under way */
 	__u32 thread;	/* whose call it is */
 	__u32 message;	/* the next one of it; 0: none is under way */
@@ -254,8 +255,26 @@ static __noinline void open(struct sock *sk, struct conn *conn, struct task_stru
 		BPF_CORE_READ_INTO(&event.remote, sk, __sk_common.skc_v6_daddr);
 	}
 	bpf_probe_read_kernel_str(event.comm, sizeof(event.comm), task->group_leader->comm);
+	event.begin[NC_HTTP_SENT] = conn->half[NC_HTTP_SENT].begin;
+	event.begin[NC_HTTP_RECEIVED] = conn->half[NC_HTTP_RECEIVED].begin;
 	if (submit(count, &event, sizeof(event)))
 		conn->flags |= CONN_OPENED;
+}
+
+/* The number of the next byte to be read. The peer's FIN takes a number, and the read that meets it takes it along. */
+static __always_inline __u32 received_to(struct sock *sk, struct tcp_sock *tcp)
+{
+	__u32 copied = tcp->copied_seq;
+
+	return copied - (sk->__sk_common.skc_flags >> SOCK_DONE & 1 && copied == tcp->rcv_nxt);
+}
+
+/* Positions begin above 0, so that what is lost behind the first byte leaves them above that. */
+static __always_inline void begin_half(struct half *half, __u32 sequence)
+{
+	half->known = 1;
+	half->sequence = sequence;
+	half->begin = half->position = 1ull << 32 | sequence;
 }
 
 /* Where the caller's bytes are: one buffer, or an array of them. */
@@ -868,16 +887,14 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	if (!conn)
 		return 0;
 	half = &conn->half[direction];
-	sequence = direction == NC_HTTP_SENT ? tcp->write_seq : tcp->copied_seq;
-	if (half->known && (__s32)(sequence - half->sequence) > (__s32)length) {
-		__u32 unseen = sequence - half->sequence - length;
-
-		/* The peer's FIN takes a sequence number, and the read that meets it takes it along. */
-		if (direction == NC_HTTP_RECEIVED && sk->sk_shutdown & RCV_SHUTDOWN)
-			unseen--;
-		half->position += unseen;
+	sequence = direction == NC_HTTP_SENT ? tcp->write_seq : received_to(sk, tcp);
+	if (!half->known) {
+		begin_half(half, sequence - length);
+		begin_half(&conn->half[!direction],
+			   direction == NC_HTTP_SENT ? received_to(sk, tcp) : tcp->write_seq);
 	}
-	half->known = 1;
+	if ((__s32)(sequence - half->sequence) > (__s32)length)
+		half->position += sequence - half->sequence - length;
 	half->sequence = sequence;
 	position = half->position;
 	half->position += length;

@@ -76,22 +76,41 @@ CallTracer::Connection& CallTracer::connection_of(std::uint64_t cookie, Time now
     return *slot;
 }
 
-const CallTracer::Connection* CallTracer::other_end(Connection& connection) const {
-    if (std::exchange(connection.other_as_of, changes_) == changes_)
+const CallTracer::Connection* CallTracer::other_end(Connection& connection,
+                                                    const Transaction& transaction) const {
+    if (connection.other_as_of == changes_)
         return connection.other;
     connection.other = nullptr;
-    const auto end = ends_.find(key_of(connection, true));
-    if (end != ends_.end()) {
-        const auto found = connections_.find(end->second);
-        if (found != connections_.end())
-            connection.other = found->second.get();
+    bool undecided = false;
+    const auto [begin, end] = ends_.equal_range(key_of(connection, true));
+    for (auto one = begin; one != end; ++one) {
+        const auto found = connections_.find(one->second);
+        if (found == connections_.end())
+            continue;
+        Connection& other = *found->second;
+        const bool proven =
+            connection.partner == other.cookie ||
+            (transaction.asked_at && other.http->has_request_at(*transaction.asked_at));
+        if (other.netns != connection.netns) {
+            if (!proven) {
+                undecided = true;
+                continue;
+            }
+            connection.partner = other.cookie;
+            other.partner = connection.cookie;
+        }
+        // Of two in one namespace, one is closed.
+        if (!connection.other || connection.other->closed || proven)
+            connection.other = &other;
     }
+    if (connection.other || !undecided)
+        connection.other_as_of = changes_;
     return connection.other;
 }
 
 void CallTracer::emit(Connection& connection, Transaction& transaction) {
     transaction.client_view = connection.http->client() == HttpConnection::a;
-    const Connection* other = other_end(connection);
+    const Connection* other = other_end(connection, transaction);
     if (transaction.client_view && !both_sides_ && other && !other->skipped &&
         other->http->roles_known()) {
         ++counters_->mirrored;
@@ -122,6 +141,8 @@ void CallTracer::emit(Connection& connection, Transaction& transaction) {
 
 void CallTracer::open(const nc_http_open& open, Time now) {
     Connection& connection = connection_of(open.record.cookie, now);
+    if (connection.known)
+        remove_end(connection);
     connection.local = {address_of(open.family, open.local), open.local_port};
     connection.remote = {address_of(open.family, open.remote), open.remote_port};
     connection.netns = open.netns;
@@ -129,8 +150,19 @@ void CallTracer::open(const nc_http_open& open, Time now) {
     connection.skipped = (open.record.flags & NC_HTTP_SKIPPED) != 0;
     connection.known = true;
     connection.closed = false;
-    ends_[key_of(connection, false)] = connection.cookie;
+    for (const auto side : {NC_HTTP_SENT, NC_HTTP_RECEIVED})
+        if (!connection.begun[side])
+            connection.position[side] = open.begin[side];
+    ends_.emplace(key_of(connection, false), connection.cookie);
     ++changes_;
+}
+
+void CallTracer::remove_end(const Connection& connection) {
+    const auto [begin, end] = ends_.equal_range(key_of(connection, false));
+    const auto which =
+        std::find_if(begin, end, [&](const auto& one) { return one.second == connection.cookie; });
+    if (which != end)
+        ends_.erase(which);
 }
 
 void CallTracer::record(std::span<const std::byte> bytes, Time clock_offset) {
@@ -207,9 +239,8 @@ void CallTracer::erase(std::uint64_t cookie) {
     if (found == connections_.end())
         return;
     ++changes_;
-    const auto end = ends_.find(key_of(*found->second, false));
-    if (end != ends_.end() && end->second == cookie)
-        ends_.erase(end);
+    if (found->second->known)
+        remove_end(*found->second);
     connections_.erase(found);
 }
 

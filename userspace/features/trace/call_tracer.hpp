@@ -61,6 +61,8 @@ class CallTracer {
         std::array<bool, 2> begun{};
         std::array<std::uint64_t, 2> position{};
         std::unique_ptr<HttpConnection> http;
+        std::uint64_t partner =
+            0; ///< cookie of the other end in another namespace, once that is proven
         /// Of other_end(), as long as there are still the same ends.
         const Connection* other = nullptr;
         std::uint64_t other_as_of = 0;
@@ -80,9 +82,13 @@ class CallTracer {
 
     static PairKey key_of(const Connection& connection, bool mirrored);
     Connection& connection_of(std::uint64_t cookie, Time now);
-    const Connection* other_end(Connection& connection) const;
+    /// The socket at the other end, if it is on this host and told of. In one namespace the kernel has no second
+    /// one of the same addresses; anybody can make such a one in another, so there a request has to begin with
+    /// the same number of TCP's at both ends.
+    const Connection* other_end(Connection& connection, const Transaction& transaction) const;
     void open(const nc_http_open& open, Time now);
     void emit(Connection& connection, Transaction& transaction);
+    void remove_end(const Connection& connection);
     void erase(std::uint64_t cookie);
     void sweep(Time now);
     void evict(std::size_t count, Time now);
@@ -95,7 +101,7 @@ class CallTracer {
     bool both_sides_;
     HttpConnection::Emit emit_;
     std::unordered_map<std::uint64_t, std::unique_ptr<Connection>> connections_;
-    std::unordered_map<PairKey, std::uint64_t, PairHash> ends_;
+    std::unordered_multimap<PairKey, std::uint64_t, PairHash> ends_;
     std::uint64_t changes_ = 1; ///< of `ends_` and `connections_`
     Time swept_ = 0;
 };

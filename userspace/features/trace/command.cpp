@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 
 #include "core/command.hpp"
+#include "features/trace/content_coding.hpp"
 #include "features/trace/controller.hpp"
 #include "features/trace/filter.hpp"
 #include "features/trace/har.hpp"
@@ -111,6 +112,7 @@ struct Wanted {
     std::uint64_t count = 0;
     std::uint64_t duration_s = 0;
     bool top = false;
+    bool decode = false;
     std::string har;
 };
 
@@ -220,6 +222,9 @@ Result<Wanted> read_arguments(const Arguments& arguments, const Context& context
     wanted.duration_s = NETCTL_TRY(arguments.number("duration", 0, 1, 31'536'000));
     wanted.har = arguments.get("har");
     wanted.top = arguments.has("top");
+    wanted.decode = arguments.has("decode");
+    if (wanted.decode && body == 0)
+        return Error::usage("--decode goes with --body: without it, no bodies are kept");
     if (wanted.top && (context.out.json() || !context.out.terminal()))
         return Error::usage("--top needs a terminal",
                             "use --json and count there, or leave --top out");
@@ -328,6 +333,14 @@ class Run {
     void on_transaction(const Transaction& transaction) {
         if (done_ || !wanted_->filter.matches(transaction))
             return;
+        if (!wanted_->decode)
+            return tell(transaction);
+        Transaction decoded = transaction;
+        decode_bodies(decoded);
+        tell(decoded);
+    }
+
+    void tell(const Transaction& transaction) {
         // That one hangs is told besides: it is counted, and goes into tables and archives, when it is over.
         if (!transaction.stalled)
             ++shown_;
@@ -528,6 +541,7 @@ const Command& command() {
                      {"yes", "no"}},
                     {"headers", "", "show header fields", {}},
                     {"body", "BYTES", "show up to this much of each body", {}},
+                    {"decode", "", "undo gzip, deflate, br and zstd in bodies (with --body)", {}},
                     {"count", "N", "end after N transactions", {}},
                     {"duration", "SECONDS", "end after this time", {}},
                     {"har",

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <fcntl.h>
 #include <iterator>
 #include <unistd.h>
@@ -72,6 +73,7 @@ long long body_on_wire(const Message& message) {
                : 0;
 }
 
+/// Decodes one name or value of a query or a form.
 std::string decode_query(std::string_view text) {
     std::string out;
     for (std::size_t i = 0; i < text.size(); ++i) {
@@ -88,12 +90,114 @@ std::string decode_query(std::string_view text) {
     return out;
 }
 
+/// `name=value&…` as a list of names and values.
+void append_pairs(std::string& out, std::string_view pairs) {
+    out += '[';
+    for (bool first = true; !pairs.empty(); first = false) {
+        const std::size_t ampersand = pairs.find('&');
+        const std::string_view pair = pairs.substr(0, ampersand);
+        const std::size_t equals = pair.find('=');
+        if (!first)
+            out += ',';
+        out += R"({"name":)";
+        append_json_string(out, decode_query(pair.substr(0, equals)));
+        out += R"(,"value":)";
+        append_json_string(out, equals == std::string_view::npos
+                                    ? std::string()
+                                    : decode_query(pair.substr(equals + 1)));
+        out += '}';
+        if (ampersand == std::string_view::npos)
+            break;
+        pairs.remove_prefix(ampersand + 1);
+    }
+    out += ']';
+}
+
+bool is_alphanumeric(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
+
+/// With what no URL has in it (RFC 3986) percent-encoded.
+void append_url_part(std::string& out, std::string_view text) {
+    for (const char c : text) {
+        if (is_alphanumeric(c) ||
+            std::string_view("-._~:/?#[]@!$&'()*+,;=%").find(c) != std::string_view::npos)
+            out += c;
+        else
+            out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+}
+
+/// Whether it may stand between the slashes of a URL.
+bool is_authority(std::string_view host) {
+    return !host.empty() && std::all_of(host.begin(), host.end(), [](char c) {
+        return is_alphanumeric(c) ||
+               std::string_view("-._~:[]!$&'()*+,;=%").find(c) != std::string_view::npos;
+    });
+}
+
+std::string url_of(const Transaction& transaction) {
+    const std::string_view target = transaction.target;
+    std::string url;
+    if (target.find("://") != std::string_view::npos && target[0] != '/') {
+        append_url_part(url, target);
+        return url;
+    }
+    url = "http://";
+    if (transaction.method == "CONNECT" && is_authority(target))
+        return url + std::string(target) + '/';
+    url += is_authority(transaction.host) ? transaction.host : transaction.server.to_string();
+    if (target.empty() || target[0] != '/')
+        url += '/';
+    append_url_part(url, target);
+    return url;
+}
+
+bool is_form(std::string_view content_type) {
+    constexpr std::string_view form = "application/x-www-form-urlencoded";
+    const std::string_view type = content_type.substr(0, form.size());
+    return std::equal(type.begin(), type.end(), form.begin(), form.end(),
+                      [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a + 32 : a) == b; }) &&
+           (content_type.size() == form.size() || content_type[form.size()] == ';' ||
+            content_type[form.size()] == ' ');
+}
+
+bool is_kept_whole(const Message& message) {
+    return message.end == MessageEnd::complete && message.body.size() == message.body_bytes;
+}
+
+/// A body as text, or in base64, which `encoding` tells; and what is missing of it, as a comment.
+void append_body(std::string& out, const Message& message, const char* encoding) {
+    const std::string& body = message.decoded ? *message.decoded : message.body;
+    if (is_utf8(body)) {
+        out += R"(,"text":)";
+        append_json_string(out, body);
+    } else {
+        fmt::format_to(std::back_inserter(out), R"(,"{}":"base64","text":")", encoding);
+        append_base64(out, body);
+        out += '"';
+    }
+    std::string comment;
+    if (message.end != MessageEnd::complete)
+        comment = fmt::format("{} bytes were seen, and its end was not", message.body_bytes);
+    if (message.body.size() < message.body_bytes)
+        comment += fmt::format("{}{} of {} bytes were kept", comment.empty() ? "" : "; ",
+                               message.body.size(), message.body_bytes);
+    if (message.decoded && !message.decoded_whole)
+        comment += fmt::format("{}decoded to its first {} bytes", comment.empty() ? "" : "; ",
+                               body.size());
+    if (!comment.empty())
+        fmt::format_to(std::back_inserter(out), R"(,"comment":"{}")", comment);
+}
+
 } // namespace
 
-std::string har_begin(const std::string& version) {
+std::string har_begin(const std::string& version, Time start) {
     std::string out = R"({"log":{"version":"1.2","creator":{"name":"netctl","version":)";
     append_json_string(out, version);
-    return out + "},\"pages\":[],\"entries\":[\n";
+    return out + R"(},"pages":[{"startedDateTime":")" + iso_time(start) +
+           R"(","id":"page_1","title":"netctl trace http","pageTimings":{"onContentLoad":-1,"onLoad":-1}}],"entries":[)" +
+           "\n";
 }
 
 std::string har_end() {
@@ -108,53 +212,32 @@ void append_har_entry(std::string& out, const Transaction& transaction) {
     const double wait =
         request.seen && response.seen ? span(request.last_byte, response.first_byte) : 0.0;
     const double receive = span(response.first_byte, response.last_byte);
-    std::string url;
-    if (transaction.target.find("://") != std::string::npos && transaction.target[0] != '/') {
-        url = transaction.target;
-    } else {
-        url = "http://";
-        url += transaction.host.empty() ? transaction.server.to_string() : transaction.host;
-        if (transaction.target.empty() || transaction.target[0] != '/')
-            url += '/';
-        url += transaction.target;
-    }
-    fmt::format_to(std::back_inserter(out),
-                   R"({{"startedDateTime":"{}","time":{:.6f},"request":{{"method":)",
-                   iso_time(transaction.start()), send + wait + receive);
+    fmt::format_to(
+        std::back_inserter(out),
+        R"({{"pageref":"page_1","startedDateTime":"{}","time":{:.6f},"request":{{"method":)",
+        iso_time(transaction.start()), send + wait + receive);
     append_json_string(out, transaction.method.empty() ? "?" : transaction.method);
     out += R"(,"url":)";
-    append_json_string(out, url);
+    append_json_string(out, url_of(transaction));
     fmt::format_to(std::back_inserter(out), R"(,"httpVersion":"HTTP/1.{}",)",
                    request.version_minor);
     append_har_fields(out, request.fields);
-    out += R"(,"queryString":[)";
+    out += R"(,"queryString":)";
     const std::size_t question = transaction.target.find('?');
-    std::string_view query;
-    if (question != std::string::npos)
-        query = std::string_view(transaction.target).substr(question + 1);
-    for (bool first = true; !query.empty(); first = false) {
-        const std::size_t ampersand = query.find('&');
-        const std::string_view pair = query.substr(0, ampersand);
-        const std::size_t equals = pair.find('=');
-        if (!first)
-            out += ',';
-        out += R"({"name":)";
-        append_json_string(out, decode_query(pair.substr(0, equals)));
-        out += R"(,"value":)";
-        append_json_string(out, equals == std::string_view::npos
-                                    ? std::string()
-                                    : decode_query(pair.substr(equals + 1)));
-        out += '}';
-        if (ampersand == std::string_view::npos)
-            break;
-        query.remove_prefix(ampersand + 1);
-    }
-    out += ']';
+    append_pairs(out, question == std::string::npos
+                          ? std::string_view()
+                          : std::string_view(transaction.target).substr(question + 1));
     if (request.body_bytes > 0) {
         out += R"(,"postData":{"mimeType":)";
         append_json_string(out, request.content_type);
-        out += R"(,"params":[],"text":)";
-        append_json_string(out, request.body);
+        // A form that is cut may be cut within a name.
+        const bool form = is_form(request.content_type) && is_kept_whole(request) &&
+                          (!request.decoded || request.decoded_whole);
+        out += R"(,"params":)";
+        append_pairs(out, !form             ? std::string_view()
+                          : request.decoded ? *request.decoded
+                                            : request.body);
+        append_body(out, request, "_encoding");
         out += '}';
     }
     fmt::format_to(std::back_inserter(out),
@@ -165,17 +248,19 @@ void append_har_entry(std::string& out, const Transaction& transaction) {
     fmt::format_to(std::back_inserter(out), R"(,"httpVersion":"HTTP/1.{}",)",
                    response.version_minor);
     append_har_fields(out, response.fields);
-    fmt::format_to(std::back_inserter(out), R"(,"content":{{"size":{},"mimeType":)",
-                   response.body_bytes);
+    // The size is the content's, and how much compression saves can be told of what is decoded whole.
+    const bool decoded = response.decoded && response.decoded_whole && is_kept_whole(response);
+    const auto size = decoded ? response.decoded->size() : response.body_bytes;
+    fmt::format_to(std::back_inserter(out), R"(,"content":{{"size":{},)", size);
+    if (decoded)
+        fmt::format_to(std::back_inserter(out), R"("compression":{},)",
+                       static_cast<long long>(size) - static_cast<long long>(response.body_bytes));
+    out += R"("mimeType":)";
     append_json_string(out, response.content_type.empty() ? "x-unknown" : response.content_type);
-    if (!response.body.empty() && is_utf8(response.body)) {
-        out += R"(,"text":)";
-        append_json_string(out, response.body);
-    } else if (!response.body.empty()) { // compressed, or an image
-        out += R"(,"encoding":"base64","text":")";
-        append_base64(out, response.body);
-        out += '"';
-    }
+    if (!response.body.empty())
+        append_body(out, response, "encoding");
+    else if (response.body_bytes > 0)
+        out += R"(,"comment":"its body was not kept")";
     std::string location;
     for (const HeaderField& field : response.fields)
         if (field.name == "Location" || field.name == "location")
@@ -197,7 +282,11 @@ Result<HarFile> HarFile::create(const std::string& path) {
     if (!fd)
         return Error::system(errno, fmt::format("cannot write {}", path));
     HarFile har(path, std::move(fd));
-    har.pending_ = har_begin(NETCTL_VERSION);
+    const auto now = static_cast<Time>(std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                           std::chrono::system_clock::now().time_since_epoch())
+                                           .count());
+    har.pending_ = har_begin(NETCTL_VERSION, now);
+    har.page_start_ = static_cast<off_t>(har.pending_.find(iso_time(now)));
     NETCTL_TRY(har.flush());
     return har;
 }
@@ -205,6 +294,9 @@ Result<HarFile> HarFile::create(const std::string& path) {
 void HarFile::add(const Transaction& transaction) {
     if (written_ + waiting_ > 0)
         pending_ += ",\n";
+    // The page begins with the first entry, which in a capture file was long ago.
+    if (!std::exchange(page_begun_, true))
+        write_at(page_start_, iso_time(transaction.start()));
     append_har_entry(pending_, transaction);
     ++waiting_;
 }

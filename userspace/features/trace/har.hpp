@@ -14,10 +14,12 @@
 
 namespace netctl::trace {
 
-/// Appends an entry.
+/// Appends an entry. Bodies that are no text are in base64: content.encoding says so, and for requests, for which
+/// HAR 1.2 has no such field, postData._encoding. What is missing of a body stands in its comment.
 void append_har_entry(std::string& out, const Transaction& transaction);
-/// What stands before the first and after the last entry.
-std::string har_begin(const std::string& version);
+/// What stands before the first and after the last entry. All are of one page, as some readers want one; it
+/// began at `start`.
+std::string har_begin(const std::string& version, Time start);
 std::string har_end();
 
 /// An archive that is complete after each flush, also one that failed: the end is written each time,
@@ -42,7 +44,9 @@ class HarFile {
     std::string path_;
     Fd fd_;
     std::string pending_;
-    off_t position_ = 0; ///< of the end
+    off_t position_ = 0;   ///< of the end
+    off_t page_start_ = 0; ///< where the page's time stands
+    bool page_begun_ = false;
     std::uint64_t waiting_ = 0;
     std::uint64_t written_ = 0;
     std::uint64_t unwritten_ = 0;

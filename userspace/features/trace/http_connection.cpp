@@ -290,6 +290,10 @@ Framing HttpConnection::on_request(Head& head, const Moment& begin, Time now) {
     Exchange& exchange = exchange_for(begin);
     Transaction& transaction = exchange.transaction;
     const Framing framing = request_framing(head);
+    if (begin.numbered) {
+        transaction.asked_at = begin.at;
+        remember_request(begin.at);
+    }
     exchange.asked = begin;
     exchange.request_done = false;
     asking_ = &exchange;
@@ -307,6 +311,7 @@ Framing HttpConnection::on_request(Head& head, const Moment& begin, Time now) {
     request.head_bytes = head.bytes;
     request.absurd = head.absurd;
     request.content_type = std::move(head.content_type);
+    request.content_encoding = std::move(head.content_encoding);
     request.fields = std::move(head.fields);
     exchange.cost += text + requests_->held();
     exchanges_cost_ += text + requests_->held();
@@ -314,6 +319,19 @@ Framing HttpConnection::on_request(Head& head, const Moment& begin, Time now) {
     if (answering_ == &exchange && transaction.method == "HEAD")
         responses_->abandon_body(now);
     return framing;
+}
+
+void HttpConnection::remember_request(std::uint32_t at) {
+    constexpr std::size_t half = remembered / 2;
+    const std::uint64_t number = requests_numbered_++;
+    requests_at_[number < remembered ? number : half + number % half] = at;
+}
+
+bool HttpConnection::has_request_at(std::uint32_t at) const {
+    const auto end =
+        requests_at_.begin() +
+        static_cast<std::ptrdiff_t>(std::min<std::uint64_t>(requests_numbered_, remembered));
+    return std::find(requests_at_.begin(), end, at) != end;
 }
 
 HttpConnection::Exchange* HttpConnection::find_asked_by_order() {
@@ -418,6 +436,7 @@ Framing HttpConnection::on_response(Head& head, const Moment& begin, Time now) {
     response.head_bytes = head.bytes;
     response.absurd = head.absurd;
     response.content_type = std::move(head.content_type);
+    response.content_encoding = std::move(head.content_encoding);
     response.fields = std::move(head.fields);
     exchange.cost += responses_->held();
     exchanges_cost_ += responses_->held();

@@ -9,6 +9,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,8 +46,12 @@ struct Message {
     std::uint64_t body_bytes = 0; ///< content, without chunk framing
     bool absurd = false;          ///< see Head::absurd
     std::string content_type;
+    std::string content_encoding;
     std::vector<HeaderField> fields; ///< if Options::keep_fields
     std::string body;                ///< its captured beginning, at most Options::body_limit
+    /// `body` without its content coding, if decode_bodies() was asked and could.
+    std::optional<std::string> decoded;
+    bool decoded_whole = false; ///< and nothing of it is missing
 };
 
 struct Transaction {
@@ -66,6 +71,8 @@ struct Transaction {
     bool stalled = false; ///< told by HttpConnection::tick: another one follows
     bool guessed = false; ///< that the answer is this request's: bytes are missing that would tell
     Time until = 0;       ///< without a response: until when it was waited for; 0: not known
+    /// The request's first byte, as in Moment, if the source knows.
+    std::optional<std::uint32_t> asked_at;
     Message request;
     Message response;
 
@@ -141,6 +148,8 @@ class HttpConnection : private MessageSink {
     std::uint64_t skippable(Side side) const;
     bool roles_known() const { return roles_known_; }
     Side client() const { return client_; }
+    /// Whether one of its first requests, or of its latest, began with this byte.
+    bool has_request_at(std::uint32_t at) const;
     /// Nothing more will come of this connection.
     bool opaque() const { return opaque_; }
 
@@ -158,6 +167,8 @@ class HttpConnection : private MessageSink {
         bool stall_told = false;
         std::size_t cost = 0; ///< in memory
     };
+    /// As many requests are remembered by their numbers, the first half of them for good.
+    static constexpr std::size_t remembered = 32;
     /// Answers without a request that are kept at once.
     static constexpr std::size_t early_limit = 16;
 
@@ -182,6 +193,7 @@ class HttpConnection : private MessageSink {
     Exchange& exchange_for(const Moment& asked);
     Exchange& add(const std::deque<std::unique_ptr<Exchange>>::iterator& where);
     std::size_t unanswered() const;
+    void remember_request(std::uint32_t at);
     void settle();
     void emit_front();
     void drop_front();
@@ -204,8 +216,10 @@ class HttpConnection : private MessageSink {
     std::array<Moment, 2> held_since_;
     std::array<std::uint32_t, 2> reached_{}; ///< the end of what each side sent so far
     std::array<bool, 2> numbered_{};         ///< `reached_` is known
-    Exchange* asking_ = nullptr;             ///< whose request is not complete
-    Exchange* answering_ = nullptr;          ///< whose response is under way
+    std::array<std::uint32_t, remembered> requests_at_{};
+    std::uint64_t requests_numbered_ = 0; ///< of which `requests_at_` has the first and the last
+    Exchange* asking_ = nullptr;          ///< whose request is not complete
+    Exchange* answering_ = nullptr;       ///< whose response is under way
     std::array<bool, 2> hole_first_{}; ///< bytes are missing before the first that were understood
     std::size_t exchanges_cost_ = 0;
     Side client_ = a;

@@ -168,6 +168,7 @@ void Head::clear() {
     reason.clear();
     host.clear();
     content_type.clear();
+    content_encoding.clear();
     static_cast<HeadNumbers&>(*this) = {};
     fields.clear();
 }
@@ -350,6 +351,13 @@ void MessageParser::parse_field(std::string_view line) {
                 else
                     head_.content_length = length;
             });
+        }
+        break;
+    case 16:
+        if (same_name(name, "content-encoding")) {
+            if (!head_.content_encoding.empty())
+                head_.content_encoding += ',';
+            head_.content_encoding += value;
         }
         break;
     case 17:

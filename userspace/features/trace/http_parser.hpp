@@ -75,6 +75,7 @@ struct Head : HeadNumbers {
     std::string reason; ///< response
     std::string host;
     std::string content_type;
+    std::string content_encoding;
     std::vector<HeaderField> fields; ///< only if the parser was told to keep them
 
     /// As made anew, but what its strings hold in memory they keep.

@@ -220,11 +220,12 @@ void append_fields(std::string& out, char mark, const std::vector<HeaderField>& 
 }
 
 void append_body(std::string& out, char mark, const Message& message) {
-    if (message.body.empty())
+    const std::string& body = message.decoded ? *message.decoded : message.body;
+    if (body.empty())
         return;
     fmt::format_to(std::back_inserter(out), "\n  {} ", mark);
-    append_shown(out, message.body);
-    if (message.body.size() < message.body_bytes)
+    append_shown(out, body);
+    if (message.body.size() < message.body_bytes || (message.decoded && !message.decoded_whole))
         out += " ...";
 }
 
@@ -265,7 +266,8 @@ void append_message_json(std::string& out, const Message& message) {
     }
     if (!message.body.empty()) {
         out += R"(,"body":)";
-        append_json_string(out, message.body);
+        append_json_string(out, message.decoded ? *message.decoded : message.body);
+        out += message.decoded ? R"(,"decoded":true)" : R"(,"decoded":false)";
     }
     out += '}';
 }

@@ -9,8 +9,11 @@
 #include <optional>
 
 #include <nlohmann/json.hpp>
+#include <zlib.h>
+#include <zstd.h>
 
 #include "features/trace/call_tracer.hpp"
+#include "features/trace/content_coding.hpp"
 #include "features/trace/filter.hpp"
 #include "features/trace/har.hpp"
 #include "features/trace/record_reader.hpp"
@@ -138,7 +141,7 @@ TEST(TraceRender, TextObeysNoBytesOfOthers) {
 }
 
 TEST(TraceRender, HarHasWhatTheStandardAsksFor) {
-    std::string text = har_begin("1");
+    std::string text = har_begin("1", 0);
     append_har_entry(text, example());
     text += ",\n";
     Transaction unanswered = example();
@@ -171,7 +174,7 @@ TEST(TraceRender, HarTakesBodiesOfAnyBytes) {
         Transaction one = example();
         one.response.body = std::move(body);
         one.response.wire_bytes = 0; // cut: only its head was complete
-        std::string text = har_begin("1");
+        std::string text = har_begin("1", 0);
         append_har_entry(text, one);
         const auto har = nlohmann::json::parse(text + har_end());
         EXPECT_EQ(har["log"]["entries"][0]["response"]["bodySize"], 0);
@@ -184,6 +187,131 @@ TEST(TraceRender, HarTakesBodiesOfAnyBytes) {
         EXPECT_EQ(content_of(bytes)["encoding"], "base64");
         EXPECT_EQ(content_of(bytes)["text"], encoded);
     }
+}
+
+nlohmann::json har_of(const Transaction& one) {
+    std::string text = har_begin("1", one.start());
+    append_har_entry(text, one);
+    return nlohmann::json::parse(text + har_end())["log"]["entries"][0];
+}
+
+TEST(TraceRender, HarTellsWhatIsMissingOfBodies) {
+    Transaction one = example();
+    one.request.body = "a=1&b=%32";
+    one.request.body_bytes = one.request.body.size();
+    one.request.content_type = "Application/x-www-form-urlencoded; charset=utf-8";
+    one.response.body = std::string(20, 'x');
+    auto entry = har_of(one);
+    EXPECT_EQ(entry["request"]["postData"]["params"][1]["value"], "2");
+    EXPECT_EQ(entry["request"]["postData"]["text"], "a=1&b=%32");
+    EXPECT_FALSE(entry["request"]["postData"].contains("comment"));
+    EXPECT_FALSE(entry["response"]["content"].contains("comment"));
+
+    one.request.body = "a=1&b=%";
+    one.response.end = MessageEnd::cut;
+    one.response.body_bytes = 30;
+    entry = har_of(one);
+    EXPECT_TRUE(entry["request"]["postData"]["params"].empty());
+    EXPECT_EQ(entry["request"]["postData"]["comment"], "7 of 9 bytes were kept");
+    EXPECT_EQ(entry["response"]["content"]["comment"],
+              "30 bytes were seen, and its end was not; 20 of 30 bytes were kept");
+
+    one.request.content_type = "application/octet-stream";
+    one.request.body = "\x89PNG";
+    entry = har_of(one);
+    EXPECT_EQ(entry["request"]["postData"]["_encoding"], "base64");
+    EXPECT_EQ(entry["request"]["postData"]["text"], "iVBORw==");
+}
+
+TEST(TraceRender, HarHasUrls) {
+    const auto url = [](const char* method, const char* host, const char* target) {
+        Transaction one = example();
+        one.method = method;
+        one.host = host;
+        one.target = target;
+        return har_of(one)["request"]["url"].get<std::string>();
+    };
+    EXPECT_EQ(url("GET", "a b", "/x"), "http://192.0.2.2:80/x");
+    EXPECT_EQ(url("GET", "a<script>", "/x\"\xff"), "http://192.0.2.2:80/x%22%FF");
+    EXPECT_EQ(url("GET", "[2001:db8::1]:8080", "/%41?b=c#d"),
+              "http://[2001:db8::1]:8080/%41?b=c#d");
+    EXPECT_EQ(url("OPTIONS", "h", "*"), "http://h/*");
+    EXPECT_EQ(url("CONNECT", "h", "example.org:443"), "http://example.org:443/");
+    EXPECT_EQ(url("GET", "h", "http://i/j k"), "http://i/j%20k");
+}
+
+TEST(ContentCoding, UndoesWhatOthersDo) {
+    const std::string text(300'000, 'a');
+    std::string zlib(1000, '\0');
+    uLongf size = zlib.size();
+    ASSERT_EQ(compress(reinterpret_cast<Bytef*>(zlib.data()), &size,
+                       reinterpret_cast<const Bytef*>(text.data()), text.size()),
+              Z_OK);
+    zlib.resize(size);
+    std::string zstd(1000, '\0');
+    zstd.resize(ZSTD_compress(zstd.data(), zstd.size(), text.data(), text.size(), 3));
+    const std::string raw = zlib.substr(2, zlib.size() - 6);
+    const auto gzip = [&] {
+        std::string out("\x1f\x8b\x08\0\0\0\0\0\0\x03", 10);
+        out += raw;
+        const auto sum = static_cast<std::uint32_t>(
+            crc32(0, reinterpret_cast<const Bytef*>(text.data()), text.size()));
+        for (const auto word : {sum, static_cast<std::uint32_t>(text.size())})
+            for (unsigned shift = 0; shift < 32; shift += 8)
+                out += static_cast<char>(word >> shift & 0xff);
+        return out;
+    }();
+    for (const auto& [coding, bytes] :
+         std::vector<std::pair<std::string, std::string>>{{"gzip", gzip},
+                                                          {"X-GZip", gzip},
+                                                          {"deflate", zlib},
+                                                          {"deflate", raw},
+                                                          {"zstd", zstd}}) {
+        const auto decoded = decode_content(coding, bytes);
+        ASSERT_TRUE(decoded) << coding;
+        EXPECT_TRUE(decoded->whole && decoded->bytes == text) << coding;
+        // Cut, it is the beginning of the text, and not whole.
+        const auto part = decode_content(coding, bytes.substr(0, bytes.size() - 9));
+        ASSERT_TRUE(part) << coding;
+        EXPECT_FALSE(part->whole) << coding;
+        EXPECT_TRUE(text.starts_with(part->bytes)) << coding;
+        // No more than the limit, whatever it stands for.
+        const auto little = decode_content(coding, bytes, 1000);
+        ASSERT_TRUE(little) << coding;
+        EXPECT_TRUE(!little->whole && little->bytes == text.substr(0, 1000)) << coding;
+        EXPECT_FALSE(decode_content(coding, "GET / HTTP/1.1")) << coding;
+    }
+    EXPECT_EQ(decode_content("gzip", gzip + gzip)->bytes, text + text);
+    EXPECT_EQ(decode_content("gzip, identity ,zstd",
+                             [&] {
+                                 std::string out(1000, '\0');
+                                 out.resize(ZSTD_compress(out.data(), out.size(), gzip.data(),
+                                                          gzip.size(), 3));
+                                 return out;
+                             }())
+                  ->bytes,
+              text);
+    const std::string brotli("\x1b\x03\x01\xf8\x1d\xa9\x53\x9f\xbb\x70\x2d\x56\x86\x26\x27\x41\xd8"
+                             "\xe8\x92\x2d\xed\x2d\x06\x8c\x06\x8e\x65\xc6\x2f");
+    std::string words;
+    for (int i = 0; i < 20; ++i)
+        words += "hello brotli ";
+    EXPECT_EQ(decode_content("br", brotli)->bytes, words);
+    EXPECT_FALSE(decode_content("br", brotli.substr(0, 20))->whole);
+    EXPECT_FALSE(decode_content("compress", gzip));
+    EXPECT_FALSE(decode_content("gzip,gzip,gzip,gzip,gzip", gzip));
+    EXPECT_EQ(decode_content("", "as it is")->bytes, "as it is");
+
+    Transaction one = example();
+    one.response.content_encoding = "br";
+    one.response.body = brotli;
+    one.response.body_bytes = brotli.size();
+    decode_bodies(one);
+    const auto content = har_of(one)["response"]["content"];
+    EXPECT_EQ(content["text"], words);
+    EXPECT_EQ(content["size"], words.size());
+    EXPECT_EQ(content["compression"], words.size() - brotli.size());
+    EXPECT_FALSE(content.contains("encoding"));
 }
 
 TEST(TraceTop, QuantilesAreNear) {
@@ -265,6 +393,24 @@ struct Calls {
         tracer->record(std::as_bytes(std::span(&event, 1)), 0);
         return *this;
     }
+    /// An end of a connection between hosts 1 and 2, at that position.
+    Calls& open_in(std::uint32_t netns, std::uint64_t cookie, unsigned host, std::uint64_t position,
+                   std::uint32_t pid) {
+        nc_http_open event{};
+        event.record = head(NC_HTTP_OPEN, cookie, 0);
+        event.record.pid = pid;
+        event.family = 4;
+        event.netns = netns;
+        event.local[0] = event.remote[0] = 10;
+        event.local[3] = static_cast<std::uint8_t>(host);
+        event.remote[3] = static_cast<std::uint8_t>(3 - host);
+        event.local_port = host == 1 ? 5000 : 80;
+        event.remote_port = host == 1 ? 80 : 5000;
+        event.begin[0] = event.begin[1] = position;
+        ends[cookie] = {position, position};
+        tracer->record(std::as_bytes(std::span(&event, 1)), 0);
+        return *this;
+    }
     Calls& data(std::uint64_t cookie, std::uint8_t direction, std::uint64_t position,
                 std::string_view bytes, std::uint32_t length = 0,
                 std::optional<std::uint64_t> answered = {}) {
@@ -318,6 +464,56 @@ TEST(CallTracer, WhatBothSidesTellIsCountedOnce) {
     calls.event(NC_HTTP_CLOSE, 2, sent).event(NC_HTTP_CLOSE, 1, sent);
     EXPECT_EQ(calls.told.size(), 1u);
     EXPECT_EQ(calls.parser.unanswered, 1u);
+}
+
+TEST(CallTracer, SocketsOfOtherNamespacesAreTheOtherEndIfTcpNumbersAgree) {
+    const std::string done = "HTTP/1.1 204 X\r\n\r\n";
+    const auto exchange = [&](Calls& calls, std::uint64_t client, std::uint64_t server,
+                              std::uint64_t position) {
+        calls.data(client, sent, position, ask).data(server, received, position, ask);
+        calls.data(server, sent, position, done).data(client, received, position, done);
+    };
+    const std::uint64_t real = (1ull << 32) + 4'000'000'000, forged = (1ull << 32) + 77;
+    // Somebody's sockets with the very same addresses, told of before and after the real ones.
+    for (const bool before : {true, false}) {
+        Calls calls;
+        if (before) {
+            calls.open_in(9, 90, 1, forged, 66).open_in(9, 91, 2, forged, 66);
+            exchange(calls, 90, 91, forged);
+        }
+        calls.open_in(1, 1, 1, real, 11);
+        if (!before) {
+            calls.open_in(9, 90, 1, forged, 66).open_in(9, 91, 2, forged, 66);
+            exchange(calls, 90, 91, forged);
+        }
+        ASSERT_EQ(calls.told.size(), 1u);
+        // The server is on another host: the client's side is all that there is.
+        calls.data(1, sent, real, ask).data(1, received, real, done);
+        ASSERT_EQ(calls.told.size(), 2u) << before;
+        EXPECT_EQ(calls.told[1].client_process.pid, 11u);
+        EXPECT_EQ(calls.told[1].server_process.pid, 0u);
+    }
+    // Both ends of the real one: told once, with both processes, whoever else has these addresses.
+    Calls calls;
+    calls.open_in(9, 90, 1, forged, 66).open_in(9, 91, 2, forged, 66);
+    calls.open_in(1, 1, 1, real, 11).open_in(2, 2, 2, real, 22);
+    exchange(calls, 90, 91, forged);
+    exchange(calls, 1, 2, real);
+    // The second request goes further than what the other side tells: the two are one by the first.
+    calls.data(1, sent, real + ask.size(), ask).data(1, received, real + done.size(), done);
+    ASSERT_EQ(calls.told.size(), 2u);
+    EXPECT_EQ(calls.told[1].client_process.pid, 11u);
+    EXPECT_EQ(calls.told[1].server_process.pid, 22u);
+    EXPECT_EQ(calls.counters.mirrored, 3u);
+    EXPECT_EQ(calls.counters.missing_bytes, 0u);
+}
+
+TEST(CallTracer, WhatIsLostBehindTheBeginningIsMissing) {
+    Calls calls;
+    const std::uint64_t begin = (1ull << 32) + 4'294'967'290; // wraps within the request
+    calls.open_in(1, 1, 2, begin, 11);
+    calls.data(1, received, begin + 100, ask).data(1, sent, begin, answer);
+    EXPECT_EQ(calls.counters.missing_bytes, 100u);
 }
 
 TEST(CallTracer, RecordsOfAnAnswerAndTheNextRequestLost) {

@@ -78,10 +78,12 @@ struct nc_http_record {
 	__u8 kind;
 	__u8 direction;
 	__u16 flags;
-	__u32 pid;	/* thread group of the caller; 0 where there is none */
-	__u64 time_ns;	/* CLOCK_MONOTONIC */
-	__u64 cookie;	/* of the socket */
-	__u64 position; /* of the first byte in its direction, from the first that was seen */
+	__u32 pid;     /* thread group of the caller; 0 where there is none */
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u64 cookie;  /* of the socket */
+	/* Of the first byte in its direction: its low 32 bits are the sequence number that TCP gives that byte, so
+	 * both ends of a connection have the same. */
+	__u64 position;
 	__u64 answered; /* position of the other direction then: what its caller had sent, or received */
 	__u32 length;	/* bytes that passed */
 	__u32 captured; /* of these, the first ones that follow this header */
@@ -100,9 +102,10 @@ struct nc_http_open {
 	__u32 netns;
 	__u32 reserved2;
 	__u64 cgroup_id;
-	char comm[16]; /* of the thread group's leader */
+	char comm[16];	/* of the thread group's leader */
+	__u64 begin[2]; /* positions of the first bytes that might have been seen, by direction */
 };
-NC_STATIC_ASSERT(sizeof(struct nc_http_open) == 48 + 72, "nc_http_open is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_http_open) == 48 + 88, "nc_http_open is ABI");
 
 /* Of `flows`, the packet source's connections, which is not pinned. The lower end comes first: addresses are
  * compared as four words in host order, then ports. IPv4 addresses are the first four bytes. */
