@@ -70,6 +70,7 @@ COMMANDS = {
     "trace http": ((), "~trace http"),
     "trace http -i": ((), "~trace http -i eth0"),
     "trace http --read": ((), "trace http --read {capture}"),
+    "doctor": ((), "doctor"),
 }
 
 

@@ -139,6 +139,7 @@ class Stage:
             (("redirect", "disable"), ()),
             (("redirect", "enable"), ("--cgroup", self.cgroup.path, "--force", "all")),
             (("trace", "http"), ("--read", self.capture)),
+            (("doctor",), ()),
         ]  # fmt: skip
         return [(leaf, None if words is None else tuple(map(str, words))) for leaf, words in lines]
 

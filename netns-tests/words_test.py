@@ -22,7 +22,7 @@ import pytest
 from lab import Cgroup, run, until
 
 REPO = Path(__file__).resolve().parent.parent
-MANUAL = sorted([*REPO.glob("userspace/features/*/netctl-*.8"), REPO / "docs/man/netctl.8"])
+MANUAL = sorted([*REPO.glob("userspace/features/*/netctl-*.8"), *REPO.glob("userspace/host/netctl-*.8"), REPO / "docs/man/netctl.8"])
 # These run until they are interrupted, and nothing of theirs is wanted before something has happened.
 STREAMS = re.compile(r"netctl (xdp log|tc log|policy log --follow|trace http(?!.* --(read|top)))")
 # Their exit status is an answer.

@@ -8,7 +8,7 @@
 #include "bpf/object.hpp"
 #include "core/command.hpp"
 #include "core/command_docs.hpp"
-#include "features/features.hpp"
+#include "host/command_table.hpp"
 
 namespace netctl {
 

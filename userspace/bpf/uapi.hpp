@@ -16,4 +16,10 @@ inline constexpr __u32 mprog_before = 1U << 3;                        // BPF_F_B
 inline constexpr __u32 mprog_after = 1U << 4;                         // BPF_F_AFTER
 inline constexpr __u32 mprog_id = 1U << 5;                            // BPF_F_ID
 
+// include/uapi/linux/netdev.h, 6.3
+inline constexpr __u64 xdp_basic = 1U << 0;     // NETDEV_XDP_ACT_BASIC
+inline constexpr __u64 xdp_redirect = 1U << 1;  // NETDEV_XDP_ACT_REDIRECT
+inline constexpr __u64 xdp_transmit = 1U << 2;  // NETDEV_XDP_ACT_NDO_XMIT
+inline constexpr __u64 xdp_fragments = 1U << 5; // NETDEV_XDP_ACT_RX_SG
+
 } // namespace netctl::bpf::uapi

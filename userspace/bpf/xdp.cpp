@@ -8,6 +8,9 @@
 #include <bpf/libbpf.h>
 #include <fmt/format.h>
 
+#include "bpf/probe.hpp"
+#include "bpf/uapi.hpp"
+
 namespace netctl::bpf {
 
 namespace {
@@ -50,6 +53,20 @@ Result<XdpOccupant> query_xdp(std::uint32_t ifindex) {
         }
     }
     return occupant;
+}
+
+Result<std::optional<XdpFeatures>> query_xdp_features(std::uint32_t ifindex) {
+    LIBBPF_OPTS(bpf_xdp_query_opts, query);
+    const int status = bpf_xdp_query(static_cast<int>(ifindex), 0, &query);
+    libbpf_complaint(); // a kernel that does not tell is none
+    if (status != 0)
+        return Error::system(-status, "cannot ask the kernel for what the driver can do");
+    // Not told is all zero, and so is a driver without any; the kernel's own devices have them since 6.3.
+    if (query.feature_flags == 0 && !kernel_has_function("netdev_nl_dev_get_doit"))
+        return std::optional<XdpFeatures>();
+    const auto has = [&](__u64 feature) { return (query.feature_flags & feature) != 0; };
+    return std::optional<XdpFeatures>({has(uapi::xdp_basic), has(uapi::xdp_redirect),
+                                       has(uapi::xdp_transmit), has(uapi::xdp_fragments)});
 }
 
 Result<Link> attach_xdp(std::uint32_t ifindex, const Program& program, XdpMode mode) {

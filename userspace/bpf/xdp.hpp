@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "bpf/object.hpp"
@@ -21,6 +22,16 @@ struct XdpOccupant {
 
 /// Who holds the interface of the current network namespace.
 Result<XdpOccupant> query_xdp(std::uint32_t ifindex);
+
+/// What an interface's driver says that it can do with XDP (kernel 6.3 and later); nothing where the kernel
+/// does not tell.
+struct XdpFeatures {
+    bool native = false;
+    bool redirect = false;  ///< XDP_REDIRECT out of it
+    bool transmit = false;  ///< can be the target of a redirect
+    bool fragments = false; ///< frames of several buffers
+};
+Result<std::optional<XdpFeatures>> query_xdp_features(std::uint32_t ifindex);
 
 /// Attaches through a link. A refusal's `what` has the driver's own words where it gave any; its
 /// code is the kernel's errno (EBUSY: taken; EOPNOTSUPP, ERANGE, EINVAL: the driver cannot).

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// All of netctl's commands: one subcommand for each feature of meson.build.
+// One command for each feature of meson.build.
 #pragma once
+
+#include <vector>
 
 #include "core/command.hpp"
 
 namespace netctl {
 
-Command command_table();
+std::vector<Command> feature_commands();
 
 } // namespace netctl

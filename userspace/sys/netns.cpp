@@ -58,6 +58,15 @@ Result<NetnsGuard> NetnsGuard::enter(const std::string& name) {
     return NetnsGuard(std::move(previous));
 }
 
+Result<NetnsGuard> NetnsGuard::make() {
+    Fd previous(::open(own_namespace, O_RDONLY | O_CLOEXEC));
+    if (!previous)
+        return Error::system(errno, fmt::format("cannot open {}", own_namespace));
+    if (unshare(CLONE_NEWNET) != 0)
+        return Error::system(errno, "cannot make a network namespace", "that takes CAP_SYS_ADMIN");
+    return NetnsGuard(std::move(previous));
+}
+
 NetnsGuard::~NetnsGuard() {
     // Cannot fail for a descriptor that we came from; nothing sensible could be done if it did.
     if (previous_)

@@ -17,6 +17,9 @@ class NetnsGuard {
   public:
     /// `name` as `ip netns` knows it, or a path such as /proc/PID/ns/net.
     static Result<NetnsGuard> enter(const std::string& name);
+    /// A new one with nothing in it but a loopback interface that is down; it goes away with this and with
+    /// what was attached in it.
+    static Result<NetnsGuard> make();
 
     NetnsGuard(NetnsGuard&&) noexcept = default;
     NetnsGuard& operator=(NetnsGuard&&) = delete;

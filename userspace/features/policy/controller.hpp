@@ -102,6 +102,9 @@ struct Learnt {
     std::string who;
 };
 
+/// Tries out a layer below the cgroup at `directory`; an error says why it cannot be had.
+Result<> try_layer(nc_policy_layer layer, const std::string& directory);
+
 class Controller {
   public:
     /// `root` is the bpffs directory. Nothing is touched yet.

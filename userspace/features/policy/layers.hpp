@@ -15,9 +15,6 @@
 
 namespace netctl::policy {
 
-/// Tries out a layer below the cgroup at `directory`; an error says why it cannot be had.
-Result<> try_layer(nc_policy_layer layer, const std::string& directory);
-
 struct Layers {
     std::uint32_t mask = 0;
     std::vector<std::string> notes;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include "features/features.hpp"
+#include "host/command_table.hpp"
 
 #include <functional>
 #include <set>

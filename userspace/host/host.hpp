@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Commands about the host as a whole. They stand above the features, which know nothing of them.
+#pragma once
+
+#include "core/command.hpp"
+
+namespace netctl::host {
+
+Command doctor_command();
+
+} // namespace netctl::host
