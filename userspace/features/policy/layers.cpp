@@ -54,7 +54,7 @@ Result<> try_layer(nc_policy_layer layer, const std::string& directory) {
         const TemporaryCgroup cgroup = NETCTL_TRY(TemporaryCgroup::below(directory));
         const Fd fd = NETCTL_TRY(sys::open_cgroup({cgroup.path(), {}, 0}));
         const bpf::Link link = NETCTL_TRY(bpf::attach_to_cgroup(
-            fd.get(), NETCTL_TRY(object.program("canary_cgroup")), bpf::ConnectHook::connect4));
+            fd.get(), NETCTL_TRY(object.program("canary_cgroup")), bpf::CgroupHook::connect4));
         code = NETCTL_TRY(connect_from_child(address, cgroup.path()));
     }
     if (code == EPERM)
@@ -123,7 +123,7 @@ Result<> attach_all(const bpf::Object& object, const sys::Cgroup& scope, std::ui
             layer_of(hook) == NC_LAYER_LSM
                 ? NETCTL_TRY(bpf::attach_lsm(program))
                 : NETCTL_TRY(bpf::attach_to_cgroup(cgroup.get(), program,
-                                                   static_cast<bpf::ConnectHook>(hook)));
+                                                   static_cast<bpf::CgroupHook>(hook)));
         NETCTL_TRY(dir.pin(hook_names[hook], link));
     }
     return {};

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// The kernel's side of redirection: programs, maps, attachments. Written in controller.cpp, since it knows
-// libbpf.
+// The kernel's side of redirection: programs, maps, attachments.
 #pragma once
 
 #include <algorithm>
@@ -37,6 +36,9 @@ struct Tuning {
 /// The short name of an nc_rd_reason, as in the output and in the man page.
 std::string reason_name(std::uint32_t reason);
 
+/// Afterwards no program runs that began before.
+void wait_for_programs();
+
 /// The programs and maps, loaded or opened from their pins.
 class Datapath {
   public:
@@ -48,6 +50,9 @@ class Datapath {
     /// Attaches to a cgroup. Alive while this is, unless pinned.
     Result<> attach(const sys::Cgroup& cgroup);
     Result<> pin(const bpf::PinDir& dir) const;
+    /// Takes what is attached to the cgroup off it, the pins of its links: that which announces connections,
+    /// and tells that redirection is enabled, first.
+    static Result<> unpin_hooks(const bpf::PinDir& dir);
     /// Has FIONREAD count redirected bytes, on kernels where it does not, by programs that correct
     /// the answer in the caller's memory. Of a datapath that was loaded. Alive while this is, unless
     /// pinned.
@@ -117,10 +122,8 @@ class Datapath {
         else
             return to_;
     }
-    Fd sockops_;
     bpf::Program join_, leave_, nudge_;
-    std::vector<Fd> hooks_; // as in the table of hooks
-    bpf::Link sockops_link_;
+    std::vector<bpf::Program> hooks_; // as in the table of hooks, and so are
     std::vector<bpf::Link> hook_links_;
     std::vector<bpf::Link> ioctl_links_; // as in the table of them
     std::uint32_t cursor_ = 0;
