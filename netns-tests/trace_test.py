@@ -894,7 +894,7 @@ def conversation(*exchanges):
                 ends = {"src": "192.0.2.2", "dst": "192.0.2.1"} if back else {"src": "192.0.2.1", "dst": "192.0.2.2"}
                 frame = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02") / IP(**ends) / tcp / piece
                 frame.time = now
-                now += 0.001
+                now += 1 / 64  # which is exact, also in microseconds
                 client, server = (client, server + len(piece)) if back else (client + len(piece), server)
                 yield frame
 
@@ -903,6 +903,54 @@ def message(start, body=b"", **fields):
     head = b"".join(b"%s: %s\r\n" % (name.replace("_", "-").encode(), value) for name, value in fields.items())
     length = b"Content-Length: %d\r\n" % len(body) if body else b""
     return start + b"\r\n" + head + length + b"\r\n" + body
+
+
+def pcapng(frames, resolution):
+    """With an interface that counts time in 10^-resolution seconds for every second frame."""
+
+    def block(kind, body, *options):
+        for code, value in options:
+            body += struct.pack("<HH", code, len(value)) + value + b"\0" * (-len(value) % 4)
+        body += struct.pack("<I", 0) if options else b""
+        size = len(body) + 12
+        return struct.pack("<II", kind, size) + body + struct.pack("<I", size)
+
+    out = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1))
+    for digits in (6, resolution):
+        out += block(1, struct.pack("<HHI", 1, 0, 65535), (9, bytes([digits])))
+    for number, frame in enumerate(frames):
+        ticks = round(frame.time * 10**6) * 10 ** ((resolution - 6) * (number % 2))
+        data = bytes(frame)
+        packet = struct.pack("<IIIII", number % 2, ticks >> 32, ticks & 0xFFFFFFFF, len(data), len(data)) + data
+        out += block(6, packet + b"\0" * (-len(data) % 4))
+    return out
+
+
+def test_captures_may_be_compressed_or_come_from_a_pipe(lab, netctl):
+    frames = list(conversation(*((message(b"GET /%d HTTP/1.1" % i, Host=b"h"), message(b"HTTP/1.1 204 No Content"))
+                                 for i in range(20))))  # fmt: skip
+    capture = lab.directory / "in.pcap"
+    wrpcap(str(capture), frames)
+
+    def read(path, **options):
+        lines = netctl("--json", "trace", "http", "--read", path, **options).stdout.splitlines()
+        return [(one["target"], one["status"], one["time"]) for one in map(json.loads, lines)]
+
+    plain = read(capture)
+    assert [target for target, _, _ in plain] == [f"/{i}" for i in range(20)]
+    for name, data in (
+        ("in.gz", gzip.compress(capture.read_bytes())),
+        ("named.wrongly", gzip.compress(pcapng(frames, 9))),
+        ("in.pcapng", pcapng(frames, 9)),
+    ):
+        path = lab.directory / name
+        path.write_bytes(data)
+        assert read(path) == plain, name
+        with path.open() as file:
+            assert read("-", stdin=file) == plain, name
+    cut = lab.directory / "cut.gz"
+    cut.write_bytes(gzip.compress(capture.read_bytes())[:-20])
+    assert "its gzip data end too early" in netctl.fails("trace", "http", "--read", cut)
 
 
 def test_archive_follows_the_standard(lab, netctl):

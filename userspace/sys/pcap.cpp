@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 #include <pcap/pcap.h>
 
+#include "sys/input_file.hpp"
+
 namespace netctl::sys {
 
 namespace {
@@ -20,12 +22,26 @@ void PcapReader::Close::operator()(pcap* handle) const {
 Result<PcapReader> PcapReader::open(const std::string& path) {
     char message[PCAP_ERRBUF_SIZE] = "";
     PcapReader reader;
+    reader.trouble_ = std::make_unique<std::string>();
+    reader.path_ = path == "-" ? "standard input" : path;
+    std::FILE* file = NETCTL_TRY(open_input(path, *reader.trouble_));
+    // With success libpcap owns the file.
     reader.handle_.reset(
-        pcap_open_offline_with_tstamp_precision(path.c_str(), PCAP_TSTAMP_PRECISION_NANO, message));
-    reader.path_ = path;
-    if (!reader.handle_)
-        return Error::failed(fmt::format("cannot read capture {}: {}", path, message));
+        pcap_fopen_offline_with_tstamp_precision(file, PCAP_TSTAMP_PRECISION_NANO, message));
+    if (!reader.handle_) {
+        std::fclose(file);
+        return reader.failed(message);
+    }
     return reader;
+}
+
+Error PcapReader::failed(const char* what) const {
+    const std::string reason = trouble_->empty() ? what : *trouble_;
+    const bool differ = reason.find("of the first interface") != std::string::npos;
+    return Error::failed(fmt::format("cannot read capture {}: {}", path_, reason),
+                         differ ? "make captures of one interface of it, as with tshark -r FILE -Y "
+                                  "'frame.interface_id == 0' -w ONE"
+                                : "");
 }
 
 LinkType PcapReader::link_type() const {
@@ -56,8 +72,7 @@ Result<std::optional<CapturedFrame>> PcapReader::next() {
     if (status == PCAP_ERROR_BREAK)
         return std::optional<CapturedFrame>();
     if (status != 1)
-        return Error::failed(
-            fmt::format("cannot read capture {}: {}", path_, pcap_geterr(handle_.get())));
+        return failed(pcap_geterr(handle_.get()));
     CapturedFrame frame;
     // With nanosecond precision, tv_usec counts nanoseconds.
     frame.time_ns = static_cast<std::uint64_t>(header->ts.tv_sec) * 1'000'000'000 +

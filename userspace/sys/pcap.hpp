@@ -27,7 +27,8 @@ enum class LinkType { ethernet, raw_ip, linux_sll, linux_sll2, loopback, ppp, ot
 
 class PcapReader {
   public:
-    /// pcap or pcapng; `-` is standard input.
+    /// pcap or pcapng, by themselves or compressed with gzip or zstd; `-` is standard input. A pcapng file may
+    /// have several interfaces, of one link type.
     static Result<PcapReader> open(const std::string& path);
     LinkType link_type() const;
     /// libpcap's name of it, for messages.
@@ -39,6 +40,9 @@ class PcapReader {
     struct Close {
         void operator()(pcap* handle) const;
     };
+    Error failed(const char* what) const;
+
+    std::unique_ptr<std::string> trouble_; ///< of the file below; it outlives `handle_`
     std::unique_ptr<pcap, Close> handle_;
     std::string path_;
 };

@@ -163,22 +163,23 @@ class CallSession : public Session {
 Result<std::unique_ptr<Session>> open_call_session(const Request& request, const RootOptions& root,
                                                    const Session::Emit& emit) {
     const nc_http_config config = NETCTL_TRY(make_config(request));
-    Error first = Error::failed("");
+    Error first = Error::failed(""), second = first;
     for (const ProbePoint point : {ProbePoint::tracepoints, ProbePoint::functions}) {
         auto session = CallSession::open(point, config, request, root, emit);
         if (session)
             return session;
         debug(session.error().what);
-        if (point == ProbePoint::tracepoints)
-            first = std::move(session).error();
+        (point == ProbePoint::tracepoints ? first : second) = std::move(session).error();
     }
     // What fails without privileges is not the kernel's fault.
     if (first.code == EPERM || first.code == EACCES)
         return first;
     return Error::unsupported(
-        "this kernel reports no socket calls: it has neither the tracepoints "
-        "sock_send_length and sock_recv_length (6.3) nor lets fexit programs attach to "
-        "inet_sendmsg",
+        fmt::format(
+            "this kernel reports no socket calls: it has neither the tracepoints "
+            "sock_send_length and sock_recv_length (6.3; {}) nor lets fexit programs attach to "
+            "inet_sendmsg ({})",
+            first.what.string(), second.what.string()),
         "use --source socket");
 }
 

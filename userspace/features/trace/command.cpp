@@ -549,7 +549,11 @@ const Command& command() {
                      "write the transactions to an HTTP archive, which browsers' tools open",
                      {}},
                     {"write", "FILE", "write the packets to a capture file, too", {}},
-                    {"read", "FILE", "read packets from a capture file; needs no privileges", {}},
+                    {"read",
+                     "FILE",
+                     "read packets from a capture file (- is standard input), which gzip or zstd "
+                     "may have compressed; needs no privileges",
+                     {}},
                     {"top", "", "a live table by host and route instead of lines", {}},
                     {"buffer",
                      "MIB",

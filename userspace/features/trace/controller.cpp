@@ -43,8 +43,15 @@ Result<std::unique_ptr<Session>> open_session(const Request& request, const Root
         request.pid != 0 || !request.comm.empty() || !request.cgroup.empty();
     if (session || session.error().kind != ErrorKind::unsupported || about_processes)
         return session;
+    auto packets = open_packets(request, root, emit, notes);
+    if (!packets) {
+        // Who asked for neither has to hear of both.
+        Error error = std::move(packets).error();
+        error.what += "; nor can system calls be traced: " + session.error().what;
+        return error;
+    }
     notes.push_back(session.error().what + "; tracing packets instead");
-    return open_packets(request, root, emit, notes);
+    return packets;
 }
 
 } // namespace netctl::trace
