@@ -13,6 +13,8 @@ struct rd_mine {
 	__u32 waited;	    /* callbacks since then */
 	__u32 refused;	    /* rd_join did, for good */
 	__u32 foreign;	    /* another netctl observes it: its flags are that one's */
+	__u32 taken_back; /* it was in the map for a moment: its psock may still be on its way out */
+	__u32 reserved;
 };
 #define NOT_JOINED 0xffffffffu
 

@@ -28,8 +28,9 @@ static __always_inline struct bpf_sock *find(struct __sk_buff *skb, const struct
 
 #define FLAG(name) (1UL << bpf_core_enum_value(enum sock_flags, name))
 
-/* Why one end must stay on TCP; its flags word's address otherwise. */
-static __always_inline __u32 unsuited(struct tcp_sock *tp, __u64 netns, __u64 *file_flags)
+/* Why one end must stay on TCP, or cannot join in this moment (BUSY); its flags word's address otherwise. */
+static __always_inline __u32 unsuited(struct tcp_sock *tp, __u64 netns, const struct rd_mine *mine,
+				      __u64 *file_flags)
 {
 	struct sock *sk = &tp->inet_conn.icsk_inet.sk;
 	struct socket *socket = sk->sk_socket;
@@ -43,8 +44,8 @@ static __always_inline __u32 unsuited(struct tcp_sock *tp, __u64 netns, __u64 *f
 	if (cookie != netns)
 		return NC_RD_REASON_NO_PEER;
 	READ(pointer, &sk->sk_user_data);
-	if (pointer)
-		return NC_RD_REASON_ULP;
+	if (pointer) /* our own stays as long as somebody is in a recv that began in the map */
+		return mine->taken_back ? NC_RD_REASON_BUSY : NC_RD_REASON_ULP;
 	READ(pointer, &tp->inet_conn.icsk_ulp_ops);
 	if (pointer)
 		return NC_RD_REASON_ULP;
@@ -214,6 +215,32 @@ static __always_inline bool at_rest(struct tcp_sock *a, struct tcp_sock *b)
 	       !b->inet_conn.icsk_inet.sk.sk_lock.owned;
 }
 
+struct rd_ends {
+	struct tcp_sock *a, *b;
+	__u32 rest;
+};
+
+/* bpf_loop callback. */
+static long look_once(__u32 i, struct rd_ends *ends)
+{
+	ends->rest = at_rest(ends->a, ends->b);
+	return ends->rest;
+}
+
+/*
+ * Where one asks as soon as it has its answer, the moments in which nothing is on its way are a few
+ * microseconds each, and it takes as long to join. So they are watched for, for some tens of
+ * microseconds, and most are met at their beginning. On the CPU that both ends are on, nothing
+ * changes meanwhile: then there is the next try.
+ */
+static __always_inline bool comes_to_rest(struct tcp_sock *a, struct tcp_sock *b)
+{
+	struct rd_ends ends = { .a = a, .b = b };
+
+	bpf_loop(rd_looks, look_once, &ends, 0);
+	return ends.rest;
+}
+
 static __u64 rd_serial;
 
 /* By bit. What is on its way may arrive while they are still in the map. */
@@ -231,6 +258,7 @@ static __always_inline bool undo(struct nc_rd_pair *p, __u32 slot, struct rd_min
 {
 	delete_ends(p, slot);
 	p->freed_ns = bpf_ktime_get_ns();
+	ma->taken_back = mb->taken_back = 1;
 	ma->index = mb->index = NOT_JOINED;
 	if (__sync_val_compare_and_swap(&p->state, (__u64)NC_RD_JOINED, (__u64)NC_RD_FREE) !=
 	    NC_RD_JOINED) {
@@ -305,15 +333,14 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 		return NC_RD_REASON_RULE;
 	}
 
-	reason = unsuited(a, q->event.netns, &file_flags[0]);
+	reason = unsuited(a, q->event.netns, ma, &file_flags[0]);
 	if (!reason)
-		reason = unsuited(b, q->peer_netns, &file_flags[1]);
-	if (reason) {
+		reason = unsuited(b, q->peer_netns, mb, &file_flags[1]);
+	if (reason && reason != NC_RD_REASON_BUSY) {
 		ma->refused = mb->refused = 1;
 		return reason;
 	}
-
-	if (!at_rest(a, b))
+	if (reason || !comes_to_rest(a, b))
 		return later(q, ma, mb);
 
 	p = find_room(&q->slot);
@@ -359,6 +386,7 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 	if (error) {
 		index--;
 		bpf_map_delete_elem(&rd_socks, &index);
+		ma->taken_back = 1;
 		q->unheard = unread_ends(a, b);
 		goto refused;
 	}

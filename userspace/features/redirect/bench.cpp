@@ -23,6 +23,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto measured_time = std::chrono::milliseconds(60);
 constexpr auto warm_time = std::chrono::milliseconds(25);
+constexpr auto patience = std::chrono::seconds(2); // until what is to be redirected has joined
 constexpr auto warm_step = std::chrono::microseconds(500); // between two looks of the joiner
 
 /// The CPUs that this process may use.
@@ -89,8 +90,8 @@ struct Placement {
 };
 
 /// Connections between two processes, measured: µs an exchange, or MB/s.
-Result<double> measure(const BenchOptions& options, const Placement& placement, Joiner& joiner,
-                       Over over) {
+Result<double> measure(const BenchOptions& options, const Placement& placement,
+                       const Datapath& datapath, Joiner& joiner, Over over) {
     std::vector<Fd> ours, theirs;
     for (unsigned i = 0; i < placement.connections; i++) {
         LocalConnection made =
@@ -120,10 +121,16 @@ Result<double> measure(const BenchOptions& options, const Placement& placement, 
         const auto run = [&](std::chrono::nanoseconds time) {
             return options.stream ? push(stream, message, time) : clients.run(time);
         };
-        // Warm: long enough to be announced, joined, and past the grace time.
-        for (const auto end = Clock::now() + warm_time; Clock::now() < end;) {
+        // Warm: long enough to be announced, joined, and past the grace time. A stream never joins.
+        const bool joins = over == Over::redirected && !options.stream;
+        const std::uint64_t before = NETCTL_TRY(datapath.stats()).joined;
+        bool joined = !joins;
+        for (const auto begin = Clock::now();
+             Clock::now() < begin + warm_time || (!joined && Clock::now() < begin + patience);) {
             NETCTL_TRY(run(warm_step));
             NETCTL_TRY(joiner.poll(0));
+            if (joins)
+                joined = NETCTL_TRY(datapath.stats()).joined >= before + placement.connections;
         }
         return run(measured_time);
     };
@@ -142,7 +149,7 @@ Result<BenchReport::Line> measure_line(const BenchOptions& options, Datapath& da
     std::vector<double> unix_sockets;
     const auto run = [&](Over over, std::vector<double>& into) -> Result<> {
         NETCTL_TRY(datapath.commit_bank(over == Over::redirected ? everything : nothing));
-        into.push_back(NETCTL_TRY(measure(options, placement, joiner, over)));
+        into.push_back(NETCTL_TRY(measure(options, placement, datapath, joiner, over)));
         return {};
     };
     const nc_rd_stats before = NETCTL_TRY(datapath.stats());

@@ -42,14 +42,20 @@ constexpr int nudge_max_ms = 500;
 
 /// How long a connection that is not at rest is tried, and the longest pause between two tries.
 constexpr std::uint64_t busy_ms = 10'000, busy_pause_ms = 64;
+
+/// Until the next try, by how long it has been tried: often at first, some hundred times in all.
+std::uint64_t busy_pause(std::uint64_t age_ms) {
+    return std::clamp<std::uint64_t>(age_ms / 16, 1, busy_pause_ms);
+}
 constexpr std::size_t max_busy = 4096;
+constexpr std::uint64_t busy_max_ms = 500; ///< between two rounds, however many there are
 
 /// Of this thread, on a CPU.
-std::uint64_t cpu_ms() {
+std::uint64_t cpu_us() {
     timespec time{};
     (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return static_cast<std::uint64_t>(time.tv_sec) * 1000 +
-           static_cast<std::uint64_t>(time.tv_nsec) / 1000000;
+    return static_cast<std::uint64_t>(time.tv_sec) * 1000000 +
+           static_cast<std::uint64_t>(time.tv_nsec) / 1000;
 }
 
 } // namespace
@@ -88,9 +94,10 @@ Result<> Joiner::poll(int timeout_ms) {
     if (!inbox_->behind.empty())
         timeout_ms = std::min(timeout_ms, nudge_ms);
     const std::uint64_t now = sys::now_ms();
-    for (const Busy& busy : busy_)
-        timeout_ms =
-            std::min(timeout_ms, busy.next_ms <= now ? 0 : static_cast<int>(busy.next_ms - now));
+    for (const Busy& busy : busy_) {
+        const std::uint64_t next = std::max(busy.next_ms, next_try_ms_);
+        timeout_ms = std::min(timeout_ms, next <= now ? 0 : static_cast<int>(next - now));
+    }
     NETCTL_TRY(ring_->poll(timeout_ms));
     for (const Announced& announced : std::exchange(unplaced_, {}))
         NETCTL_TRY(on_event(announced));
@@ -104,7 +111,7 @@ Result<> Joiner::poll(int timeout_ms) {
 Result<> Joiner::nudge() {
     if (inbox_->behind.empty() || sys::now_ms() < next_nudge_ms_)
         return {};
-    const std::uint64_t begin = cpu_ms();
+    const std::uint64_t begin = cpu_us();
     std::vector<nc_rd_behind> waiting;
     for (const nc_rd_behind& behind : std::exchange(inbox_->behind, {})) {
         const nc_rd_pair pair = NETCTL_TRY(datapath_->pair(behind.slot));
@@ -127,7 +134,7 @@ Result<> Joiner::nudge() {
     // Each looks at all sockets: a tenth of a CPU at most. Time on a CPU: where others have it, looking
     // is not what costs. And with an end to it: readers wait.
     next_nudge_ms_ =
-        sys::now_ms() + std::clamp<std::uint64_t>(10 * (cpu_ms() - begin), nudge_ms, nudge_max_ms);
+        sys::now_ms() + std::clamp<std::uint64_t>((cpu_us() - begin) / 100, nudge_ms, nudge_max_ms);
     return {};
 }
 
@@ -214,11 +221,14 @@ Result<Datapath::Answer> Joiner::join(const Announced& announced, const Datapath
     const bool final = busy_.size() >= max_busy;
     const auto answer = NETCTL_TRY(try_once(announced.event, peer, tentative, final));
     if (answer.reason == NC_RD_REASON_BUSY && !final)
-        busy_.push_back({announced, peer, sys::now_ms() + 1, 2});
+        busy_.push_back({announced, peer, sys::now_ms() + busy_pause(0)});
     return answer;
 }
 
 Result<> Joiner::try_again() {
+    if (busy_.empty() || sys::now_ms() < next_try_ms_)
+        return {};
+    const std::uint64_t begin = cpu_us();
     for (Busy& busy : std::exchange(busy_, {})) {
         const std::uint64_t now = sys::now_ms();
         if (now < busy.next_ms) {
@@ -232,10 +242,11 @@ Result<> Joiner::try_again() {
             continue;
         if (final)
             continue;
-        busy.next_ms = sys::now_ms() + busy.pause_ms;
-        busy.pause_ms = std::min(2 * busy.pause_ms, busy_pause_ms);
+        busy.next_ms = sys::now_ms() + busy_pause(now - busy.announced.since_ms);
         busy_.push_back(busy);
     }
+    // Each watches its connection for a while: a tenth of a CPU at most.
+    next_try_ms_ = sys::now_ms() + std::min<std::uint64_t>((cpu_us() - begin) / 100, busy_max_ms);
     return {};
 }
 

@@ -52,7 +52,6 @@ class Joiner {
         Announced announced;
         Datapath::Peer peer;
         std::uint64_t next_ms;
-        std::uint64_t pause_ms; ///< until the try behind the next
     };
     Result<> on_event(const Announced& announced);
     /// Joins an announced connection of the current network namespace with an end in `peer`; has it
@@ -89,6 +88,7 @@ class Joiner {
     std::map<std::uint64_t, std::string> paths_;
     std::uint64_t scanned_ms_ = 0;
     std::uint64_t next_nudge_ms_ = 0;
+    std::uint64_t next_try_ms_ = 0; ///< of all that are busy
     int refusal_ = 0;
     std::string trouble_;
     bool was_trouble_ = false;
