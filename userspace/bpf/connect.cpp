@@ -6,6 +6,8 @@
 #include <bpf/bpf.h>
 #include <linux/bpf.h>
 
+#include "bpf/uapi.hpp"
+
 namespace netctl::bpf {
 
 namespace {
@@ -29,8 +31,15 @@ bpf_attach_type attach_type_of(CgroupHook hook) {
 
 } // namespace
 
-Result<Link> attach_to_cgroup(int cgroup, const Program& program, CgroupHook hook) {
-    Fd link(bpf_link_create(program.fd(), cgroup, attach_type_of(hook), nullptr));
+Result<Link> attach_to_cgroup(int cgroup, const Program& program, CgroupHook hook,
+                              CgroupPlace place) {
+    LIBBPF_OPTS(bpf_link_create_opts, options,
+                .flags = place == CgroupPlace::first ? uapi::cgroup_preorder : 0);
+    Fd link(bpf_link_create(program.fd(), cgroup, attach_type_of(hook), &options));
+    if (!link && errno == EINVAL && options.flags != 0) { // older kernels know no flag
+        options.flags = 0;
+        link = Fd(bpf_link_create(program.fd(), cgroup, attach_type_of(hook), &options));
+    }
     if (!link)
         return Error::system(errno, "cannot attach to the cgroup",
                              errno == EPERM
@@ -38,6 +47,16 @@ Result<Link> attach_to_cgroup(int cgroup, const Program& program, CgroupHook hoo
                                    "it; see bpftool cgroup tree"
                                  : "");
     return Link(std::move(link));
+}
+
+Result<std::vector<std::uint32_t>> programs_of_cgroup(int cgroup, CgroupHook hook) {
+    std::vector<std::uint32_t> ids(64); // as many as the kernel runs at one hook
+    auto count = static_cast<__u32>(ids.size());
+    if (bpf_prog_query(cgroup, attach_type_of(hook), BPF_F_QUERY_EFFECTIVE, nullptr, ids.data(),
+                       &count) != 0)
+        return Error::system(errno, "cannot list the programs of a cgroup");
+    ids.resize(count);
+    return ids;
 }
 
 Result<Link> attach_lsm(const Program& program) {

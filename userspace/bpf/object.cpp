@@ -143,11 +143,13 @@ Result<LinkInfo> Link::info() const {
     __u32 size = sizeof info;
     if (bpf_link_get_info_by_fd(fd_.get(), &info, &size) != 0)
         return Error::system(errno, "cannot read a link's information");
-    LinkInfo result{info.id, info.prog_id, 0};
+    LinkInfo result{info.id, info.prog_id, 0, 0};
     // Both kinds begin with the interface; headers of 6.1 have no name for the one of tcx.
     static_assert(offsetof(bpf_link_info, xdp.ifindex) == 16);
     if (info.type == BPF_LINK_TYPE_XDP || info.type == uapi::link_type_tcx)
         result.ifindex = info.xdp.ifindex;
+    if (info.type == BPF_LINK_TYPE_CGROUP)
+        result.cgroup = info.cgroup.cgroup_id;
     return result;
 }
 

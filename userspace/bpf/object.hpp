@@ -60,6 +60,7 @@ struct LinkInfo {
     std::uint32_t id = 0;
     std::uint32_t program_id = 0;
     std::uint32_t ifindex = 0; ///< XDP and tcx links; 0: the interface is gone
+    std::uint64_t cgroup = 0;  ///< links to a cgroup: its id; 0: it is gone
 };
 
 /// An attachment, alive while this or its pin is.

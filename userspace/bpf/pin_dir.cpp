@@ -394,6 +394,10 @@ Result<> PinDir::replace(const std::string& name, const Program& program) const 
     return replace_fd(name, program.fd());
 }
 
+Result<> PinDir::replace(const std::string& name, const Link& link) const {
+    return replace_fd(name, link.fd());
+}
+
 Result<> PinDir::rename(const std::string& from, const std::string& to) const {
     const Fd dir = NETCTL_TRY(walk());
     if (renameat(dir.get(), from.c_str(), dir.get(), to.c_str()) != 0)

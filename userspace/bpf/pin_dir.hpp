@@ -72,6 +72,7 @@ class PinDir {
     /// Pins under `name`, atomically in the place of an older pin.
     Result<> replace(const std::string& name, const RawMap& map) const;
     Result<> replace(const std::string& name, const Program& program) const;
+    Result<> replace(const std::string& name, const Link& link) const;
 
     /// Renames within this directory.
     Result<> rename(const std::string& from, const std::string& to) const;

@@ -15,6 +15,7 @@ inline constexpr __u32 link_type_tcx = 11;                            // BPF_LIN
 inline constexpr __u32 mprog_before = 1U << 3;                        // BPF_F_BEFORE
 inline constexpr __u32 mprog_after = 1U << 4;                         // BPF_F_AFTER
 inline constexpr __u32 mprog_id = 1U << 5;                            // BPF_F_ID
+inline constexpr __u32 cgroup_preorder = 1U << 6;                     // BPF_F_PREORDER, 6.15
 
 // include/uapi/linux/netdev.h, 6.3
 inline constexpr __u64 xdp_basic = 1U << 0;     // NETDEV_XDP_ACT_BASIC

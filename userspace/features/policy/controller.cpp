@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "bpf/xdp.hpp"
+#include "datapath/connect_order.hpp"
 #include "datapath/edit.hpp"
 #include "datapath/limit_state.hpp"
 #include "datapath/sets.hpp"
@@ -34,6 +35,15 @@ constexpr std::array pinned_maps{"counters", "stats", "events", "seen"};
 /// Removes links of an enable that did not come to its end. They let everything pass.
 Result<> remove_unfinished(const bpf::PinDir& dir) {
     return dir.remove_all();
+}
+
+/// Before the policy is in force. Without rules that rewrite, the order can wait for the first of them.
+Result<> order_hooks(const LockedRoot& root) {
+    const auto order = NETCTL_TRY(datapath::judge_first(root));
+    if (order == datapath::ConnectOrder::rewritten_first &&
+        NETCTL_TRY(datapath::rewrites_anything(root)))
+        return datapath::judged_too_late();
+    return {};
 }
 
 /// The address that an ssh session of the caller comes from.
@@ -216,6 +226,7 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
         NETCTL_TRY(dir.create());
         const auto start = [&]() -> Result<Published> {
             NETCTL_TRY(attach_all(object, scope, layers.mask, dir));
+            NETCTL_TRY(order_hooks(root));
             for (const char* name : pinned_maps)
                 NETCTL_TRY(dir.replace(name, NETCTL_TRY(object.map(name))));
             return publish(

@@ -119,11 +119,11 @@ Result<> attach_all(const bpf::Object& object, const sys::Cgroup& scope, std::ui
         const bpf::Program program = NETCTL_TRY(object.program(hook_names[hook]));
         for (const char* name : bound_maps)
             NETCTL_TRY(program.bind(NETCTL_TRY(object.map(name))));
-        const bpf::Link link =
-            layer_of(hook) == NC_LAYER_LSM
-                ? NETCTL_TRY(bpf::attach_lsm(program))
-                : NETCTL_TRY(bpf::attach_to_cgroup(cgroup.get(), program,
-                                                   static_cast<bpf::CgroupHook>(hook)));
+        const bpf::Link link = layer_of(hook) == NC_LAYER_LSM
+                                   ? NETCTL_TRY(bpf::attach_lsm(program))
+                                   : NETCTL_TRY(bpf::attach_to_cgroup(
+                                         cgroup.get(), program, static_cast<bpf::CgroupHook>(hook),
+                                         bpf::CgroupPlace::first));
         NETCTL_TRY(dir.pin(hook_names[hook], link));
     }
     return {};

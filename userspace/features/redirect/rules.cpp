@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "datapath/connect_order.hpp"
 #include "datapath/root.hpp"
 #include "features/redirect/controller.hpp"
 
@@ -75,6 +76,9 @@ Result<std::uint32_t> Controller::add_to_list(std::vector<R> entries, const std:
                                               bool first) {
     const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
     const Datapath datapath = NETCTL_TRY(open_enabled(root));
+    if (!lets_join<R> &&
+        NETCTL_TRY(datapath::judge_first(root)) == datapath::ConnectOrder::rewritten_first)
+        return datapath::judged_too_late();
     nc_rd_conf conf = NETCTL_TRY(datapath.conf());
     auto bank = NETCTL_TRY(datapath.read_bank<R>());
     const std::size_t count = used(bank), longest = bank.texts[0].size() - 1;
