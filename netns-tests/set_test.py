@@ -167,15 +167,65 @@ def test_import(netctl, link, tmp_path):
         message = netctl.fails("set", "import", "nets", listing, "--replace", status=2)
         assert f"{listing}:3: '192.0.2.1/24' has bits set behind its /24" in message
         assert elements(netctl, "nets") == ["192.0.2.1", "2001:db8:1::/64"]
-        netctl("set", "import", "nets", "--replace", input="")
+        # Nor does what is empty, which is what a download that failed leaves.
+        for empty in ("", "# nothing today\n"):
+            message = netctl.fails("set", "import", "nets", "--replace", input=empty, status=2)
+            assert "--allow-empty" in message
+        assert elements(netctl, "nets") == ["192.0.2.1", "2001:db8:1::/64"]
+        netctl("set", "import", "nets", "--replace", "--allow-empty", input="")
         deliver(wire, client, server, sources, [True, True, True])
+
+
+def test_import_reads_what_people_have(netctl, tmp_path):
+    """A folder of lists of many kinds; what cannot be read is told, all of it, and nothing is imported."""
+    make(netctl, "nets", "cidr")
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "spamhaus.netset").write_bytes(b"\xef\xbb\xbf; Spamhaus\r\n1.10.16.0/20 ; SBL256894\r\n")
+    (lists / "ranges.txt").write_text("198.51.100.0 - 198.51.100.255 // one network\n")
+    (lists / "bad.ipset").write_text("create bad hash:net family inet\nadd bad 192.0.2.0/25 timeout 3600\n"
+                                     "add bad 192.0.2.7 nomatch\n")  # fmt: skip
+    (lists / "nft.json").write_text(
+        '{"nftables": [{"set": {"name": "s", "elem": [{"prefix": {"addr": "2001:db8::", "len": 32}}]}}]}'
+    )
+    (lists / ".hidden").write_text("nonsense\n")
+    netctl("set", "import", "nets", lists)
+    expected = {"1.10.16.0/20": (None, False), "192.0.2.0/25": (3600, False), "192.0.2.7": (None, True),
+                "198.51.100.0/24": (None, False), "2001:db8::/32": (None, False)}  # fmt: skip
+
+    def content(name):
+        return {e["element"]: (e["expires_in"] and round(e["expires_in"], -2), e["absent"])
+                for e in netctl.json("set", "list", name)}  # fmt: skip
+
+    assert content("nets") == expected
+    assert netctl("set", "test", "nets", "192.0.2.8").stdout == "yes\n"
+    assert netctl("set", "test", "nets", "192.0.2.7", check=False).stdout == "no\n"
+
+    # What `list` prints is read back, as text and as JSON.
+    for form in ((), ("--json",)):
+        listed = netctl(*form, "set", "list", "nets").stdout
+        make(netctl, "copy", "cidr", "203.0.113.1")
+        netctl("set", "import", "copy", "--replace", input=listed)
+        assert content("copy") == expected
+        netctl("set", "destroy", "copy")
+
+    bad = lists / "worse.txt"
+    bad.write_text("203.0.113.0/24\n" + 22 * "  10.0.0.1/8 # no network\n")
+    message = netctl.fails("set", "import", "nets", lists, status=2)
+    for line in (2, 21):
+        assert f"{bad}:{line}: '10.0.0.1/8' has bits set behind its /8\n    10.0.0.1/8 # no network\n    ^~~" in message
+    assert f"{bad}:22:" not in message and "and 2 more" in message and "--skip-bad" in message
+    assert content("nets") == expected
+    done = netctl("set", "import", "nets", lists, "--skip-bad")
+    assert done.stdout == "6 elements, 22 lines left out\n" and f"{bad}:2:" in done.stderr
+    assert content("nets") == {**expected, "203.0.113.0/24": (None, False)}
 
 
 def test_import_of_many(netctl):
     count = 2000 if IN_VM else 100_000
     make(netctl, "many", "host", size=count)
     lines = "".join(f"{ipaddress.ip_address(0x0A000000 + i)}\n" for i in range(count))
-    assert netctl.json("set", "import", "many", input=lines) == {"elements": count}
+    assert netctl.json("set", "import", "many", input=lines) == {"elements": count, "skipped": 0}
     (status,) = netctl.json("set", "list")
     assert status["elements"] == count
     assert netctl("set", "test", "many", str(ipaddress.ip_address(0x0A000000 + count - 1))).stdout == "yes\n"
@@ -400,7 +450,7 @@ def test_own_edits_over_a_base(netctl, tmp_path):
     assert size_of(netctl, "nets")["live"] == 0
     netctl("set", "import", "nets", "--replace", input="192.0.2.9\n")
     assert elements(netctl, "nets") == ["192.0.2.9"]
-    netctl("set", "import", "nets", "--replace", input="")
+    netctl("set", "import", "nets", "--replace", "--allow-empty", input="")
     assert elements(netctl, "nets") == []
     assert size_of(netctl, "nets")["bytes"] == 0
     message = netctl.fails("set", "fold", "absent")

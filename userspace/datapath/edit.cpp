@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 namespace netctl::datapath {
 
@@ -19,7 +20,7 @@ std::uint32_t take_id(PointState& state) {
     return state.point.next_rule_id++;
 }
 
-Error no_such_rule(const PointState& state, std::uint32_t id) {
+Error no_such_rule(const PointState& state, const std::vector<std::uint32_t>& missing) {
     constexpr std::size_t shown = 20;
     std::vector<std::string> ids;
     for (const InstalledRule& installed : state.rules) {
@@ -29,7 +30,7 @@ Error no_such_rule(const PointState& state, std::uint32_t id) {
         }
         ids.push_back(std::to_string(installed.rule.id));
     }
-    return Error::failed(fmt::format("there is no rule with id {}", id),
+    return Error::failed(fmt::format("there is no rule with id {}", fmt::join(missing, ", ")),
                          ids.empty() ? "there are no rules"
                                      : fmt::format("the ids are {}", fmt::join(ids, ", ")));
 }
@@ -54,7 +55,7 @@ Result<std::uint32_t> add_rule(PointState& state, Rule rule, std::optional<std::
     if (before) {
         place = find_rule(state, *before);
         if (place == state.rules.end())
-            return no_such_rule(state, *before);
+            return no_such_rule(state, {*before});
     }
     rule.id = take_id(state);
     const std::uint32_t id = rule.id;
@@ -62,11 +63,16 @@ Result<std::uint32_t> add_rule(PointState& state, Rule rule, std::optional<std::
     return id;
 }
 
-Result<> delete_rule(PointState& state, std::uint32_t id) {
-    const auto place = find_rule(state, id);
-    if (place == state.rules.end())
-        return no_such_rule(state, id);
-    state.rules.erase(place);
+Result<> delete_rules(PointState& state, const std::vector<std::uint32_t>& ids) {
+    std::vector<std::uint32_t> missing;
+    for (const std::uint32_t id : ids)
+        if (find_rule(state, id) == state.rules.end())
+            missing.push_back(id);
+    if (!missing.empty())
+        return no_such_rule(state, missing);
+    std::erase_if(state.rules, [&](const InstalledRule& installed) {
+        return std::find(ids.begin(), ids.end(), installed.rule.id) != ids.end();
+    });
     return {};
 }
 

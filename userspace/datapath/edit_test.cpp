@@ -27,7 +27,7 @@ TEST(Edit, IdsAreNeverUsedTwice) {
     PointState state;
     EXPECT_EQ(add_rule(state, rule("src 192.0.2.1 drop")).value_or(0), 1U);
     EXPECT_EQ(add_rule(state, rule("src 192.0.2.2 drop")).value_or(0), 2U);
-    ASSERT_TRUE(delete_rule(state, 2));
+    ASSERT_TRUE(delete_rules(state, {2}));
     EXPECT_EQ(add_rule(state, rule("src 192.0.2.3 drop"), 1).value_or(0), 3U);
     EXPECT_EQ(listing(state), (Rows{{3, "src 192.0.2.3 drop"}, {1, "src 192.0.2.1 drop"}}));
 }
@@ -35,9 +35,9 @@ TEST(Edit, IdsAreNeverUsedTwice) {
 TEST(Edit, AnUnknownIdChangesNothingAndNamesTheOthers) {
     PointState state;
     ASSERT_TRUE(add_rule(state, rule("drop")));
-    const auto status = delete_rule(state, 9);
+    const auto status = delete_rules(state, {1, 99, 9});
     ASSERT_FALSE(status);
-    EXPECT_EQ(status.error().what, "there is no rule with id 9");
+    EXPECT_EQ(status.error().what, "there is no rule with id 99, 9");
     EXPECT_EQ(status.error().hint, "the ids are 1");
     EXPECT_FALSE(add_rule(state, rule("pass"), 9));
     EXPECT_EQ(listing(state), (Rows{{1, "drop"}}));

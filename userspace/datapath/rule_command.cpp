@@ -89,11 +89,8 @@ Result<int> remove(const Arguments& arguments, const Context& context, const Ope
     if (ids.empty())
         return Error::usage("the id of the rule is missing", "`rule list` shows the ids");
     const auto editor = open(arguments, context);
-    const CommitReport report = NETCTL_TRY(editor->commit([&](PointState& state) -> Result<> {
-        for (const std::uint32_t id : ids)
-            NETCTL_TRY(delete_rule(state, id));
-        return {};
-    }));
+    const CommitReport report = NETCTL_TRY(
+        editor->commit([&](PointState& state) -> Result<> { return delete_rules(state, ids); }));
     context.out.notes(report.notes);
     context.out.document(report_json(report), Text());
     return 0;
@@ -156,6 +153,11 @@ Result<int> replace(const Arguments& arguments, const Context& context, Hook hoo
         rules = NETCTL_TRY(arguments.get("format") == "classbench"
                                ? classifier::parse_classbench(text, source, ActionKind::drop)
                                : parse_rules(text, hook, source));
+        if (rules.empty() && !arguments.has("allow-empty"))
+            return Error::usage(
+                Text::format("{} has no rules to replace those in force by", source),
+                "--allow-empty deletes all rules, as `rule flush` does; an input that "
+                "failed looks the same");
     }
     const auto editor = open(arguments, context);
     const std::size_t count = rules.size();
@@ -250,12 +252,12 @@ Command rule_command(Hook hook, const std::vector<Positional>& place, const Open
         own.insert(own.end(), change.begin(), change.end());
         return own;
     };
-    std::vector<Option> formats;
+    std::vector<Option> replace_options{{"allow-empty", "", "replace also by nothing", {}}};
     if (packets)
-        formats.push_back({"format",
-                           "netctl|classbench",
-                           "language of the file (default: netctl)",
-                           {"netctl", "classbench"}});
+        replace_options.push_back({"format",
+                                   "netctl|classbench",
+                                   "language of the file (default: netctl)",
+                                   {"netctl", "classbench"}});
     const auto with = [&](std::vector<Positional> more) {
         std::vector<Positional> all = place;
         all.insert(all.end(), more.begin(), more.end());
@@ -310,7 +312,7 @@ Command rule_command(Hook hook, const std::vector<Positional>& place, const Open
                                    "drops."
                                  : ""),
          .positionals = with({{"FILE", Count::optional}}),
-         .options = options(formats),
+         .options = options(replace_options),
          .run = [=](const Arguments& arguments,
                     Context& context) { return replace(arguments, context, hook, open, false); }},
     };

@@ -188,30 +188,6 @@ Result<SetElement> parse_element(SetType type, const std::string& text) {
     return SetElement(*prefix);
 }
 
-Result<std::vector<SetElement>> parse_elements(SetType type, const std::string& text,
-                                               const std::string& source) {
-    std::vector<SetElement> elements;
-    std::size_t number = 0;
-    for (std::size_t begin = 0; begin < text.size();) {
-        const std::size_t end = std::min(text.find('\n', begin), text.size());
-        std::string line = text.substr(begin, end - begin);
-        begin = end + 1;
-        number++;
-        line.erase(std::min(line.find('#'), line.size()));
-        const auto first = line.find_first_not_of(" \t\r");
-        if (first == std::string::npos)
-            continue;
-        line = line.substr(first, line.find_last_not_of(" \t\r") - first + 1);
-        auto element = parse_element(type, line);
-        if (!element)
-            return std::move(element).error().within(fmt::format("{}:{}", source, number));
-        elements.push_back(*element);
-    }
-    std::sort(elements.begin(), elements.end());
-    elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
-    return elements;
-}
-
 std::vector<std::string> Set::list(const Root& root) {
     std::vector<std::string> names;
     for (const std::string& name : sets_dir(root).list())

@@ -37,11 +37,6 @@ using SetElement = std::variant<Prefix, std::uint16_t>;
 std::string to_string(const SetElement& element);
 /// Reads what fits a set of this type: `192.0.2.1`, `192.0.2.0/24`, `443`, `https`.
 Result<SetElement> parse_element(SetType type, const std::string& text);
-/// Reads a list: one element a line, `#` starts a comment, blank lines are skipped. Sorted, without
-/// duplicates. Errors begin with `source` and the line's number.
-Result<std::vector<SetElement>> parse_elements(SetType type, const std::string& text,
-                                               const std::string& source);
-
 struct SetEntry {
     SetElement element;
     nc_set_value value{};

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "sys/text_file.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <fcntl.h>
+#include <filesystem>
 #include <unistd.h>
 
 #include "core/fd.hpp"
@@ -42,6 +44,26 @@ Result<std::string> read_text(const std::string& path) {
         else if (errno != EINTR)
             return Error::system(errno, what);
     }
+}
+
+Result<std::vector<std::string>> text_files(const std::string& path) {
+    namespace fs = std::filesystem;
+    std::error_code error;
+    if (is_standard_input(path) || !fs::is_directory(path, error))
+        return std::vector<std::string>{path};
+    std::vector<std::string> files;
+    fs::directory_iterator entry(path, error);
+    for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+        std::error_code gone; // it is none of the files then
+        if (entry->is_regular_file(gone) && !entry->path().filename().string().starts_with('.'))
+            files.push_back(entry->path().string());
+    }
+    if (error)
+        return Error::system(error.value(), "cannot read the folder " + path);
+    if (files.empty())
+        return Error::failed("the folder " + path + " has no files");
+    std::sort(files.begin(), files.end());
+    return files;
 }
 
 } // namespace netctl::sys

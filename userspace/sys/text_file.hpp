@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "core/result.hpp"
 
@@ -14,5 +15,9 @@ std::string text_name(const std::string& path);
 
 /// What is in a file; of standard input if `path` is empty or `-`.
 Result<std::string> read_text(const std::string& path);
+
+/// The files that a path stands for: itself, or of a folder its plain files, in the order of their names,
+/// without those whose names begin with a dot.
+Result<std::vector<std::string>> text_files(const std::string& path);
 
 } // namespace netctl::sys

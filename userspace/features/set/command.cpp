@@ -131,13 +131,21 @@ Result<int> test(const Arguments& arguments, Context& context) {
 }
 
 Result<int> import(const Arguments& arguments, Context& context) {
-    const std::string path = arguments["FILE"];
-    const std::string text = NETCTL_TRY(sys::read_text(path));
-    const std::string source = sys::text_name(path);
-    const ImportReport report = NETCTL_TRY(
-        Controller(context.root).import(arguments["NAME"], text, source, arguments.has("replace")));
-    context.out.document({{"elements", report.elements}},
-                         Text::format("{} elements\n", report.elements));
+    std::vector<ElementList> lists;
+    for (const std::string& path : NETCTL_TRY(sys::text_files(arguments["FILE"])))
+        lists.push_back({sys::text_name(path), NETCTL_TRY(sys::read_text(path))});
+    const ImportReport report = NETCTL_TRY(Controller(context.root)
+                                               .import(arguments["NAME"], lists,
+                                                       {.replace = arguments.has("replace"),
+                                                        .allow_empty = arguments.has("allow-empty"),
+                                                        .skip_bad = arguments.has("skip-bad")}));
+    for (const Error& error : report.bad)
+        context.out.note(Text::format("left out: {}", error.what));
+    Text text = Text::format("{} elements", report.elements);
+    if (report.skipped > 0)
+        text += Text::format(", {} lines left out", report.skipped);
+    context.out.document({{"elements", report.elements}, {"skipped", report.skipped}},
+                         text + Text::format("\n"));
     return 0;
 }
 
@@ -184,9 +192,15 @@ const Command& command() {
              .positionals = {{"NAME"}, {"ELEMENT"}},
              .run = test},
             {.name = "import",
-             .summary = "add the elements of a file or of standard input, one a line",
+             .summary =
+                 "add the elements of a file, of all files of a folder, or of standard input",
+             .description =
+                 "One element a line, with comments; what `set list` prints, as text or JSON; "
+                 "`ipset save`, `nft -j list set`, CrowdSec's and Spamhaus' lists.",
              .positionals = {{"NAME"}, {"FILE", Count::optional}},
-             .options = {{"replace", "", "remove what the file does not have", {}}},
+             .options = {{"replace", "", "remove what the list does not have", {}},
+                         {"allow-empty", "", "replace also by nothing", {}},
+                         {"skip-bad", "", "leave out what cannot be read, and tell how much", {}}},
              .run = import},
             {.name = "fold",
              .summary =

@@ -2,10 +2,12 @@
 #include "features/set/controller.hpp"
 
 #include <algorithm>
+#include <map>
 
 #include <fmt/format.h>
 
 #include "datapath/point.hpp"
+#include "datapath/set_text.hpp"
 
 namespace netctl::set {
 
@@ -92,15 +94,69 @@ Result<bool> Controller::test(const std::string& name, const std::string& text) 
     return set.contains(NETCTL_TRY(datapath::parse_element(set.type(), text)));
 }
 
-Result<ImportReport> Controller::import(const std::string& name, const std::string& text,
-                                        const std::string& source, bool replace) {
+namespace {
+
+/// All errors as one, those of bad lines first.
+Error unreadable(const std::vector<Error>& errors, std::size_t bad) {
+    Error all = Error::usage({}, errors.front().hint);
+    for (const Error& error : errors)
+        all.what += all.what.empty() ? error.what : Text::format("\n{}", error.what);
+    if (bad > errors.size())
+        all.what += Text::format("\nand {} more", bad - errors.size());
+    if (bad > 1)
+        all.hint =
+            Text::format("{} lines cannot be read, and nothing is changed; --skip-bad leaves them "
+                         "out",
+                         bad);
+    return all;
+}
+
+Result<> put(const Set& set, const std::vector<datapath::ListedElement>& listed, bool replace) {
+    std::vector<SetElement> plain;
+    std::map<std::pair<std::uint32_t, bool>, std::vector<SetElement>> others;
+    for (const datapath::ListedElement& one : listed)
+        (one.ttl == 0 && !one.absent ? plain : others[{one.ttl, one.absent}])
+            .push_back(one.element);
+    if (replace || !plain.empty())
+        NETCTL_TRY(replace ? set.assign(std::move(plain)) : set.add(std::move(plain)));
+    const std::uint32_t now = datapath::boottime_seconds();
+    for (auto& [how, elements] : others) {
+        const auto [ttl, absent] = how;
+        NETCTL_TRY(set.add(std::move(elements),
+                           {ttl == 0 ? 0 : now + ttl, absent ? std::uint32_t{NC_SET_ABSENT} : 0}));
+    }
+    return {};
+}
+
+} // namespace
+
+Result<ImportReport> Controller::import(const std::string& name,
+                                        const std::vector<ElementList>& lists,
+                                        const ImportOptions& options) {
+    ImportReport report;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const Set set = NETCTL_TRY(Set::open(root, name));
-    std::vector<SetElement> elements =
-        NETCTL_TRY(datapath::parse_elements(set.type(), text, source));
-    const std::size_t count = elements.size();
-    NETCTL_TRY(replace ? set.assign(std::move(elements)) : set.add(std::move(elements)));
-    return ImportReport{count};
+    std::vector<datapath::ListedElement> elements;
+    std::vector<Error> errors;
+    for (const ElementList& list : lists) {
+        datapath::ReadElements read = datapath::read_elements(set.type(), list.text, list.source);
+        report.skipped += read.bad;
+        for (Error& error : read.errors)
+            if (errors.size() < datapath::most_errors)
+                errors.push_back(std::move(error));
+        elements.insert(elements.end(), read.elements.begin(), read.elements.end());
+    }
+    if (report.skipped > 0 && !options.skip_bad)
+        return unreadable(errors, report.skipped);
+    report.bad = std::move(errors);
+    if (elements.empty() && options.replace && !options.allow_empty)
+        return Error::usage(
+            fmt::format("there are no elements to replace those of set '{}' by", name),
+            "--allow-empty empties it; an input that failed looks the same");
+    datapath::sort_listed(elements);
+    report.elements = elements.size();
+    NETCTL_TRY(put(set, elements, options.replace));
+    return report;
 }
 
 } // namespace netctl::set

@@ -21,8 +21,22 @@ struct SetStatus {
     std::vector<std::string> users; ///< "xdp/eth0 rule 3"
 };
 
+/// A list as it was read, and its name for messages.
+struct ElementList {
+    std::string source;
+    std::string text;
+};
+
+struct ImportOptions {
+    bool replace = false;     ///< remove what the lists do not have
+    bool allow_empty = false; ///< with `replace`: also by nothing
+    bool skip_bad = false;    ///< leave out what cannot be read
+};
+
 struct ImportReport {
     std::size_t elements = 0;
+    std::size_t skipped = 0; ///< lines that could not be read
+    std::vector<Error> bad;  ///< the first of them
 };
 
 class Controller {
@@ -44,10 +58,10 @@ class Controller {
     Result<std::vector<datapath::SetEntry>> entries(const std::string& name) const;
     /// Whether a packet with this address or port would be found in the set.
     Result<bool> test(const std::string& name, const std::string& text) const;
-    /// Adds the elements of a text: one a line, `#` starts a comment. Errors name the line, and
-    /// nothing is added then. With `replace`, elements that the text does not have are removed.
-    Result<ImportReport> import(const std::string& name, const std::string& text,
-                                const std::string& source, bool replace);
+    /// Adds the elements of lists (datapath/set_text.hpp). The error names each bad line, up to twenty of
+    /// them, and nothing is added then.
+    Result<ImportReport> import(const std::string& name, const std::vector<ElementList>& lists,
+                                const ImportOptions& options);
 
   private:
     RootOptions root_;

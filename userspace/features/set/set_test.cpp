@@ -12,7 +12,6 @@ const Command& command();
 namespace {
 
 using datapath::parse_element;
-using datapath::parse_elements;
 using datapath::SetType;
 
 std::string element(SetType type, const std::string& text) {
@@ -33,18 +32,6 @@ TEST(SetElement, FitsItsSet) {
     EXPECT_EQ(element(SetType::port, "https"), "443");
     EXPECT_EQ(element(SetType::port, "65536"), "error: '65536' is no port");
     EXPECT_EQ(element(SetType::host, "x"), "error: 'x' is not an IPv4 or IPv6 address");
-}
-
-TEST(SetElements, AreReadLineByLine) {
-    const auto list = parse_elements(
-        SetType::cidr, "# blocked\n192.0.2.0/24 # a\r\n\n  198.51.100.1\t\n192.0.2.0/24", "list");
-    ASSERT_TRUE(list) << list.error().what;
-    ASSERT_EQ(list->size(), 2U);
-    EXPECT_EQ(datapath::to_string((*list)[0]), "192.0.2.0/24");
-    EXPECT_EQ(datapath::to_string((*list)[1]), "198.51.100.1");
-    const auto bad = parse_elements(SetType::port, "80\n\nhtpt\n", "ports.txt");
-    ASSERT_FALSE(bad);
-    EXPECT_EQ(bad.error().what, "ports.txt:3: 'htpt' is no port");
 }
 
 TEST(SetCommand, HasTheVerbsOfTheDesign) {
