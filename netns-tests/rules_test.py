@@ -4,6 +4,9 @@
 import json
 
 import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
+from scapy.utils import wrpcap
 from traffic import Classifier, Filter
 
 HOOKS = {"xdp": lambda netctl, interface: Filter(netctl, interface),
@@ -42,3 +45,57 @@ def test_rules_that_can_never_match_are_pointed_out(filter):
     assert json.loads(done.stdout) == [{"rule_id": 7, "rule_text": "dport 5-15 pass", "hidden_by": [5, 6]}]
     say(filter, "detach")
     assert "attached" in filter.fails("rule list", "--check", status=4)
+
+
+def test_a_packet_is_judged_rule_by_rule(filter, tmp_path):
+    """`rule test` agrees with the program in the kernel, and tells why a rule does not match."""
+
+    def ask(*words, **options):
+        return filter("rule test", *words, **options)
+
+    filter.netctl("set", "create", "office", "--type", "cidr")
+    filter.netctl("set", "add", "office", "198.51.100.0/24")
+    filter.replace("proto udp dport 53 pass", "proto tcp dport 22 src not @office drop", "proto tcp dport 22 pass")
+    packet = "src 203.0.113.9 proto tcp dport 22 flags syn"
+    answer = ask(packet)
+    assert (answer["verdict"], answer["rule_id"], answer["reason"]) == ("drop", 2, "rule")
+    assert answer["made_up"] == []
+    answer = ask(packet.replace("203.0.113.9", "198.51.100.9"), "--explain")
+    assert (answer["verdict"], answer["rule_id"]) == ("pass", 3)
+    assert [rule["why_not"] for rule in answer["rules"]] == [
+        [{"match": "dport 53", "packet": "22"}, {"match": "proto udp", "packet": "tcp"}],
+        [{"match": "src not @office", "packet": "198.51.100.9"}],
+        [],
+    ]
+    text = say(filter, "rule test", "proto icmp", "src", "192.0.2.1", "--explain").stdout
+    assert "rule 1 does not match: dport 53, and it has none; proto udp, and it has icmp" in text
+    assert text.endswith(": no rule matches\n")
+    # What is made up is told only where a rule looks at it.
+    assert ask("proto tcp dport 22")["made_up"] == ["src"]
+    assert "does not say (src)" in say(filter, "rule test", "proto tcp dport 22").stderr
+
+    capture = tmp_path / "frames.pcap"
+    frames = [Ether() / IP(src=source, dst="192.0.2.2") / TCP(dport=port)
+              for source in ("203.0.113.9", "198.51.100.9") for port in (22, 80)]  # fmt: skip
+    wrpcap(str(capture), frames)
+    words = filter._words("simulate")
+    simulated = filter.netctl("--json", *words, capture, netns=filter.netns).stdout.splitlines()
+    for number, (line, frame) in enumerate(zip(simulated, frames, strict=True), 1):
+        judged = json.loads(line)
+        for answer in (ask("--read", capture, "--frame", number), ask("--hex", bytes(frame).hex())):
+            for name in ("verdict", "reason", "rule_id", "packet"):
+                assert answer[name] == judged[name], (number, name)
+    ask(packet, "--expect", "drop")
+    filter.fails("rule test", packet, "dport", "23", status=2)
+    assert "has 4 frames" in filter.fails("rule test", "--read", capture, "--frame", 9)
+    done = filter.netctl(*filter._words("rule test"), packet, "--expect", "pass", netns=filter.netns, check=False)
+    assert done.returncode == 1
+
+
+def test_nothing_replaces_no_rules(filter):
+    filter.add("dport 7 drop")
+    for empty in ("", "# nothing\n"):
+        assert "--allow-empty" in filter.fails("rule replace", status=2, input=empty)
+    assert filter.rules() == ["dport 7 drop"]
+    say(filter, "rule replace", "--allow-empty", input="")
+    assert filter.rules() == []

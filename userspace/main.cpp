@@ -29,6 +29,10 @@ int generate(const Command& root, const std::vector<std::string>& words) {
                 print_text(Text::trusted(man_page(source, child, "netctl " + child.name)));
                 return 0;
             }
+        if (words[2] == "rules") {
+            print_text(Text::trusted(rules_page(source)));
+            return 0;
+        }
         if (words[2] == "netctl") {
             print_text(Text::trusted(man_page(source, root, "netctl")));
             return 0;

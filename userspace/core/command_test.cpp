@@ -124,7 +124,8 @@ TEST(Command, ManPageAndCompletionHaveEveryCommand) {
     EXPECT_NE(page.find("netctl xdp attach IFACE [\\-\\-mode auto|native]"), std::string::npos);
     EXPECT_NE(page.find("take it."), std::string::npos);
     const std::string completion = bash_completion(root);
-    EXPECT_NE(completion.find("'xdp attach') words='--mode --rate --replace'"), std::string::npos);
+    EXPECT_NE(completion.find("'xdp attach') words='--mode --rate --replace' kinds='interfaces'"),
+              std::string::npos);
     EXPECT_NE(completion.find("--mode) words='auto native'"), std::string::npos);
 }
 

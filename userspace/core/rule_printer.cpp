@@ -188,7 +188,8 @@ std::string limit_text(const Limit& limit) {
 
 /// Whether a reader could take a key for an action.
 bool needs_then(const Rule& rule) {
-    return std::any_of(
+    return !rule.actions.empty() &&
+           std::any_of(
                rule.matches.begin(), rule.matches.end(),
                [](const Match& match) { return find_action(to_string(match.key)) != nullptr; }) &&
            !info(rule.actions.front().kind).set;

@@ -1393,6 +1393,30 @@ TEST(RuleDocs, TablesAreThoseOfTheProgram) {
             fmt::format("| `{}` | {} |", with(modifier.name, modifier.argument), modifier.help));
 }
 
+/// What netctl-rules(7) shows beside iptables and nft.
+TEST(RuleDocs, TheManualsExamplesAreRules) {
+    std::ifstream file(NETCTL_SOURCE_DIR "/docs/man/netctl-rules.7");
+    int rules = 0;
+    for (std::string line; std::getline(file, line);) {
+        std::string text;
+        for (std::size_t i = 0; i < line.size(); i++)
+            if (line[i] != '"' && (line[i] != '\\' || line[i + 1] != '-'))
+                text += line[i];
+        for (const auto& [start, hook] : {std::pair("netctl xdp rule add eth0 ", Hook::xdp),
+                                          std::pair("netctl tc rule add eth0 egress ", Hook::tc),
+                                          std::pair("netctl policy rule add ", Hook::policy)}) {
+            const std::size_t at = text.find(start);
+            if (at == std::string::npos)
+                continue;
+            rules++;
+            const std::string rule = text.substr(at + std::string_view(start).size());
+            EXPECT_EQ(canonical(rule, hook).find("error"), std::string::npos)
+                << canonical(rule, hook);
+        }
+    }
+    EXPECT_GE(rules, 7);
+}
+
 TEST(RuleDocs, KeyOrActionIsAsTheTableSays) {
     EXPECT_EQ(canonical("dport 80 mark 7 pass", Hook::tc), "dport 80 mark 0x7 then pass");
     EXPECT_EQ(canonical("dport 80 set mark 7", Hook::tc), "dport 80 set mark 0x7 pass");

@@ -6,6 +6,7 @@
 #include "core/command.hpp"
 #include "core/json.hpp"
 #include "datapath/filter_command.hpp"
+#include "datapath/rule_test_command.hpp"
 #include "features/tc/controller.hpp"
 
 namespace netctl::tc {
@@ -212,6 +213,13 @@ Result<int> simulate(const Arguments& arguments, Context& context) {
         });
 }
 
+Command rule(const Positional& direction) {
+    Command command = datapath::rule_command(Hook::tc, {{"IFACE"}, direction}, point_of);
+    command.children.push_back(
+        datapath::rule_test_command(Hook::tc, {{"IFACE"}, direction}, point_of, verdicts));
+    return command;
+}
+
 } // namespace
 
 const Command& command() {
@@ -252,7 +260,7 @@ const Command& command() {
              .positionals = {{"IFACE", Count::optional},
                              {"DIRECTION", Count::optional, {"ingress", "egress"}}},
              .run = status},
-            datapath::rule_command(Hook::tc, {{"IFACE"}, direction}, point_of),
+            rule(direction),
             {.name = "log",
              .summary = "print the packets that rules with `log` match, as they come",
              .positionals = {{"IFACE"}, direction},

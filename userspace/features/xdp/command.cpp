@@ -6,6 +6,7 @@
 #include "core/command.hpp"
 #include "core/json.hpp"
 #include "datapath/filter_command.hpp"
+#include "datapath/rule_test_command.hpp"
 #include "features/xdp/controller.hpp"
 
 namespace netctl::xdp {
@@ -105,6 +106,13 @@ Result<int> simulate(const Arguments& arguments, Context& context) {
         });
 }
 
+Command rule() {
+    Command command = datapath::rule_command(Hook::xdp, {{"IFACE"}}, point_of);
+    command.children.push_back(
+        datapath::rule_test_command(Hook::xdp, {{"IFACE"}}, point_of, verdicts));
+    return command;
+}
+
 } // namespace
 
 const Command& command() {
@@ -134,7 +142,7 @@ const Command& command() {
              .summary = "show one filtered interface, or all, with counters and rules",
              .positionals = {{"IFACE", Count::optional}},
              .run = status},
-            datapath::rule_command(Hook::xdp, {{"IFACE"}}, point_of),
+            rule(),
             {.name = "log",
              .summary = "print the packets that rules with `log` match, as they come",
              .positionals = {{"IFACE"}},

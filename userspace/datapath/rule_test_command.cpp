@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "datapath/rule_test_command.hpp"
+
+#include <algorithm>
+#include <map>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "classifier/packet.hpp"
+#include "classifier/packet_text.hpp"
+#include "classifier/reference.hpp"
+#include "core/json.hpp"
+#include "core/rule_keys.hpp"
+#include "datapath/filter.hpp"
+#include "datapath/packet_words.hpp"
+#include "datapath/sets.hpp"
+#include "sys/pcap.hpp"
+
+namespace netctl::datapath {
+
+namespace {
+
+/// A packet, from words or from a frame.
+struct AskedPacket {
+    nc_packet packet{};
+    bool parsed = true;
+    nc_unparsed unparsed{};
+    std::uint32_t said = ~std::uint32_t{0}; ///< bits 1 << Key
+};
+
+Result<AskedPacket> from_frame(std::vector<std::uint8_t> frame, bool frame_has_ether, bool ether) {
+    AskedPacket asked;
+    if (ether && !frame_has_ether && !frame.empty()) {
+        const bool ipv6 = frame.front() >> 4 == 6;
+        std::vector<std::uint8_t> header(14);
+        header[12] = ipv6 ? 0x86 : 0x08;
+        header[13] = ipv6 ? 0xdd : 0x00;
+        frame.insert(frame.begin(), header.begin(), header.end());
+    }
+    const classifier::Parsed parsed =
+        ether ? classifier::parse_ethernet(frame) : classifier::parse_ip(frame);
+    asked.packet = parsed.packet;
+    asked.packet.len = static_cast<__u32>(frame.size());
+    asked.parsed = parsed.parsed;
+    asked.unparsed = parsed.reason;
+    return asked;
+}
+
+Result<AskedPacket> from_capture(const std::string& path, std::uint64_t number, bool ether) {
+    auto reader = NETCTL_TRY(sys::PcapReader::open(path));
+    const bool frames = reader.link_type() == sys::LinkType::ethernet;
+    if ((!frames && reader.link_type() != sys::LinkType::raw_ip) || (frames && !ether))
+        return Error::failed(fmt::format("{} holds frames of type {}, which do not come by here",
+                                         path, reader.link_type_name()));
+    for (std::uint64_t i = 1;; i++) {
+        auto frame = NETCTL_TRY(reader.next());
+        if (!frame)
+            return Error::failed(fmt::format("{} has {} frames", path, i - 1));
+        if (i != number)
+            continue;
+        // What the capture cut off is not looked at, but counts.
+        frame->bytes.resize(std::max<std::size_t>(frame->length, frame->bytes.size()));
+        return from_frame(std::move(frame->bytes), frames, ether);
+    }
+}
+
+Result<AskedPacket> asked_packet(const Arguments& arguments, Hook hook, bool ether) {
+    const bool words = !arguments.rest().empty();
+    if (words + arguments.has("hex") + arguments.has("read") != 1)
+        return Error::usage("say one packet: in words, with --hex, or with --read",
+                            "for example: src 192.0.2.1 proto tcp dport 22 flags syn");
+    if (words) {
+        const SaidPacket said = NETCTL_TRY(read_packet(rule_text(arguments.rest()), hook, ether));
+        return AskedPacket{said.packet, true, {}, said.said};
+    }
+    if (arguments.has("hex"))
+        return from_frame(NETCTL_TRY(read_hex(arguments.get("hex"))), true, ether);
+    return from_capture(arguments.get("read"),
+                        NETCTL_TRY(arguments.number("frame", 1, 1, std::uint64_t{1} << 62)), ether);
+}
+
+/// Asks the sets under the root; opens each once. An error is remembered, as the reference has no room for it.
+class LiveSets {
+  public:
+    explicit LiveSets(const Root& root) : root_(root) {}
+    classifier::SetOracle oracle() {
+        return {[this](const std::string& set, const Address& address) {
+                    return has(set, Prefix{address, static_cast<std::uint8_t>(address.bits())});
+                },
+                [this](const std::string& set, std::uint16_t port) { return has(set, port); }};
+    }
+    Result<> status() const { return failure_ ? Result<>(*failure_) : Result<>(); }
+
+  private:
+    bool has(const std::string& name, const SetElement& element) {
+        const auto ask = [&]() -> Result<bool> {
+            if (!sets_.contains(name))
+                sets_.emplace(name, NETCTL_TRY(Set::open(root_, name)));
+            return sets_.at(name).contains(element);
+        };
+        auto answer = ask();
+        if (!answer.has_value() && !failure_)
+            failure_ = answer.error();
+        return answer.has_value() && *answer;
+    }
+    const Root& root_;
+    std::map<std::string, Set> sets_;
+    std::optional<Error> failure_;
+};
+
+/// A packet's value of a key, for people; empty if it has none.
+std::string value_of(const nc_packet& packet, Key key) {
+    if (key == Key::mark)
+        return fmt::format("{:#x}", packet.mark);
+    std::string name(to_string(key));
+    std::replace(name.begin(), name.end(), '-', '_');
+    const Json all = classifier::packet_json(packet);
+    const auto value = all.find(name);
+    if (value == all.end() || value->is_null())
+        return "";
+    return value->is_string() ? value->get<std::string>() : value->dump();
+}
+
+struct Reason {
+    std::string match; ///< "dport 22"
+    std::string value; ///< the packet's; empty: none
+};
+
+/// Which keys of a rule do not hold.
+std::vector<Reason> reasons(const Rule& rule, const nc_packet& packet,
+                            const classifier::SetOracle& sets) {
+    std::vector<Reason> found;
+    for (const Match& match : rule.matches) {
+        Rule alone;
+        alone.matches.push_back(match);
+        if (!classifier::matches(alone, packet, sets))
+            found.push_back({to_string(alone), value_of(packet, match.key)});
+    }
+    return found;
+}
+
+std::uint32_t looked_at(const Rule& rule) {
+    std::uint32_t keys = 0;
+    for (const Match& match : rule.matches)
+        keys |= 1U << static_cast<unsigned>(match.key);
+    return keys;
+}
+
+std::vector<std::string> names_of(std::uint32_t keys) {
+    std::vector<std::string> names;
+    for (const KeyInfo& key : rule_keys())
+        if (is_of_packets(key.key) && (keys >> static_cast<unsigned>(key.key) & 1) != 0)
+            names.emplace_back(key.name);
+    return names;
+}
+
+nc_verdict verdict_of(const Rule& rule) {
+    switch (rule.actions.back().kind) {
+    case ActionKind::drop: return NC_VERDICT_DROP;
+    case ActionKind::tx: return NC_VERDICT_TX;
+    case ActionKind::redirect: return NC_VERDICT_REDIRECT;
+    case ActionKind::next: return NC_VERDICT_NEXT;
+    default: return NC_VERDICT_PASS;
+    }
+}
+
+/// How a packet fares, as JSON and as text.
+class Answer {
+  public:
+    Answer(const PointState& state, const AskedPacket& asked) : state_(state), asked_(asked) {}
+
+    Result<nc_verdict> find(const Root& root) {
+        LiveSets live(root);
+        const classifier::SetOracle sets = live.oracle();
+        const InstalledRule* decisive = nullptr;
+        for (const InstalledRule& installed : state_.rules) {
+            if (!asked_.parsed)
+                break;
+            seen_ |= looked_at(installed.rule);
+            const auto why = reasons(installed.rule, asked_.packet, sets);
+            explain(installed.rule, why);
+            if (why.empty()) {
+                decisive = &installed;
+                break;
+            }
+        }
+        NETCTL_TRY(live.status());
+        conclude(decisive == nullptr ? nullptr : &decisive->rule);
+        return verdict_;
+    }
+
+    void print(const Context& context, bool explain) const {
+        const std::vector<std::string> made_up = names_of(seen_ & ~asked_.said);
+        Json json{{"verdict", to_string(verdict_)},
+                  {"reason", to_string(reason_)},
+                  {"unparsed", asked_.parsed ? Json() : Json(to_string(asked_.unparsed))},
+                  {"rule_id", rule_ ? Json(rule_->id) : Json()},
+                  {"rule_text", rule_ ? Json(to_string(*rule_)) : Json()},
+                  {"packet", classifier::packet_json(asked_.packet)},
+                  {"made_up", made_up}};
+        if (explain)
+            json["rules"] = rules_;
+        if (!made_up.empty())
+            context.out.note(Text::format("rules look at what the packet does not say ({}): {}",
+                                          fmt::format("{}", fmt::join(made_up, ", ")),
+                                          classifier::packet_text(asked_.packet)));
+        context.out.document(json, (explain ? text_ : Text()) +
+                                       Text::format("{}: {}\n", to_string(verdict_), what_));
+    }
+
+  private:
+    void explain(const Rule& rule, const std::vector<Reason>& why) {
+        Json reasons = Json::array();
+        std::vector<std::string> texts;
+        for (const Reason& reason : why) {
+            reasons.push_back({{"match", reason.match},
+                               {"packet", reason.value.empty() ? Json() : Json(reason.value)}});
+            texts.push_back(fmt::format("{}, and it {}", reason.match,
+                                        reason.value.empty() ? "has none" : "has " + reason.value));
+        }
+        rules_.push_back({{"rule_id", rule.id},
+                          {"rule_text", to_string(rule)},
+                          {"matches", why.empty()},
+                          {"why_not", std::move(reasons)}});
+        if (why.empty())
+            text_ += Text::format("rule {} matches: {}\n", rule.id, to_string(rule));
+        else
+            text_ += Text::format("rule {} does not match: {}\n", rule.id,
+                                  fmt::format("{}", fmt::join(texts, "; ")));
+    }
+
+    void conclude(const Rule* rule) {
+        rule_ = rule;
+        if (!asked_.parsed) {
+            verdict_ = static_cast<nc_verdict>(state_.point.unparsed_verdict);
+            reason_ = NC_REASON_UNPARSED;
+            what_ = fmt::format("unparsed: {}", to_string(asked_.unparsed));
+        } else if (rule == nullptr) {
+            verdict_ = static_cast<nc_verdict>(state_.point.default_verdict);
+            reason_ = NC_REASON_DEFAULT;
+            what_ = state_.rules.empty() ? "there are no rules" : "no rule matches";
+        } else {
+            verdict_ = verdict_of(*rule);
+            reason_ = NC_REASON_RULE;
+            what_ = fmt::format("rule {}, {}", rule->id, to_string(*rule));
+            if (rule->limit)
+                what_ += "; dropped above its limit";
+        }
+    }
+
+    const PointState& state_;
+    const AskedPacket& asked_;
+    std::uint32_t seen_ = 0; ///< keys that the rules looked at
+    Json rules_ = Json::array();
+    Text text_;
+    const Rule* rule_ = nullptr;
+    nc_verdict verdict_ = NC_VERDICT_PASS;
+    nc_reason reason_ = NC_REASON_DEFAULT;
+    std::string what_;
+};
+
+Result<int> ask(const Arguments& arguments, const Context& context, Hook hook,
+                const OpenPoint& open) {
+    const Root root = NETCTL_TRY(Root::open(context.root));
+    const LivePoint live = NETCTL_TRY(open(arguments, context)->open(root));
+    const bool ether = hook == Hook::xdp || (live.state.point.flags & NC_POINT_ETHER) != 0;
+    const AskedPacket asked = NETCTL_TRY(asked_packet(arguments, hook, ether));
+    Answer answer(live.state, asked);
+    const nc_verdict verdict = NETCTL_TRY(answer.find(root));
+    answer.print(context, arguments.has("explain"));
+    return !arguments.has("expect") || arguments.get("expect") == to_string(verdict) ? 0 : 1;
+}
+
+} // namespace
+
+Command rule_test_command(Hook hook, const std::vector<Positional>& place, const OpenPoint& open,
+                          std::initializer_list<nc_verdict> verdicts) {
+    std::vector<std::string> names;
+    for (const nc_verdict verdict : verdicts)
+        names.push_back(to_string(verdict));
+    std::vector<Positional> positionals = place;
+    positionals.push_back({"PACKET", Positional::Count::rest});
+    return {
+        .name = "test",
+        .summary = "tell which rule decides about a packet, and what becomes of it",
+        .description =
+            "The packet is said in the words of rules, one value each: src 192.0.2.1 proto tcp "
+            "dport "
+            "22 flags syn. What is not said is made up, and told if a rule looks at it. Nothing is "
+            "counted; limits count as not reached.",
+        .positionals = std::move(positionals),
+        .options = {{"explain", "", "tell of each rule before it why it does not match", {}},
+                    {"hex", "BYTES", "the packet as a frame in hexadecimal digits", {}},
+                    {"read", "FILE", "a packet of a capture file", {}},
+                    {"frame", "N", "which of the file (default: 1)", {}},
+                    {"expect", fmt::format("{}", fmt::join(names, "|")),
+                     "exit status 0 if this is the verdict, 1 if not, 4: could not tell", names}},
+        .run = [=](const Arguments& arguments, Context& context) -> Result<int> {
+            auto status = ask(arguments, context, hook, open);
+            if (!status && arguments.has("expect"))
+                return std::move(status).error().could_not_tell();
+            return status;
+        }};
+}
+
+} // namespace netctl::datapath
