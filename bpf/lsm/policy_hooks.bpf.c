@@ -24,6 +24,17 @@
 
 enum { NC_REFUSE = 0, NC_LET_PASS = 1 };
 
+/* Constants of their own: computed from the verdict (clang 19 flips its bit), the verifier would not know
+ * that it is one of the two. */
+static __always_inline int nc_answer(bool refused)
+{
+	int refuse = NC_REFUSE, pass = NC_LET_PASS;
+
+	nc_opaque(refuse);
+	nc_opaque(pass);
+	return refused ? refuse : pass;
+}
+
 static __always_inline int nc_cgroup4(struct bpf_sock_addr *ctx, enum nc_policy_hook hook,
 				      __be32 source)
 {
@@ -35,7 +46,7 @@ static __always_inline int nc_cgroup4(struct bpf_sock_addr *ctx, enum nc_policy_
 	nc_to_ipv4(&s, ctx->user_ip4, source);
 	nc_set_protocol(&s, ctx->protocol, ctx->sk ? ctx->sk->src_port : 0,
 			bpf_ntohs(ctx->user_port));
-	return nc_decide(first, &s, hook, false) ? NC_REFUSE : NC_LET_PASS;
+	return nc_answer(nc_decide(first, &s, hook, false));
 }
 
 static __always_inline int nc_cgroup6(struct bpf_sock_addr *ctx, enum nc_policy_hook hook,
@@ -54,7 +65,7 @@ static __always_inline int nc_cgroup6(struct bpf_sock_addr *ctx, enum nc_policy_
 	nc_to_ipv6(&s, address, source);
 	nc_set_protocol(&s, ctx->protocol, ctx->sk ? ctx->sk->src_port : 0,
 			bpf_ntohs(ctx->user_port));
-	return nc_decide(first, &s, hook, false) ? NC_REFUSE : NC_LET_PASS;
+	return nc_answer(nc_decide(first, &s, hook, false));
 }
 
 SEC("cgroup/connect4")

@@ -90,7 +90,7 @@ bool meet(const Values& a, const Values& b) {
     return false;
 }
 
-Number number_of(const Address& address) {
+Number as_number(const Address& address) {
     Number number = 0;
     for (unsigned i = 0; i < address.bits() / 8; i++)
         number = number << 8 | address.bytes[i];
@@ -99,7 +99,7 @@ Number number_of(const Address& address) {
 
 Stretch stretch_of(const Prefix& prefix) {
     const unsigned open = prefix.address.bits() - prefix.length;
-    const Number low = number_of(prefix.address);
+    const Number low = as_number(prefix.address);
     const Number width = open == 128 ? ~Number{0} : (Number{1} << open) - 1;
     return {prefix.address.family == Family::ipv4 ? Stretch::ipv4 : Stretch::ipv6, low,
             low + width};

@@ -16,13 +16,13 @@ namespace netctl::datapath {
 namespace {
 
 /// The two features' pins of a hook, in their directories (docs/pinned-maps.md).
-struct Hook {
+struct SharedHook {
     bpf::CgroupHook hook;
     const char* policy;
     const char* redirect;
 };
-constexpr std::array hooks{Hook{bpf::CgroupHook::connect4, "connect4", "link_connect4"},
-                           Hook{bpf::CgroupHook::connect6, "connect6", "link_connect6"}};
+constexpr std::array hooks{SharedHook{bpf::CgroupHook::connect4, "connect4", "link_connect4"},
+                           SharedHook{bpf::CgroupHook::connect6, "connect6", "link_connect6"}};
 
 std::optional<bpf::LinkInfo> info_of(const bpf::PinDir& dir, const char* name) {
     if (!dir.has(name))
@@ -32,7 +32,7 @@ std::optional<bpf::LinkInfo> info_of(const bpf::PinDir& dir, const char* name) {
     return info && info->cgroup != 0 ? std::optional(*info) : std::nullopt;
 }
 
-Result<ConnectOrder> order_at(const Root& root, const Hook& hook) {
+Result<ConnectOrder> order_at(const Root& root, const SharedHook& hook) {
     const auto policy = info_of(root.dir().sub("policy"), hook.policy);
     const auto redirect = info_of(root.dir().sub("redirect"), hook.redirect);
     if (!policy || !redirect)
@@ -52,7 +52,7 @@ Result<ConnectOrder> order_at(const Root& root, const Hook& hook) {
     return ConnectOrder::apart;
 }
 
-Result<> attach_again(const bpf::PinDir& dir, const Hook& hook) {
+Result<> attach_again(const bpf::PinDir& dir, const SharedHook& hook) {
     const bpf::LinkInfo info = NETCTL_TRY(NETCTL_TRY(dir.open_link(hook.redirect)).info());
     const auto name = sys::cgroup_name(info.cgroup);
     if (!name)
@@ -68,7 +68,7 @@ Result<> attach_again(const bpf::PinDir& dir, const Hook& hook) {
 
 Result<ConnectOrder> connect_order(const Root& root) {
     ConnectOrder worst = ConnectOrder::apart;
-    for (const Hook& hook : hooks)
+    for (const SharedHook& hook : hooks)
         worst = std::max(worst, NETCTL_TRY(order_at(root, hook)));
     return worst;
 }
@@ -76,7 +76,7 @@ Result<ConnectOrder> connect_order(const Root& root) {
 Result<ConnectOrder> judge_first(const LockedRoot& root) {
     if (NETCTL_TRY(connect_order(root)) != ConnectOrder::rewritten_first)
         return connect_order(root);
-    for (const Hook& hook : hooks)
+    for (const SharedHook& hook : hooks)
         NETCTL_TRY(attach_again(root.dir().sub("redirect"), hook));
     return connect_order(root);
 }
