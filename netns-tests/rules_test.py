@@ -4,9 +4,9 @@
 import json
 
 import pytest
-from scapy.layers.inet import IP, TCP
+from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
-from scapy.utils import wrpcap
+from scapy.utils import PcapWriter, wrpcap
 from traffic import Classifier, Filter
 
 HOOKS = {"xdp": lambda netctl, interface: Filter(netctl, interface),
@@ -99,3 +99,40 @@ def test_nothing_replaces_no_rules(filter):
     assert filter.rules() == ["dport 7 drop"]
     say(filter, "rule replace", "--allow-empty", input="")
     assert filter.rules() == []
+
+
+def test_simulation_of_what_a_capture_cut_or_the_kernel_does_not_run(filter, tmp_path):
+    """Frames cut by the capture are judged by what rules look at; runts have numbers; long frames are judged."""
+    capture = tmp_path / "cut.pcap"
+    tcp = bytes(Ether() / IP(src="192.0.2.9", dst="192.0.2.2") / TCP(dport=22) / bytes(1000))
+    udp = bytes(Ether() / IP(src="192.0.2.9", dst="192.0.2.2") / UDP(dport=53) / bytes(1000))
+    long = bytes(Ether() / IP(src="192.0.2.9", dst="192.0.2.2") / TCP(dport=22) / bytes(60000))
+    long = long.ljust(80000, b"\0")
+    writer = PcapWriter(str(capture), linktype=1)
+    writer.write_header(None)
+    for frame, kept in ((tcp, 96), (b"short", 5), (udp, 14 + 20), (long, len(long)), (udp, 14 + 10)):
+        writer.write_packet(frame[:kept], sec=1, usec=0, caplen=kept, wirelen=len(frame))
+    writer.close()
+
+    def simulate(*options, status=0):
+        done = filter.netctl("--json", *filter._words("simulate"), capture, *options,
+                             netns=filter.netns, check=False)  # fmt: skip
+        assert done.returncode == status, done
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    filter.replace("proto tcp dport 22 pass", "src 192.0.2.0/24 proto udp drop")
+    told = simulate()
+    assert [(one["number"], one["verdict"], one["rule_id"]) for one in told] == [
+        (1, "pass", 1), (3, "undecided", None), (4, "pass", 1), (5, "undecided", None)]  # fmt: skip
+    assert told[1]["reason"] == "cut by the capture" and told[0]["packet"]["len"] == len(tcp)
+    simulate("--expect", "drop", status=1)
+    # Who looks at less can tell more.
+    filter.replace("proto tcp pass", "src 192.0.2.0/24 proto udp drop")
+    assert [one["verdict"] for one in simulate()] == ["pass", "drop", "pass", "undecided"]
+    filter.replace("src 192.0.2.0/24 proto udp drop", "pass")
+    simulate("--expect", "pass", status=1)
+    filter.replace("len 60-90000 pass")
+    assert [one["verdict"] for one in simulate()] == ["pass"] * 4
+    simulate("--expect", "pass")
+    filter.replace("src 192.0.2.0/24 pass", "pass")
+    simulate("--expect", "pass", status=4)

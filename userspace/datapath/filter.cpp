@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "bpf/ring_buffer.hpp"
+#include "classifier/packet.hpp"
 #include "sys/netlink.hpp"
 #include "sys/netns.hpp"
 
@@ -72,16 +73,56 @@ Result<> follow_log(const bpf::PinDir& dir, const LivePoint& live, const std::st
     return {};
 }
 
-Result<> run_simulation(const PointState& state, const bpf::RawMap& result, const NextFrame& next,
-                        const RunFrame& run, const HandleSimulated& handle) {
+namespace {
+
+/// Test runs of every kernel take frames of this length, and no longer ones than some dozen pages.
+constexpr std::size_t surely_runs = 3000;
+
+Result<nc_result> by_reference(const PointState& state, LiveSets& sets, bool ether,
+                               std::span<const std::uint8_t> frame) {
+    const classifier::Parsed parsed =
+        ether ? classifier::parse_ethernet(frame) : classifier::parse_ip(frame);
+    nc_result result{};
+    result.packet = parsed.packet;
+    result.packet.len = static_cast<__u32>(frame.size());
+    result.position = NC_NO_RULE;
+    if (!parsed.parsed) {
+        result.verdict = state.point.unparsed_verdict;
+        result.reason = NC_REASON_UNPARSED;
+        result.unparsed = parsed.reason;
+        return result;
+    }
+    const Judged judged = NETCTL_TRY(judge(state, result.packet, sets));
+    result.position = judged.position;
+    result.verdict = judged.verdict;
+    result.reason = judged.reason;
+    return result;
+}
+
+} // namespace
+
+Result<> run_simulation(const PointState& state, LiveSets& sets, bool ether,
+                        const bpf::RawMap& result, const NextFrame& next, const RunFrame& run,
+                        const HandleSimulated& handle) {
+    std::uint32_t looked_at = 0;
+    for (const InstalledRule& installed : state.rules)
+        for (const Match& match : installed.rule.matches)
+            looked_at |= 1U << static_cast<unsigned>(match.key);
     for (;;) {
         const auto frame = NETCTL_TRY(next());
         if (!frame)
             return {};
-        NETCTL_TRY(run(*frame));
         Simulated simulated;
-        const std::uint32_t zero = 0;
-        NETCTL_TRY(result.lookup(&zero, &simulated.result));
+        simulated.looked_at = looked_at;
+        auto ran = run(*frame);
+        if (ran) {
+            const std::uint32_t zero = 0;
+            NETCTL_TRY(result.lookup(&zero, &simulated.result));
+        } else if (frame->size() > surely_runs) {
+            simulated.result = NETCTL_TRY(by_reference(state, sets, ether, *frame));
+        } else {
+            return ran;
+        }
         if (simulated.result.position < state.rules.size())
             simulated.rule = state.rules[simulated.result.position].rule;
         handle(*frame, simulated);

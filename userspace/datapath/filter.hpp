@@ -14,6 +14,7 @@
 #include "bpf/pin_dir.hpp"
 #include "core/result.hpp"
 #include "core/rule.hpp"
+#include "datapath/judge.hpp"
 #include "datapath/point.hpp"
 #include "datapath/rule_command.hpp"
 #include "netctl/abi/rule.h"
@@ -57,6 +58,7 @@ Result<> follow_log(const bpf::PinDir& dir, const LivePoint& live, const std::st
 struct Simulated {
     nc_result result{};
     std::optional<Rule> rule;
+    std::uint32_t looked_at = 0; ///< bits 1 << Key: what any of the rules looks at
 };
 /// Gives a frame, or nothing at the end.
 using NextFrame = std::function<Result<std::optional<std::vector<std::uint8_t>>>()>;
@@ -65,9 +67,12 @@ using HandleSimulated =
 /// Runs a simulating program over a frame.
 using RunFrame = std::function<Result<>(std::span<const std::uint8_t> frame)>;
 
-/// Runs frames through a simulating program, whose map `result` is given, and tells what came out.
-Result<> run_simulation(const PointState& state, const bpf::RawMap& result, const NextFrame& next,
-                        const RunFrame& run, const HandleSimulated& handle);
+/// Runs frames through a simulating program, whose map `result` is given, and tells what came out. The
+/// reference matcher judges those that are too long for the kernel's test runs; `ether`: frames have a link
+/// header.
+Result<> run_simulation(const PointState& state, LiveSets& sets, bool ether,
+                        const bpf::RawMap& result, const NextFrame& next, const RunFrame& run,
+                        const HandleSimulated& handle);
 
 std::string to_string(Presence presence);
 std::string to_string(nc_verdict verdict);

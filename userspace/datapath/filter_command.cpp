@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <map>
 #include <optional>
 
@@ -10,7 +11,9 @@
 
 #include "classifier/packet.hpp"
 #include "classifier/packet_text.hpp"
+#include "classifier/reference.hpp"
 #include "core/json.hpp"
+#include "core/rule_keys.hpp"
 #include "sys/clock.hpp"
 #include "sys/pcap.hpp"
 #include "sys/stop.hpp"
@@ -232,6 +235,39 @@ std::vector<Option> log_options() {
 
 namespace {
 
+/// Bits 1 << Key of the fields in which two packets differ.
+std::uint32_t differing_keys(const nc_packet& a, const nc_packet& b) {
+    constexpr std::uint32_t of_ip = NC_HAS_IPV4 | NC_HAS_IPV6;
+    std::uint32_t keys = 0;
+    for (const KeyInfo& key : rule_keys()) {
+        if (!is_of_packets(key.key))
+            continue;
+        const bool address = key.key == Key::src || key.key == Key::dst;
+        const bool differs =
+            address ? (a.has & of_ip) != (b.has & of_ip) ||
+                          std::memcmp(key.key == Key::src ? a.src : a.dst,
+                                      key.key == Key::src ? b.src : b.dst, sizeof a.src) != 0
+                    : classifier::number_of(a, key.key) != classifier::number_of(b, key.key);
+        keys |= std::uint32_t{differs} << static_cast<unsigned>(key.key);
+    }
+    return keys;
+}
+
+/// Whether what a capture did not keep of a frame, from byte `captured` on, may matter to rules that look at
+/// the fields `looked_at`. A field that takes a bit from there differs between a frame of zeroes and one of ones.
+bool matters(std::span<const std::uint8_t> frame, std::size_t captured, FrameForm form,
+             std::uint32_t looked_at) {
+    const auto parsed_with = [&](std::uint8_t missing) {
+        std::vector<std::uint8_t> whole(frame.begin(), frame.end());
+        std::fill(whole.begin() + static_cast<std::ptrdiff_t>(captured), whole.end(), missing);
+        return form == FrameForm::ip ? classifier::parse_ip(whole)
+                                     : classifier::parse_ethernet(whole);
+    };
+    const classifier::Parsed low = parsed_with(0), high = parsed_with(0xff);
+    return low.parsed != high.parsed || low.reason != high.reason ||
+           (differing_keys(low.packet, high.packet) & looked_at) != 0;
+}
+
 Result<int> simulate_capture(const Arguments& arguments, Context& context, FrameForm form,
                              const Simulate& simulate) {
     auto reader = NETCTL_TRY(sys::PcapReader::open(arguments["FILE"]));
@@ -245,7 +281,8 @@ Result<int> simulate_capture(const Arguments& arguments, Context& context, Frame
                 : "the interface has Ethernet frames: capture on an Ethernet interface");
     const bool summary = arguments.has("summary");
     const std::string expected = arguments.get("expect");
-    std::uint64_t number = 0, skipped = 0, others = 0;
+    std::uint64_t number = 0, judged = 0, skipped = 0, others = 0, undecided = 0;
+    std::size_t captured = 0; // of the frame at hand; what follows is made up
     // Rules in the order of their ids; what no rule decided comes behind them.
     Tallies tallies;
 
@@ -255,6 +292,9 @@ Result<int> simulate_capture(const Arguments& arguments, Context& context, Frame
             auto frame = NETCTL_TRY(reader.next());
             if (!frame)
                 return std::optional<std::vector<std::uint8_t>>();
+            number++;
+            const std::size_t missing =
+                frame->length - std::min<std::size_t>(frame->length, frame->bytes.size());
             if (!ethernet && form == FrameForm::ethernet && !frame->bytes.empty()) {
                 std::array<std::uint8_t, ether_header> header{};
                 const bool ipv6 = frame->bytes[0] >> 4 == 6;
@@ -262,6 +302,8 @@ Result<int> simulate_capture(const Arguments& arguments, Context& context, Frame
                 header[13] = ipv6 ? 0xdd : 0x00;
                 frame->bytes.insert(frame->bytes.begin(), header.begin(), header.end());
             }
+            captured = frame->bytes.size();
+            frame->bytes.resize(captured + missing);
             if (frame->bytes.size() >= ether_header)
                 return std::optional(std::move(frame->bytes));
             skipped++; // shorter than the kernel's test run takes, and than any real frame
@@ -276,23 +318,33 @@ Result<int> simulate_capture(const Arguments& arguments, Context& context, Frame
             what += ": " + unparsed;
         if (simulated.rule)
             what = fmt::format("rule {}", simulated.rule->id);
-        number++;
-        others += to_string(verdict) != expected;
+        judged++;
+        const bool open =
+            captured < frame.size() && matters(frame, captured, form, simulated.looked_at);
+        if (open)
+            what = fmt::format("the capture has {} of {} bytes", captured, frame.size());
+        undecided += open;
+        others += !open && to_string(verdict) != expected;
         if (summary) {
-            Tally& tally = tallies[{simulated.rule ? simulated.rule->id : NC_NO_RULE, what}];
+            if (open)
+                what = "cut by the capture";
+            const bool by_rule = simulated.rule && !open;
+            Tally& tally = tallies[{by_rule ? simulated.rule->id : NC_NO_RULE, what}];
             tally.packets++;
             tally.bytes += frame.size();
-            tally.verdict = to_string(verdict);
-            tally.what = simulated.rule ? to_string(*simulated.rule) : what;
+            tally.verdict = open ? "undecided" : to_string(verdict);
+            tally.what = by_rule ? to_string(*simulated.rule) : what;
             return;
         }
-        const Json json{{"number", number},
-                        {"verdict", to_string(verdict)},
-                        {"reason", to_string(reason)},
-                        {"unparsed", reason == NC_REASON_UNPARSED ? Json(unparsed) : Json()},
-                        {"rule_id", simulated.rule ? Json(simulated.rule->id) : Json()},
-                        {"packet", classifier::packet_json(simulated.result.packet)}};
-        context.out.line(json, fmt::format("{} {} ({}): {}", number, to_string(verdict), what,
+        const Json json{
+            {"number", number},
+            {"verdict", open ? Json("undecided") : Json(to_string(verdict))},
+            {"reason", open ? Json("cut by the capture") : Json(to_string(reason))},
+            {"unparsed", reason == NC_REASON_UNPARSED && !open ? Json(unparsed) : Json()},
+            {"rule_id", simulated.rule && !open ? Json(simulated.rule->id) : Json()},
+            {"packet", classifier::packet_json(simulated.result.packet)}};
+        context.out.line(json, fmt::format("{} {} ({}): {}", number,
+                                           open ? "undecided" : to_string(verdict), what,
                                            classifier::packet_text(simulated.result.packet)));
     };
     NETCTL_TRY(simulate(next, handle));
@@ -303,10 +355,15 @@ Result<int> simulate_capture(const Arguments& arguments, Context& context, Frame
         print_tallies(tallies, context);
     if (!arguments.has("expect"))
         return 0;
-    if (number == 0)
+    if (judged == 0)
         return Error::failed(
             fmt::format("{} has no packet that could be judged", arguments["FILE"]));
-    return others == 0 ? 0 : 1;
+    if (others > 0)
+        return 1;
+    if (undecided > 0)
+        return Error::unknown(
+            fmt::format("{} packets are cut by the capture before what rules look at", undecided));
+    return 0;
 }
 
 } // namespace

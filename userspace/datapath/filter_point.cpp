@@ -91,10 +91,12 @@ Result<> FilterPoint::simulate(const NextFrame& next, const HandleSimulated& han
     std::optional<Root> root = NETCTL_TRY(Root::open(root_));
     LivePoint live = NETCTL_TRY(open(*root));
     const LoadedFilter loaded = NETCTL_TRY(load(*root, live.state, &live, true));
+    LiveSets sets = NETCTL_TRY(LiveSets::open(*root, live.state.rules));
     root.reset(); // frames may be long in coming
+    const bool ether = hook_ == Hook::xdp || (live.state.point.flags & NC_POINT_ETHER) != 0;
     const bpf::RawMap result = NETCTL_TRY(loaded.object.map("result"));
     return run_simulation(
-        live.state, result, next,
+        live.state, sets, ether, result, next,
         [&](std::span<const std::uint8_t> frame) { return run(loaded.generation.program, frame); },
         handle);
 }

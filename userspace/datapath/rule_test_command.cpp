@@ -2,7 +2,6 @@
 #include "datapath/rule_test_command.hpp"
 
 #include <algorithm>
-#include <map>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -13,8 +12,8 @@
 #include "core/json.hpp"
 #include "core/rule_keys.hpp"
 #include "datapath/filter.hpp"
+#include "datapath/judge.hpp"
 #include "datapath/packet_words.hpp"
-#include "datapath/sets.hpp"
 #include "sys/pcap.hpp"
 
 namespace netctl::datapath {
@@ -80,35 +79,6 @@ Result<AskedPacket> asked_packet(const Arguments& arguments, Hook hook, bool eth
                         NETCTL_TRY(arguments.number("frame", 1, 1, std::uint64_t{1} << 62)), ether);
 }
 
-/// Asks the sets under the root; opens each once. An error is remembered, as the reference has no room for it.
-class LiveSets {
-  public:
-    explicit LiveSets(const Root& root) : root_(root) {}
-    classifier::SetOracle oracle() {
-        return {[this](const std::string& set, const Address& address) {
-                    return has(set, Prefix{address, static_cast<std::uint8_t>(address.bits())});
-                },
-                [this](const std::string& set, std::uint16_t port) { return has(set, port); }};
-    }
-    Result<> status() const { return failure_ ? Result<>(*failure_) : Result<>(); }
-
-  private:
-    bool has(const std::string& name, const SetElement& element) {
-        const auto ask = [&]() -> Result<bool> {
-            if (!sets_.contains(name))
-                sets_.emplace(name, NETCTL_TRY(Set::open(root_, name)));
-            return sets_.at(name).contains(element);
-        };
-        auto answer = ask();
-        if (!answer.has_value() && !failure_)
-            failure_ = answer.error();
-        return answer.has_value() && *answer;
-    }
-    const Root& root_;
-    std::map<std::string, Set> sets_;
-    std::optional<Error> failure_;
-};
-
 /// A packet's value of a key, for people; empty if it has none.
 std::string value_of(const nc_packet& packet, Key key) {
     if (key == Key::mark)
@@ -155,23 +125,13 @@ std::vector<std::string> names_of(std::uint32_t keys) {
     return names;
 }
 
-nc_verdict verdict_of(const Rule& rule) {
-    switch (rule.actions.back().kind) {
-    case ActionKind::drop: return NC_VERDICT_DROP;
-    case ActionKind::tx: return NC_VERDICT_TX;
-    case ActionKind::redirect: return NC_VERDICT_REDIRECT;
-    case ActionKind::next: return NC_VERDICT_NEXT;
-    default: return NC_VERDICT_PASS;
-    }
-}
-
 /// How a packet fares, as JSON and as text.
 class Answer {
   public:
     Answer(const PointState& state, const AskedPacket& asked) : state_(state), asked_(asked) {}
 
     Result<nc_verdict> find(const Root& root) {
-        LiveSets live(root);
+        LiveSets live = NETCTL_TRY(LiveSets::open(root, state_.rules));
         const classifier::SetOracle sets = live.oracle();
         const InstalledRule* decisive = nullptr;
         for (const InstalledRule& installed : state_.rules) {
