@@ -840,7 +840,15 @@ def test_postgresql(tested, postgres):
     assert plain == with_it
 
 
-@pytest.mark.timeout(180)
+ENDING_NGINX = """
+daemon off; user root; pid {root}/pid; worker_processes 1; error_log stderr warn; events {{ }}
+http {{ access_log off; keepalive_requests 300; client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f;
+        uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;
+        server {{ listen 8080; location / {{ return 200 "hello\\n"; }} }} }}
+"""
+
+
+@pytest.mark.timeout(300)
 def test_bench_with_a_server(netctl, lab, group):
     """`bench --target`: what it says of servers that fit, that do not answer so, or block."""
 
@@ -857,6 +865,19 @@ def test_bench_with_a_server(netctl, lab, group):
     one, four = report["results"]
     assert one["share_redirected"] > 0.9 and four["share_redirected"] > 0.5, report
     assert one["tcp"] > 0 and four["tcp"] > 0 and report["verdict"], report
+
+    # A server that ends connections after so many answers, as nginx does (1,000 if nobody tells it otherwise).
+    root = lab.directory / "ending"
+    root.mkdir()
+    (root / "nginx.conf").write_text(ENDING_NGINX.format(root=root))
+    lab.start(*group.wrap(("nginx", "-p", root, "-e", "stderr", "-c", root / "nginx.conf")))
+    until(lambda: socket.socket().connect_ex(("127.0.0.1", 8080)) == 0, what="nginx")
+    get = r"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    done = bench("--target", "127.0.0.1:8080", "--send", get, *force)
+    assert "127.0.0.1:8080 ends a connection after 299 answers" in done.stderr
+    report = json.loads(done.stdout)
+    assert [line["connections"] for line in report["results"]] == [1, 4], report
+    assert report["results"][0]["share_redirected"] > 0.5, report
 
     # Where redirection is enabled for that server, it has the connections, but for the plain ones.
     with Netctl() as enabled:

@@ -19,15 +19,16 @@ double median(std::vector<double> values, double at) {
 }
 
 BenchReport::Line Rounds::line(const nc_rd_stats& before, const nc_rd_stats& after) const {
-    std::vector<double> ratios, control;
+    std::vector<double> control, both = tcp;
     for (std::size_t i = 0; i < tcp.size(); i++) {
-        ratios.push_back(2 * redirected[i] / (tcp[i] + again[i]));
+        both.push_back(again[i]);
         control.push_back(again[i] / tcp[i]);
     }
     BenchReport::Line line;
-    line.tcp = median(tcp);
+    line.tcp = median(both);
     line.redirected = median(redirected);
-    line.ratio = median(ratios);
+    // Of what is shown. The median of the rounds' ratios can tell the opposite where they scatter.
+    line.ratio = line.redirected / line.tcp;
     line.control_low = median(control, 0.25);
     line.control_high = median(control, 0.75);
     const auto moved = static_cast<double>(after.redirected_messages - before.redirected_messages);

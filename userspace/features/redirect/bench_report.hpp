@@ -20,10 +20,10 @@ struct BenchReport {
         std::string placement;    ///< "one CPU", "two CPUs", the server's name
         unsigned connections = 1; ///< at once
         std::string unit;         ///< "µs" an exchange, "MB/s"
-        double tcp = 0;           ///< medians
+        double tcp = 0;           ///< medians; this one of both runs of each round
         double redirected = 0;
         double unix_socket = 0; ///< 0: not measured
-        double ratio = 0;       ///< median of the rounds' redirected / TCP
+        double ratio = 0;       ///< redirected / tcp
         double control_low = 0; ///< quartiles of the rounds' TCP / TCP
         double control_high = 0;
         double share = 0; ///< of the messages in the redirected runs that were redirected
@@ -39,7 +39,7 @@ double median(std::vector<double> values, double at = 0.5);
 /// Figures of alternating rounds: TCP, redirected, TCP again.
 struct Rounds {
     std::vector<double> tcp, redirected, again;
-    /// Medians, and the ratios of each round. `before` and `after` are the datapath's counters.
+    /// Medians, their ratio, and how TCP scatters. `before` and `after` are the datapath's counters.
     BenchReport::Line line(const nc_rd_stats& before, const nc_rd_stats& after) const;
 };
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <netdb.h>
 #include <netinet/tcp.h>
+#include <optional>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -33,6 +34,8 @@ constexpr auto first_answer = Milliseconds(2000);
 constexpr auto target_warm_step = Milliseconds(1); // between two looks of the joiner
 constexpr int silence_ms = 100;                    // the first answer is complete
 constexpr std::size_t largest_answer = 1 << 20;
+constexpr auto longest_connection = Milliseconds(1500); // twice what one is used for, and more
+constexpr std::size_t fewest_requests = 200;            // that a connection can be measured with
 
 struct FreeAddresses {
     void operator()(addrinfo* list) const { freeaddrinfo(list); }
@@ -129,6 +132,24 @@ Result<Clients> open_clients(const Server& server, const std::string& request, s
     return Clients::make(std::move(connections), request, answer);
 }
 
+/// After how many answers the server ends a connection (nginx: keepalive_requests); nothing if it does not
+/// while one is used.
+Result<std::optional<std::size_t>>
+answers_a_connection(const Server& server, const std::string& request, std::size_t answer) {
+    Clients clients = NETCTL_TRY(open_clients(server, request, answer, 1));
+    auto asked = clients.run(longest_connection);
+    if (asked)
+        return std::optional<std::size_t>();
+    if (!clients.closed() || clients.exchanges() == 0)
+        return std::move(asked).error();
+    if (clients.exchanges() < fewest_requests)
+        return Error::failed(
+            fmt::format("{} ends a connection after {} answers: too few to be measured",
+                        server.name, clients.exchanges()),
+            "a server that is to be measured has to keep connections for longer");
+    return std::optional(clients.exchanges());
+}
+
 /// Some servers serve one connection after the other.
 Result<> prove_served_at_once(const Server& server, const std::string& request, std::size_t answer,
                               unsigned count) {
@@ -142,11 +163,13 @@ Result<> prove_served_at_once(const Server& server, const std::string& request, 
 class Measurement {
   public:
     Measurement(const TargetOptions& options, const Server& server, const std::string& request,
-                std::size_t answer, Datapath& datapath, Joiner& joiner, std::uint64_t own)
+                std::size_t answer, std::optional<std::size_t> budget, Datapath& datapath,
+                Joiner& joiner, std::uint64_t own)
         : options_(options),
           server_(server),
           request_(request),
           answer_(answer),
+          budget_(budget),
           datapath_(datapath),
           joiner_(joiner) {
         allowed_.rules[0].action = NC_RD_ALLOW;
@@ -177,18 +200,22 @@ class Measurement {
         Clients clients = NETCTL_TRY(open_clients(server_, request_, answer_, connections));
         if (!redirected)
             NETCTL_TRY(clients.stay_on_tcp());
+        if (budget_)
+            clients.set_budget(*budget_);
+        // Half of what a connection may ask is for the measurement.
+        const auto warm = [&] { return budget_ && clients.left() <= *budget_ / 2; };
         // Both directions of each.
         const std::uint64_t turned = NETCTL_TRY(datapath_.stats()).turns + 2 * clients.count();
         const auto begin = Clock::now();
-        while (Clock::now() - begin <
-               (redirected && !hopeless_ ? joining_time : target_warm_time)) {
+        while (!warm() && Clock::now() - begin <
+                              (redirected && !hopeless_ ? joining_time : target_warm_time)) {
             NETCTL_TRY(clients.run(target_warm_step));
             NETCTL_TRY(joiner_.poll(0));
             if (redirected && Clock::now() - begin >= target_warm_time &&
                 NETCTL_TRY(datapath_.stats()).turns >= turned)
                 return clients.run(target_measured_time);
         }
-        hopeless_ = hopeless_ || redirected;
+        hopeless_ = hopeless_ || (redirected && !warm());
         return clients.run(target_measured_time);
     }
 
@@ -196,6 +223,7 @@ class Measurement {
     const Server& server_;
     const std::string& request_;
     std::size_t answer_;
+    std::optional<std::size_t> budget_; ///< requests a connection
     Datapath& datapath_;
     Joiner& joiner_;
     Datapath::Bank allowed_;
@@ -295,12 +323,18 @@ Result<BenchReport> run_target_bench(const TargetOptions& options) {
             NETCTL_TRY(datapath.set_conf(conf));
             NETCTL_TRY(datapath.attach(above));
             Joiner joiner = NETCTL_TRY(Joiner::open(datapath));
-            Measurement measurement(options, server, request, answer.size(), datapath, joiner,
-                                    own.id);
+            // One that is plain: there are no rules yet.
+            const auto budget = NETCTL_TRY(answers_a_connection(server, request, answer.size()));
+            Measurement measurement(options, server, request, answer.size(), budget, datapath,
+                                    joiner, own.id);
             auto found = measure_all(options, server, request, answer.size(), measurement);
             const nc_rd_stats stats = NETCTL_TRY(datapath.stats());
             // The server's ends leave the map before the map goes.
             NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 2000));
+            if (found && budget)
+                found->notes.push_back(
+                    fmt::format("{} ends a connection after {} answers: none was asked for more",
+                                server.name, *budget));
             if (found)
                 found->verdict = verdict(*found, server, stats);
             return found;

@@ -64,6 +64,18 @@ Result<> Clients::stay_on_tcp() const {
     return {};
 }
 
+std::size_t Clients::left() const {
+    std::size_t most = 0;
+    for (const Connection& one : connections_)
+        most = std::max(most, one.asked);
+    return budget_ - std::min(most, budget_);
+}
+
+Result<> Clients::ask(Connection& connection) {
+    connection.asked++;
+    return send_all(connection.fd.get(), request_);
+}
+
 Result<bool> Clients::receive(Connection& connection) {
     const ssize_t got =
         recv(connection.fd.get(), buffer_.data(), answer_ - connection.got, MSG_DONTWAIT);
@@ -71,6 +83,7 @@ Result<bool> Clients::receive(Connection& connection) {
         return false;
     if (got < 0)
         return Error::system(errno, "recv");
+    closed_ = closed_ || got == 0;
     if (got == 0)
         return Error::failed(fmt::format("the server closed a connection after {} answers of {} "
                                          "bytes, and {} bytes of the next one",
@@ -87,10 +100,14 @@ Result<bool> Clients::receive(Connection& connection) {
 Result<double> Clients::run(std::chrono::nanoseconds time) {
     const std::size_t before = exchanges_;
     const auto begin = Clock::now();
-    for (const Connection& one : connections_)
-        NETCTL_TRY(send_all(one.fd.get(), request_));
+    std::size_t open = 0;
+    for (Connection& one : connections_)
+        if (one.asked < budget_) {
+            NETCTL_TRY(ask(one));
+            open++;
+        }
     Events events;
-    for (std::size_t open = connections_.size(); open > 0;) {
+    while (open > 0) {
         const int ready = epoll_wait(epoll_.get(), events.data(), events.size(),
                                      static_cast<int>(patience_.count()));
         if (ready < 0 && errno != EINTR)
@@ -106,10 +123,10 @@ Result<double> Clients::run(std::chrono::nanoseconds time) {
             Connection& one = connections_[events[static_cast<std::size_t>(i)].data.u64];
             if (!NETCTL_TRY(receive(one)))
                 continue;
-            if (over)
+            if (over || one.asked >= budget_)
                 open--;
             else
-                NETCTL_TRY(send_all(one.fd.get(), request_));
+                NETCTL_TRY(ask(one));
         }
     }
     return std::chrono::duration<double, std::micro>(Clock::now() - begin).count() /

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include <cerrno>
 #include <fcntl.h>
 #include <set>
@@ -141,6 +143,36 @@ TEST(RedirectBench, JudgesByEachCase) {
     // More is better.
     EXPECT_EQ(judge({many}, true), "streams are faster with redirection here");
     EXPECT_NE(judge({one}, true).find("slower than TCP"), std::string::npos);
+}
+
+TEST(RedirectBench, NeverSaysTheOppositeOfItsFigures) {
+    // Of the rounds' own ratios, two of three are 0.43: "worth it", it said.
+    const Rounds scattered{
+        .tcp = {110, 460, 110}, .redirected = {198, 198, 47}, .again = {105, 460, 110}};
+    EXPECT_DOUBLE_EQ(scattered.line({}, {}).tcp, 110);
+    EXPECT_DOUBLE_EQ(scattered.line({}, {}).ratio, 1.8);
+    EXPECT_NE(judge({scattered.line({}, {})}, false).find("slower than TCP"), std::string::npos);
+    std::mt19937 random(1);
+    std::lognormal_distribution<double> figure(4, 1);
+    std::size_t better = 0, worse = 0;
+    for (int i = 0; i < 20000; i++) {
+        Rounds rounds;
+        for (int round = 0; round < 3; round++)
+            for (std::vector<double>* into : {&rounds.tcp, &rounds.redirected, &rounds.again})
+                into->push_back(figure(random));
+        const BenchReport::Line line = rounds.line({}, {});
+        const std::string said = judge({line}, false);
+        if (said.starts_with("worth it")) {
+            EXPECT_LT(line.redirected, line.tcp);
+            better++;
+        }
+        if (said.find("slower than TCP") != std::string::npos) {
+            EXPECT_GT(line.redirected, line.tcp);
+            worse++;
+        }
+    }
+    EXPECT_GT(better, 100U);
+    EXPECT_GT(worse, 100U);
 }
 
 struct Pairs {
