@@ -162,6 +162,40 @@ def test_wrong_words_are_told(enabled):
     assert netctl.json("redirect", "rule", "list") == []
 
 
+def test_a_cgroup_that_went_away(netctl, lab):
+    """It says so, and `enable` takes it to another cgroup, with its rules."""
+    run("ip", "link", "set", "lo", "up")
+    parent = lab.cgroup()
+    service = parent.path / "service"
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+    connect = f"import socket; socket.create_connection(('10.9.9.9', {port}), 0.2)"
+
+    def arrives():
+        words = ("sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', service, sys.executable, "-c", connect)
+        return run(*words, check=False).returncode == 0
+
+    service.mkdir()
+    netctl("redirect", "enable", "--cgroup", service, "--force", "all")
+    name = "/" + str(service.relative_to(parent.mount()))
+    netctl("redirect", "to", "add", "dst", "10.9.9.9", "cgroup", name, "target", f"127.0.0.1:{port}")
+    netctl("redirect", "rule", "add", "dport", port, "cgroup", name)
+    rules = netctl.json("redirect", "rule", "list"), netctl.json("redirect", "to", "list")
+    assert netctl.json("redirect", "status")["live"] and arrives()
+    until(lambda: "populated 0" in (service / "cgroup.events").read_text())
+    service.rmdir()
+    done = netctl("--json", "redirect", "status", check=False)
+    assert done.returncode == 1 and not json.loads(done.stdout)["live"]
+    service.mkdir()
+    assert not arrives()
+    assert "with the rules" in netctl("redirect", "enable", "--cgroup", service).stderr
+    assert netctl.json("redirect", "status")["live"] and arrives()
+    assert (netctl.json("redirect", "rule", "list"), netctl.json("redirect", "to", "list")) == rules
+    assert "enabled already" in netctl.fails("redirect", "enable", "--cgroup", service)
+    netctl("redirect", "disable")
+    server.close()
+
+
 def append_rule(netctl, rule, index):
     """As another tool would, with nothing but bpftool and the header."""
     pins = netctl.root / "redirect"

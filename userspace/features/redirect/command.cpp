@@ -138,6 +138,7 @@ Result<int> status(const Arguments&, Context& context) {
     const Json json{{"enabled", true},
                     {"draining", status.draining},
                     {"cgroup", status.cgroup},
+                    {"live", status.live},
                     {"allow_blocking", status.allow_blocking},
                     {"cross_netns", status.cross_netns},
                     {"forced", status.forced},
@@ -167,6 +168,10 @@ Result<int> status(const Arguments&, Context& context) {
                      status.draining ? ", being disabled" : "",
                      status.forced ? ", forced although a case of the self-test failed" : "",
                      status.mends_fionread ? ", FIONREAD corrected" : "");
+    if (!status.live)
+        text += Text::format(
+            "not live: the cgroup is gone; `netctl redirect enable --cgroup …` puts it on "
+            "another, with its rules\n");
     text +=
         Text::format("{}\n", status.joiner ? "joiner runs"
                                            : "no joiner runs: nothing joins (netctl redirect run)");
@@ -189,7 +194,7 @@ Result<int> status(const Arguments&, Context& context) {
     if (!reasons.empty())
         text += Text::format("refused or left, by reason:\n{}", reasons);
     context.out.document(json, text);
-    return 0;
+    return status.live ? 0 : 1;
 }
 
 std::string endpoint(const Address& address, std::uint16_t port) {

@@ -3,12 +3,14 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <optional>
 #include <thread>
 
 #include <fmt/format.h>
 
 #include "bpf/dir_lock.hpp"
+#include "core/rule.hpp"
 #include "datapath/root.hpp"
 #include "features/redirect/joiner.hpp"
 
@@ -35,15 +37,51 @@ Result<Datapath> open_enabled(const datapath::Root& root) {
 
 namespace {
 
-Result<> check_not_enabled(const datapath::Root& root) {
+/// Whether it is enabled on a cgroup that is gone; an error if on one that is there.
+Result<bool> check_not_enabled(const datapath::Root& root) {
     if (!redirect_dir(root).has("link_sockops"))
-        return {};
+        return false;
     const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(open_enabled(root)).conf());
-    return Error::failed(fmt::format("redirection is enabled already, on the cgroup {}",
-                                     sys::cgroup_name(conf.cgroup).value_or("(gone)")),
-                         (conf.flags & NC_RD_DRAINING) != 0
-                             ? "it is being disabled: netctl redirect disable"
-                             : "netctl redirect disable comes first");
+    const auto name = sys::cgroup_name(conf.cgroup);
+    if (!name && (conf.flags & NC_RD_DRAINING) == 0)
+        return true;
+    return Error::failed(
+        fmt::format("redirection is enabled already, on the cgroup {}", name.value_or("(gone)")),
+        (conf.flags & NC_RD_DRAINING) != 0 ? "it is being disabled: netctl redirect disable"
+                                           : "netctl redirect disable comes first");
+}
+
+/// Rules name cgroups by their number: those of a name that is there again get the present one.
+template <class R> Result<> find_cgroups_again(const Datapath& datapath, Hook hook) {
+    auto bank = NETCTL_TRY(datapath.read_bank<R>());
+    bool changed = false;
+    for (std::size_t i = 0; i < used(bank); i++) {
+        const auto& text = bank.texts[i];
+        const auto rule =
+            parse_rule(std::string(text.data(), strnlen(text.data(), text.size())), hook);
+        const Match* match = rule ? rule->find(Key::cgroup) : nullptr;
+        const auto found = match != nullptr ? sys::find_cgroup(match->path)
+                                            : Result<sys::Cgroup>(Error::failed("no cgroup"));
+        if (!found || found->id == bank.rules[i].cgroup)
+            continue;
+        bank.rules[i].cgroup = found->id;
+        changed = true;
+    }
+    return changed ? datapath.commit_bank(bank) : Result<>();
+}
+
+/// Of a root whose redirection is on a cgroup that is gone.
+Result<> enable_anew(const datapath::LockedRoot& root, const sys::Cgroup& cgroup) {
+    const bpf::PinDir dir = redirect_dir(root);
+    const Datapath datapath = NETCTL_TRY(Datapath::open(dir));
+    NETCTL_TRY(find_cgroups_again<nc_rd_rule>(datapath, Hook::redirect));
+    NETCTL_TRY(find_cgroups_again<nc_rd_to>(datapath, Hook::to));
+    NETCTL_TRY(Datapath::attach_anew(dir, cgroup));
+    nc_rd_conf conf = NETCTL_TRY(datapath.conf());
+    conf.cgroup = cgroup.id;
+    NETCTL_TRY(datapath.set_conf(conf));
+    NETCTL_TRY(root.next_generation());
+    return {};
 }
 
 } // namespace
@@ -52,12 +90,23 @@ Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
     NETCTL_TRY(check_cases(options.force)); // what is wrong with the words comes first
     Enabled enabled;
     const sys::Cgroup cgroup = NETCTL_TRY(sys::find_cgroup(options.cgroup));
-    NETCTL_TRY(check_not_enabled(NETCTL_TRY(datapath::Root::open(root_))));
+    if (NETCTL_TRY(check_not_enabled(NETCTL_TRY(datapath::Root::open(root_))))) {
+        const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
+        if (NETCTL_TRY(check_not_enabled(root))) {
+            NETCTL_TRY(enable_anew(root, cgroup));
+            enabled.cgroup = cgroup.name;
+            enabled.notes.emplace_back(
+                "the cgroup that it was on is gone: it is on this one now, with the rules and "
+                "settings that it had");
+            return enabled;
+        }
+    }
     // Takes seconds, and nothing of the root: nobody waits for it.
     const Fitness fitness = NETCTL_TRY(prove_fit(options));
     enabled.notes.insert(enabled.notes.end(), fitness.notes.begin(), fitness.notes.end());
     const auto root = NETCTL_TRY(datapath::LockedRoot::acquire(root_));
-    NETCTL_TRY(check_not_enabled(root));
+    if (NETCTL_TRY(check_not_enabled(root)))
+        return Error::failed("its cgroup went away meanwhile", "netctl redirect enable again");
 
     Datapath datapath = NETCTL_TRY(Datapath::load(fitness.tuning));
     nc_rd_conf conf{};
@@ -150,7 +199,9 @@ Result<Status> Controller::status() const {
     status.forced = (conf.flags & NC_RD_FORCED) != 0;
     status.mends_fionread = (conf.flags & NC_RD_MENDS_FIONREAD) != 0;
     status.joiner = bpf::DirLock::is_held(redirect_dir(root));
-    status.cgroup = sys::cgroup_name(conf.cgroup).value_or(fmt::format("#{}", conf.cgroup));
+    const auto name = sys::cgroup_name(conf.cgroup);
+    status.live = name.has_value();
+    status.cgroup = name.value_or(fmt::format("#{}", conf.cgroup));
     status.rules = rules_in(NETCTL_TRY(datapath.read_bank<nc_rd_rule>()));
     status.to_rules = rules_in(NETCTL_TRY(datapath.read_bank<nc_rd_to>()));
     for (const nc_rd_pair& pair : NETCTL_TRY(datapath.pairs())) {

@@ -35,6 +35,7 @@ struct Status {
     bool forced = false;
     bool mends_fionread = false; ///< corrects what ioctl() answers
     bool joiner = false;         ///< a joiner is running
+    bool live = true;            ///< its cgroup is there; else nothing is redirected or rewritten
     std::string cgroup;          ///< its name, or `#ID` if it is gone
     std::size_t rules = 0;
     std::size_t to_rules = 0;
@@ -79,7 +80,8 @@ class Controller {
         std::string cgroup;
         std::vector<std::string> notes;
     };
-    /// Proves the kernel fit, loads, attaches and pins. What fails leaves nothing behind.
+    /// Proves the kernel fit, loads, attaches and pins. What fails leaves nothing behind. Where it is
+    /// enabled on a cgroup that is gone, it goes to the one of the options, with its rules and settings.
     Result<Enabled> enable(const EnableOptions& options);
     /// Takes every connection out, losing no byte, and removes all that was pinned. False if it was
     /// not enabled. If readers do not read, all stays pinned and the error tells how many.

@@ -188,6 +188,20 @@ Result<> Datapath::pin(const bpf::PinDir& dir) const {
     return {};
 }
 
+Result<> Datapath::attach_anew(const bpf::PinDir& dir, const sys::Cgroup& cgroup) {
+    const Fd fd = NETCTL_TRY(sys::open_cgroup(cgroup));
+    for (const HookedProgram& hooked : hooks) {
+        const std::string name = link_name(hooked.program);
+        const bpf::LinkInfo info = NETCTL_TRY(NETCTL_TRY(dir.open_link(name)).info());
+        const bpf::Program program = NETCTL_TRY(bpf::Program::open_id(info.program_id));
+        auto link = bpf::attach_to_cgroup(fd.get(), program, hooked.hook);
+        if (!link)
+            return std::move(link).error().within(cgroup.path);
+        NETCTL_TRY(dir.replace(name, *link));
+    }
+    return {};
+}
+
 Result<> Datapath::unpin_hooks(const bpf::PinDir& dir) {
     for (const HookedProgram& hooked : std::views::reverse(hooks))
         NETCTL_TRY(dir.unpin(link_name(hooked.program)));

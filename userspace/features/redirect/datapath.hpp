@@ -50,6 +50,9 @@ class Datapath {
     /// Attaches to a cgroup. Alive while this is, unless pinned.
     Result<> attach(const sys::Cgroup& cgroup);
     Result<> pin(const bpf::PinDir& dir) const;
+    /// Puts the programs of the links in `dir` on `cgroup`, since the one that they were on is gone; the pins are
+    /// replaced.
+    static Result<> attach_anew(const bpf::PinDir& dir, const sys::Cgroup& cgroup);
     /// Takes what is attached to the cgroup off it, the pins of its links: that which announces connections,
     /// and tells that redirection is enabled, first.
     static Result<> unpin_hooks(const bpf::PinDir& dir);
