@@ -337,6 +337,57 @@ def test_this_host_has_many_names(policy, listener):
     assert not refused("AF_INET6", "", "::")
 
 
+def test_a_policy_whose_own_cgroup_went_away(policy, listener):
+    """As by a service's restart. It says so, and `enable` puts it on the new one, with its rules."""
+    policy.enable()
+    policy.add(f"dport {listener.port} deny")
+    inner = policy.group("inner")
+    assert inner.refused("127.0.0.1", listener.port)
+
+    def remove():
+        for path in (inner.path, policy.cgroup.path):
+            until(lambda: "populated 0" in (path / "cgroup.events").read_text())
+            path.rmdir()
+
+    def said():
+        done = policy.netctl("--json", "policy", "status", check=False)
+        report = json.loads(done.stdout)
+        assert done.returncode == 1 and not report["layers"]["cgroup"]["live"]
+        return report["layers"]["cgroup"]["why"]
+
+    assert policy("status").returncode == 0
+    remove()
+    assert "is gone" in said()
+    assert "is gone" in policy.fails("enable")
+    policy.cgroup.path.mkdir()
+    assert not policy.group("inner").refused("127.0.0.1", listener.port)
+    assert "made anew" in said()
+    assert "made anew" in policy("rule", "add", "dport 1 deny").stderr
+    assert "enabled already" in policy.fails("enable", "--cgroup", "/")
+    policy("enable", "--cgroup", policy.cgroup.path)
+    assert policy("status").returncode == 0
+    inner = policy.group("inner")
+    assert inner.refused("127.0.0.1", listener.port)
+    assert [rule["rule_id"] for rule in policy.status()["rules"]] == [1, 2]
+    remove()
+    policy.cgroup.path.mkdir()
+    policy("enable")
+    assert policy.group("inner").refused("127.0.0.1", listener.port)
+    policy("disable")
+
+
+def test_a_rule_with_the_directory_of_a_cgroup(policy, listener):
+    """`enable --cgroup` takes the directory's own path; so do rules."""
+    policy.enable()
+    group = policy.group("web")
+    policy.add(f"cgroup {group.path} dport {listener.port} deny")
+    policy("rule", "add", "--allow-missing", f"cgroup {Cgroup.mount()}/to-come deny")
+    texts = [rule["rule_text"] for rule in policy.json("rule", "list")]
+    assert texts == [f"dport {listener.port} cgroup {group.name} deny", "cgroup /to-come deny"]
+    assert group.refused("127.0.0.1", listener.port)
+    assert not policy.group("other").refused("127.0.0.1", listener.port)
+
+
 def test_a_rule_on_the_source_port(policy, listener):
     policy.enable()
     group = policy.group("inner")
@@ -894,7 +945,7 @@ def test_no_change_cuts_off_an_ssh_session_without_a_yes(policy):
     here("enable", "--mode", "enforce", status=2)
     here("rule", "add", "dst 192.0.2.7 allow")
     here("enable", "--mode", "enforce")
-    for verb, *words in (("flush",), ("replace", "/dev/null"), ("insert", "deny")):
+    for verb, *words in (("flush",), ("replace", "--allow-empty", "/dev/null"), ("insert", "deny")):
         here("rule", verb, "--yes", *words)
         policy.replace("dst 192.0.2.7 allow")
     (rule,) = (rule["rule_id"] for rule in policy.status()["rules"])

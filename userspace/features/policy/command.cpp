@@ -181,7 +181,7 @@ Result<int> status(const Arguments&, Context& context) {
         return 0;
     }
     context.out.document(status_json(status), status_text(status));
-    return 0;
+    return status.lost ? 1 : 0;
 }
 
 // ---- log ----

@@ -25,17 +25,32 @@ using datapath::LockedRoot;
 using datapath::PointState;
 using datapath::Root;
 
-Result<> check_names(const PointState& state, const std::vector<InstalledRule>* before,
+namespace {
+
+/// A cgroup's path as the kernel's names make it: without the place where cgroups are mounted.
+std::string below_mount(const std::string& path) {
+    const auto mount = sys::cgroup_mount();
+    if (!mount || !path.starts_with(*mount) ||
+        (path.size() > mount->size() && path[mount->size()] != '/'))
+        return path;
+    return path.size() == mount->size() ? "/" : path.substr(mount->size());
+}
+
+} // namespace
+
+Result<> check_names(PointState& state, const std::vector<InstalledRule>* before,
                      bool allow_missing, std::vector<std::string>& notes) {
     std::set<std::uint32_t> known;
     if (before)
         for (const InstalledRule& installed : *before)
             known.insert(installed.rule.id);
-    for (const InstalledRule& installed : state.rules)
-        for (const Match& match : installed.rule.matches) {
+    for (InstalledRule& installed : state.rules)
+        for (Match& match : installed.rule.matches) {
             const bool exe = match.key == Key::exe;
             if (!exe && match.key != Key::cgroup)
                 continue;
+            if (!exe)
+                match.path = below_mount(match.path);
             if (exe ? find_exe(match.path).has_value()
                     : static_cast<bool>(sys::find_cgroup(match.path)))
                 continue;

@@ -10,8 +10,9 @@
 
 namespace netctl::policy {
 
-/// What rules name and the host does not have. An error that names the first, or notes.
-Result<> check_names(const datapath::PointState& state,
+/// What rules name and the host does not have: an error that names the first, or notes. Cgroups get their name
+/// below the mount.
+Result<> check_names(datapath::PointState& state,
                      const std::vector<datapath::InstalledRule>* before, bool allow_missing,
                      std::vector<std::string>& notes);
 

@@ -37,6 +37,20 @@ Result<> remove_unfinished(const bpf::PinDir& dir) {
     return dir.remove_all();
 }
 
+bool is_scope(const nc_policy_head& head, const std::string& cgroup) {
+    const auto found = sys::find_cgroup(cgroup);
+    return found && found->name == head.scope;
+}
+
+/// The cgroup that has the name now of the one that the policy was on.
+Result<sys::Cgroup> find_again(const nc_policy_head& head) {
+    auto found = sys::find_cgroup(head.scope);
+    if (found)
+        return found;
+    return Error::failed(fmt::format("the cgroup {} is gone, and the policy with it", head.scope),
+                         "enable it when the cgroup is there again, or disable it");
+}
+
 /// Before the policy is in force. Without rules that rewrite, the order can wait for the first of them.
 Result<> order_hooks(const LockedRoot& root) {
     const auto order = NETCTL_TRY(datapath::judge_first(root));
@@ -124,6 +138,8 @@ class Editor : public datapath::RuleEditor {
         NETCTL_TRY(edit(state));
         NETCTL_TRY(check_names(state, &live->rules, options_.allow_missing, report.notes));
         NETCTL_TRY(check_ssh(root, &*live, live->head, live->head.scope, state, options_.yes));
+        if (const auto lost = ground_lost(live->head))
+            report.notes.push_back(*lost + "; " + to_attach_anew(live->head));
         const Published published =
             NETCTL_TRY(publish(root, live->maps(), state, live->head, &*live));
         NETCTL_TRY(datapath::forget_limits(live->program, state, Hook::policy));
@@ -179,10 +195,13 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
     const auto live = NETCTL_TRY(open_live(root));
     nc_policy_head head{};
     PointState state;
+    std::optional<std::string> lost; // why it judges nothing
     if (live) {
         head = live->head;
         state = live->state();
-        if (request.layer || request.cgroup)
+        lost = ground_lost(live->head);
+        const bool same = lost && request.cgroup && is_scope(live->head, *request.cgroup);
+        if (request.layer || (request.cgroup && !same))
             return Error::failed("the policy is enabled already",
                                  "--mode, --default, --log-rate and --rules change it while it "
                                  "runs; disable it first to change its layers or its cgroup");
@@ -201,10 +220,18 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
     sys::Cgroup scope{.path = {}, .name = head.scope};
     if (!live)
         scope = NETCTL_TRY(sys::find_cgroup(request.cgroup.value_or("/")));
+    else if (lost)
+        scope = NETCTL_TRY(find_again(head));
     NETCTL_TRY(check_ssh(root, live ? &*live : nullptr, head, scope.name, state, request.yes));
 
     Published published;
     if (live) {
+        if (lost) {
+            NETCTL_TRY(attach_anew(scope, dir));
+            NETCTL_TRY(order_hooks(root));
+            head.scope_id = scope.id;
+            report.notes.push_back(*lost + ": it is now");
+        }
         published = NETCTL_TRY(publish(root, live->maps(), state, head, &*live));
         NETCTL_TRY(datapath::forget_limits(live->program, state, Hook::policy));
     } else {

@@ -129,4 +129,19 @@ Result<> attach_all(const bpf::Object& object, const sys::Cgroup& scope, std::ui
     return {};
 }
 
+Result<> attach_anew(const sys::Cgroup& scope, const bpf::PinDir& dir) {
+    const Fd cgroup = NETCTL_TRY(sys::open_cgroup(scope));
+    for (std::size_t hook = 0; hook < NC_HOOK_LSM_CONNECT; hook++) {
+        if (!dir.has(hook_names[hook]))
+            continue;
+        const bpf::LinkInfo info = NETCTL_TRY(NETCTL_TRY(dir.open_link(hook_names[hook])).info());
+        const bpf::Program program = NETCTL_TRY(bpf::Program::open_id(info.program_id));
+        NETCTL_TRY(dir.replace(hook_names[hook],
+                               NETCTL_TRY(bpf::attach_to_cgroup(cgroup.get(), program,
+                                                                static_cast<bpf::CgroupHook>(hook),
+                                                                bpf::CgroupPlace::first))));
+    }
+    return {};
+}
+
 } // namespace netctl::policy

@@ -36,4 +36,8 @@ Result<Programs> open_programs(std::uint32_t layers, bool probe);
 Result<> attach_all(const bpf::Object& object, const sys::Cgroup& scope, std::uint32_t layers,
                     const bpf::PinDir& dir);
 
+/// Puts the programs of the pinned links of the cgroup layer on `scope`, since the cgroup that they were on
+/// is gone; the pins are replaced.
+Result<> attach_anew(const sys::Cgroup& scope, const bpf::PinDir& dir);
+
 } // namespace netctl::policy

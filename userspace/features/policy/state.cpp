@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "datapath/edit.hpp"
+#include "sys/cgroup.hpp"
 #include "sys/file_id.hpp"
 
 namespace netctl::policy {
@@ -76,6 +77,26 @@ Result<std::optional<Live>> open_live(const Root& root) {
         return std::optional<Live>(std::move(live));
     }
     return std::optional<Live>();
+}
+
+std::optional<std::string> ground_lost(const nc_policy_head& head) {
+    if (head.scope_id == 0) // the root, which stays
+        return std::nullopt;
+    const auto scope = sys::find_cgroup(head.scope);
+    if (!scope)
+        return fmt::format("the cgroup {} is gone", head.scope);
+    if (scope->id != head.scope_id)
+        return fmt::format("the cgroup {} was made anew since, and the policy is not on it",
+                           head.scope);
+    return std::nullopt;
+}
+
+std::string to_attach_anew(const nc_policy_head& head) {
+    return sys::find_cgroup(head.scope)
+               ? "nothing is judged: `netctl policy enable` puts the policy on it, with its rules"
+               : "nothing is judged: `netctl policy enable` puts the policy on it when it is there "
+                 "again, "
+                 "with its rules";
 }
 
 std::optional<ExeId> find_exe(const std::string& path) {

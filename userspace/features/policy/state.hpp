@@ -52,6 +52,12 @@ Result<std::optional<bpf::RawMap>> inner_map(const bpf::RawMap& outer, std::uint
 /// Nothing if no policy is in force: none is enabled, or an enable was killed before it was done.
 Result<std::optional<Live>> open_live(const datapath::Root& root);
 
+/// Why the policy judges nothing though it is in force: its cgroup is gone, or another one has its name now.
+std::optional<std::string> ground_lost(const nc_policy_head& head);
+
+/// What is to be done then.
+std::string to_attach_anew(const nc_policy_head& head);
+
 /// The file that a rule's `exe` leads to.
 std::optional<ExeId> find_exe(const std::string& path);
 

@@ -72,12 +72,14 @@ Result<Status> Controller::status() const {
     status.settings = live->head;
     status.scope = live->head.scope;
     const auto scope = sys::find_cgroup(status.scope);
+    const auto lost = ground_lost(live->head);
+    status.lost = lost.has_value();
     for (std::size_t layer = 0; layer < NC_LAYERS; layer++) {
         LayerStatus& about = status.layers[layer];
         about.live = (live->head.layers & 1U << layer) != 0;
-        if (layer == NC_LAYER_CGROUP && about.live && !scope) {
+        if (about.live && lost) {
             about.live = false;
-            about.why = fmt::format("the cgroup {} is gone", status.scope);
+            about.why = *lost;
         }
         if (about.live || !about.why.empty())
             continue;
@@ -85,10 +87,8 @@ Result<Status> Controller::status() const {
             try_layer(static_cast<nc_policy_layer>(layer), scope ? scope->path : std::string());
         about.why = tried ? "it was not asked for" : tried.error().what;
     }
-    if (scope && live->head.scope_id != 0 && scope->id != live->head.scope_id)
-        status.notes.push_back(fmt::format("the cgroup {} was made anew since, and the policy is "
-                                           "not on it: disable and enable it",
-                                           status.scope));
+    if (status.lost)
+        status.notes.push_back(to_attach_anew(live->head));
     const bpf::RawMap stats = NETCTL_TRY(live->program.map("stats"));
     status.stats = NETCTL_TRY(read_stats(stats));
     const bpf::RawMap counters = NETCTL_TRY(live->program.map("counters"));
