@@ -53,6 +53,19 @@ temporary_directory() {
     at_exit rm -rf "$name"
 }
 
+# end_namespace SIGNAL PID: has the signal end what `unshare --pid --fork` with this process id has started, all of
+# it, and waits until it is gone. unshare itself lets SIGTERM wait for ever.
+end_namespace() {
+    local children=()
+    { read -ra children <"/proc/$2/task/$2/children"; } 2>/dev/null
+    if ((${#children[@]})); then
+        kill "-$1" "${children[@]}"
+    else
+        kill -KILL "$2" 2>/dev/null
+    fi
+    wait "$2"
+}
+
 # Runs a command with its output held back, unless it fails.
 quietly() {
     local log status=0
