@@ -91,6 +91,7 @@ class Stage:
                 ((hook, "rule", "add"), (*at, "dport", "7", "drop")),
                 ((hook, "rule", "insert"), (*at, "dport", "8", "drop")),
                 ((hook, "rule", "list"), at),
+                ((hook, "set"), (*at, "--log-rate", "99")),
                 ((hook, "rule", "test"), (*at, "dport 8")),
                 ((hook, "rule", "delete"), (*at, "1")),
                 ((hook, "rule", "replace"), (*at, self.rules)),

@@ -43,6 +43,8 @@ class Examples:
             "redirect enable": ("--cgroup", cgroup.path),
             "redirect bench": ("--rounds", 3),
             "set create": ("--type", "cidr"),
+            "xdp set": ("--log-rate", 99),
+            "tc set": ("--log-rate", 99),
             "trace http": ("--duration", 1, "--har", directory / "har"),
             "xdp log": ("--write", directory / "xdp.pcap"),
             "tc log": ("--write", directory / "tc.pcap"),

@@ -2,6 +2,7 @@
 """What the `rule` commands tell, the same in every hook that filters packets."""
 
 import json
+import os
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
@@ -136,3 +137,90 @@ def test_simulation_of_what_a_capture_cut_or_the_kernel_does_not_run(filter, tmp
     simulate("--expect", "pass")
     filter.replace("src 192.0.2.0/24 pass", "pass")
     simulate("--expect", "pass", status=4)
+
+
+def test_settings_change_in_one_step(filter, pair):
+    client, server = pair
+    first = "pass" if filter.hook == "xdp" else "next"
+    filter.add("dport 7 drop")
+    before = filter.status()
+    assert filter("set", "--default", "drop", "--log-rate", "5")["default"] == "drop"
+    assert not client.netns.ping(server.ip4)
+    status = filter.status()
+    assert (status["default"], status["on_unparsed"], status["log"]["rate"]) == ("drop", "drop", 5)
+    assert status["generation"] == before["generation"] + 1
+    assert filter.rules() == ["dport 7 drop"] and status["default_packets"] > before["default_packets"]
+    filter("set", "--default", first, "--on-unparsed", "pass")
+    assert client.netns.ping(server.ip4)
+    assert filter.status()["on_unparsed"] == "pass"
+    assert "nothing is to be set" in filter.fails("set", status=2)
+
+
+def test_attach_with_rules_and_default(filter, pair, tmp_path):
+    """Both are in force from the first packet; a file that cannot be read attaches nothing."""
+    client, server = pair
+    filter("detach")
+    rules = tmp_path / "rules"
+    rules.write_text(f"src {client.ip4} proto icmp pass\nether-type arp pass\ndport 7 drp\n")
+    assert f"{rules}:3" in filter.fails("attach", "--rules", rules, status=2)
+    filter.fails("status")
+    rules.write_text(f"src {client.ip4} proto icmp pass\nether-type arp pass\n")
+    assert filter("attach", "--rules", rules, "--default", "drop")["rule_count"] == 2
+    status = filter.status()
+    assert (status["default"], status["generation"]) == ("drop", 1)
+    assert client.netns.ping(server.ip4) and not client.netns.ping(server.ip6)
+
+
+@pytest.mark.parametrize("direction", ("ingress", "egress"))
+def test_the_own_ssh_session_is_not_cut_off(netctl, pair, tmp_path, direction):
+    client, server = pair
+    session = {**os.environ, "SSH_CONNECTION": f"{client.ip4} 50022 {server.ip4} 22"}
+    filters = [Classifier(netctl, server, direction)]
+    if direction == "ingress":
+        filters.append(Filter(netctl, server))
+    for filter in filters:
+        allowed = f"src {client.ip4} proto tcp dport 22 pass"
+        harmful = f"proto tcp sport 50000-60000 src {client.ip4} drop"
+        if direction == "egress":
+            allowed = f"dst {client.ip4} proto tcp sport 22 pass"
+            harmful = f"proto tcp dport 50000-60000 dst {client.ip4} drop"
+        state = filter.rules()
+        for verb, *words in (("rule add", harmful), ("set", "--default", "drop")):
+            told = filter.fails(verb, *words, status=2, env=session)
+            assert "would cut this ssh session off" in told and f"`{allowed}`" in told and "--yes" in told
+        assert filter.rules() == state and filter.status()["default"] != "drop"
+        filter.fails("rule replace", status=2, env=session, input=f"dport 7 pass\n{harmful}\n")
+        # What has to come first comes first; who is cut off already, and who is elsewhere, may go on.
+        filter("rule add", allowed, env=session)
+        filter("rule add", harmful, env=session)
+        filter("set", "--default", "drop", env=session)
+        filter.fails("rule delete", filter.status()["rules"][0]["rule_id"], status=2, env=session)
+        filter("rule flush", "--yes", env=session)
+        filter("rule add", harmful, env=session)
+        filter("set", "--default", "pass")
+        elsewhere = {**session, "SSH_CONNECTION": f"{client.ip4} 50022 192.0.2.77 22"}
+        filter("rule flush")
+        filter("rule add", harmful, env=elsewhere)
+        # Mapped addresses are IPv4 on the wire; a set is asked for what is in it.
+        filter("rule flush")
+        name = f"bad-{filter.hook}"
+        netctl("set", "create", name, "--type", "cidr")
+        side = "dst" if direction == "egress" else "src"
+        mapped = {**session, "SSH_CONNECTION": f"::ffff:{client.ip4} 50022 ::ffff:{server.ip4} 22"}
+        filter("rule add", f"{side} @{name} drop", env=mapped)
+        netctl("set", "add", name, client.ip4)
+        filter("rule flush")
+        filter.fails("rule add", f"{side} @{name} drop", status=2, env=mapped)
+        filter("detach")
+        filter.fails("attach", "--default", "drop", status=2, env=session)
+        filter("attach", "--default", "drop", "--yes", env=session)
+        filter("detach")
+
+
+def test_redirection_to_a_veth_is_told_what_it_needs(netctl, lab, pair):
+    client, server = pair
+    lab.veth(server.netns, lab.namespace("far"), name_a="eth1")
+    filter = Filter(netctl, server)
+    told = say(filter, "rule add", "dport 80 redirect eth1").stderr
+    assert "ethtool -K IFACE tx off" in told
+    assert "ethtool" not in say(filter, "rule add", "dport 81 redirect eth1").stderr

@@ -108,6 +108,30 @@ def test_longest_prefix_tombstones_and_negation(netctl, link):
         assert netctl("set", "test", "nets", source, check=False).returncode == (0 if here else 1)
 
 
+def test_bits_behind_the_length_are_of_no_account(netctl, link):
+    """A prefix that another tool wrote with host bits is the network that the datapath takes it for."""
+    client, server = link
+    make(netctl, "nets", "cidr")
+    filter = Filter(netctl, server)
+    filter.add("src @nets drop")
+    for version, length, address, network in ((4, 24, "10.77.0.9", "10.77.0.0/24"),
+                                              (6, 33, "2001:db8:ffff::9", "2001:db8:8000::/33")):  # fmt: skip
+        key = struct.pack("=I", length) + ipaddress.ip_address(address).packed
+        run("bpftool", "map", "update", "pinned", netctl.root / f"sets/nets/v{version}",
+            "key", "hex", *key.hex(" ").split(), "value", "hex", *bytes(8).hex(" ").split())  # fmt: skip
+        inside = str(ipaddress.ip_network(network)[77])
+        assert network in elements(netctl, "nets")
+        assert netctl("set", "test", "nets", inside).stdout == "yes\n"
+        with Wire(client, server) as wire:
+            deliver(wire, client, server, [inside], [False])
+            netctl("set", "fold", "nets")
+            assert network in elements(netctl, "nets")
+            deliver(wire, client, server, [inside], [False])
+        # What `list` prints is taken back.
+        netctl("set", "delete", "nets", network)
+        assert elements(netctl, "nets") == []
+
+
 def test_elements_with_a_time_to_live(netctl, link):
     client, server = link
     make(netctl, "hosts", "host", "192.0.2.51")

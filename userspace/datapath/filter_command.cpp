@@ -17,6 +17,7 @@
 #include "sys/clock.hpp"
 #include "sys/pcap.hpp"
 #include "sys/stop.hpp"
+#include "sys/text_file.hpp"
 
 namespace netctl::datapath {
 
@@ -73,7 +74,7 @@ void print_tallies(const Tallies& tallies, const Context& context) {
 
 } // namespace
 
-Result<FilterSettings> settings_of(const Arguments& arguments) {
+Result<FilterSettings> settings_of(const Arguments& arguments, Hook hook) {
     const auto verdict = [&](const std::string& option) -> std::optional<nc_verdict> {
         if (!arguments.has(option))
             return std::nullopt;
@@ -82,15 +83,27 @@ Result<FilterSettings> settings_of(const Arguments& arguments) {
                : word == "next" ? NC_VERDICT_NEXT
                                 : NC_VERDICT_PASS;
     };
-    FilterSettings settings{verdict("default"), verdict("on-unparsed"), std::nullopt};
+    FilterSettings settings{.default_verdict = verdict("default"),
+                            .unparsed_verdict = verdict("on-unparsed")};
     if (arguments.has("log-rate"))
         settings.log_rate = static_cast<std::uint32_t>(
             NETCTL_TRY(arguments.number("log-rate", 0, 1, 1'000'000'000)));
+    if (arguments.has("rules")) {
+        const std::string path = arguments.get("rules");
+        settings.rules =
+            NETCTL_TRY(parse_rules(NETCTL_TRY(sys::read_text(path)), hook, sys::text_name(path)));
+    }
     return settings;
 }
 
-std::vector<Option> attach_options(std::vector<Option> own,
-                                   const std::vector<std::string>& verdicts) {
+Option dare_option() {
+    return {"yes", "", "also if it cuts off the ssh session that the command comes from", {}};
+}
+
+namespace {
+
+std::vector<Option> setting_options(std::vector<Option> own,
+                                    const std::vector<std::string>& verdicts) {
     const std::string choice = fmt::format("{}", fmt::join(verdicts, "|"));
     own.push_back({"default", choice,
                    fmt::format("verdict on what no rule matches (default: {})", verdicts.front()),
@@ -99,7 +112,50 @@ std::vector<Option> attach_options(std::vector<Option> own,
                    "verdict on what is cut, contradicts itself or nests too deep (default: drop)",
                    verdicts});
     own.push_back({"log-rate", "N", "log events a second at most (default: 10000)", {}});
+    own.push_back(dare_option());
     return own;
+}
+
+} // namespace
+
+std::vector<Option> attach_options(std::vector<Option> own,
+                                   const std::vector<std::string>& verdicts) {
+    std::vector<Option> options = setting_options(std::move(own), verdicts);
+    options.push_back({"rules", "FILE", "rules that are in force from the first packet", {}});
+    return options;
+}
+
+Command set_command(Hook hook, const std::vector<Positional>& place, const OpenPoint& open,
+                    const std::vector<std::string>& verdicts) {
+    return {
+        .name = "set",
+        .summary = "change the default verdict and other settings, in one step with no gap",
+        .positionals = place,
+        .options = setting_options({}, verdicts),
+        .run = [=](const Arguments& arguments, Context& context) -> Result<int> {
+            const FilterSettings settings = NETCTL_TRY(settings_of(arguments, hook));
+            if (!settings.any())
+                return Error::usage("nothing is to be set",
+                                    "--default, --on-unparsed and --log-rate are the settings");
+            nc_point point{};
+            const CommitReport report =
+                NETCTL_TRY(open(arguments, context)->commit([&](PointState& state) -> Result<> {
+                    settings.apply_to(state.point);
+                    point = state.point;
+                    return {};
+                }));
+            context.out.notes(report.notes);
+            const std::string default_verdict =
+                to_string(static_cast<nc_verdict>(point.default_verdict));
+            const std::string unparsed = to_string(static_cast<nc_verdict>(point.unparsed_verdict));
+            context.out.document({{"generation", report.generation},
+                                  {"default", default_verdict},
+                                  {"on_unparsed", unparsed},
+                                  {"log_rate", point.log_rate}},
+                                 Text::format("default {}, unparsed {}, {} log events a second\n",
+                                              default_verdict, unparsed, point.log_rate));
+            return 0;
+        }};
 }
 
 Json status_json(const FilterStatus& status, Json place,

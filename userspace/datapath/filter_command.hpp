@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <initializer_list>
+#include <memory>
 #include <string>
 
 #include "core/command.hpp"
@@ -13,12 +14,19 @@
 
 namespace netctl::datapath {
 
-/// `--default`, `--on-unparsed` and `--log-rate` of attach, as far as they are given.
-Result<FilterSettings> settings_of(const Arguments& arguments);
+/// `--default`, `--on-unparsed`, `--log-rate` and `--rules`, as far as they are given.
+Result<FilterSettings> settings_of(const Arguments& arguments, Hook hook);
 /// The options of attach: the hook's own, then these. The first of the verdicts that the hook can give
 /// is the default.
 std::vector<Option> attach_options(std::vector<Option> own,
                                    const std::vector<std::string>& verdicts);
+
+using OpenPoint = std::function<std::unique_ptr<FilterPoint>(const Arguments&, const Context&)>;
+/// The command `set`, which changes settings of a point that is attached.
+Command set_command(Hook hook, const std::vector<Positional>& place, const OpenPoint& open,
+                    const std::vector<std::string>& verdicts);
+/// `--yes`, of all that changes what becomes of packets.
+Option dare_option();
 
 /// What status has for every hook, and `verdicts` those that this one can give. `place` comes first:
 /// how the hook names the point.

@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 
 #include "datapath/changes.hpp"
+#include "datapath/edit.hpp"
 #include "datapath/limit_state.hpp"
+#include "datapath/session_guard.hpp"
 #include "sys/netns.hpp"
 
 namespace netctl::datapath {
@@ -43,6 +45,8 @@ Result<CommitReport> FilterPoint::commit(const Edit& edit) {
     NETCTL_TRY(check_netns(live.state, pins));
     PointState state = live.state;
     NETCTL_TRY(edit(state));
+    NETCTL_TRY(check_session(root, &live.state, state,
+                             hook_ == Hook::xdp || (state.point.flags & NC_POINT_ETHER) != 0));
     NETCTL_TRY(prepare(state));
     state.point.generation++;
     if (NETCTL_TRY(commit_changes(live, state, hook_))) {
@@ -114,7 +118,23 @@ Result<std::optional<LivePoint>> FilterPoint::left_behind(const Root& root) cons
     return live;
 }
 
-Result<PointState> FilterPoint::next_state(const std::optional<LivePoint>& left,
+void FilterSettings::apply_to(nc_point& point) const {
+    if (default_verdict)
+        point.default_verdict = *default_verdict;
+    if (unparsed_verdict)
+        point.unparsed_verdict = *unparsed_verdict;
+    if (log_rate)
+        point.log_rate = *log_rate;
+}
+
+Result<> FilterPoint::check_session(const Root& root, const PointState* before,
+                                    const PointState& state, bool ether) const {
+    if (dared_)
+        return {};
+    return datapath::check_session(root, before, state, {interface_, is_egress(), ether});
+}
+
+Result<PointState> FilterPoint::next_state(const Root& root, const std::optional<LivePoint>& left,
                                            const FilterSettings& settings, nc_verdict first_default,
                                            const sys::Interface& interface) const {
     PointState state;
@@ -126,12 +146,10 @@ Result<PointState> FilterPoint::next_state(const std::optional<LivePoint>& left,
         point.unparsed_verdict = NC_VERDICT_DROP;
         point.log_rate = default_log_rate;
     }
-    if (settings.default_verdict)
-        point.default_verdict = *settings.default_verdict;
-    if (settings.unparsed_verdict)
-        point.unparsed_verdict = *settings.unparsed_verdict;
-    if (settings.log_rate)
-        point.log_rate = *settings.log_rate;
+    settings.apply_to(point);
+    if (settings.rules)
+        NETCTL_TRY(replace_rules(state, *settings.rules));
+    NETCTL_TRY(check_session(root, nullptr, state, interface.ethernet));
     point.ifindex = interface.index;
     point.netns_inode = NETCTL_TRY(sys::current_netns_inode());
     point.generation++;

@@ -21,9 +21,12 @@ namespace netctl::datapath {
 
 /// Settings that a later attach may leave as they are.
 struct FilterSettings {
-    std::optional<nc_verdict> default_verdict;  ///< for what no rule matches
-    std::optional<nc_verdict> unparsed_verdict; ///< for what cannot be parsed; first attach: drop
-    std::optional<std::uint32_t> log_rate;      ///< events a second; first attach: 10,000
+    std::optional<nc_verdict> default_verdict{};  ///< for what no rule matches
+    std::optional<nc_verdict> unparsed_verdict{}; ///< for what cannot be parsed; first attach: drop
+    std::optional<std::uint32_t> log_rate{};      ///< events a second; first attach: 10,000
+    std::optional<std::vector<Rule>> rules{};     ///< attach: in force from the first moment
+    bool any() const { return default_verdict || unparsed_verdict || log_rate; }
+    void apply_to(nc_point& point) const;
 };
 
 /// A generation with the skeleton whose maps it has.
@@ -36,6 +39,8 @@ struct LoadedFilter {
 class FilterPoint : public RuleEditor {
   public:
     const std::string& interface() const { return interface_; }
+    /// Also what would cut off the ssh session that this process comes from.
+    void dare() { dared_ = true; }
     /// The directory of its pins.
     virtual bpf::PinDir dir(const Root& root) const = 0;
 
@@ -55,7 +60,7 @@ class FilterPoint : public RuleEditor {
     /// attached.
     Result<std::optional<LivePoint>> left_behind(const Root& root) const;
     /// The state to attach with: that of `left`, or a new one, with the settings given.
-    Result<PointState> next_state(const std::optional<LivePoint>& left,
+    Result<PointState> next_state(const Root& root, const std::optional<LivePoint>& left,
                                   const FilterSettings& settings, nc_verdict first_default,
                                   const sys::Interface& interface) const;
     /// Verifies and loads the program for `state`. Redirect targets are looked up in the current
@@ -81,6 +86,8 @@ class FilterPoint : public RuleEditor {
     virtual Error attached_already() const = 0;
     /// Refuses a change of rules, since the kernel takes no program for an attachment that is lost.
     virtual Error lost() const = 0;
+    /// Whether its packets leave.
+    virtual bool is_egress() const { return false; }
     /// Checks and completes what an edit has made.
     virtual Result<> prepare(PointState&) const { return {}; }
     /// Puts a program in the place of the present one, in one step.
@@ -94,11 +101,15 @@ class FilterPoint : public RuleEditor {
                          std::span<const std::uint8_t> frame) const = 0;
 
   private:
+    /// Refuses what would cut off the ssh session, unless dared.
+    Result<> check_session(const Root& root, const PointState* before, const PointState& state,
+                           bool ether) const;
     Result<> check_netns(const PointState& state, const bpf::PinDir& dir) const;
 
     Hook hook_;
     RootOptions root_;
     std::string netns_, interface_;
+    bool dared_ = false;
 };
 
 } // namespace netctl::datapath

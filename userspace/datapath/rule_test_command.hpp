@@ -8,11 +8,9 @@
 #include <vector>
 
 #include "core/command.hpp"
-#include "datapath/filter_point.hpp"
+#include "datapath/filter_command.hpp"
 
 namespace netctl::datapath {
-
-using OpenPoint = std::function<std::unique_ptr<FilterPoint>(const Arguments&, const Context&)>;
 
 /// The verb for a point named by `place`; `verdicts` are those that its hook has.
 Command rule_test_command(Hook hook, const std::vector<Positional>& place, const OpenPoint& open,

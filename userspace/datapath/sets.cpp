@@ -72,6 +72,9 @@ SetElement element_of(SetType type, Family family, const std::uint8_t* key) {
         key += sizeof length;
     }
     std::memcpy(prefix.address.bytes.data(), key, bits / 8);
+    // Other tools may leave bits behind the length, which the trie does not look at.
+    for (unsigned bit = prefix.length; bit < bits; bit++)
+        prefix.address.bytes[bit / 8] &= static_cast<std::uint8_t>(~(0x80 >> bit % 8));
     return prefix;
 }
 

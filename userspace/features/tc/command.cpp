@@ -27,7 +27,10 @@ Direction direction_of(const Arguments& arguments) {
 /// The point that the command line names.
 std::unique_ptr<datapath::FilterPoint> point_of(const Arguments& arguments,
                                                 const Context& context) {
-    return controller(context).point(arguments["IFACE"], direction_of(arguments));
+    auto point = controller(context).point(arguments["IFACE"], direction_of(arguments));
+    if (arguments.has("yes"))
+        point->dare();
+    return point;
 }
 
 Result<std::optional<Place>> place_option(const Arguments& arguments) {
@@ -63,7 +66,8 @@ Result<int> attach(const Arguments& arguments, Context& context) {
         request.priority =
             static_cast<std::uint32_t>(NETCTL_TRY(arguments.number("priority", 0, 1, 65535)));
     }
-    request.settings = NETCTL_TRY(datapath::settings_of(arguments));
+    request.dared = arguments.has("yes");
+    request.settings = NETCTL_TRY(datapath::settings_of(arguments, Hook::tc));
     request.setup_fq = arguments.has("setup-fq");
     const AttachReport report = NETCTL_TRY(controller(context).attach(request));
     context.out.notes(report.notes);
@@ -214,7 +218,8 @@ Result<int> simulate(const Arguments& arguments, Context& context) {
 }
 
 Command rule(const Positional& direction) {
-    Command command = datapath::rule_command(Hook::tc, {{"IFACE"}, direction}, point_of);
+    Command command = datapath::rule_command(Hook::tc, {{"IFACE"}, direction}, point_of, {},
+                                             {datapath::dare_option()});
     command.children.push_back(
         datapath::rule_test_command(Hook::tc, {{"IFACE"}, direction}, point_of, verdicts));
     return command;
@@ -254,6 +259,8 @@ const Command& command() {
              .summary = "stop classifying and forget the rules",
              .positionals = {{"IFACE"}, direction},
              .run = detach},
+            datapath::set_command(Hook::tc, {{"IFACE"}, direction}, point_of,
+                                  {"next", "pass", "drop"}),
             {.name = "status",
              .summary =
                  "show one classifier, those of an interface, or all, with counters and rules",

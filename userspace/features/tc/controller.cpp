@@ -267,10 +267,12 @@ class Point : public FilterPoint {
   protected:
     std::string title() const override { return tc::title(interface(), direction_); }
 
+    bool is_egress() const override { return direction_ == Direction::egress; }
     Error attached_already() const override {
         return Error::failed(
             fmt::format("netctl's classifier is attached to {} already", title()),
-            "`netctl tc rule` changes its rules; detach it first to change its place or default");
+            "`netctl tc rule` changes its rules, `netctl tc set` its default; detach it first to "
+            "change its place");
     }
 
     Error lost() const override {
@@ -417,7 +419,9 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
             "it knows Ethernet, and devices whose packets begin with the IP header");
     if (request.setup_fq && request.direction == Direction::ingress)
         return Error::usage("--setup-fq is about what leaves: it goes with egress");
-    const Point filter(root_, netns_, interface.name, request.direction);
+    Point filter(root_, netns_, interface.name, request.direction);
+    if (request.dared)
+        filter.dare();
     const bpf::PinDir dir = filter.dir(root);
     const auto left = NETCTL_TRY(filter.left_behind(root));
 
@@ -436,7 +440,7 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
         report.notes.push_back("attached through clsact, since this kernel has no tcx");
 
     PointState state =
-        NETCTL_TRY(filter.next_state(left, request.settings, NC_VERDICT_NEXT, interface));
+        NETCTL_TRY(filter.next_state(root, left, request.settings, NC_VERDICT_NEXT, interface));
     nc_point& point = state.point;
     point.mode = static_cast<__u32>(report.mode);
     point.flags = 0;

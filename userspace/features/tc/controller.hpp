@@ -32,6 +32,7 @@ struct Place {
 
 struct AttachRequest {
     std::string interface;
+    bool dared = false; ///< also if it cuts off the ssh session
     Direction direction = Direction::ingress;
     std::optional<Mode> mode; ///< nothing: tcx if the kernel has it, else clsact, and says so
     std::optional<Place> place;

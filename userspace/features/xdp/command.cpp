@@ -22,7 +22,10 @@ Controller controller(const Context& context) {
 /// The point that the command line names.
 std::unique_ptr<datapath::FilterPoint> point_of(const Arguments& arguments,
                                                 const Context& context) {
-    return controller(context).point(arguments["IFACE"]);
+    auto point = controller(context).point(arguments["IFACE"]);
+    if (arguments.has("yes"))
+        point->dare();
+    return point;
 }
 
 Result<int> attach(const Arguments& arguments, Context& context) {
@@ -32,7 +35,8 @@ Result<int> attach(const Arguments& arguments, Context& context) {
     request.mode = mode == "native"    ? ModeChoice::native
                    : mode == "generic" ? ModeChoice::generic
                                        : ModeChoice::automatic;
-    request.settings = NETCTL_TRY(datapath::settings_of(arguments));
+    request.dared = arguments.has("yes");
+    request.settings = NETCTL_TRY(datapath::settings_of(arguments, Hook::xdp));
     request.replace = arguments.has("replace");
     const AttachReport report = NETCTL_TRY(controller(context).attach(request));
     context.out.notes(report.notes);
@@ -107,7 +111,8 @@ Result<int> simulate(const Arguments& arguments, Context& context) {
 }
 
 Command rule() {
-    Command command = datapath::rule_command(Hook::xdp, {{"IFACE"}}, point_of);
+    Command command =
+        datapath::rule_command(Hook::xdp, {{"IFACE"}}, point_of, {}, {datapath::dare_option()});
     command.children.push_back(
         datapath::rule_test_command(Hook::xdp, {{"IFACE"}}, point_of, verdicts));
     return command;
@@ -138,6 +143,7 @@ const Command& command() {
              .summary = "stop filtering an interface and forget its rules",
              .positionals = {{"IFACE"}},
              .run = detach},
+            datapath::set_command(Hook::xdp, {{"IFACE"}}, point_of, {"pass", "drop"}),
             {.name = "status",
              .summary = "show one filtered interface, or all, with counters and rules",
              .positionals = {{"IFACE", Count::optional}},

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -150,7 +151,9 @@ class Point : public FilterPoint {
     Error attached_already() const override {
         return Error::failed(
             fmt::format("netctl's XDP filter is attached to {} already", interface()),
-            "`netctl xdp rule` changes its rules; detach it first to change its mode or default");
+            "`netctl xdp rule` changes its rules, `netctl xdp set` its default; detach it first to "
+            "change "
+            "its mode");
     }
 
     Error lost() const override {
@@ -160,6 +163,28 @@ class Point : public FilterPoint {
                         interface()),
             fmt::format("`netctl xdp attach {}` once it is back; `detach` forgets its rules",
                         interface()));
+    }
+
+    /// veth hands over frames whose checksums the sender's stack left to hardware; XDP does not fill them in.
+    void tell(const PointState& before, const PointState& after,
+              std::vector<std::string>& notes) const override {
+        std::set<std::string> known;
+        for (const auto& installed : before.rules)
+            for (const Action& action : installed.rule.actions)
+                known.insert(action.device);
+        for (const auto& installed : after.rules)
+            for (const Action& action : installed.rule.actions) {
+                if (action.device.empty() || !known.insert(action.device).second)
+                    continue;
+                const auto target = sys::find_interface(action.device);
+                if (target && target->kind == "veth")
+                    notes.push_back(fmt::format("{} is a veth: what a host or container sends over "
+                                                "one has no checksums, and "
+                                                "redirected TCP and UDP are dropped at the "
+                                                "receiver, unless the sender has them "
+                                                "made: `ethtool -K IFACE tx off` on its interface",
+                                                action.device));
+            }
     }
 
     Result<> run(const bpf::Program& program, std::span<const std::uint8_t> frame) const override {
@@ -192,11 +217,13 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     if (!interface.ethernet)
         return Error::unsupported(fmt::format("{} is no Ethernet device", interface.name),
                                   "netctl tc works on devices without Ethernet headers");
-    const Point filter(root_, netns_, interface.name);
+    Point filter(root_, netns_, interface.name);
+    if (request.dared)
+        filter.dare();
     const bpf::PinDir dir = filter.dir(root);
     const auto left = NETCTL_TRY(filter.left_behind(root));
     PointState state =
-        NETCTL_TRY(filter.next_state(left, request.settings, NC_VERDICT_PASS, interface));
+        NETCTL_TRY(filter.next_state(root, left, request.settings, NC_VERDICT_PASS, interface));
     const LoadedFilter loaded =
         NETCTL_TRY(filter.load(root, state, left ? &*left : nullptr, false));
     const bpf::Program& program = loaded.generation.program;

@@ -24,6 +24,7 @@ enum class ModeChoice {
 
 struct AttachRequest {
     std::string interface;
+    bool dared = false; ///< also if it cuts off the ssh session
     ModeChoice mode = ModeChoice::automatic;
     datapath::FilterSettings settings; ///< default verdict of a first attach: pass
     bool replace = false;              ///< take the interface from another program
