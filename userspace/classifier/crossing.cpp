@@ -42,7 +42,7 @@ constexpr std::size_t working_memory(std::size_t rules) {
 }
 
 /// Collects tables and constants. Tables of numbers get the narrowest entries that hold them.
-class Output {
+class Emitted {
   public:
     void constant(std::string name, std::vector<std::uint32_t> values) {
         compiled_.constants.push_back({std::move(name), std::move(values)});
@@ -97,7 +97,7 @@ class Output {
 
 // ---- addresses ----
 
-void emit_multibit(Output& out, const std::string& name, const MultibitTrie& trie) {
+void emit_multibit(Emitted& out, const std::string& name, const MultibitTrie& trie) {
     out.table(name, trie.entries, trie.width);
     out.constant(name + "_w", trie.width);
     out.constant(name + "_base", trie.base);
@@ -111,7 +111,7 @@ class Paths {
         roots_[path * 2 + 1] = static_cast<std::uint32_t>(root.entry >> 32);
         levels_[path] = root.levels;
     }
-    void emit(Output& out) const {
+    void emit(Emitted& out) const {
         out.constant("nc_path_root", {roots_.begin(), roots_.end()});
         out.constant("nc_path_levels", {levels_.begin(), levels_.end()});
         if (!tries_.entries().empty())
@@ -135,7 +135,7 @@ void add_family(Paths& paths, nc_path path, const PrefixForest& forest, Family f
     paths.add(path, leaves);
 }
 
-void add_ipv4(Output& out, Paths& paths, const Pieces& pieces) {
+void add_ipv4(Emitted& out, Paths& paths, const Pieces& pieces) {
     std::array<MultibitTrie, 2> both;
     const PrefixForest* const forests[]{&pieces.src, &pieces.dst};
     auto named = [](const PrefixForest& forest) {
@@ -232,7 +232,7 @@ std::vector<PathTries::Leaf> interval_leaves(const InputNumbers& input, unsigned
 
 class Inputs {
   public:
-    Inputs(Output& out, Paths& paths) : out_(out), paths_(paths) {}
+    Inputs(Emitted& out, Paths& paths) : out_(out), paths_(paths) {}
 
     void emit(const PacketClasses& classes, const BitVectors& vectors, const Pieces& pieces) {
         std::array<const InputClasses*, NC_INPUTS> crossed{}, apart{};
@@ -321,7 +321,7 @@ class Inputs {
         index_.push_back(blocks_.intern(std::vector<std::uint64_t>(64, numbers.absent)));
     }
 
-    Output& out_;
+    Emitted& out_;
     Paths& paths_;
     std::array<std::uint32_t, NC_INPUTS> sums_{}, bases_{}, absent_{}, apart_{};
     std::vector<std::uint64_t> direct_;
@@ -340,7 +340,7 @@ void collect_lists(const CrossTables& tables, std::vector<std::uint32_t>& used) 
 }
 
 template <class Meaning>
-void emit_crossing(Output& out, const std::string& number, CrossTables tables, Meaning meaning) {
+void emit_crossing(Emitted& out, const std::string& number, CrossTables tables, Meaning meaning) {
     if (tables.bits.empty())
         for (std::uint32_t& list : tables.rows)
             list = meaning(list);
@@ -551,7 +551,7 @@ class CrossingCompiler {
     Pieces pieces_, apart_;
     std::array<std::uint32_t, NC_INPUTS> counts_{}; ///< classes of each input
     enum class Stage : std::uint8_t { classes, pairs, tables } stage_ = Stage::classes;
-    Output out_;
+    Emitted out_;
     std::vector<std::vector<Update>> by_src_, by_dst_; ///< by row
 };
 

@@ -9,7 +9,7 @@ namespace netctl::datapath {
 
 namespace {
 
-nc_verdict verdict_of(ActionKind kind) {
+nc_verdict encoded_verdict(ActionKind kind) {
     switch (kind) {
     case ActionKind::drop: return NC_VERDICT_DROP;
     case ActionKind::tx: return NC_VERDICT_TX;
@@ -66,7 +66,7 @@ Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDev
             if (action.to_ingress)
                 encoded.flags |= NC_ACTION_TO_INGRESS;
             [[fallthrough]];
-        default: encoded.verdict = verdict_of(action.kind);
+        default: encoded.verdict = encoded_verdict(action.kind);
         }
     }
     if (rule.log)

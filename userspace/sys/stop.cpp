@@ -8,7 +8,7 @@ namespace netctl::sys {
 
 namespace {
 volatile std::sig_atomic_t requested = 0;
-}
+} // namespace
 
 void catch_stop_signals() {
     struct sigaction action {};

@@ -28,8 +28,8 @@ bool in_ranges(const std::vector<Range>& ranges, std::uint64_t number) {
     });
 }
 
-bool holds(const Match& match, const Connection& connection, const nc_packet& packet,
-           const ResolveExe& resolve, const classifier::SetOracle& sets) {
+bool match_holds(const Match& match, const Connection& connection, const nc_packet& packet,
+                 const ResolveExe& resolve, const classifier::SetOracle& sets) {
     switch (match.key) {
     case Key::uid: return in_ranges(match.ranges, connection.uid) != match.negated;
     case Key::gid: return in_ranges(match.ranges, connection.gid) != match.negated;
@@ -82,7 +82,7 @@ std::optional<std::size_t> first_match(std::span<const Rule> rules, const Connec
     for (std::size_t position = 0; position < rules.size(); position++) {
         const auto& matches = rules[position].matches;
         if (std::all_of(matches.begin(), matches.end(), [&](const Match& match) {
-                return holds(match, connection, packet, resolve, sets);
+                return match_holds(match, connection, packet, resolve, sets);
             }))
             return position;
     }
