@@ -732,6 +732,83 @@ def test_both_ends_in_namespaces_are_one(lab, netctl, pair):
     assert [one["client_process"]["comm"] for one in transactions[1:]] == ["curl", "curl"]
 
 
+UNIX_SERVER = """
+import socket, sys, threading
+def serve(connection, name):
+    with connection:
+        while True:
+            got = b""
+            while b"\\r\\n\\r\\n" not in got:
+                piece = connection.recv(1000)
+                if not piece: return
+                got += piece
+            if b"HTTP/1.0" in got:
+                connection.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n" + b"x" * 3000)
+                return
+            connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\nhello")
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1].replace("@", "\\0"))
+listener.listen()
+print("listening", flush=True)
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0], 0), daemon=True).start()
+"""
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("argv", ([], ["--both-sides"]), ids=("server", "both"))
+def test_unix_sockets(lab, netctl, argv):
+    """With the path that the server is bound to, both processes, and answers that last until the end."""
+    netns = lab.namespace()
+    path, abstract = f"{lab.directory}/s", "@netctl-test-abstract"
+    for address in (path, abstract):
+        netns.start(PYTHON, "-c", UNIX_SERVER, address).expect("listening", timeout=20)
+    tracer = trace(lab, netctl, netns, *argv)
+    curl = ("curl", "-s", "-o", lab.directory / "out")
+    netns.run(*curl, "--unix-socket", path, "http://a/1", "http://a/2")
+    netns.run(*curl, "--abstract-unix-socket", abstract[1:], "http://b/3")
+    netns.run(*curl, "--http1.0", "--unix-socket", path, "http://c/4")
+    wait_for(tracer, 8 if argv else 4)
+    transactions, last = finish(tracer)
+    seen = sorted((one["target"], one["view"], one["client"], one["server"], one["response"]["body_bytes"])
+                  for one in transactions)  # fmt: skip
+    assert seen == [
+        (target, view, "unix", f"unix:{server}", size)
+        for target, server, size in (("/1", path, 5), ("/2", path, 5), ("/3", abstract, 5), ("/4", path, 3000))
+        for view in (("client", "server") if argv else ("server",))
+    ]
+    for one in transactions:
+        assert one["client_process"]["comm"] == "curl"
+        assert one["server_process"]["comm"] == "python3"
+        assert one["response"]["end"] == "complete"
+    assert "missing" not in last and "without" not in last, last
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_first_request_of_any_kind(lab, netctl, pair, source):
+    """The kernel's side decides by four bytes whether a connection is HTTP."""
+    client, server = pair
+    with server.netns.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((server.ip4, 80))
+        listener.listen()
+        tracer = trace(lab, netctl, server.netns, source=source)
+        lines = (b"NOTIFY /1", b"M-SEARCH *", b"SUBSCRIBE /2", b"UNSUBSCRIBE /3", b"\r\nGET /4", b"QUERY /5")
+        for line in lines:
+            with client.netns.socket() as asking:
+                asking.connect((server.ip4, 80))
+                answering, _ = listener.accept()
+                with answering:
+                    asking.sendall(line + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert answering.recv(1000)
+                    answering.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+                    assert asking.recv(1000)
+        wait_for(tracer, len(lines))
+        transactions, _ = finish(tracer)
+    assert [f"{one['method']} {one['target']}".encode() for one in transactions] == [
+        line.strip() for line in lines]  # fmt: skip
+
+
 def test_loopback_frames_are_seen_once(lab, netctl):
     netns = lab.namespace()
     log = nginx(lab, netns)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What processes send and receive over TCP, taken where the socket layer reports how much it moved:
+ * What processes send and receive over TCP and stream sockets of Unix, taken where the socket layer reports how much it moved:
  * the tracepoints sock_send_length and sock_recv_length, or, where the kernel has none, the return of
  * inet_sendmsg and its kin. Both are below all system calls that move bytes, and above sockmap
  * redirection. The socket is at hand, so nothing is keyed by file descriptor: dup, fork, passing and
@@ -25,6 +25,7 @@ char LICENSE[] SEC("license") = "GPL";
 #define MSG_PEEK 0x2
 #define MSG_TRUNC 0x20
 #define MSG_ERRQUEUE 0x2000
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
 #define PF_KTHREAD 0x00200000
@@ -157,10 +158,18 @@ struct scratch {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 8);
+	__uint(max_entries, 9);
 	__type(key, __u32);
 	__type(value, struct scratch);
 } scratches SEC(".maps");
+
+/* The same for what tells of a connection, which is more than the stack of 6.1 has room for. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 9);
+	__type(key, __u32);
+	__type(value, struct nc_http_open);
+} opens SEC(".maps");
 
 static __always_inline bool submit(struct nc_http_counters *count, void *record, __u32 size)
 {
@@ -215,8 +224,15 @@ static __always_inline bool selected(const struct nc_http_config *cfg, struct so
 	return true;
 }
 
+static __always_inline bool is_unix(const struct sock *sk)
+{
+	return sk->__sk_common.skc_family == AF_UNIX;
+}
+
 static __always_inline bool local_peer(struct sock *sk)
 {
+	if (is_unix(sk))
+		return true;
 	if (sk->__sk_common.skc_family == AF_INET)
 		return sk->__sk_common.skc_daddr == sk->__sk_common.skc_rcv_saddr ||
 		       (sk->__sk_common.skc_daddr & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
@@ -227,45 +243,96 @@ static __always_inline bool local_peer(struct sock *sk)
 	       local[3] == remote[3];
 }
 
-static __noinline void open(struct sock *sk, struct conn *conn, struct task_struct *task,
-			    struct nc_http_counters *count)
+/* The other end's cookie, and the path of either: a server's socket has its listener's, a client's seldom one. */
+static __always_inline void name_unix(struct nc_http_open *event, struct sock *sk)
 {
-	struct nc_http_open event = {};
+	struct unix_sock *own = (void *)sk, *peer = (void *)BPF_CORE_READ(own, peer);
+	struct unix_address *address = BPF_CORE_READ(own, addr);
+	__u32 length;
 
-	event.record.kind = NC_HTTP_OPEN;
-	event.record.flags = conn->flags & CONN_SKIP ? NC_HTTP_SKIPPED : 0;
-	event.record.time_ns = bpf_ktime_get_ns();
-	event.record.cookie = conn->cookie;
-	event.record.pid = conn->pid;
-	event.role = conn->role;
-	event.local_port = sk->__sk_common.skc_num;
-	event.remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
-	event.netns = sk->__sk_common.skc_net.net->ns.inum;
-	event.cgroup_id = bpf_get_current_cgroup_id();
-	if (sk->__sk_common.skc_family == AF_INET) {
-		__u32 local = sk->__sk_common.skc_rcv_saddr;
-		__u32 remote = sk->__sk_common.skc_daddr;
+	event->family = NC_HTTP_UNIX;
+	if (peer)
+		event->peer = BPF_CORE_READ(peer, sk.__sk_common.skc_cookie.counter);
+	if (!address && peer)
+		address = BPF_CORE_READ(peer, addr);
+	if (!address)
+		return;
+	length = BPF_CORE_READ(address, len) - sizeof(__kernel_sa_family_t);
+	barrier_var(length);
+	if (length > NC_HTTP_PATH)
+		return;
+	if (!bpf_probe_read_kernel(event->path, length,
+				   (void *)address + bpf_core_field_offset(address->name) +
+					   sizeof(__kernel_sa_family_t)))
+		event->path_length = length;
+}
 
-		event.family = 4;
-		__builtin_memcpy(event.local, &local, 4);
-		__builtin_memcpy(event.remote, &remote, 4);
+static __noinline void open(struct sock *sk, struct conn *conn, struct task_struct *task,
+			    struct nc_http_counters *count, __u32 slot)
+{
+	struct nc_http_open *event = bpf_map_lookup_elem(&opens, &slot);
+
+	if (!event)
+		return;
+	__builtin_memset(event, 0, sizeof(*event));
+	event->record.kind = NC_HTTP_OPEN;
+	event->record.flags = conn->flags & CONN_SKIP ? NC_HTTP_SKIPPED : 0;
+	event->record.time_ns = bpf_ktime_get_ns();
+	event->record.cookie = conn->cookie;
+	event->record.pid = conn->pid;
+	event->role = conn->role;
+	event->netns = sk->__sk_common.skc_net.net->ns.inum;
+	event->cgroup_id = bpf_get_current_cgroup_id();
+	if (is_unix(sk)) {
+		name_unix(event, sk);
 	} else {
-		event.family = 6;
-		BPF_CORE_READ_INTO(&event.local, sk, __sk_common.skc_v6_rcv_saddr);
-		BPF_CORE_READ_INTO(&event.remote, sk, __sk_common.skc_v6_daddr);
+		event->local_port = sk->__sk_common.skc_num;
+		event->remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
+		if (sk->__sk_common.skc_family == AF_INET) {
+			__u32 local = sk->__sk_common.skc_rcv_saddr;
+			__u32 remote = sk->__sk_common.skc_daddr;
+
+			event->family = 4;
+			__builtin_memcpy(event->local, &local, 4);
+			__builtin_memcpy(event->remote, &remote, 4);
+		} else {
+			event->family = 6;
+			BPF_CORE_READ_INTO(&event->local, sk, __sk_common.skc_v6_rcv_saddr);
+			BPF_CORE_READ_INTO(&event->remote, sk, __sk_common.skc_v6_daddr);
+		}
 	}
-	bpf_probe_read_kernel_str(event.comm, sizeof(event.comm), task->group_leader->comm);
-	event.begin[NC_HTTP_SENT] = conn->half[NC_HTTP_SENT].begin;
-	event.begin[NC_HTTP_RECEIVED] = conn->half[NC_HTTP_RECEIVED].begin;
-	if (submit(count, &event, sizeof(event)))
+	bpf_probe_read_kernel_str(event->comm, sizeof(event->comm), task->group_leader->comm);
+	event->begin[NC_HTTP_SENT] = conn->half[NC_HTTP_SENT].begin;
+	event->begin[NC_HTTP_RECEIVED] = conn->half[NC_HTTP_RECEIVED].begin;
+	if (submit(count, event, sizeof(*event)))
 		conn->flags |= CONN_OPENED;
 }
 
-/* The number of the next byte to be read. The peer's FIN takes a number, and the read that meets it takes it along. */
-static __always_inline __u32 received_to(struct sock *sk, struct tcp_sock *tcp)
+/* Who reads the end of a Unix socket's stream tells it of the other end, which has no state that others
+ * could follow as TCP's has. */
+static __noinline void end_of_peer(struct sock *sk, struct nc_http_counters *count)
+{
+	struct unix_sock *peer = (void *)BPF_CORE_READ((struct unix_sock *)sk, peer);
+	struct nc_http_record record = {};
+
+	if (!peer)
+		return;
+	record.kind = NC_HTTP_END;
+	record.direction = NC_HTTP_SENT;
+	record.time_ns = bpf_ktime_get_ns();
+	record.cookie = BPF_CORE_READ(peer, sk.__sk_common.skc_cookie.counter);
+	if (record.cookie)
+		submit(count, &record, sizeof(record));
+}
+
+/* The number of the next byte to be sent or read. The peer's FIN takes a number, and the read that meets it takes
+ * it along. */
+static __always_inline __u32 passed_to(struct sock *sk, struct tcp_sock *tcp, __u32 direction)
 {
 	__u32 copied = tcp->copied_seq;
 
+	if (direction == NC_HTTP_SENT)
+		return tcp->write_seq;
 	return copied - (sk->__sk_common.skc_flags >> SOCK_DONE & 1 && copied == tcp->rcv_nxt);
 }
 
@@ -792,7 +859,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	struct scratch *scratch;
 	enum nc_http_start start = NC_HTTP_START_NO;
 	struct tcp_sock *tcp;
-	struct source source = {};
+	struct gather gather;
 	struct conn *conn;
 	struct half *half;
 	__u32 zero = 0, nothing = 0, sequence, length, pid, wanted, most = 4, read = 0;
@@ -803,7 +870,8 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		return 0;
 	if (moved < 0 && !several_seen)
 		return 0;
-	if (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6)
+	if (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6 &&
+	    !(is_unix(sk) && sk->sk_type == SOCK_STREAM))
 		return 0;
 	count = bpf_map_lookup_elem(&counters, &zero);
 	if (!count)
@@ -818,12 +886,14 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	if (conn && conn->flags & CONN_SKIP) {
 		count->seen++;
 		count->skipped++;
+		if (!moved && direction == NC_HTTP_RECEIVED && is_unix(sk))
+			end_of_peer(sk, count);
 		return 0;
 	}
 	tcp = tcp_of(sk);
 	cfg = bpf_map_lookup_elem(&settings, &zero);
 	scratch = bpf_map_lookup_elem(&scratches, &slot);
-	if (!tcp || !cfg || !scratch)
+	if (!(tcp || is_unix(sk)) || !cfg || !scratch)
 		return 0;
 	count->seen++;
 	if (cfg->flags & NC_HTTP_PAUSED)
@@ -836,13 +906,13 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	if (!length && !conn)
 		return 0;
 
+	gather.source = (struct source){ .length = length };
 	if (length) {
-		source.length = length;
 		if (conn) {
 			half = &conn->half[direction];
-			source.messages = half->messages;
-			source.thread = half->thread;
-			source.message = half->message;
+			gather.source.messages = half->messages;
+			gather.source.thread = half->thread;
+			gather.source.message = half->message;
 			if (conn->turn != direction) {
 				conn->turn = direction;
 				conn->heads = 0;
@@ -855,9 +925,9 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 				most = PIECE_FIRST;
 		}
 		readable = !(flags & MSG_TRUNC && direction == NC_HTTP_RECEIVED) &&
-			   (find_usual_source(&source, task) || find_source(&source));
+			   (find_usual_source(&gather.source, task) || find_source(&gather.source));
 		if (readable)
-			read = read_first(&source, scratch, count, length, most, &available);
+			read = read_first(&gather.source, scratch, count, length, most, &available);
 		if (read) {
 			__u32 first = *(__u32 *)scratch->bytes;
 
@@ -870,7 +940,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		}
 		if (!conn) {
 			/* Whatever is no HTTP leaves no trace. */
-			if (start == NC_HTTP_START_NO && !source.several) {
+			if (start == NC_HTTP_START_NO && !gather.source.several) {
 				count->other++;
 				return 0;
 			}
@@ -887,11 +957,12 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	if (!conn)
 		return 0;
 	half = &conn->half[direction];
-	sequence = direction == NC_HTTP_SENT ? tcp->write_seq : received_to(sk, tcp);
+	sequence = half->sequence + length;
+	if (tcp)
+		sequence = passed_to(sk, tcp, direction);
 	if (!half->known) {
 		begin_half(half, sequence - length);
-		begin_half(&conn->half[!direction],
-			   direction == NC_HTTP_SENT ? received_to(sk, tcp) : tcp->write_seq);
+		begin_half(&conn->half[!direction], tcp ? passed_to(sk, tcp, !direction) : 0);
 	}
 	if ((__s32)(sequence - half->sequence) > (__s32)length)
 		half->position += sequence - half->sequence - length;
@@ -912,12 +983,14 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 			.position = position,
 		};
 		submit(count, scratch, sizeof(scratch->record));
+		if (is_unix(sk))
+			end_of_peer(sk, count);
 		return 0;
 	}
-	if (source.several) {
-		half->messages = source.messages;
-		half->thread = source.thread;
-		half->message = source.message;
+	if (gather.source.several) {
+		half->messages = gather.source.messages;
+		half->thread = gather.source.thread;
+		half->message = gather.source.message;
 	}
 	if (!(conn->flags & CONN_HTTP)) {
 		if (start == NC_HTTP_START_NO) {
@@ -943,7 +1016,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	}
 	if (conn->pid != pid || !(conn->flags & CONN_OPENED)) {
 		conn->pid = pid;
-		open(sk, conn, task, count);
+		open(sk, conn, task, count, slot);
 	}
 	if (conn->flags & CONN_SKIP) {
 		count->skipped++;
@@ -984,25 +1057,22 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		.position = position,
 		.answered = conn->half[!direction].position,
 	};
-	struct gather gather = {
-		.filled = nothing,
-		.index = nothing,
-		.pipelined = nothing,
-		.scratch = scratch,
-		.slot = slot,
-		.count = count,
-		.half = half,
-		.source = source,
-		.wanted = wanted,
-		.left = length,
-		.rest = length,
-		.request = request | nothing,
-		.response = !request && !(conn->flags & CONN_PIPELINED),
-		.body = cfg->body_bytes,
-		.budget = half->budget,
-		.buffer = source.buffer,
-		.available = available,
-	};
+	gather.filled = nothing;
+	gather.index = nothing;
+	gather.pipelined = nothing;
+	gather.scratch = scratch;
+	gather.slot = slot;
+	gather.count = count;
+	gather.half = half;
+	gather.wanted = wanted;
+	gather.left = length;
+	gather.rest = length;
+	gather.request = request | nothing;
+	gather.response = !request && !(conn->flags & CONN_PIPELINED);
+	gather.body = cfg->body_bytes;
+	gather.budget = half->budget;
+	gather.buffer = gather.source.buffer;
+	gather.available = available;
 	/* What was read is the first piece, if a head ends in it or nothing is left to be read. */
 	if (wanted && most == PIECE_FIRST && read <= wanted) {
 		__u32 found = half->state == IN_HEAD ? scan_first(slot, read) : 0;
@@ -1066,6 +1136,19 @@ SEC("fexit/inet6_recvmsg")
 int BPF_PROG(http_recv6, struct socket *sock, struct msghdr *msg, size_t size, int flags, int ret)
 {
 	return on_bytes(sock->sk, ret, flags, NC_HTTP_RECEIVED, 5);
+}
+
+SEC("fexit/unix_stream_sendmsg")
+int BPF_PROG(http_send_unix, struct socket *sock, struct msghdr *msg, size_t size, int ret)
+{
+	return on_bytes(sock->sk, ret, 0, NC_HTTP_SENT, 7);
+}
+
+SEC("fexit/unix_stream_recvmsg")
+int BPF_PROG(http_recv_unix, struct socket *sock, struct msghdr *msg, size_t size, int flags,
+	     int ret)
+{
+	return on_bytes(sock->sk, ret, flags, NC_HTTP_RECEIVED, 8);
 }
 
 /* sendfile and splice there have a way of their own. */

@@ -62,12 +62,18 @@ enum class ProbePoint { tracepoints, functions };
 std::vector<std::string> programs_of(ProbePoint point) {
     if (point == ProbePoint::tracepoints)
         return {"http_recv", "http_send", "http_state"};
-    std::vector<std::string> programs{"http_recv4", "http_recv6", "http_send4", "http_send6",
+    std::vector<std::string> programs{"http_recv4", "http_recv6", "http_recv_unix",
+                                      "http_send4", "http_send6", "http_send_unix",
                                       "http_state"};
     // Only kernels before 6.5 have a path of its own for sendfile.
     if (bpf::kernel_has_function("inet_sendpage"))
         programs.emplace_back("http_sendpage");
     return programs;
+}
+
+/// Of what libbpf says line by line, which -v shows.
+std::string last_line(const std::string& text) {
+    return text.substr(text.find_last_of('\n') + 1);
 }
 
 class CallSession : public Session {
@@ -179,7 +185,7 @@ Result<std::unique_ptr<Session>> open_call_session(const Request& request, const
             "this kernel reports no socket calls: it has neither the tracepoints "
             "sock_send_length and sock_recv_length (6.3; {}) nor lets fexit programs attach to "
             "inet_sendmsg ({})",
-            first.what.string(), second.what.string()),
+            last_line(first.what.string()), last_line(second.what.string())),
         "use --source socket");
 }
 

@@ -11,6 +11,8 @@ namespace {
 
 /// Long enough for the other end of a closed connection to tell its side.
 constexpr Time closed_memory = 5 * second;
+/// A Unix socket whose other end is gone, and which is not read, tells nothing of its own end.
+constexpr Time half_closed_memory = 60 * second;
 
 Address address_of(std::uint8_t family, const std::uint8_t (&bytes)[16]) {
     constexpr std::array<std::uint8_t, 12> mapped{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
@@ -82,6 +84,13 @@ const CallTracer::Connection* CallTracer::other_end(Connection& connection,
         return connection.other;
     connection.other = nullptr;
     bool undecided = false;
+    if (connection.unix_path) {
+        const auto found = connections_.find(connection.partner);
+        if (found != connections_.end())
+            connection.other = found->second.get();
+        connection.other_as_of = changes_;
+        return connection.other;
+    }
     const auto [begin, end] = ends_.equal_range(key_of(connection, true));
     for (auto one = begin; one != end; ++one) {
         const auto found = connections_.find(one->second);
@@ -123,6 +132,7 @@ void CallTracer::emit(Connection& connection, Transaction& transaction) {
             --parser_counters_->unanswered;
         return;
     }
+    transaction.unix_path = connection.unix_path;
     static const Process none;
     const Process& theirs = other ? other->process : none;
     if (transaction.client_view) {
@@ -143,8 +153,12 @@ void CallTracer::open(const nc_http_open& open, Time now) {
     Connection& connection = connection_of(open.record.cookie, now);
     if (connection.known)
         remove_end(connection);
-    connection.local = {address_of(open.family, open.local), open.local_port};
-    connection.remote = {address_of(open.family, open.remote), open.remote_port};
+    if (open.family == NC_HTTP_UNIX) {
+        open_unix(connection, open);
+    } else {
+        connection.local = {address_of(open.family, open.local), open.local_port};
+        connection.remote = {address_of(open.family, open.remote), open.remote_port};
+    }
     connection.netns = open.netns;
     connection.process = {open.record.pid, name_of(open.comm)};
     connection.skipped = (open.record.flags & NC_HTTP_SKIPPED) != 0;
@@ -153,8 +167,23 @@ void CallTracer::open(const nc_http_open& open, Time now) {
     for (const auto side : {NC_HTTP_SENT, NC_HTTP_RECEIVED})
         if (!connection.begun[side])
             connection.position[side] = open.begin[side];
-    ends_.emplace(key_of(connection, false), connection.cookie);
+    if (!connection.unix_path)
+        ends_.emplace(key_of(connection, false), connection.cookie);
     ++changes_;
+}
+
+void CallTracer::open_unix(Connection& connection, const nc_http_open& open) {
+    connection.unix_path.emplace(open.path,
+                                 std::min<std::size_t>(open.path_length, sizeof open.path));
+    // What a path is bound to ends at its first zero; an abstract name begins with one, and has its length.
+    if (open.path[0] != '\0')
+        connection.unix_path->resize(strnlen(open.path, connection.unix_path->size()));
+    if (open.peer == 0)
+        return;
+    connection.partner = open.peer;
+    const auto peer = connections_.find(open.peer);
+    if (peer != connections_.end() && peer->second->unix_path)
+        peer->second->partner = connection.cookie;
 }
 
 void CallTracer::remove_end(const Connection& connection) {
@@ -212,8 +241,11 @@ void CallTracer::record(std::span<const std::byte> bytes, Time clock_offset) {
     case NC_HTTP_END: {
         const auto found = connections_.find(record.cookie);
         if (found != connections_.end()) {
-            found->second->last = now;
-            found->second->http->close(side, now);
+            Connection& connection = *found->second;
+            connection.last = now;
+            connection.http->close(side, now);
+            connection.ended[side] = true;
+            connection.closed |= connection.unix_path && connection.ended[1 - side];
         }
         break;
     }
@@ -255,6 +287,12 @@ void CallTracer::sweep(Time now) {
     for (const auto& [cookie, connection] : connections_) {
         if (!connection->closed)
             connection->http->tick(now, stalled_);
+        if (connection->unix_path && !connection->closed &&
+            (connection->ended[0] || connection->ended[1]) &&
+            connection->last + half_closed_memory < now) {
+            connection->http->close(connection->last);
+            connection->closed = true;
+        }
         if (connection->closed && connection->last + closed_memory < now)
             old.push_back(cookie);
     }

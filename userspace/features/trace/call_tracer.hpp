@@ -6,7 +6,9 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <unordered_map>
 
 #include "features/trace/http_connection.hpp"
@@ -52,6 +54,7 @@ class CallTracer {
         MemoryShare share;
         std::uint64_t cookie = 0;
         Endpoint local, remote;
+        std::optional<std::string> unix_path; ///< instead of these
         std::uint32_t netns = 0;
         Process process;
         bool skipped = false; ///< only its OPEN is told
@@ -59,10 +62,11 @@ class CallTracer {
         bool closed = false;
         Time last = 0;
         std::array<bool, 2> begun{};
+        std::array<bool, 2> ended{};
         std::array<std::uint64_t, 2> position{};
         std::unique_ptr<HttpConnection> http;
-        std::uint64_t partner =
-            0; ///< cookie of the other end in another namespace, once that is proven
+        /// Cookie of the other end: of a Unix socket, or in another namespace, once that is proven.
+        std::uint64_t partner = 0;
         /// Of other_end(), as long as there are still the same ends.
         const Connection* other = nullptr;
         std::uint64_t other_as_of = 0;
@@ -87,6 +91,7 @@ class CallTracer {
     /// the same number of TCP's at both ends.
     const Connection* other_end(Connection& connection, const Transaction& transaction) const;
     void open(const nc_http_open& open, Time now);
+    void open_unix(Connection& connection, const nc_http_open& open);
     void emit(Connection& connection, Transaction& transaction);
     void remove_end(const Connection& connection);
     void erase(std::uint64_t cookie);

@@ -146,7 +146,9 @@ std::string url_of(const Transaction& transaction) {
     url = "http://";
     if (transaction.method == "CONNECT" && is_authority(target))
         return url + std::string(target) + '/';
-    url += is_authority(transaction.host) ? transaction.host : transaction.server.to_string();
+    url += is_authority(transaction.host) ? transaction.host
+           : transaction.unix_path        ? "localhost"
+                                          : transaction.server.to_string();
     if (target.empty() || target[0] != '/')
         url += '/';
     append_url_part(url, target);
@@ -272,9 +274,14 @@ void append_har_entry(std::string& out, const Transaction& transaction) {
         R"(,"headersSize":{},"bodySize":{}}},"cache":{{}},"timings":{{"send":{:.6f},"wait":{:.6f},"receive":{:.6f}}})",
         response.seen ? static_cast<long long>(response.head_bytes) : -1,
         response.seen ? body_on_wire(response) : -1, send, wait, receive);
-    std::string server = transaction.server.address.to_string();
+    if (transaction.unix_path) {
+        out += R"(,"_socket":)";
+        append_json_string(out, transaction.server_name());
+        out += '}';
+        return;
+    }
     fmt::format_to(std::back_inserter(out), R"(,"serverIPAddress":"{}","connection":"{}"}})",
-                   server, transaction.client.port);
+                   transaction.server.address.to_string(), transaction.client.port);
 }
 
 Result<HarFile> HarFile::create(const std::string& path) {

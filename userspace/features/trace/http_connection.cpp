@@ -12,6 +12,17 @@ std::string Endpoint::to_string() const {
     return address.family == Family::ipv6 ? "[" + text + "]:" + number : text + ":" + number;
 }
 
+std::string Transaction::client_name() const {
+    return unix_path ? "unix" : client.to_string();
+}
+
+std::string Transaction::server_name() const {
+    if (!unix_path)
+        return server.to_string();
+    const bool abstract = unix_path->starts_with('\0');
+    return (abstract ? "unix:@" : "unix:") + unix_path->substr(abstract ? 1 : 0);
+}
+
 bool HttpConnection::decide_roles(Side side, std::string_view& data, Moment& moment) {
     std::string& held = held_[side];
     if (held.empty()) {

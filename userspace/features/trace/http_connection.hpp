@@ -57,6 +57,8 @@ struct Message {
 struct Transaction {
     Endpoint client;
     Endpoint server;
+    /// In place of these, of a Unix socket: as in sockaddr_un, an abstract name begins with 0; empty if unnamed.
+    std::optional<std::string> unix_path;
     Process client_process;
     Process server_process;
     bool client_view = false; ///< told by the client's socket, not the server's or the wire
@@ -76,6 +78,10 @@ struct Transaction {
     Message request;
     Message response;
 
+    /// As Endpoint::to_string(); `unix:/run/x.sock`, `unix:@abstract`, `unix:` for a server on a Unix socket, and
+    /// `unix` for its client.
+    std::string client_name() const;
+    std::string server_name() const;
     Time start() const { return request.seen ? request.first_byte : response.first_byte; }
     Time end() const {
         return std::max(until, response.seen ? response.last_byte : request.last_byte);

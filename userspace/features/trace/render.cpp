@@ -169,6 +169,7 @@ void append_process(std::string& out, const Process& process) {
 const std::string& columns_of(const Transaction& transaction) {
     struct Columns {
         Endpoint client, server;
+        std::optional<std::string> unix_path;
         Process process;
         std::string text;
     };
@@ -177,11 +178,12 @@ const std::string& columns_of(const Transaction& transaction) {
         transaction.client_view ? transaction.client_process : transaction.server_process;
     Columns& columns = cache[(transaction.client.port ^ transaction.server.port) % cache.size()];
     if (!columns.text.empty() && columns.client == transaction.client &&
-        columns.server == transaction.server && columns.process.pid == process.pid &&
-        columns.process.name == process.name)
+        columns.server == transaction.server && columns.unix_path == transaction.unix_path &&
+        columns.process.pid == process.pid && columns.process.name == process.name)
         return columns.text;
     columns.client = transaction.client;
     columns.server = transaction.server;
+    columns.unix_path = transaction.unix_path;
     columns.process = process;
     std::string& text = columns.text;
     text.clear();
@@ -190,10 +192,16 @@ const std::string& columns_of(const Transaction& transaction) {
             text.append(width - (text.size() - begin), ' ');
         text += ' ';
     };
-    append_endpoint(text, transaction.client);
+    if (transaction.unix_path)
+        text += transaction.client_name();
+    else
+        append_endpoint(text, transaction.client);
     pad(0, 21);
     std::size_t begin = text.size();
-    append_endpoint(text, transaction.server);
+    if (transaction.unix_path)
+        append_shown(text, transaction.server_name());
+    else
+        append_endpoint(text, transaction.server);
     pad(begin, 21);
     begin = text.size();
     append_process(text, process);
@@ -360,11 +368,16 @@ void append_json(Text& text, const Transaction& transaction) {
     std::string& out = text.trusted_bytes();
     out += R"({"time":")";
     out += iso_time(transaction.start());
-    out += R"(","client":")";
-    append_endpoint(out, transaction.client);
-    out += R"(","server":")";
-    append_endpoint(out, transaction.server);
-    out += '"';
+    if (transaction.unix_path) {
+        out += R"(","client":"unix","server":)";
+        append_json_string(out, transaction.server_name());
+    } else {
+        out += R"(","client":")";
+        append_endpoint(out, transaction.client);
+        out += R"(","server":")";
+        append_endpoint(out, transaction.server);
+        out += '"';
+    }
     append_process_json(out, "client_process", transaction.client_process);
     append_process_json(out, "server_process", transaction.server_process);
     out += transaction.client_view ? R"(,"view":"client")" : R"(,"view":"server")";

@@ -91,7 +91,7 @@ std::string route_of(std::string_view target) {
 void RouteTable::add(const Transaction& transaction) {
     std::string host(host_of(transaction));
     if (host.empty())
-        host = transaction.server.to_string();
+        host = transaction.server_name();
     std::string path = transaction.method.empty() ? "?" : route_of(transaction.target);
     std::string key = host + '\0' + path;
     if (routes_.size() >= route_limit && !routes_.contains(key)) {

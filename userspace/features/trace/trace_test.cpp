@@ -45,6 +45,12 @@ Transaction example() {
     return one;
 }
 
+nlohmann::json har_of(const Transaction& one) {
+    std::string text = har_begin("1", one.start());
+    append_har_entry(text, one);
+    return nlohmann::json::parse(text + har_end())["log"]["entries"][0];
+}
+
 TEST(TraceFilter, ByEachOfItsParts) {
     const auto matches = [](auto change) {
         Filter filter;
@@ -129,6 +135,25 @@ TEST(TraceRender, TellsWhatIsNotOver) {
     EXPECT_NE(text.find(" 200? "), std::string::npos) << text;
 }
 
+TEST(TraceRender, UnixSocketsStandInThePlaceOfAddresses) {
+    Transaction one = example();
+    one.unix_path = "/run/a\x1b.sock";
+    one.host = "a b";
+    Text text;
+    append_text(text, one);
+    EXPECT_NE(text.find(" unix                  unix:/run/a\\x1b.sock "), std::string::npos)
+        << text;
+    text.clear();
+    append_json(text, one);
+    const auto json = nlohmann::json::parse(text.string());
+    EXPECT_EQ(json["client"], "unix");
+    EXPECT_EQ(json["server"], "unix:/run/a\x1b.sock");
+    const auto entry = har_of(one);
+    EXPECT_EQ(entry["request"]["url"], "http://localhost/a/b?x=1&y=%41+b");
+    EXPECT_EQ(entry["_socket"], "unix:/run/a\x1b.sock");
+    EXPECT_FALSE(entry.contains("serverIPAddress"));
+}
+
 TEST(TraceRender, TextObeysNoBytesOfOthers) {
     Transaction one = example();
     one.target = "/\x1b[2J\xc2\x9b\nGET";
@@ -187,12 +212,6 @@ TEST(TraceRender, HarTakesBodiesOfAnyBytes) {
         EXPECT_EQ(content_of(bytes)["encoding"], "base64");
         EXPECT_EQ(content_of(bytes)["text"], encoded);
     }
-}
-
-nlohmann::json har_of(const Transaction& one) {
-    std::string text = har_begin("1", one.start());
-    append_har_entry(text, one);
-    return nlohmann::json::parse(text + har_end())["log"]["entries"][0];
 }
 
 TEST(TraceRender, HarTellsWhatIsMissingOfBodies) {
@@ -514,6 +533,53 @@ TEST(CallTracer, WhatIsLostBehindTheBeginningIsMissing) {
     calls.open_in(1, 1, 2, begin, 11);
     calls.data(1, received, begin + 100, ask).data(1, sent, begin, answer);
     EXPECT_EQ(calls.counters.missing_bytes, 100u);
+}
+
+TEST(CallTracer, UnixSocketsAreJoinedByCookies) {
+    const auto open = [](Calls& calls, std::uint64_t cookie, std::uint64_t peer, std::string path,
+                         std::uint32_t pid) {
+        nc_http_open event{};
+        event.record = calls.head(NC_HTTP_OPEN, cookie, 0);
+        event.record.pid = pid;
+        event.family = NC_HTTP_UNIX;
+        event.peer = peer;
+        event.path_length = static_cast<__u16>(path.size());
+        std::copy(path.begin(), path.end(), event.path);
+        calls.tracer->record(std::as_bytes(std::span(&event, 1)), 0);
+    };
+    const std::string until_end = "HTTP/1.0 200 OK\r\n\r\nbody";
+    for (const auto& [path, name] : std::vector<std::pair<std::string, std::string>>{
+             {std::string("/run/x\0", 7), "unix:/run/x"},
+             {std::string("\0abs\0t", 6), std::string("unix:@abs\0t", 11)},
+             {"", "unix:"}}) {
+        // The client's socket is told of first, when the server's has no cookie yet; and a second pair.
+        Calls calls;
+        open(calls, 1, 0, path, 11);
+        open(calls, 2, 1, path, 22);
+        open(calls, 3, 4, path, 33);
+        calls.data(1, sent, 0, ask).data(2, received, 0, ask).data(2, sent, 0, until_end);
+        calls.data(1, received, 0, until_end);
+        EXPECT_TRUE(calls.told.empty());
+        calls.event(NC_HTTP_END, 2, sent).event(NC_HTTP_END, 1, received);
+        ASSERT_EQ(calls.told.size(), 1u) << name;
+        EXPECT_EQ(calls.told[0].client_name(), "unix");
+        EXPECT_EQ(calls.told[0].server_name(), name);
+        EXPECT_EQ(calls.told[0].client_process.pid, 11u);
+        EXPECT_EQ(calls.told[0].server_process.pid, 22u);
+        EXPECT_EQ(calls.told[0].response.body_bytes, 4u);
+        EXPECT_EQ(calls.counters.mirrored, 1u);
+        // Who has only seen one end of it is forgotten a while after that.
+        calls.event(NC_HTTP_END, 2, received);
+        calls.time += 20 * second;
+        calls.tracer->tick(calls.time);
+        EXPECT_EQ(calls.tracer->connections(), 2u);
+        calls.time += 60 * second;
+        calls.tracer->tick(calls.time);
+        calls.time += 20 * second;
+        calls.tracer->tick(calls.time);
+        EXPECT_EQ(calls.tracer->connections(), 1u) << name;
+        EXPECT_EQ(calls.counters.evicted, 0u);
+    }
 }
 
 TEST(CallTracer, RecordsOfAnAnswerAndTheNextRequestLost) {

@@ -42,7 +42,7 @@ NC_STATIC_ASSERT(sizeof(struct nc_http_config) == 56, "nc_http_config is ABI");
 
 /* Pinned as `counters`, a per-CPU array of one. */
 struct nc_http_counters {
-	__u64 seen;	   /* calls with TCP payload, or packets */
+	__u64 seen;	   /* calls on stream sockets of TCP and Unix, or packets */
 	__u64 selected;	   /* of these, what the selectors left */
 	__u64 other;	   /* of these, on connections that did not say anything like HTTP so far */
 	__u64 sent;	   /* records put into the ring */
@@ -82,7 +82,7 @@ struct nc_http_record {
 	__u64 time_ns; /* CLOCK_MONOTONIC */
 	__u64 cookie;  /* of the socket */
 	/* Of the first byte in its direction: its low 32 bits are the sequence number that TCP gives that byte, so
-	 * both ends of a connection have the same. */
+	 * both ends of a connection have the same. In Unix sockets it counts from the first that was seen. */
 	__u64 position;
 	__u64 answered; /* position of the other direction then: what its caller had sent, or received */
 	__u32 length;	/* bytes that passed */
@@ -90,13 +90,16 @@ struct nc_http_record {
 };
 NC_STATIC_ASSERT(sizeof(struct nc_http_record) == 48, "nc_http_record is ABI");
 
+#define NC_HTTP_UNIX 1
+#define NC_HTTP_PATH 108 /* of a Unix socket, as in sockaddr_un: an abstract name begins with 0 */
+
 struct nc_http_open {
 	struct nc_http_record record;
 	__u8 role;
-	__u8 family; /* 4 or 6 */
+	__u8 family; /* 4, 6, or NC_HTTP_UNIX */
 	__u16 local_port;
 	__u16 remote_port;
-	__u16 reserved;
+	__u16 path_length;
 	__u8 local[16]; /* IPv4: the first four bytes */
 	__u8 remote[16];
 	__u32 netns;
@@ -104,8 +107,12 @@ struct nc_http_open {
 	__u64 cgroup_id;
 	char comm[16];	/* of the thread group's leader */
 	__u64 begin[2]; /* positions of the first bytes that might have been seen, by direction */
+	/* Unix sockets: the cookie of the other end, 0 if it has none yet, and the path that one of them is bound to. */
+	__u64 peer;
+	char path[NC_HTTP_PATH];
+	__u32 reserved3;
 };
-NC_STATIC_ASSERT(sizeof(struct nc_http_open) == 48 + 88, "nc_http_open is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_http_open) == 48 + 88 + 120, "nc_http_open is ABI");
 
 /* Of `flows`, the packet source's connections, which is not pinned. The lower end comes first: addresses are
  * compared as four words in host order, then ports. IPv4 addresses are the first four bytes. */

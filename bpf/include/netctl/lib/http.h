@@ -112,8 +112,16 @@ static __always_inline enum nc_http_start nc_http_first_bytes(__u32 first, __u32
 	case NC_FOUR('V', 'E', 'R', 'S'):
 	case NC_FOUR('P', 'U', 'R', 'G'):
 	case NC_FOUR('P', 'R', 'I', ' '):
+	case NC_FOUR('M', '-', 'S', 'E'):
+	case NC_FOUR('N', 'O', 'T', 'I'):
+	case NC_FOUR('S', 'U', 'B', 'S'):
+	case NC_FOUR('U', 'N', 'S', 'U'):
 		return NC_HTTP_START_REQUEST;
 	}
+	/* An empty line may come before a request (RFC 9112 2.2). */
+	if ((first & 0xffff) == ('\r' | '\n' << 8) && (first >> 16 & 0xff) >= 'A' &&
+	    (first >> 16 & 0xff) <= 'Z')
+		return NC_HTTP_START_MAYBE;
 	return NC_HTTP_START_NO;
 }
 
