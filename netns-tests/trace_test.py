@@ -7,6 +7,7 @@ looked at.
 
 import base64
 import collections
+import copy
 import fcntl
 import gzip
 import json
@@ -809,6 +810,28 @@ def test_first_request_of_any_kind(lab, netctl, pair, source):
         line.strip() for line in lines]  # fmt: skip
 
 
+def test_containers(lab, netctl):
+    """By the cgroup of a process, which here has a name as Docker's have."""
+    netns = lab.namespace()
+    nginx(lab, netns)
+    identity = "0123456789abcdef" * 4
+    inside = copy.copy(lab.cgroup())
+    inside.path = inside.path / f"docker-{identity}.scope"
+    inside.path.mkdir()
+    tracers = [trace(lab, netctl, netns, "--container", name) for name in ("any", identity[:12], "other")]
+    for argv in ({}, {"cgroup": inside}):
+        netns.run("curl", "-s", "-o", "/dev/null", "http://127.0.0.1/nothing", **argv)
+    for tracer in tracers[:2]:
+        wait_for(tracer, 1)
+    shown_by = [finish(tracer)[0] for tracer in tracers]
+    assert [len(shown) for shown in shown_by] == [1, 1, 0]
+    assert shown_by[0][0]["client"] == shown_by[1][0]["client"]
+    (one,) = shown_by[0]
+    assert one["client_process"]["container"] == {
+        "runtime": "docker", "id": identity, "name": None, "image": None}  # fmt: skip
+    assert one["server_process"]["container"] is None
+
+
 def test_loopback_frames_are_seen_once(lab, netctl):
     netns = lab.namespace()
     log = nginx(lab, netns)
@@ -1295,6 +1318,7 @@ def test_refusals(netctl):
         ("--stalled", "x"): "'x' is no number",
         ("--tunnels", "no"): "--read",
         ("--decode",): "--body",
+        ("--container", "any", "--source", "socket"): "packets know no processes",
     }
     for argv, words in usage.items():
         assert words in netctl.fails("trace", "http", *argv, status=2)

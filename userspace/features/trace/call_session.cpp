@@ -128,7 +128,8 @@ class CallSession : public Session {
           offset_(static_cast<Time>(sys::monotonic_offset())),
           tracer_(
               options_, parser_, calls_, request.both_sides,
-              [this](Transaction& transaction) { emit_(transaction); }, request.stalled) {}
+              [this](Transaction& transaction) { emit_(transaction); }, request.stalled,
+              request.containers ? &containers_ : nullptr) {}
 
     Time now() const { return static_cast<Time>(sys::monotonic_now()) + offset_; }
 
@@ -158,6 +159,7 @@ class CallSession : public Session {
     Time offset_;
     ParserCounters parser_;
     CallCounters calls_;
+    Containers containers_{sys::cgroup_name};
     CallTracer tracer_;
     std::optional<KernelSide> kernel_;
     std::vector<bpf::Program> programs_;

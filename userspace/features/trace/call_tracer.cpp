@@ -160,7 +160,8 @@ void CallTracer::open(const nc_http_open& open, Time now) {
         connection.remote = {address_of(open.family, open.remote), open.remote_port};
     }
     connection.netns = open.netns;
-    connection.process = {open.record.pid, name_of(open.comm)};
+    connection.process = {open.record.pid, name_of(open.comm),
+                          containers_ ? containers_->of(open.cgroup_id) : nullptr};
     connection.skipped = (open.record.flags & NC_HTTP_SKIPPED) != 0;
     connection.known = true;
     connection.closed = false;

@@ -11,6 +11,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "features/trace/container.hpp"
 #include "features/trace/http_connection.hpp"
 #include "netctl/abi/http.h"
 
@@ -32,9 +33,12 @@ class CallTracer {
     /// With `both_sides`, a transaction of two processes of this host is told by each of them;
     /// without, by the server's alone.
     /// Requests that wait for `stalled` or longer are told while they do, if it is not 0.
+    /// `containers` tells those of processes, unless it is null; it has to outlive this.
     CallTracer(const ParserOptions& options, ParserCounters& parser_counters,
-               CallCounters& counters, bool both_sides, HttpConnection::Emit emit, Time stalled = 0)
+               CallCounters& counters, bool both_sides, HttpConnection::Emit emit, Time stalled = 0,
+               Containers* containers = nullptr)
         : stalled_(stalled),
+          containers_(containers),
           options_(&options),
           parser_counters_(&parser_counters),
           counters_(&counters),
@@ -99,6 +103,7 @@ class CallTracer {
     void evict(std::size_t count, Time now);
 
     Time stalled_;
+    Containers* containers_;
     MemoryBudget budget_;
     const ParserOptions* options_;
     ParserCounters* parser_counters_;

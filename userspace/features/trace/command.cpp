@@ -162,9 +162,11 @@ Result<Wanted> read_arguments(const Arguments& arguments, const Context& context
     request.comm = arguments.get("comm");
     request.cgroup = arguments.get("cgroup");
     request.both_sides = arguments.has("both-sides");
+    request.containers = arguments.has("container");
+    wanted.filter.container = arguments.get("container");
     if (arguments.has("read")) {
-        for (const char* other :
-             {"interface", "write", "source", "pid", "comm", "cgroup", "both-sides", "duration"})
+        for (const char* other : {"interface", "write", "source", "pid", "comm", "cgroup",
+                                  "container", "both-sides", "duration"})
             if (arguments.has(other))
                 return Error::usage(fmt::format("--read and --{} exclude each other", other));
         request.source = Source::file;
@@ -176,7 +178,7 @@ Result<Wanted> read_arguments(const Arguments& arguments, const Context& context
                                         arguments.has("write") ? "write" : "interface"),
                             "system calls are seen whatever interface they lead to");
     if (packets)
-        for (const char* other : {"pid", "comm", "cgroup", "both-sides"})
+        for (const char* other : {"pid", "comm", "cgroup", "container", "both-sides"})
             if (arguments.has(other))
                 return Error::usage(
                     fmt::format("--{} needs --source syscall: packets know no processes", other));
@@ -517,6 +519,11 @@ const Command& command() {
                     {"pid", "PID", "only of this process", {}},
                     {"comm", "NAME", "only of processes of this name", {}},
                     {"cgroup", "PATH", "only of processes in this cgroup or below it", {}},
+                    {"container",
+                     "NAME|any",
+                     "only if one of the processes is in this container, by its name, image or id, "
+                     "or in any; and show the containers",
+                     {}},
                     {"port", "PORTS", "only connections with one of these ports: 80,8000-8010", {}},
                     {"host", "HOST", "only requests for this host", {}},
                     {"path", "PREFIX", "only paths that begin like this", {}},

@@ -40,7 +40,7 @@ Result<std::unique_ptr<Session>> open_session(const Request& request, const Root
         return open_packets(request, root, emit, notes);
     auto session = open_call_session(request, root, emit);
     const bool about_processes =
-        request.pid != 0 || !request.comm.empty() || !request.cgroup.empty();
+        request.pid != 0 || !request.comm.empty() || !request.cgroup.empty() || request.containers;
     if (session || session.error().kind != ErrorKind::unsupported || about_processes)
         return session;
     auto packets = open_packets(request, root, emit, notes);

@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <set>
 
 #include <fmt/format.h>
+
+#include "features/trace/container.hpp"
 
 namespace netctl::trace {
 
@@ -99,6 +102,11 @@ std::string_view host_of(const Transaction& transaction) {
 }
 
 bool Filter::matches(const Transaction& transaction) const {
+    const Process* const processes[] = {&transaction.client_process, &transaction.server_process};
+    const auto in_container = [&](const Process* process) {
+        return process->container &&
+               (container == "any" || process->container->is_called(container));
+    };
     if (!host.empty()) {
         const std::string_view asked = host_of(transaction);
         if (!same_without_case(asked, host) && !same_without_case(without_port(asked), host))
@@ -108,6 +116,9 @@ bool Filter::matches(const Transaction& transaction) const {
         return false;
     if (!methods.empty() &&
         std::find(methods.begin(), methods.end(), transaction.method) == methods.end())
+        return false;
+    if (!container.empty() &&
+        std::none_of(std::begin(processes), std::end(processes), in_container))
         return false;
     if (!statuses.empty() &&
         std::none_of(statuses.begin(), statuses.end(), [&](const StatusRange& range) {

@@ -28,6 +28,8 @@ struct Filter {
     std::string path_prefix; ///< of the path, also of targets in absolute form
     std::vector<std::string> methods;
     std::vector<StatusRange> statuses;
+    std::string
+        container; ///< of either process, see Container::is_called; `any`; empty: also those of none
     Time min_latency = 0; ///< nanoseconds to the response's first byte
 
     bool matches(const Transaction& transaction) const;

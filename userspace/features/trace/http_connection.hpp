@@ -29,9 +29,12 @@ struct Endpoint {
     std::string to_string() const;
 };
 
+struct Container;
+
 struct Process {
     std::uint32_t pid = 0; ///< 0: not known
     std::string name;
+    std::shared_ptr<const Container> container; ///< null: in none, or not asked for
 };
 
 /// What is told of a request or a response.

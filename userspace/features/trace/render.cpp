@@ -10,6 +10,7 @@
 
 #include <fmt/format.h>
 
+#include "features/trace/container.hpp"
 #include "features/trace/filter.hpp"
 
 namespace netctl::trace {
@@ -163,6 +164,10 @@ void append_process(std::string& out, const Process& process) {
     out += '[';
     append_number(out, process.pid);
     out += ']';
+    if (process.container) {
+        out += '@';
+        append_shown(out, process.container->label());
+    }
 }
 
 /// The columns that are the same for all transactions of a connection.
@@ -179,7 +184,8 @@ const std::string& columns_of(const Transaction& transaction) {
     Columns& columns = cache[(transaction.client.port ^ transaction.server.port) % cache.size()];
     if (!columns.text.empty() && columns.client == transaction.client &&
         columns.server == transaction.server && columns.unix_path == transaction.unix_path &&
-        columns.process.pid == process.pid && columns.process.name == process.name)
+        columns.process.pid == process.pid && columns.process.name == process.name &&
+        columns.process.container == process.container)
         return columns.text;
     columns.client = transaction.client;
     columns.server = transaction.server;
@@ -291,7 +297,20 @@ void append_process_json(std::string& out, const char* key, const Process& proce
     append_number(out, process.pid);
     out += R"(,"comm":)";
     append_json_string(out, process.name);
-    out += '}';
+    if (!process.container) {
+        out += R"(,"container":null})";
+        return;
+    }
+    const Container& container = *process.container;
+    const auto member = [&](std::string_view key, const std::string& value) {
+        out += key;
+        append_json_or_null(out, value);
+    };
+    member(R"(,"container":{"runtime":)", container.runtime);
+    member(R"(,"id":)", container.id);
+    member(R"(,"name":)", container.name);
+    member(R"(,"image":)", container.image);
+    out += "}}";
 }
 
 } // namespace

@@ -33,6 +33,7 @@ struct Request {
     std::string comm;
     std::string cgroup; ///< path; empty: all
     bool both_sides = false;
+    bool containers = false;      ///< find out those of processes
     std::string read;             ///< capture file to read; Source::file
     std::string write;            ///< capture file to write; packets only
     std::uint32_t turn_bytes = 0; ///< see nc_http_config; 0: the default

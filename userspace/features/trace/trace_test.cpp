@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <optional>
 
@@ -13,6 +16,7 @@
 #include <zstd.h>
 
 #include "features/trace/call_tracer.hpp"
+#include "features/trace/container.hpp"
 #include "features/trace/content_coding.hpp"
 #include "features/trace/filter.hpp"
 #include "features/trace/har.hpp"
@@ -27,7 +31,7 @@ Transaction example() {
     Transaction one;
     one.client = {*Address::parse("192.0.2.1"), 40000};
     one.server = {*Address::parse("192.0.2.2"), 80};
-    one.server_process = {42, "nginx"};
+    one.server_process = {42, "nginx", nullptr};
     one.method = "GET";
     one.target = "/a/b?x=1&y=%41+b";
     one.host = "Example.ORG:8080";
@@ -49,6 +53,109 @@ nlohmann::json har_of(const Transaction& one) {
     std::string text = har_begin("1", one.start());
     append_har_entry(text, one);
     return nlohmann::json::parse(text + har_end())["log"]["entries"][0];
+}
+
+constexpr const char* container_id =
+    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+TEST(Container, IsFoundInTheCgroup) {
+    const std::string id = container_id;
+    struct Case {
+        std::string cgroup, runtime, id;
+    };
+    for (const Case& one :
+         {Case{"/system.slice/docker-" + id + ".scope", "docker", id},
+          {"/docker/" + id, "docker", id},
+          {"/machine.slice/libpod-" + id + ".scope/container", "podman", id},
+          {"/kubepods.slice/kubepods-besteffort.slice/cri-containerd-" + id + ".scope",
+           "containerd", id},
+          {"/kubepods/burstable/pod1/" + id, "containerd", id},
+          {"/kubepods.slice/crio-" + id + ".scope", "crio", id},
+          {"/lxc.payload.web/system.slice/nginx.service", "lxc", "web"},
+          {"/lxc/web", "lxc", "web"},
+          {"/machine.slice/machine-my\\x2dbox.scope", "nspawn", "my-box"},
+          {"/machine.slice/systemd-nspawn@box.service/payload", "nspawn", "box"},
+          // The innermost is where a process is.
+          {"/lxc.payload.host/docker/" + id, "docker", id}}) {
+        const auto found = container_of(one.cgroup);
+        ASSERT_TRUE(found) << one.cgroup;
+        EXPECT_EQ(found->runtime, one.runtime) << one.cgroup;
+        EXPECT_EQ(found->id, one.id) << one.cgroup;
+    }
+    for (const char* none :
+         {"", "/", "/system.slice/docker.service", "/docker-0123.scope", "/machine.slice",
+          "/user.slice/user-0.slice/session-1.scope", "/lxc.payload."})
+        EXPECT_FALSE(container_of(none)) << none;
+}
+
+TEST(Container, IsNamedByItsRuntimesFiles) {
+    char folder[] = "/tmp/netctl-containers-XXXXXX";
+    ASSERT_NE(mkdtemp(folder), nullptr);
+    const std::filesystem::path root = folder;
+    const auto write = [&](const std::string& path, const std::string& text) {
+        std::filesystem::create_directories((root / path).parent_path());
+        std::ofstream(root / path) << text;
+    };
+    const std::string id = container_id;
+    write("var/lib/docker/containers/" + id + "/config.v2.json",
+          R"({"Name":"/web","Config":{"Image":"nginx:1.27"}})");
+    write("var/lib/containers/storage/overlay-containers/containers.json",
+          R"([3,{"id":"x"},{"id":")" + id +
+              R"(","names":["pod"],"metadata":"{\"image-name\":\"redis\"}"}])");
+    write(
+        "run/containerd/io.containerd.runtime.v2.task/default/" + id + "/config.json",
+        R"({"annotations":{"io.kubernetes.cri.container-name":"api","io.kubernetes.cri.image-name":"ours"}})");
+    for (const auto& [runtime, name, image] :
+         std::vector<std::array<std::string, 3>>{{"docker", "web", "nginx:1.27"},
+                                                 {"podman", "pod", "redis"},
+                                                 {"containerd", "api", "ours"}}) {
+        Container container{runtime, id, {}, {}};
+        name_container(container, folder);
+        EXPECT_EQ(container.name, name);
+        EXPECT_EQ(container.image, image);
+        for (const std::string& called : {name, image, id, id.substr(0, 8)})
+            EXPECT_TRUE(container.is_called(called)) << called;
+        for (const std::string& called :
+             {std::string("x"), id.substr(0, 7), id + "0", std::string()})
+            EXPECT_FALSE(container.is_called(called)) << called;
+    }
+    // What is none of theirs, or was left half written, names nothing.
+    write("var/lib/docker/containers/" + id + "/config.v2.json", R"({"Name":["web"],"Config":)");
+    Container container{"docker", id, {}, {}};
+    name_container(container, folder);
+    EXPECT_EQ(container.label(), "0123456789ab");
+
+    unsigned asked = 0;
+    Containers containers(
+        [&](std::uint64_t cgroup) -> std::optional<std::string> {
+            ++asked;
+            return cgroup == 7 ? "/lxc/box" : std::optional<std::string>();
+        },
+        folder);
+    for (unsigned i = 0; i < 3; ++i) {
+        EXPECT_EQ(containers.of(7)->label(), "box");
+        EXPECT_EQ(containers.of(8), nullptr);
+    }
+    EXPECT_EQ(asked, 2u);
+    Transaction one = example();
+    one.server_process.container = containers.of(7);
+    const auto matches = [&](const char* wanted) {
+        Filter filter;
+        filter.container = wanted;
+        return filter.matches(one);
+    };
+    EXPECT_TRUE(matches("box") && matches("any") && matches("") && !matches("bo"));
+    Text text;
+    append_text(text, one);
+    EXPECT_NE(text.find(" nginx[42]@box "), std::string::npos) << text;
+    text.clear();
+    append_json(text, one);
+    const auto json = nlohmann::json::parse(text.string());
+    EXPECT_EQ(json["server_process"]["container"]["runtime"], "lxc");
+    EXPECT_TRUE(json["server_process"]["container"]["image"].is_null());
+    one.server_process.container = nullptr;
+    EXPECT_FALSE(matches("any"));
+    std::filesystem::remove_all(root);
 }
 
 TEST(TraceFilter, ByEachOfItsParts) {
