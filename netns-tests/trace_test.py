@@ -1110,6 +1110,47 @@ def test_write_and_read_a_capture(lab, netctl, pair):
         assert seen.stdout.split() == ["/big", "/hello"]
 
 
+def comments(data):
+    """Of the packets of a pcapng file, by its blocks."""
+    at = 0
+    while at < len(data):
+        kind, size = struct.unpack_from("<II", data, at)
+        if kind == 6:
+            option = at + 28 + (struct.unpack_from("<I", data, at + 20)[0] + 3 & ~3)
+            code, length = struct.unpack_from("<HH", data, option)
+            assert code == 1
+            yield data[option + 4 : option + 4 + length].decode()
+        assert struct.unpack_from("<I", data, at + size - 4)[0] == size
+        at += size
+    assert at == len(data)
+
+
+@pytest.mark.parametrize("family", (4, 6))
+def test_calls_are_written_as_packets(lab, netctl, pair, family):
+    client, server = pair
+    log = nginx(lab, server.netns)
+    path = lab.directory / "s"
+    server.netns.start(PYTHON, "-c", UNIX_SERVER, path).expect("listening", timeout=20)
+    capture = lab.directory / "calls.pcapng"
+    tracer = trace(lab, netctl, server.netns, "--write", capture)
+    url = f"http://{server.ip4 if family == 4 else f'[{server.ip6}]'}"
+    client.netns.run("curl", "-s", "-o", lab.directory / "out", f"{url}/big", f"{url}/text.txt", f"{url}/hello")
+    server.netns.run("curl", "-s", "-o", lab.directory / "out", "--http1.0", "--unix-socket", path, "http://a/1")
+    wait_for(tracer, 4)
+    transactions, _ = finish(tracer)
+    assert shown(transactions[:3]) == logged(log())
+    again = [json.loads(line) for line in netctl("--json", "trace", "http", "--read", capture).stdout.splitlines()]
+    assert shown(again[:3]) == logged(log())
+    assert (again[3]["target"], again[3]["response"]["body_bytes"]) == ("/1", 3000)
+    told = set(re.sub(r"\d+", "N", comment) for comment in comments(capture.read_bytes()))
+    unix = f", unix:{re.sub(r'[0-9]+', 'N', str(path))}"
+    assert told == {"nginx[N] received", "nginx[N] sent", f"pythonN[N] received{unix}", f"pythonN[N] sent{unix}"}
+    if shutil.which("tshark"):
+        seen = subprocess.run(["tshark", "-r", capture, "-Y", "http.request", "-T", "fields", "-e",
+                               "http.request.uri"], capture_output=True, text=True, check=True)  # fmt: skip
+        assert seen.stdout.split() == ["/big", "/text.txt", "/hello", "/1"]
+
+
 def test_packets_within_bodies_are_not_copied(lab, netctl, pair):
     """Once a long body is under way, its packets' lengths are enough; what follows it is seen again."""
     client, server = pair
@@ -1312,6 +1353,7 @@ def test_refusals(netctl):
         ("--comm", "a-name-that-is-too-long"): "15",
         ("--interface", "lo", "--pid", "1"): "--pid",
         ("--source", "syscall", "--interface", "lo"): "--interface",
+        ("--source", "syscall", "--write", "x.pcap"): "pcapng",
         ("--read", "x", "--pid", "1"): "--read",
         ("--top",): "terminal",
         ("--buffer", "3"): "power of two",

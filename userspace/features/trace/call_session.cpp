@@ -91,6 +91,8 @@ class CallSession : public Session {
     Result<bool> poll() override {
         NETCTL_TRY(kernel_->reader().read());
         tracer_.tick(now());
+        if (capture_)
+            capture_->file().flush_at_times();
         return true;
     }
     void rest() override { kernel_->reader().rest(); }
@@ -99,7 +101,12 @@ class CallSession : public Session {
         links_.clear();
         NETCTL_TRY(kernel_->reader().drain());
         tracer_.finish(now());
+        if (capture_)
+            capture_->file().flush();
         return {};
+    }
+    std::optional<Error> write_error() override {
+        return capture_ ? capture_->file().take_error() : std::nullopt;
     }
 
     Result<Counters> counters() const override {
@@ -134,6 +141,10 @@ class CallSession : public Session {
     Time now() const { return static_cast<Time>(sys::monotonic_now()) + offset_; }
 
     Result<> start(const nc_http_config& config, const Request& request, const RootOptions& root) {
+        if (!request.write.empty()) {
+            capture_.emplace(NETCTL_TRY(CaptureFile::create(request.write)));
+            tracer_.write_to(*capture_);
+        }
         const bpf::Object object = skeleton_.object();
         const std::vector<std::string> programs = programs_of(point_);
         NETCTL_TRY(object.load_only(programs));
@@ -160,6 +171,7 @@ class CallSession : public Session {
     ParserCounters parser_;
     CallCounters calls_;
     Containers containers_{sys::cgroup_name};
+    std::optional<CallCapture> capture_;
     CallTracer tracer_;
     std::optional<KernelSide> kernel_;
     std::vector<bpf::Program> programs_;

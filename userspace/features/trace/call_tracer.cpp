@@ -164,6 +164,7 @@ void CallTracer::open(const nc_http_open& open, Time now) {
                           containers_ ? containers_->of(open.cgroup_id) : nullptr};
     connection.skipped = (open.record.flags & NC_HTTP_SKIPPED) != 0;
     connection.known = true;
+    connection.server = open.role == NC_HTTP_SERVER;
     connection.closed = false;
     for (const auto side : {NC_HTTP_SENT, NC_HTTP_RECEIVED})
         if (!connection.begun[side])
@@ -232,10 +233,12 @@ void CallTracer::record(std::span<const std::byte> bytes, Time clock_offset) {
         }
         connection.begun[side] = true;
         position = record.position + record.length;
-        connection.http->data(
-            side, {reinterpret_cast<const char*>(bytes.data() + sizeof record), record.captured},
-            Moment(now, static_cast<std::uint32_t>(record.position),
-                   static_cast<std::uint32_t>(record.answered)));
+        const std::string_view piece(reinterpret_cast<const char*>(bytes.data() + sizeof record),
+                                     record.captured);
+        write(connection, record, piece, now);
+        connection.http->data(side, piece,
+                              Moment(now, static_cast<std::uint32_t>(record.position),
+                                     static_cast<std::uint32_t>(record.answered)));
         connection.http->gap(side, record.length - record.captured, now);
         break;
     }
@@ -244,6 +247,7 @@ void CallTracer::record(std::span<const std::byte> bytes, Time clock_offset) {
         if (found != connections_.end()) {
             Connection& connection = *found->second;
             connection.last = now;
+            write(connection, record, {}, now);
             connection.http->close(side, now);
             connection.ended[side] = true;
             connection.closed |= connection.unix_path && connection.ended[1 - side];
@@ -265,6 +269,14 @@ void CallTracer::record(std::span<const std::byte> bytes, Time clock_offset) {
     }
     default: ++counters_->damaged; break;
     }
+}
+
+void CallTracer::write(const Connection& connection, const nc_http_record& record,
+                       std::string_view bytes, Time now) {
+    if (capture_ && connection.known)
+        capture_->write({&connection.local, &connection.remote, &connection.unix_path,
+                         &connection.process, connection.server},
+                        record, bytes, now);
 }
 
 void CallTracer::erase(std::uint64_t cookie) {

@@ -11,6 +11,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "features/trace/call_capture.hpp"
 #include "features/trace/container.hpp"
 #include "features/trace/http_connection.hpp"
 #include "netctl/abi/http.h"
@@ -45,6 +46,8 @@ class CallTracer {
           both_sides_(both_sides),
           emit_(std::move(emit)) {}
 
+    /// Writes what is told from now on; it has to outlive this.
+    void write_to(CallCapture& capture) { capture_ = &capture; }
     /// One record of the ring. `clock_offset` is added to its time.
     void record(std::span<const std::byte> bytes, Time clock_offset);
     /// Time passes without records.
@@ -63,6 +66,7 @@ class CallTracer {
         Process process;
         bool skipped = false; ///< only its OPEN is told
         bool known = false;   ///< there was an OPEN
+        bool server = false;  ///< as the kernel says
         bool closed = false;
         Time last = 0;
         std::array<bool, 2> begun{};
@@ -97,6 +101,8 @@ class CallTracer {
     void open(const nc_http_open& open, Time now);
     void open_unix(Connection& connection, const nc_http_open& open);
     void emit(Connection& connection, Transaction& transaction);
+    void write(const Connection& connection, const nc_http_record& record, std::string_view bytes,
+               Time now);
     void remove_end(const Connection& connection);
     void erase(std::uint64_t cookie);
     void sweep(Time now);
@@ -104,6 +110,7 @@ class CallTracer {
 
     Time stalled_;
     Containers* containers_;
+    CallCapture* capture_ = nullptr;
     MemoryBudget budget_;
     const ParserOptions* options_;
     ParserCounters* parser_counters_;

@@ -6,15 +6,20 @@
 namespace netctl::trace {
 
 Result<CaptureFile> CaptureFile::create(const std::string& path) {
+    if (path.ends_with(".pcapng"))
+        return CaptureFile(NETCTL_TRY(sys::PcapngWriter::create(path)));
     return CaptureFile(NETCTL_TRY(sys::PcapWriter::create(path, sys::LinkType::raw_ip)));
 }
 
 void CaptureFile::write(std::uint64_t time_ns, std::uint32_t length,
-                        std::span<const std::uint8_t> bytes) {
+                        std::span<const std::uint8_t> bytes, std::string_view comment) {
     if (failed_)
         return;
     unflushed_ = true;
-    const auto written = writer_.write(time_ns, length, bytes);
+    auto* const plain = std::get_if<sys::PcapWriter>(&writer_);
+    const auto written =
+        plain ? plain->write(time_ns, length, bytes)
+              : std::get<sys::PcapngWriter>(writer_).write(time_ns, length, bytes, comment);
     if (!written)
         fail(written.error());
 }
@@ -22,7 +27,7 @@ void CaptureFile::write(std::uint64_t time_ns, std::uint32_t length,
 void CaptureFile::flush() {
     if (!std::exchange(unflushed_, false) || failed_)
         return;
-    const auto flushed = writer_.flush();
+    const auto flushed = std::visit([](auto& writer) { return writer.flush(); }, writer_);
     if (!flushed)
         fail(flushed.error());
 }

@@ -171,12 +171,16 @@ Result<Wanted> read_arguments(const Arguments& arguments, const Context& context
                 return Error::usage(fmt::format("--read and --{} exclude each other", other));
         request.source = Source::file;
     }
-    const bool packets =
-        request.source == Source::socket || arguments.has("interface") || arguments.has("write");
-    if (packets && request.source == Source::syscall)
-        return Error::usage(fmt::format("--source syscall and --{} exclude each other",
-                                        arguments.has("write") ? "write" : "interface"),
+    const bool calls = request.source == Source::syscall;
+    const bool packets = request.source == Source::socket || arguments.has("interface") ||
+                         (arguments.has("write") && !calls);
+    if (packets && calls)
+        return Error::usage("--source syscall and --interface exclude each other",
                             "system calls are seen whatever interface they lead to");
+    if (calls && arguments.has("write") && !request.write.ends_with(".pcapng"))
+        return Error::usage(fmt::format("--source syscall writes pcapng, not '{}'", request.write),
+                            "give the file a name that ends in .pcapng: process names are comments "
+                            "in it, which pcap has not");
     if (packets)
         for (const char* other : {"pid", "comm", "cgroup", "container", "both-sides"})
             if (arguments.has(other))
@@ -555,7 +559,12 @@ const Command& command() {
                      "FILE",
                      "write the transactions to an HTTP archive, which browsers' tools open",
                      {}},
-                    {"write", "FILE", "write the packets to a capture file, too", {}},
+                    {"write",
+                     "FILE",
+                     "write the packets to a capture file, too: pcapng if it is called so; with "
+                     "--source syscall, packets that are made of the calls, with the processes as "
+                     "comments",
+                     {}},
                     {"read",
                      "FILE",
                      "read packets from a capture file (- is standard input), which gzip or zstd "
