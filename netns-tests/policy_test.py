@@ -337,6 +337,111 @@ def test_this_host_has_many_names(policy, listener):
     assert not refused("AF_INET6", "", "::")
 
 
+# What a connect() or sendmsg() ends with where the destination is 0.0.0.0, in one of the ways in which the
+# kernel takes it from elsewhere.
+ELSEWHERE = """
+import socket, struct, sys
+way, port = sys.argv[1], int(sys.argv[2])
+STREAM, DGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
+lo = socket.if_nametoindex("lo")
+kind, family, to, bound, options = {
+    "plain": (STREAM, socket.AF_INET, "0.0.0.0", None, ()),
+    "device": (STREAM, socket.AF_INET, "0.0.0.0", None, ((socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo"),)),
+    "device-udp": (DGRAM, socket.AF_INET, "0.0.0.0", None, ((socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo"),)),
+    "device-mapped": (STREAM, socket.AF_INET6, "::ffff:0.0.0.0", None,
+                      ((socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo"),)),
+    "unicast-interface": (DGRAM, socket.AF_INET, "0.0.0.0", None,
+                          ((socket.SOL_IP, 50, struct.pack("!I", lo)),)),
+    "bound": (STREAM, socket.AF_INET, "0.0.0.0", "127.0.0.5", ()),
+    "bound-mapped": (STREAM, socket.AF_INET6, "::ffff:0.0.0.0", "::ffff:127.0.0.5", ()),
+    "bound-mapped-udp": (DGRAM, socket.AF_INET6, "::ffff:0.0.0.0", "::ffff:127.0.0.5", ()),
+}[way]
+with socket.socket(family, kind) as sock:
+    for option in options:
+        sock.setsockopt(*option)
+    if bound:
+        sock.bind((bound, 0))
+    print(sock.connect_ex((to, port)))
+"""
+
+
+@pytest.mark.kernel
+def test_this_host_by_other_ways(policy, layer, listener):
+    """Where an interface is given, 0.0.0.0 is one of its addresses: what cannot be known is refused."""
+    policy.enable("--default", "deny", layer=layer)
+    policy.replace(f"dst 127.0.0.1 dport {listener.port} allow")
+    group = policy.group("inner")
+
+    def refused(way):
+        return group.run(PYTHON, "-c", ELSEWHERE, way, listener.port).stdout.strip() == str(EPERM)
+
+    ways = ("device", "device-udp", "device-mapped", "unicast-interface")
+    assert not refused("plain")
+    assert [refused(way) for way in ways] == [True] * 4
+    layers = policy.status()["layers"]
+    assert sum(layers[name]["astray"] for name in layers) == 4
+    assert [e["reason"] for e in policy.events()] == ["unknown destination"] * 4
+    # What it is bound to can be known.
+    bound = ("bound", "bound-mapped", "bound-mapped-udp")
+    assert [refused(way) for way in bound] == [True] * 3
+    policy.replace(f"dst 127.0.0.5 dport {listener.port} allow")
+    assert [refused(way) for way in bound] == [False] * 3 and refused("plain")
+
+
+# Connects, then sends with each kind of control data as often as a line comes, and prints the errnos.
+CONTROL = """
+import socket, struct, sys
+port = int(sys.argv[1])
+kinds = [
+    ("127.0.0.1", []),
+    ("127.0.0.1", [(socket.SOL_IP, socket.IP_TOS, struct.pack("i", 2))]),
+    ("127.0.0.1", [(socket.SOL_IP, 8, struct.pack("I4s4s", 0, socket.inet_aton("127.0.0.1"), bytes(4)))]),
+    ("::1", [(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, struct.pack("i", 2))]),
+    ("::ffff:127.0.0.1", [(socket.SOL_IP, socket.IP_TOS, struct.pack("i", 2))]),
+]
+socks = []
+for address, control in kinds:
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect((address, port))
+    socks.append((sock, control))
+for _ in sys.stdin:
+    errnos = []
+    for sock, control in socks:
+        try:
+            sock.sendmsg([b"x"], control)
+            errnos.append(0)
+        except OSError as error:
+            errnos.append(error.errno)
+    print(*errnos, flush=True)
+"""
+
+
+@pytest.mark.kernel
+def test_datagrams_of_connected_sockets_with_control_data(policy, listener, lab):
+    """They come without an address, and go to the peer (QUIC sends so, for ECN)."""
+    policy.enable("--default", "deny")
+    port = listener.port
+    policy.replace(f"proto udp dst {{127.0.0.1, ::1}} dport {port} allow")
+    argv = policy.group("inner").wrap([PYTHON, "-c", CONTROL, port])
+    sender = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+
+        def errnos():
+            sender.stdin.write("\n")
+            sender.stdin.flush()
+            return [int(word) for word in sender.stdout.readline().split()]
+
+        assert errnos() == [0] * 5 and listener.arrived() == 5
+        # What needs no new look for a route is not asked about; the others are judged by their peer.
+        policy.replace(f"proto udp dst 127.0.0.1 dport {port} deny", "proto udp allow")
+        assert errnos() == [0, EPERM, EPERM, 0, EPERM]
+        denied = [(e["dst"], e["dport"]) for e in policy.events() if e["verdict"] == "deny"]
+        assert denied == [("127.0.0.1", port)] * 3
+    finally:
+        sender.kill()
+        sender.wait()
+
+
 def test_a_policy_whose_own_cgroup_went_away(policy, listener):
     """As by a service's restart. It says so, and `enable` puts it on the new one, with its rules."""
     policy.enable()

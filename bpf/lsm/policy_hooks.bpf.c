@@ -17,6 +17,7 @@
 #define NC_AF_INET 2
 #define NC_AF_INET6 10
 #define NC_AF_SMC 43
+#define NC_SOCK_DGRAM 2
 #define NC_MSG_FASTOPEN 0x20000000
 #define NC_EPERM 1
 
@@ -35,17 +36,56 @@ static __always_inline int nc_answer(bool refused)
 	return refused ? refuse : pass;
 }
 
+/* Which interface the socket's packets leave by, if that is given: 0 if not. */
+static __always_inline __u32 nc_interface(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct inet_sock___nc *inet;
+	__u32 unicast = 0;
+	__u64 address;
+
+	if (!sk)
+		return 0;
+	if (sk->bound_dev_if)
+		return sk->bound_dev_if;
+	if (ctx->type != NC_SOCK_DGRAM)
+		return 0;
+	/* IP_UNICAST_IF. The verifier allows no arithmetic on a socket's pointer, but its bytes may be
+	 * copied. */
+	bpf_probe_read_kernel(&address, sizeof(address), &sk);
+	inet = (void *)address;
+	bpf_probe_read_kernel(&unicast, sizeof(unicast), &inet->uc_index);
+	return unicast;
+}
+
+/*
+ * A datagram of a connected socket comes without an address, as port 0, if control messages go with
+ * it (else the hook is not asked). It goes to the peer. Port 0 as an address is refused by the kernel.
+ */
+static __always_inline bool nc_goes_to_peer(struct bpf_sock_addr *ctx, enum nc_policy_hook hook)
+{
+	return (hook == NC_HOOK_SENDMSG4 || hook == NC_HOOK_SENDMSG6) && !ctx->user_port && ctx->sk;
+}
+
 static __always_inline int nc_cgroup4(struct bpf_sock_addr *ctx, enum nc_policy_hook hook,
 				      __be32 source)
 {
 	const struct nc_policy_segment *first = nc_policy_in_force();
+	__be32 address = ctx->user_ip4;
+	__be16 port = ctx->user_port;
 	struct nc_subject s = {};
+	__u32 interface = 0;
 
 	if (!first)
 		return NC_LET_PASS;
-	nc_to_ipv4(&s, ctx->user_ip4, source);
-	nc_set_protocol(&s, ctx->protocol, ctx->sk ? ctx->sk->src_port : 0,
-			bpf_ntohs(ctx->user_port));
+	if (nc_goes_to_peer(ctx, hook)) {
+		address = ctx->sk->dst_ip4;
+		port = ctx->sk->dst_port;
+	}
+	if (!address)
+		interface = nc_interface(ctx);
+	nc_to_ipv4(&s, address, source, interface);
+	nc_set_protocol(&s, ctx->protocol, ctx->sk ? ctx->sk->src_port : 0, bpf_ntohs(port));
 	return nc_answer(nc_decide(first, &s, hook, false));
 }
 
@@ -53,8 +93,10 @@ static __always_inline int nc_cgroup6(struct bpf_sock_addr *ctx, enum nc_policy_
 				      const __be32 *source)
 {
 	const struct nc_policy_segment *first = nc_policy_in_force();
+	__be16 port = ctx->user_port;
 	struct nc_subject s = {};
 	__be32 address[4];
+	__u32 interface = 0;
 
 	if (!first)
 		return NC_LET_PASS;
@@ -62,9 +104,17 @@ static __always_inline int nc_cgroup6(struct bpf_sock_addr *ctx, enum nc_policy_
 	address[1] = ctx->user_ip6[1];
 	address[2] = ctx->user_ip6[2];
 	address[3] = ctx->user_ip6[3];
-	nc_to_ipv6(&s, address, source);
-	nc_set_protocol(&s, ctx->protocol, ctx->sk ? ctx->sk->src_port : 0,
-			bpf_ntohs(ctx->user_port));
+	if (nc_goes_to_peer(ctx, hook)) {
+		address[0] = ctx->sk->dst_ip6[0];
+		address[1] = ctx->sk->dst_ip6[1];
+		address[2] = ctx->sk->dst_ip6[2];
+		address[3] = ctx->sk->dst_ip6[3];
+		port = ctx->sk->dst_port;
+	}
+	if (!address[3])
+		interface = nc_interface(ctx);
+	nc_to_ipv6(&s, address, source, interface);
+	nc_set_protocol(&s, ctx->protocol, ctx->sk ? ctx->sk->src_port : 0, bpf_ntohs(port));
 	return nc_answer(nc_decide(first, &s, hook, false));
 }
 
@@ -147,6 +197,7 @@ static __noinline enum nc_asked nc_what(struct nc_subject *s, struct sock___nc *
 {
 	union nc_sockaddr to = {};
 	__u32 protocol = sk->sk_protocol, family = sk->__sk_common.skc_family;
+	__u32 interface = sk->__sk_common.skc_bound_dev_if;
 
 	if (length < 2)
 		return NC_NOT_ASKED; /* the kernel refuses it */
@@ -166,14 +217,18 @@ static __noinline enum nc_asked nc_what(struct nc_subject *s, struct sock___nc *
 		to.family = NC_AF_INET;
 	}
 	if (to.family == NC_AF_INET && length >= 8) {
-		nc_to_ipv4(s, to.ip4, family == NC_AF_INET ? sk->__sk_common.skc_rcv_saddr : 0);
+		if (!to.ip4 && !interface && sk->sk_type == NC_SOCK_DGRAM)
+			bpf_probe_read_kernel(&interface, sizeof(interface),
+					      &((struct inet_sock___nc *)sk)->uc_index);
+		nc_to_ipv4(s, to.ip4, family == NC_AF_INET ? sk->__sk_common.skc_rcv_saddr : 0,
+			   interface);
 	} else if (to.family == NC_AF_INET6 && length >= 24) {
 		__be32 source[4] = {};
 
 		if (family == NC_AF_INET6)
 			bpf_probe_read_kernel(source, sizeof(source),
 					      &sk->__sk_common.skc_v6_rcv_saddr);
-		nc_to_ipv6(s, to.ip6, source);
+		nc_to_ipv6(s, to.ip6, source, interface);
 	} else {
 		return to.family == NC_AF_INET || to.family == NC_AF_INET6 ? NC_NOT_ASKED :
 									     NC_OTHER;

@@ -104,6 +104,7 @@ Json layer_json(const Status& status, nc_policy_layer layer) {
     json["by_default"] = stats.by_default[layer];
     json["over_limit"] = stats.over_limit[layer];
     json["failed"] = stats.failed[layer];
+    json["astray"] = stats.astray[layer];
     return json;
 }
 
@@ -156,6 +157,7 @@ Text status_text(const Status& status) {
         rare(stats.would_deny[layer], "would have been denied, but the mode is audit");
         rare(stats.over_limit[layer], "over a rule's limit (denied)");
         rare(stats.failed[layer], "met a broken table (denied)");
+        rare(stats.astray[layer], "went to 0.0.0.0 by an interface (denied)");
     }
     const auto rare = [&](std::uint64_t count, const char* what) {
         if (count != 0)

@@ -176,6 +176,7 @@ std::string to_string(nc_policy_reason reason) {
     case NC_POLICY_BY_DEFAULT: return "default";
     case NC_POLICY_BY_LIMIT: return "over limit";
     case NC_POLICY_BY_FAULT: return "fault";
+    case NC_POLICY_BY_ASTRAY: return "unknown destination";
     }
     return "unknown";
 }

@@ -31,6 +31,8 @@ enum nc_policy_reason {
 	NC_POLICY_BY_DEFAULT = 1, /* no rule matched */
 	NC_POLICY_BY_LIMIT = 2,	  /* over the limit of the rule */
 	NC_POLICY_BY_FAULT = 3,	  /* a table that leads nowhere: a defect, and denied */
+	NC_POLICY_BY_ASTRAY =
+		4, /* 0.0.0.0 by an interface: where it goes cannot be known; denied */
 };
 
 /* ---- map `counters`: array of maps, each a per-CPU array of NC_COUNTER_CHUNK of these ---- */
@@ -53,9 +55,10 @@ struct nc_policy_stats {
 	__u64 disconnects;	     /* connect to AF_UNSPEC: allowed, no rule is asked */
 	__u64 other_family;	     /* neither IPv4 nor IPv6: allowed, no rule is asked */
 	__u64 log_written;
-	__u64 log_lost;	      /* ring buffer full */
-	__u64 log_suppressed; /* above the log's rate */
-	__u64 seen_lost;      /* no room in `seen` */
+	__u64 log_lost;		 /* ring buffer full */
+	__u64 log_suppressed;	 /* above the log's rate */
+	__u64 seen_lost;	 /* no room in `seen` */
+	__u64 astray[NC_LAYERS]; /* denied, since where they go cannot be known */
 };
 
 /* ---- map `events`: ring buffer ---- */

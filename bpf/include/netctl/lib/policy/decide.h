@@ -28,6 +28,8 @@ __noinline int nc_policy_limit(const struct nc_policy_segment *first, __u32 rule
 		       nc_any_word(first, action + 3));
 }
 
+#define NC_POLICY_ASTRAY 0xfffffffdu /* in the place of a rule's position */
+
 /*
  * Fills in who asks, and decides. `deferring`: the cgroup layer will be asked about this connection
  * as well; what must happen once only (limits, events) is left to it unless this layer denies.
@@ -43,7 +45,8 @@ static __always_inline bool nc_decide(const struct nc_policy_segment *first, str
 	__u32 flags = 0, position;
 	bool would_deny;
 
-	position = nc_policy_classify(first, s);
+	position =
+		s->has & NC_SUBJECT_GOES_ASTRAY ? NC_POLICY_ASTRAY : nc_policy_classify(first, s);
 	stats = nc_policy_stats_of_cpu();
 	if (!stats)
 		return true; /* not to be had: an array has its elements */
@@ -51,6 +54,10 @@ static __always_inline bool nc_decide(const struct nc_policy_segment *first, str
 		d.verdict = head->default_verdict;
 		d.reason = NC_POLICY_BY_DEFAULT;
 		NC_COUNT(stats->by_default[layer]);
+	} else if (unlikely(position == NC_POLICY_ASTRAY)) {
+		d.verdict = NC_POLICY_DENY;
+		d.reason = NC_POLICY_BY_ASTRAY;
+		NC_COUNT(stats->astray[layer]);
 	} else if (unlikely(position >= head->rules)) {
 		d.verdict = NC_POLICY_DENY;
 		d.reason = NC_POLICY_BY_FAULT;

@@ -76,6 +76,7 @@ struct sock_common___nc {
 	unsigned short skc_family;
 	__u16 skc_num;
 	__be32 skc_rcv_saddr;
+	int skc_bound_dev_if;
 	struct in6_addr skc_v6_rcv_saddr;
 };
 
@@ -84,6 +85,10 @@ struct sock___nc {
 	__u16 sk_type;
 	__u16 sk_protocol;
 	struct sock_cgroup_data___nc sk_cgrp_data;
+};
+
+struct inet_sock___nc {
+	__u32 uc_index;
 };
 
 struct socket___nc {

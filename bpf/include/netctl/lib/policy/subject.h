@@ -20,25 +20,35 @@ struct nc_subject {
 
 /* In `has`: who asks stands in the subject already. */
 #define NC_SUBJECT_IS_KNOWN (1 << NC_SUBJECTS)
+/* It goes to an address of this host's own that only routing knows: no rule can be asked. */
+#define NC_SUBJECT_GOES_ASTRAY (1 << (NC_SUBJECTS + 1))
 
-/* 0.0.0.0 is this host: the address that the socket is bound to, else loopback. */
-static __always_inline void nc_to_ipv4(struct nc_subject *s, __be32 address, __be32 source)
+/*
+ * 0.0.0.0 is this host: the address that the socket is bound to, else loopback; but where an interface is
+ * given, one of that one's addresses (ip_route_output_key_hash_rcu()).
+ */
+static __always_inline void nc_to_ipv4(struct nc_subject *s, __be32 address, __be32 source,
+				       __u32 interface)
 {
+	if (!address && !source && interface)
+		s->has |= NC_SUBJECT_GOES_ASTRAY;
 	s->has |= 1 << NC_SUBJECT_DST;
 	s->word[NC_WORD_DST] = (__u64)bpf_ntohl(address ?: source ?: bpf_htonl(0x7f000001)) << 32;
 }
 
 /* A mapped address is IPv4. :: is this host, by IPv4 if the socket is bound to a mapped address. */
 static __always_inline void nc_to_ipv6(struct nc_subject *s, const __be32 *address,
-				       const __be32 *source)
+				       const __be32 *source, __u32 interface)
 {
+	bool mapped = !source[0] && !source[1] && source[2] == bpf_htonl(0xffff);
+
 	if (!address[0] && !address[1] && address[2] == bpf_htonl(0xffff)) {
-		nc_to_ipv4(s, address[3], 0);
+		nc_to_ipv4(s, address[3], mapped ? source[3] : 0, interface);
 		return;
 	}
 	if (!address[0] && !address[1] && !address[2] && !address[3]) {
-		if (!source[0] && !source[1] && source[2] == bpf_htonl(0xffff))
-			nc_to_ipv4(s, 0, 0);
+		if (mapped)
+			nc_to_ipv4(s, 0, 0, 0);
 		else
 			s->word[NC_WORD_DST + 1] = 1;
 		return;
