@@ -442,6 +442,18 @@ def test_datagrams_of_connected_sockets_with_control_data(policy, listener, lab)
         sender.wait()
 
 
+@pytest.mark.kernel
+def test_what_a_rule_refuses_is_not_learnt(policy, listener):
+    """A rule that allows it would undo the one that refuses it."""
+    policy.enable("--default", "deny", "--mode", "audit")
+    group = policy.group("inner")
+    policy.replace("dst 127.0.0.2 deny", "dst 127.0.0.3 allow limit 1/hour burst 1")
+    for address in ("127.0.0.2", "127.0.0.3", "127.0.0.3", "127.0.0.4"):
+        assert not group.refused(address, listener.port)
+    assert policy.status()["layers"]["cgroup"]["would_deny"] == 3
+    assert [rule["count"] for rule in policy.json("learn")] == [1]
+
+
 def test_a_policy_whose_own_cgroup_went_away(policy, listener):
     """As by a service's restart. It says so, and `enable` puts it on the new one, with its rules."""
     policy.enable()

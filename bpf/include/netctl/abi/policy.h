@@ -91,7 +91,7 @@ struct nc_policy_event {
 };
 NC_STATIC_ASSERT(sizeof(struct nc_policy_event) == 168, "nc_policy_event is ABI");
 
-/* ---- map `seen`: LRU hash of what the mode audit let pass, for `policy learn` ---- */
+/* ---- map `seen`: LRU hash of what the mode audit let pass against the default, for `policy learn` ---- */
 
 struct nc_policy_seen {
 	__u64 cgroup_id;

@@ -88,7 +88,8 @@ static __always_inline bool nc_decide(const struct nc_policy_segment *first, str
 		NC_COUNT(stats->would_deny[layer]);
 	if (deferring && !(would_deny && d.enforced))
 		return false;
-	if (would_deny && !d.enforced)
+	/* Not what a rule refuses: to propose a rule that allows it would undo that one. */
+	if (would_deny && !d.enforced && d.reason == NC_POLICY_BY_DEFAULT)
 		nc_remember(s, stats);
 	if (d.verdict != NC_POLICY_ALLOW || flags & NC_POLICY_LOG)
 		nc_tell_event(head, s, &d, stats);
