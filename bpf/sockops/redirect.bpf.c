@@ -164,6 +164,29 @@ static __always_inline bool still_allowed(struct nc_rd_pair *p)
 }
 
 /*
+ * Who holds the psock of an end, but for threads asleep: 1 is the map. Negative if that does not stand still, or
+ * there are too many to tell. Where one just comes or goes, as with the end of the answer's send, the next look tells:
+ * to leave for that would be for good.
+ */
+static __noinline int holders(struct nc_rd_pair *p, __u32 i)
+{
+	struct sk_psock *psock = (void *)p->psock[i & 1];
+
+	for (int look = 0; look < 4; look++) {
+		int before = 0, after = 0, asleep;
+
+		READ(before, &psock->refcnt);
+		asleep = sleepers(p->socket[i & 1]);
+		READ(after, &psock->refcnt);
+		if (asleep == MANY)
+			return -1;
+		if (before == after)
+			return before - asleep;
+	}
+	return -1;
+}
+
+/*
  * S1. `me` is the sender, `other` the reader. A reader that does not block may be in a recv of plain
  * TCP: that ends, and what is redirected meanwhile raises an edge of its own.
  */
@@ -172,9 +195,8 @@ static __always_inline bool may_turn(struct nc_rd_pair *p, struct bpf_sock *sk, 
 {
 	struct tcp_sock *sender = bpf_skc_to_tcp_sock(sk);
 	struct tcp_sock *reader = (void *)p->socket[other];
-	struct sk_psock *psock = (void *)p->psock[other];
 	__u32 copied = 0;
-	int owned = 0, before = 0, after = 0, asleep;
+	int owned = 0, held;
 
 	if (!sender || (rd_allow_blocking && (!p->passed[me] || !p->joined_ns)) ||
 	    (rd_grace_ns && !never_pass() && bpf_ktime_get_ns() - p->joined_ns < rd_grace_ns))
@@ -185,15 +207,9 @@ static __always_inline bool may_turn(struct nc_rd_pair *p, struct bpf_sock *sk, 
 	/* Another thread's send that was passed would arrive behind what is redirected now. */
 	if (p->passed[me] && !idle(p, me, 1))
 		return false;
-	READ(before, &psock->refcnt);
 	READ(owned, &reader->inet_conn.icsk_inet.sk.sk_lock.owned);
-	asleep = sleepers(p->socket[other]);
-	READ(after, &psock->refcnt);
-	if (asleep == MANY)
-		return false;
-	if (!rd_allow_blocking)
-		return before == after && before >= 1 + asleep;
-	return !owned && before == after && before == 1 + asleep;
+	held = holders(p, other);
+	return rd_allow_blocking ? !owned && held == 1 : held >= 1;
 }
 
 static __always_inline bool nonblocking(struct nc_rd_pair *p, __u32 i)
@@ -261,6 +277,12 @@ int rd_msg(struct sk_msg_md *msg)
 		if (!p->judged || !may_turn(p, sk, me, other)) {
 			if (!never_pass() && p->state == NC_RD_JOINED)
 				goto pass;
+			/* While rd_join is about it, it shall take that back, and try again. */
+			if (!p->joined_ns && close_gate(p, me)) {
+				if (*(volatile __u64 *)&p->joined_ns)
+					leave(p, NC_RD_REASON_BUSY);
+				goto pass;
+			}
 			leave(p, NC_RD_REASON_BUSY);
 		}
 		leaving = p->state != NC_RD_JOINED;

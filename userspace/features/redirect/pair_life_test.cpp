@@ -69,6 +69,8 @@ enum Pc : std::uint8_t {
     map_enter,
     map_decide,
     map_turn,
+    map_turn_recheck,
+    map_turn_leave,
     map_verdict,
     map_enqueue,
     pass_write,
@@ -402,19 +404,28 @@ class Search {
             return;
         case map_turn:
             if (s.copied[other] != s.written[me] && !without(turn_unread)) {
-                const bool was_leaving = s.place != joined;
-                make_leave(s);
-                if (was_leaving) { // and cannot close the gate: the joiner is told
+                if (s.place != joined) { // and cannot close the gate: the joiner is told
                     s.behind[other] = s.wake[other] = 1;
                     p.pc = pass_write;
+                } else if (s.settled == 0) {
+                    close_gate(p, map_turn_recheck, map_turn_leave);
                 } else {
-                    close_gate(p, pass_write, map_turn);
+                    p.pc = map_turn_leave;
                 }
                 return;
             }
             p.pc = p.pair != s.joins || (s.gate & closed) != 0 ? pass_write : map_verdict;
             if (p.pc == map_verdict)
                 s.gate |= turned;
+            return;
+        case map_turn_recheck: // else rd_join finds the gate closed
+            if (s.settled != 0 && p.pair == s.joins)
+                make_leave(s);
+            p.pc = pass_write;
+            return;
+        case map_turn_leave:
+            make_leave(s);
+            close_gate(p, pass_write, map_turn);
             return;
         case map_verdict: // the helper looks the other end up
             if (s.in_map[other] == 0)
