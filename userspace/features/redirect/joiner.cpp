@@ -290,8 +290,19 @@ Result<> Joiner::on_event(const Announced& announced) {
             unplaced_.push_back(announced);
         return {};
     }
-    const Datapath::Answer answer = NETCTL_TRY(join(announced, {event.netns, -1}, cross_netns_));
-    if (!cross_netns_ || !is_open(answer.reason) || NETCTL_TRY(join_across(announced)))
+    // Counters of a connection that is alive may disagree for a moment: the first word is not the last.
+    const Datapath::Peer here{event.netns, -1};
+    const Datapath::Answer answer = NETCTL_TRY(join(announced, here, true));
+    if (!is_open(answer.reason))
+        return {};
+    if (!cross_netns_) {
+        if (busy_.size() < max_busy)
+            busy_.push_back({announced, here, sys::now_ms() + busy_pause(0)});
+        else
+            NETCTL_TRY(join(announced, here, false));
+        return {};
+    }
+    if (NETCTL_TRY(join_across(announced)))
         return {};
     if (waiting_.size() < max_waiting)
         waiting_.emplace(name_of(event.end), announced);
