@@ -3,8 +3,10 @@
 
 import json
 import os
+import socket
 
 import pytest
+from lab import until
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import PcapWriter, wrpcap
@@ -224,3 +226,24 @@ def test_redirection_to_a_veth_is_told_what_it_needs(netctl, lab, pair):
     told = say(filter, "rule add", "dport 80 redirect eth1").stderr
     assert "ethtool -K IFACE tx off" in told
     assert "ethtool" not in say(filter, "rule add", "dport 81 redirect eth1").stderr
+
+
+def test_a_limit_of_a_network_holds_all_its_addresses(filter, pair):
+    """`per src/64`: who has a /64 gets no further with each of its addresses."""
+    client, server = pair
+    client.netns.ip_batch(*(f"address add 2001:db8:1::{i:x}/64 dev {client.name} nodad" for i in range(0x100, 0x108)))
+    filter.replace("proto udp dport 9 pass limit 3/hour burst 3 per src/64", "proto udp dport 10 pass limit 3/hour burst 3 per src")
+    assert filter.rules()[0] == "proto udp dport 9 pass limit 3/hour burst 3 per src/64"
+    with client.netns:
+        for port in (9, 10):
+            for i in range(0x100, 0x108):
+                with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+                    sender.bind((f"2001:db8:1::{i:x}", 0))
+                    sender.sendto(b"x", (server.ip6, port))
+
+    def counted():
+        held, free = filter.status()["rules"]
+        assert held["packets"] + held["over_packets"] == free["packets"] == 8
+        return held["packets"] == 3
+
+    until(counted)

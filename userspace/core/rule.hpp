@@ -112,13 +112,24 @@ struct Action {
     bool operator==(const Action&) const = default;
 };
 
-/// `limit N/UNIT [burst B] [per src]`: what a rule matches is policed. Packets within the rate get
+/// What a limit keeps accounts of: `per src/64`, `per dst`, `per src,dport`.
+struct Accounts {
+    enum class Of : std::uint8_t { rule, src, dst };
+    Of of = Of::rule;            ///< rule: one account, and nothing else counts here
+    std::uint8_t ipv4_bits = 32; ///< leading bits of an address that have one account
+    std::uint8_t ipv6_bits = 128;
+    bool dport = false; ///< and one for each destination port
+    bool operator==(const Accounts&) const = default;
+};
+
+/// `limit N/UNIT|RATE [burst B] [per …]`: what a rule matches is policed. Packets within the rate get
 /// the rule's action, those above it are dropped (in policy: denied) and counted as over the limit.
 struct Limit {
-    std::uint64_t count = 0;     ///< packets (connections in policy) ...
+    std::uint64_t count = 0;     ///< packets (connections in policy), or bits, ...
     std::uint64_t period_ns = 0; ///< ... in this time
-    std::uint64_t burst = 0;     ///< how many may come at once; at least 1
-    bool per_source = false;
+    std::uint64_t burst = 0;     ///< how many packets, or bytes, may come at once; at least 1
+    bool bits = false;
+    Accounts per{};
     bool operator==(const Limit&) const = default;
 };
 

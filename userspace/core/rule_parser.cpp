@@ -20,6 +20,7 @@ constexpr std::uint64_t max_limit_count = 1'000'000'000;
 constexpr std::uint64_t max_burst_ns = 100ull * 365 * 86400 * 1'000'000'000;
 constexpr std::uint64_t max_rate = 10'000'000'000'000;
 constexpr std::uint64_t max_rate_burst = 0xffffffff;
+constexpr std::uint64_t max_limit_bytes = 1U << 30; // of a burst
 
 /// Words of other tools, and what they are called here.
 struct Synonym {
@@ -621,6 +622,10 @@ class Parser {
         const Token& token = take();
         const std::string_view rate = token.text;
         const std::size_t slash = rate.find('/');
+        if (const auto bits = slash == std::string_view::npos && !whole_number(rate)
+                                  ? number_with_unit(rate, rate_units())
+                                  : std::nullopt)
+            return read_bits_limit(token, *bits, word);
         const auto count = whole_number(rate.substr(0, slash));
         const NamedRange* unit = slash == std::string_view::npos
                                      ? nullptr
@@ -653,18 +658,8 @@ class Parser {
                     return source_.error_at(
                         burst.place, "at this rate the burst would take more than 100 years");
                 limit.burst = *number;
-            } else if (!limit.per_source && peek().is("per")) {
-                const Place per = take().place;
-                if (!accept("src"))
-                    return source_.error_at(
-                        peek().place, fmt::format("'per' is followed by {}", source_.shown(peek())),
-                        "allowed: per src");
-                if (hook_ == Hook::policy)
-                    return source_.error_at(
-                        {per.begin, source_.tokens[next_ - 1].place.end},
-                        "policy has no limit 'per src': its rules have no source",
-                        "allowed: limit N/s|min|hour|day [burst N]");
-                limit.per_source = true;
+            } else if (limit.per.of == Accounts::Of::rule && peek().is("per")) {
+                limit.per = NETCTL_TRY(read_accounts());
             } else {
                 break;
             }
@@ -674,6 +669,87 @@ class Parser {
         rule_.limit = limit;
         limit_place_ = {word.place.begin, source_.tokens[next_ - 1].place.end};
         return {};
+    }
+
+    /// `limit RATE [burst SIZE] [per …]`, behind the rate.
+    Result<> read_bits_limit(const Token& rate, std::uint64_t bits, const Token& word) {
+        if (hook_ == Hook::policy)
+            return source_.error_at(rate.place, "policy limits connections, which have no size",
+                                    "allowed: limit N/s|min|hour|day [burst N]");
+        if (bits < 64 || bits > max_rate)
+            return source_.error_at(rate.place, fmt::format("{} is no rate", source_.shown(rate)),
+                                    "allowed: 64bit to 10tbit");
+        Limit limit;
+        limit.bits = true;
+        limit.count = bits;
+        limit.period_ns = 1'000'000'000;
+        for (;;) {
+            if (limit.burst == 0 && accept("burst")) {
+                const Token& burst = take();
+                const auto bytes =
+                    burst.is_value() ? number_with_unit(burst.text, size_units()) : std::nullopt;
+                if (!bytes || *bytes == 0 || *bytes > max_limit_bytes)
+                    return source_.error_at(
+                        burst.place, fmt::format("{} is no size of a burst", source_.shown(burst)),
+                        "allowed: bytes, or with k (1024) or m (1048576): 64k");
+                limit.burst = *bytes;
+            } else if (limit.per.of == Accounts::Of::rule && peek().is("per")) {
+                limit.per = NETCTL_TRY(read_accounts());
+            } else {
+                break;
+            }
+        }
+        // A quarter of a second, and two of the largest packets that the stack handles as one.
+        if (limit.burst == 0)
+            limit.burst = std::max<std::uint64_t>(128 << 10, bits / 8 / 4);
+        rule_.limit = limit;
+        limit_place_ = {word.place.begin, source_.tokens[next_ - 1].place.end};
+        return {};
+    }
+
+    /// `per src[/LEN]|dst[/LEN][,dport]`
+    Result<Accounts> read_accounts() {
+        const Place per = take().place;
+        const Token token = peek().is_value() ? take() : peek();
+        const auto wrong = [&](const std::string& what) {
+            return source_.error_at(token.place, what,
+                                    "allowed: per src or dst; /LEN behind it, of IPv4 up to 32, of "
+                                    "IPv6 above it, or of both "
+                                    "as in src/24/64; ,dport behind that");
+        };
+        std::string_view text = token.text;
+        Accounts accounts;
+        if (text.ends_with(",dport")) {
+            accounts.dport = true;
+            text.remove_suffix(6);
+        }
+        const std::size_t slash = std::min(text.find('/'), text.size());
+        const std::string_view side = text.substr(0, slash);
+        if (!token.is_value() || (side != "src" && side != "dst"))
+            return wrong(fmt::format("'per' is followed by {}", source_.shown(token)));
+        if (hook_ == Hook::policy)
+            return source_.error_at({per.begin, token.place.end},
+                                    fmt::format("policy has no limit 'per {}'", side),
+                                    "allowed: limit N/s|min|hour|day [burst N]");
+        accounts.of = side == "src" ? Accounts::Of::src : Accounts::Of::dst;
+        if (slash == text.size())
+            return accounts;
+        const std::string_view lengths = text.substr(slash + 1);
+        const std::size_t second = std::min(lengths.find('/'), lengths.size());
+        const bool both = second < lengths.size();
+        const auto first_length = whole_number(lengths.substr(0, second));
+        const auto second_length = both ? whole_number(lengths.substr(second + 1)) : 128;
+        const std::uint64_t most = both ? 32 : 128;
+        if (!first_length || *first_length == 0 || *first_length > most || !second_length ||
+            *second_length == 0 || *second_length > 128)
+            return wrong(fmt::format("{} has no prefix lengths", source_.shown(token)));
+        if (both || *first_length <= 32)
+            accounts.ipv4_bits = static_cast<std::uint8_t>(*first_length);
+        else
+            accounts.ipv6_bits = static_cast<std::uint8_t>(*first_length);
+        if (both)
+            accounts.ipv6_bits = static_cast<std::uint8_t>(*second_length);
+        return accounts;
     }
 
     /// What the rate gives in a second, and at least 5: enough that traffic which keeps the rate

@@ -177,13 +177,30 @@ std::string action_text(const Action& action) {
     return text;
 }
 
+std::string accounts_text(const Accounts& per) {
+    if (per.of == Accounts::Of::rule)
+        return "";
+    std::string text = per.of == Accounts::Of::src ? " per src" : " per dst";
+    if (per.ipv4_bits != 32 && per.ipv6_bits != 128)
+        text += fmt::format("/{}/{}", per.ipv4_bits, per.ipv6_bits);
+    else if (per.ipv4_bits != 32)
+        text += fmt::format("/{}", per.ipv4_bits);
+    else if (per.ipv6_bits != 128)
+        text += per.ipv6_bits > 32 ? fmt::format("/{}", per.ipv6_bits)
+                                   : fmt::format("/32/{}", per.ipv6_bits);
+    return text + (per.dport ? ",dport" : "");
+}
+
 std::string limit_text(const Limit& limit) {
+    if (limit.bits)
+        return fmt::format("limit {} burst {}{}", with_unit(limit.count, rate_units()),
+                           with_unit(limit.burst, size_units()), accounts_text(limit.per));
     std::string_view unit = "s";
     for (const NamedRange& candidate : limit_units())
         if (candidate.prints && candidate.low == limit.period_ns)
             unit = candidate.name;
     return fmt::format("limit {}/{} burst {}{}", limit.count, unit, limit.burst,
-                       limit.per_source ? " per src" : "");
+                       accounts_text(limit.per));
 }
 
 /// Whether a reader could take a key for an action.

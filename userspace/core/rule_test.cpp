@@ -253,7 +253,7 @@ TEST(Rule, HoldsWhatTheTextSays) {
     EXPECT_EQ(rule.limit->count, 9u);
     EXPECT_EQ(rule.limit->period_ns, 60'000'000'000u);
     EXPECT_EQ(rule.limit->burst, 3u);
-    EXPECT_TRUE(rule.limit->per_source);
+    EXPECT_EQ(rule.limit->per.of, Accounts::Of::src);
     EXPECT_TRUE(rule.log);
     EXPECT_EQ(rule.comment, "hi");
     EXPECT_EQ(rule.id, 0u);
@@ -491,9 +491,8 @@ TEST(RuleError, PointsAtTheFirstThingThatIsWrong) {
         {Hook::xdp, "pass limit 5/s burst", "the end of the rule is no burst []"},
         {Hook::xdp, "pass limit 1/day burst 36501",
          "at this rate the burst would take more than 100 years [36501]"},
-        {Hook::xdp, "pass limit 5/s per dst", "'per' is followed by 'dst' [dst]"},
-        {Hook::policy, "allow limit 5/s per src",
-         "policy has no limit 'per src': its rules have no source [per src]"},
+        {Hook::xdp, "pass limit 5/s per port", "'per' is followed by 'port' [port]"},
+        {Hook::policy, "allow limit 5/s per src", "policy has no limit 'per src' [per src]"},
         {Hook::policy, "deny limit 5/s", "'limit' on a rule that ends in 'deny' [limit 5/s]"},
         {Hook::policy, "audit limit 5/s", "'limit' on a rule that ends in 'audit' [limit 5/s]"},
         // the lexer
@@ -1085,7 +1084,19 @@ class RandomRules {
             limit.count = below(5000) + 1;
             limit.period_ns = pick(limit_units()).low;
             limit.burst = below(10000) + 1;
-            limit.per_source = hook_ != Hook::policy && chance(50);
+            if (hook_ != Hook::policy && chance(50)) {
+                limit.per.of = chance(50) ? Accounts::Of::src : Accounts::Of::dst;
+                limit.per.dport = chance(30);
+                if (chance(40))
+                    limit.per.ipv4_bits = static_cast<std::uint8_t>(below(32) + 1);
+                if (chance(40))
+                    limit.per.ipv6_bits = static_cast<std::uint8_t>(below(128) + 1);
+            }
+            if (hook_ != Hook::policy && chance(30)) {
+                limit.bits = true;
+                limit.count = below(1'000'000'000) + 64;
+                limit.period_ns = 1'000'000'000;
+            }
             rule_.limit = limit;
         }
         rule_.log = chance(30);

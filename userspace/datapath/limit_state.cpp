@@ -44,10 +44,10 @@ Result<> prepare_state(const FindMap& find, Hook hook, std::span<const Installed
     const bpf::RawMap rates = hook == Hook::tc ? NETCTL_TRY(find("rates")) : bpf::RawMap();
     for (const InstalledRule& installed : rules) {
         const Rule& rule = installed.rule;
-        const nc_limit_key key{rule.id, {}};
+        const nc_limit_key key{rule.id, {}, 0, 0, 0};
         const nc_limit_state fresh_limit{};
         const nc_rate_state fresh_rate{};
-        if (rule.limit && !rule.limit->per_source)
+        if (rule.limit && rule.limit->per.of == Accounts::Of::rule)
             NETCTL_TRY(make(limits, &key, &fresh_limit));
         if (hook == Hook::tc && has_rate(rule))
             NETCTL_TRY(make(rates, &rule.id, &fresh_rate));

@@ -19,14 +19,43 @@ nc_verdict encoded_verdict(ActionKind kind) {
     }
 }
 
+void encode_limit(const Limit& limit, nc_action& action) {
+    action.flags |= NC_ACTION_LIMIT;
+    if (limit.per.of != Accounts::Of::rule)
+        action.flags |= NC_ACTION_LIMIT_PER;
+    if (limit.per.of == Accounts::Of::dst)
+        action.flags |= NC_ACTION_LIMIT_DST;
+    if (limit.per.dport)
+        action.flags |= NC_ACTION_LIMIT_DPORT;
+    const auto mask = [](__be32* words, unsigned bits) {
+        auto* bytes = reinterpret_cast<std::uint8_t*>(words);
+        for (unsigned bit = 0; bit < bits; bit++)
+            bytes[bit / 8] |= static_cast<std::uint8_t>(0x80 >> bit % 8);
+    };
+    mask(&action.limit_mask4, limit.per.ipv4_bits);
+    mask(action.limit_mask6, limit.per.ipv6_bits);
+    if (limit.bits) {
+        constexpr std::uint64_t second = 1'000'000'000, unit = 65536;
+        action.flags |= NC_ACTION_LIMIT_BYTES;
+        action.limit_interval_ns = std::max<std::uint64_t>(unit * 8 * second / limit.count, 1);
+        action.limit_burst_ns = limit.burst * 8 * second / limit.count;
+    } else {
+        action.limit_interval_ns = std::max<std::uint64_t>(limit.period_ns / limit.count, 1);
+        action.limit_burst_ns = action.limit_interval_ns * (limit.burst - 1);
+    }
+}
+
 } // namespace
 
 std::uint32_t wanted_fields(const Rule& rule) {
     std::uint32_t wanted = 0;
     for (const Match& match : rule.matches)
         wanted |= 1U << static_cast<unsigned>(match.key);
-    if (rule.limit && rule.limit->per_source)
-        wanted |= 1U << NC_FIELD_SRC;
+    if (rule.limit && rule.limit->per.of != Accounts::Of::rule) {
+        wanted |= 1U << NC_FIELD_SRC | 1U << NC_FIELD_DST;
+        if (rule.limit->per.dport)
+            wanted |= 1U << NC_FIELD_DPORT;
+    }
     return wanted;
 }
 
@@ -72,12 +101,7 @@ Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDev
     if (rule.log)
         encoded.flags |= NC_ACTION_LOG;
     if (rule.limit) {
-        encoded.flags |= NC_ACTION_LIMIT;
-        if (rule.limit->per_source)
-            encoded.flags |= NC_ACTION_LIMIT_PER_SOURCE;
-        encoded.limit_interval_ns =
-            std::max<std::uint64_t>(rule.limit->period_ns / rule.limit->count, 1);
-        encoded.limit_burst_ns = encoded.limit_interval_ns * (rule.limit->burst - 1);
+        encode_limit(*rule.limit, encoded);
     }
     return encoded;
 }

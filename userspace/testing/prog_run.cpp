@@ -42,6 +42,32 @@ std::uint32_t ifindex_of(const std::string& device) {
     return device == "lo" ? if_nametoindex("lo") : no_interface;
 }
 
+void encode_limit(const Limit& limit, nc_action& action) {
+    action.flags |= NC_ACTION_LIMIT;
+    if (limit.per.of != Accounts::Of::rule)
+        action.flags |= NC_ACTION_LIMIT_PER;
+    if (limit.per.of == Accounts::Of::dst)
+        action.flags |= NC_ACTION_LIMIT_DST;
+    if (limit.per.dport)
+        action.flags |= NC_ACTION_LIMIT_DPORT;
+    const auto mask = [](__be32* words, unsigned bits) {
+        auto* bytes = reinterpret_cast<std::uint8_t*>(words);
+        for (unsigned bit = 0; bit < bits; bit++)
+            bytes[bit / 8] |= static_cast<std::uint8_t>(0x80 >> bit % 8);
+    };
+    mask(&action.limit_mask4, limit.per.ipv4_bits);
+    mask(action.limit_mask6, limit.per.ipv6_bits);
+    if (limit.bits) {
+        constexpr std::uint64_t second = 1'000'000'000, unit = 65536;
+        action.flags |= NC_ACTION_LIMIT_BYTES;
+        action.limit_interval_ns = std::max<std::uint64_t>(unit * 8 * second / limit.count, 1);
+        action.limit_burst_ns = limit.burst * 8 * second / limit.count;
+    } else {
+        action.limit_interval_ns = std::max<std::uint64_t>(limit.period_ns / limit.count, 1);
+        action.limit_burst_ns = action.limit_interval_ns * (limit.burst - 1);
+    }
+}
+
 Result<nc_action> encode(const Rule& rule, std::uint32_t position, Hook hook) {
     nc_action action{};
     action.rule_id = position + 1;
@@ -89,11 +115,7 @@ Result<nc_action> encode(const Rule& rule, std::uint32_t position, Hook hook) {
     if (rule.log)
         action.flags |= NC_ACTION_LOG;
     if (rule.limit) {
-        action.flags |= NC_ACTION_LIMIT;
-        if (rule.limit->per_source)
-            action.flags |= NC_ACTION_LIMIT_PER_SOURCE;
-        action.limit_interval_ns = rule.limit->period_ns / rule.limit->count;
-        action.limit_burst_ns = (rule.limit->burst - 1) * action.limit_interval_ns;
+        encode_limit(*rule.limit, action);
     }
     return action;
 }
@@ -103,8 +125,11 @@ std::uint32_t wanted_fields(const std::vector<Rule>& rules) {
     for (const Rule& rule : rules) {
         for (const Match& match : rule.matches)
             wanted |= 1U << static_cast<unsigned>(match.key);
-        if (rule.limit && rule.limit->per_source)
-            wanted |= 1U << NC_FIELD_SRC;
+        if (rule.limit && rule.limit->per.of != Accounts::Of::rule) {
+            wanted |= 1U << NC_FIELD_SRC | 1U << NC_FIELD_DST;
+            if (rule.limit->per.dport)
+                wanted |= 1U << NC_FIELD_DPORT;
+        }
     }
     return wanted;
 }
@@ -242,8 +267,8 @@ Result<> ProgRun::prepare(const char* program, const ProgSetup& setup) {
     for (std::uint32_t i = 0; i < rules; i++) {
         const nc_action action = NETCTL_TRY(encode(setup.rules[i], i, setup.hook));
         NETCTL_TRY(actions.update(&i, &action));
-        if (setup.rules[i].limit && !setup.rules[i].limit->per_source) {
-            const nc_limit_key key{i + 1, {}};
+        if (setup.rules[i].limit && setup.rules[i].limit->per.of == Accounts::Of::rule) {
+            const nc_limit_key key{i + 1, {}, 0, 0, 0};
             const nc_limit_state fresh{};
             NETCTL_TRY(limits.update(&key, &fresh));
         }

@@ -152,7 +152,7 @@ Result<> prepare_limits(const bpf::RawMap& limits, const PointState& state) {
     for (const InstalledRule& installed : state.rules) {
         if (!installed.rule.limit)
             continue;
-        const nc_limit_key key{installed.rule.id, {}};
+        const nc_limit_key key{installed.rule.id, {}, 0, 0, 0};
         const nc_limit_state fresh{};
         const auto status = limits.update(&key, &fresh, if_missing);
         if (!status && status.error().code != EEXIST)

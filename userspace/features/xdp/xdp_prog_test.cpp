@@ -412,7 +412,7 @@ TEST(XdpLimit, ComesBackWithTime) {
     // Three hours pass: the state is the time at which the next packet would be due.
     const auto map = run.map("limits");
     ASSERT_TRUE(map) << map.error().what;
-    const nc_limit_key key{1, {}};
+    const nc_limit_key key{1, {}, 0, 0, 0};
     nc_limit_state state{};
     ASSERT_TRUE(must(map->lookup(&key, &state)));
     state.arrival_ns -= 3 * 3600'000'000'000;
@@ -436,6 +436,66 @@ TEST(XdpLimit, PerSource) {
     EXPECT_EQ(must(run.counter(0)).over_packets, 10U);
 }
 
+TEST(XdpLimit, PerPrefixDestinationAndPort) {
+    struct Step {
+        Packet packet;
+        std::uint32_t expected;
+    };
+    const auto check = [](const std::string& text, const std::vector<Step>& steps) {
+        const ProgRun run = must_load({.rules = rules({text})});
+        for (std::size_t i = 0; i < steps.size(); i++)
+            EXPECT_EQ(must(run.run(steps[i].packet.bytes())), steps[i].expected)
+                << text << " " << i;
+    };
+    const auto from = [](const char* src) {
+        return std::string_view(src).find(':') == std::string_view::npos
+                   ? Ether{} / Ipv4{.src = ip(src)} / Udp{}
+                   : Ether{} / Ipv6{.src = ip(src)} / Udp{};
+    };
+    check("pass limit 1/hour burst 1 per src/64", {{from("2001:db8::1"), xdp_pass},
+                                                   {from("2001:db8::ffff:0:0:2"), xdp_drop},
+                                                   {from("2001:db8:0:1::1"), xdp_pass},
+                                                   {from("192.0.2.1"), xdp_pass},
+                                                   {from("192.0.2.2"), xdp_pass},
+                                                   {from("192.0.2.1"), xdp_drop}});
+    check("pass limit 1/hour burst 1 per src/24", {{from("192.0.2.1"), xdp_pass},
+                                                   {from("192.0.2.255"), xdp_drop},
+                                                   {from("192.0.3.1"), xdp_pass},
+                                                   {from("2001:db8::1"), xdp_pass},
+                                                   {from("2001:db8::2"), xdp_pass}});
+    check("pass limit 1/hour burst 1 per src/25/33", {{from("192.0.2.1"), xdp_pass},
+                                                      {from("192.0.2.128"), xdp_pass},
+                                                      {from("192.0.2.127"), xdp_drop},
+                                                      {from("2001:db8::1"), xdp_pass},
+                                                      {from("2001:db8:7fff::1"), xdp_drop},
+                                                      {from("2001:db8:8000::1"), xdp_pass}});
+    // The same bytes are different addresses in the two IP versions.
+    check("pass limit 1/hour burst 1 per src/32/32",
+          {{from("32.1.13.184"), xdp_pass}, {from("2001:db8::"), xdp_pass}});
+    const auto to = [](const char* src, const char* dst, std::uint16_t port) {
+        return Ether{} / Ipv4{.src = ip(src), .dst = ip(dst)} / Udp{.dport = port};
+    };
+    check("pass limit 1/hour burst 1 per dst", {{to("192.0.2.1", "198.51.100.1", 1), xdp_pass},
+                                                {to("192.0.2.2", "198.51.100.1", 2), xdp_drop},
+                                                {to("192.0.2.1", "198.51.100.2", 1), xdp_pass}});
+    check("pass limit 1/hour burst 1 per src,dport",
+          {{to("192.0.2.1", "198.51.100.1", 1), xdp_pass},
+           {to("192.0.2.1", "198.51.100.2", 1), xdp_drop},
+           {to("192.0.2.1", "198.51.100.1", 2), xdp_pass},
+           {to("192.0.2.2", "198.51.100.1", 2), xdp_pass}});
+}
+
+TEST(XdpLimit, OfBytes) {
+    // 64 bits a second: each packet takes twelve seconds.
+    const ProgRun run = must_load({.rules = rules({"pass limit 64bit burst 250"})});
+    const Bytes frame = (Ether{} / Ipv4{} / Udp{} / Payload{58}).bytes();
+    ASSERT_EQ(frame.size(), 100U);
+    for (int i = 0; i < 5; i++) // as long as no more than the burst went before
+        EXPECT_EQ(must(run.run(frame)), i < 3 ? xdp_pass : xdp_drop) << i;
+    EXPECT_EQ(must(run.counter(0)).bytes, 300U);
+    EXPECT_EQ(must(run.counter(0)).over_bytes, 200U);
+}
+
 TEST(XdpLimit, IsExactWithAllCpus) {
     constexpr std::uint64_t burst = 20'000, each = 40'000;
     const ProgRun run =
@@ -457,7 +517,7 @@ TEST(XdpLimit, WithoutRoomForItsStateARuleLetsNothingPass) {
     const ProgRun run = must_load({.rules = rules({"pass limit 1/hour burst 5"})});
     const auto map = run.map("limits");
     ASSERT_TRUE(map) << map.error().what;
-    const nc_limit_key key{1, {}};
+    const nc_limit_key key{1, {}, 0, 0, 0};
     ASSERT_TRUE(must(map->erase(&key)));
     EXPECT_EQ(must(run.run((Ether{} / Ipv4{} / Udp{}).bytes())), xdp_drop);
     EXPECT_EQ(must(run.stats()).limit_failed, 1U);

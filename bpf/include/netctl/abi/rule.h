@@ -36,13 +36,16 @@ enum nc_reason {
 enum nc_action_flags {
 	NC_ACTION_LOG = 1 << 0,
 	NC_ACTION_LIMIT = 1 << 1,
-	NC_ACTION_LIMIT_PER_SOURCE = 1 << 2,
-	NC_ACTION_MARK = 1 << 3,      /* tc */
-	NC_ACTION_PRIORITY = 1 << 4,  /* tc */
-	NC_ACTION_DSCP = 1 << 5,      /* tc */
-	NC_ACTION_MIRROR = 1 << 6,    /* tc */
-	NC_ACTION_RATE = 1 << 7,      /* tc */
-	NC_ACTION_TO_INGRESS = 1 << 8 /* tc: redirect into the target's ingress */
+	NC_ACTION_LIMIT_PER = 1 << 2,  /* an account for each address, or prefix of one */
+	NC_ACTION_MARK = 1 << 3,       /* tc */
+	NC_ACTION_PRIORITY = 1 << 4,   /* tc */
+	NC_ACTION_DSCP = 1 << 5,       /* tc */
+	NC_ACTION_MIRROR = 1 << 6,     /* tc */
+	NC_ACTION_RATE = 1 << 7,       /* tc */
+	NC_ACTION_TO_INGRESS = 1 << 8, /* tc: redirect into the target's ingress */
+	NC_ACTION_LIMIT_DST = 1 << 9,  /* with PER: the destination's address, else the source's */
+	NC_ACTION_LIMIT_DPORT = 1 << 10, /* with PER: and for each destination port */
+	NC_ACTION_LIMIT_BYTES = 1 << 11, /* of bytes, else of packets */
 };
 
 struct nc_action {
@@ -56,12 +59,16 @@ struct nc_action {
 	__u32 mark_mask;
 	__u32 priority;
 	__u32 dscp;
-	__u64 limit_interval_ns; /* time that one packet costs (GCRA's emission interval) */
-	__u64 limit_burst_ns;	 /* how far ahead of time packets may be (its tolerance) */
-	__u64 rate_bytes;	 /* tc: bytes a second */
-	__u64 rate_burst;	 /* tc: bytes that may leave at once; 0: as below */
+	/* Time that one packet costs (GCRA's emission interval), or with LIMIT_BYTES 65536 bytes. */
+	__u64 limit_interval_ns;
+	__u64 limit_burst_ns; /* how far ahead of time packets may be (its tolerance) */
+	__u64 rate_bytes;     /* tc: bytes a second */
+	__u64 rate_burst;     /* tc: bytes that may leave at once; 0: as below */
+	__be32 limit_mask4; /* with LIMIT_PER: which bits of an IPv4 address tell accounts apart */
+	__be32 limit_mask6[4];
+	__u32 reserved;
 };
-NC_STATIC_ASSERT(sizeof(struct nc_action) == 72, "nc_action is ABI");
+NC_STATIC_ASSERT(sizeof(struct nc_action) == 96, "nc_action is ABI");
 
 /* ---- map `counters`: array of maps, each a per-CPU array of NC_COUNTER_CHUNK counters ---- */
 
@@ -95,12 +102,16 @@ struct nc_stats {
 	__u64 rewrite_failed; /* tc: headers that could not be written: the packet goes on as it was */
 };
 
-/* ---- maps `limits` (hash, rule-wide) and `limit_src` (LRU hash, one entry a source) ---- */
+/* ---- maps `limits` (hash, rule-wide) and `limit_src` (LRU hash, one entry an address) ---- */
 
 struct nc_limit_key {
 	__u32 rule_id;
-	__be32 source[4]; /* zero for rule-wide; IPv4 in [0] */
+	__be32 address[4]; /* its leading bits; zero for rule-wide; IPv4 in [0] */
+	__u16 dport;	   /* 0 unless there is an account for each */
+	__u8 family;	   /* 4, 6, or 0: no address */
+	__u8 reserved;
 };
+NC_STATIC_ASSERT(sizeof(struct nc_limit_key) == 24, "nc_limit_key is ABI");
 
 struct nc_limit_state {
 	__u64 arrival_ns; /* theoretical arrival time of GCRA, CLOCK_MONOTONIC */
@@ -114,9 +125,10 @@ struct nc_rate_state {
 
 /* With departure times: how long a packet may wait; what would have to wait longer is dropped. */
 #define NC_RATE_HORIZON_NS 500000000ull
-/* A policer without a burst of its own lets a 20th of a second through at once, but at least 128 KiB:
- * two of the largest packets that the stack handles as one. */
-#define NC_POLICER_BURST_PART 20
+/* A policer without a burst of its own lets half a second's worth through at once: a TCP sender that lost the
+ * end of what it sent is silent for its retransmission timeout, 200 ms or more, and what the rate gives in
+ * that time must not be lost. But at least 128 KiB: two of the largest packets that the stack handles as one. */
+#define NC_POLICER_BURST_PART 2
 #define NC_POLICER_BURST_LEAST (128u << 10)
 
 /* ---- map `rules`: array of records that hold the rules' canonical text ---- */

@@ -13,7 +13,7 @@
 #endif
 
 /* Raised when a pinned map changes its meaning; a root with another version is refused. */
-#define NC_ABI_VERSION 4
+#define NC_ABI_VERSION 5
 
 #ifdef __cplusplus
 #define NC_STATIC_ASSERT(condition, text) static_assert(condition, text)

@@ -24,7 +24,7 @@ struct {
 	__type(value, struct nc_limit_state);
 } limits SEC(".maps");
 
-/* One entry for each rule and source, made here; the least recently used ones give way. */
+/* One entry for each rule and address, made here; the least recently used ones give way. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
@@ -35,10 +35,10 @@ struct {
 enum nc_limit_result { NC_LIMIT_WITHIN, NC_LIMIT_OVER, NC_LIMIT_FAILED };
 
 /*
- * Takes one packet's time, `interval`, from the limit at `arrival`, unless that is then more than
+ * Takes one packet's time, `cost`, from the limit at `arrival`, unless that is then more than
  * `tolerance` ahead of `now`. Nanoseconds all.
  */
-static __always_inline enum nc_limit_result nc_take(__u64 *arrival, __u64 now, __u64 interval,
+static __always_inline enum nc_limit_result nc_take(__u64 *arrival, __u64 now, __u64 cost,
 						    __u64 tolerance)
 {
 	int i;
@@ -49,21 +49,44 @@ static __always_inline enum nc_limit_result nc_take(__u64 *arrival, __u64 now, _
 
 		if (start - now > tolerance)
 			return NC_LIMIT_OVER;
-		if (__sync_val_compare_and_swap(arrival, expected, start + interval) == expected)
+		if (__sync_val_compare_and_swap(arrival, expected, start + cost) == expected)
 			return NC_LIMIT_WITHIN;
 	}
 	return NC_LIMIT_FAILED;
 }
 
-/* The limit of the rule `action` for a packet. Those without an IP source share one state. */
+/* Whose account a packet is on. Those without an IP address share one. */
+static __always_inline void nc_limit_account(const struct nc_action *action,
+					     const struct nc_packet *p, struct nc_limit_key *key)
+{
+	const __be32 *address = action->flags & NC_ACTION_LIMIT_DST ? p->dst : p->src;
+
+	if (p->has & NC_HAS_IPV6) {
+		key->family = 6;
+		key->address[0] = address[0] & action->limit_mask6[0];
+		key->address[1] = address[1] & action->limit_mask6[1];
+		key->address[2] = address[2] & action->limit_mask6[2];
+		key->address[3] = address[3] & action->limit_mask6[3];
+	} else if (p->has & NC_HAS_IPV4) {
+		key->family = 4;
+		key->address[0] = address[0] & action->limit_mask4;
+	}
+	if (action->flags & NC_ACTION_LIMIT_DPORT && p->has & NC_HAS_PORTS)
+		key->dport = p->dport;
+}
+
+/* The limit of the rule `action` for a packet. */
 static __always_inline enum nc_limit_result nc_limit(const struct nc_action *action,
 						     const struct nc_packet *p)
 {
 	struct nc_limit_key key = { .rule_id = action->rule_id };
 	struct nc_limit_state *state;
+	__u64 cost = action->limit_interval_ns;
 
-	if (action->flags & NC_ACTION_LIMIT_PER_SOURCE) {
-		__builtin_memcpy(key.source, p->src, sizeof(key.source));
+	if (action->flags & NC_ACTION_LIMIT_BYTES)
+		cost = cost * p->len >> 16;
+	if (action->flags & NC_ACTION_LIMIT_PER) {
+		nc_limit_account(action, p, &key);
 		state = bpf_map_lookup_elem(&limit_src, &key);
 		if (!state) {
 			struct nc_limit_state fresh = {};
@@ -77,8 +100,7 @@ static __always_inline enum nc_limit_result nc_limit(const struct nc_action *act
 	}
 	if (!state)
 		return NC_LIMIT_FAILED;
-	return nc_take(&state->arrival_ns, bpf_ktime_get_ns(), action->limit_interval_ns,
-		       action->limit_burst_ns);
+	return nc_take(&state->arrival_ns, bpf_ktime_get_ns(), cost, action->limit_burst_ns);
 }
 
 #endif
