@@ -36,9 +36,11 @@ constexpr std::size_t largest_multibit = 1u << 20;
 /// count as little, which keeps most rules in one of the two tries.
 constexpr std::uint32_t few_classes = 16;
 
-/// Words that lists and tries may take while they are made. They take much less where they are worth it.
+/// Words that lists and tries may take while they are made: an eighth of the budget, which is half of it, but not so few
+/// that small sets of rules stand apart for nothing, nor more than 32 MiB, which take seconds to fill. They take much
+/// less where they are worth it, and what is beyond that is cheaper as bit vectors.
 constexpr std::size_t working_memory(std::size_t rules) {
-    return memory_budget(rules) / 4;
+    return std::clamp(memory_budget(rules) / 8, std::size_t{1} << 20, std::size_t{1} << 23);
 }
 
 /// Collects tables and constants. Tables of numbers get the narrowest entries that hold them.
@@ -402,6 +404,8 @@ class CrossingCompiler {
         return out_.take();
     }
 
+    /// After a failure: whether it was pairs of prefixes that grew too big.
+    bool pairs_explode() const { return stage_ == Stage::pairs; }
     /// After a failure: by rule, its share in what grew too big.
     std::vector<double> shares() const {
         std::vector<double> by_class(rules_), by_pair(rules_);
@@ -454,12 +458,14 @@ class CrossingCompiler {
             out_.table("nc_family", classes, 2);
     }
 
+    static constexpr const char* advice = "put prefixes and ports that are treated alike into sets";
+
     Error too_big(std::string_view part, std::size_t bytes) const {
         return Error::usage(
             fmt::format(
                 "{} of the rules take {} KiB of tables or more, beyond the budget of {} KiB", part,
                 bytes >> 10, memory_budget(rules_) >> 10),
-            "put prefixes and ports that are treated alike into sets");
+            advice);
     }
 
     /// With one input, its classes are mostly the packet classes already.
@@ -506,7 +512,11 @@ class CrossingCompiler {
         for (std::uint32_t row = 0; row < rows.size(); ++row) {
             trie.add_row(rows[row].parent, std::move(updates[row]));
             if (trie.items() + lists.items() > working_memory(rules_))
-                return too_big("pairs of prefixes", (trie.items() + lists.items()) * 4);
+                return Error::usage(
+                    fmt::format(
+                        "the pairs of prefixes of the rules are too many to cross in {} KiB",
+                        working_memory(rules_) * sizeof(std::uint32_t) >> 10),
+                    advice);
         }
         return trie.tables();
     }
@@ -556,14 +566,15 @@ class CrossingCompiler {
 };
 
 /// Takes those with the greatest shares out of the `crossed` rules; returns how many. More with each
-/// attempt, so that there are few, and all of them where few would be left.
+/// attempt, so that there are few, and all of them where few would be left. Where `pairs` grew too big, half of them at
+/// once: to find that out takes long, and rules that differ in prefixes are what bit vectors tell apart best.
 std::size_t set_apart(std::vector<bool>& apart, const std::vector<double>& shares,
-                      std::size_t crossed, unsigned attempt) {
+                      std::size_t crossed, unsigned attempt, bool pairs) {
     std::vector<std::uint32_t> order;
     for (std::uint32_t rule = 0; rule < apart.size(); ++rule)
         if (!apart[rule])
             order.push_back(rule);
-    const std::size_t part = attempt < 1 ? 8 : attempt < 2 ? 4 : 2;
+    const std::size_t part = pairs ? 2 : attempt < 1 ? 8 : attempt < 2 ? 4 : 2;
     // A word of a row holds 64 rules: fewer cost as much.
     std::size_t count = (crossed / part + 63) / 64 * 64;
     if (count + 32 >= crossed)
@@ -597,7 +608,8 @@ Result<Compiled> compile_crossing(std::span<const Rule> rules, std::span<const S
             return compiled;
         if (attempt == 0)
             reason = compiled.error().what;
-        count += set_apart(apart, compiler.shares(), rules.size() - count, attempt);
+        count += set_apart(apart, compiler.shares(), rules.size() - count, attempt,
+                           compiler.pairs_explode());
     }
 }
 

@@ -20,7 +20,8 @@ constexpr std::size_t largest_early = 1u << 20;
 constexpr std::size_t largest_product = 1u << 22;
 /// Words in sets of shapes or operands that the compiler holds at a time, at most 128 MiB. What needs more than a
 /// part of its budget is cheaper as bit vectors, and to find out takes longer than the rest of the commit; but 16 MiB
-/// are no matter.
+/// are no matter. One input may take more: how many classes each has decides which rules stand apart, and what was
+/// counted in part misleads.
 constexpr std::size_t smallest_pool = 1u << 21;
 constexpr std::size_t largest_pool = 1u << 24;
 
@@ -37,6 +38,7 @@ class Builder {
           largest_early_(std::min(largest_early, budget / 4)),
           largest_product_(std::min(largest_product, budget)),
           largest_pool_(std::clamp(budget / 16, smallest_pool, largest_pool)),
+          largest_input_(std::clamp(budget / 6, smallest_pool, largest_pool)),
           shapes_(pieces.shapes.size()),
           satisfiable_(shapes_) {
         for (std::uint32_t shape = 0; shape < shapes_; ++shape)
@@ -96,10 +98,10 @@ class Builder {
     Result<> add_input(std::uint32_t number, std::uint32_t& count) {
         InputClasses input;
         input.input = number;
-        SetPool operands = operand_classes(pieces_, input, largest_pool_);
+        SetPool operands = operand_classes(pieces_, input, largest_input_);
         count = input.count = operands.size();
-        if (operands.items() > largest_pool_ ||
-            std::size_t{operands.size()} * (shapes_ / 64 + 1) > largest_pool_) {
+        if (operands.items() > largest_input_ ||
+            std::size_t{operands.size()} * (shapes_ / 64 + 1) > largest_input_) {
             out_.inputs.push_back(std::move(input));
             return explodes("by one field");
         }
@@ -253,7 +255,7 @@ class Builder {
 
     const Pieces& pieces_;
     std::size_t largest_early_, largest_product_; ///< entries
-    std::size_t largest_pool_;                    ///< words
+    std::size_t largest_pool_, largest_input_;    ///< words
     std::uint32_t shapes_;
     BitSet satisfiable_;               ///< shapes that inputs with a single class leave possible
     std::uint64_t decided_ = 0;        ///< those inputs, as a bit mask

@@ -96,19 +96,39 @@ class TakeApart {
     Pieces& pieces() { return out_; }
     /// Gives each piece its nodes of the forests, which are built now.
     Pieces finish() {
+        const std::vector<std::uint32_t> src = nodes(src_prefixes_, out_.src),
+                                         dst = nodes(dst_prefixes_, out_.dst);
+        out_.pieces.reserve(boxes_.size());
         for (const Box& box : boxes_)
-            out_.pieces.push_back({box.rule, box.src ? out_.src.find(*box.src) : PrefixForest::any,
-                                   box.dst ? out_.dst.find(*box.dst) : PrefixForest::any,
-                                   box.shape});
+            out_.pieces.push_back(
+                {box.rule, box.src == no_prefix ? PrefixForest::any : src[box.src],
+                 box.dst == no_prefix ? PrefixForest::any : dst[box.dst], box.shape});
         return std::move(out_);
     }
 
   private:
+    /// Each prefix once: lists on both sides make many boxes of few.
+    using Prefixes = SequencePool<Prefix>;
+    static constexpr std::uint32_t no_prefix = ~0u;
+
     struct Box {
         std::uint32_t rule;
-        std::optional<Prefix> src, dst;
+        std::uint32_t src, dst; ///< numbers of prefixes, or no_prefix
         std::uint32_t shape;
     };
+
+    static std::uint32_t number_of(Prefixes& prefixes, PrefixForest& forest, const Prefix& prefix) {
+        const std::uint32_t number = prefixes.intern(std::span(&prefix, 1));
+        if (number + 1 == prefixes.size())
+            forest.add(prefix);
+        return number;
+    }
+    static std::vector<std::uint32_t> nodes(const Prefixes& prefixes, const PrefixForest& forest) {
+        std::vector<std::uint32_t> nodes;
+        for (std::uint32_t i = 0; i < prefixes.size(); ++i)
+            nodes.push_back(forest.find(prefixes[i].front()));
+        return nodes;
+    }
 
     /// Adds a condition to those on its input; false if nothing satisfies both.
     static bool require(Conditions& conditions, std::uint32_t input, ValueSet set) {
@@ -196,7 +216,25 @@ class TakeApart {
     void place(std::uint32_t position, const Side& src, const Side& dst,
                const Conditions& conditions) {
         auto whole = [](const Prefix& prefix) { return prefix.length == 0; };
-        auto box = [&](std::optional<Prefix> s, std::optional<Prefix> d) {
+        // By the family that is asked for, if any; of boxes there are many.
+        struct Shape {
+            bool known = false, possible = false;
+            std::uint32_t number = 0;
+        };
+        std::array<Shape, 3> shapes;
+        auto shape_of = [&](std::optional<Family> family) {
+            Shape& known = shapes[family ? family_value(*family) : 0];
+            if (known.known)
+                return known;
+            Conditions all = conditions;
+            known = {true,
+                     !family || require(all, NC_INPUT_FAMILY,
+                                        {{{family_value(*family), family_value(*family)}}, false})};
+            if (known.possible)
+                known.number = shape(all);
+            return known;
+        };
+        auto box = [&](const Prefix* s, const Prefix* d) {
             if (s && d && s->address.family != d->address.family)
                 return;
             // All addresses of a family are a condition on the family, if it is not implied by
@@ -206,30 +244,23 @@ class TakeApart {
                 family = s->address.family;
             else if (d && whole(*d) && !s)
                 family = d->address.family;
-            if (s && whole(*s))
-                s.reset();
-            if (d && whole(*d))
-                d.reset();
-            Conditions all = conditions;
-            if (family && !require(all, NC_INPUT_FAMILY,
-                                   {{{family_value(*family), family_value(*family)}}, false}))
+            const Shape its = shape_of(family);
+            if (!its.possible)
                 return;
-            if (s)
-                out_.src.add(*s);
-            if (d)
-                out_.dst.add(*d);
-            boxes_.push_back({position, s, d, shape(all)});
+            boxes_.push_back(
+                {position, s && !whole(*s) ? number_of(src_prefixes_, out_.src, *s) : no_prefix,
+                 d && !whole(*d) ? number_of(dst_prefixes_, out_.dst, *d) : no_prefix, its.number});
         };
-        auto sources = [&](std::optional<Prefix> d) {
+        auto sources = [&](const Prefix* d) {
             if (src.any)
-                box(std::nullopt, d);
+                box(nullptr, d);
             for (const Prefix& s : src.prefixes)
-                box(s, d);
+                box(&s, d);
         };
         if (dst.any)
-            sources(std::nullopt);
+            sources(nullptr);
         for (const Prefix& d : dst.prefixes)
-            sources(d);
+            sources(&d);
     }
 
     std::uint32_t shape(const Conditions& conditions) {
@@ -251,6 +282,7 @@ class TakeApart {
     std::size_t most_crossed_; ///< prefixes of a match that is crossed
     Pieces out_;
     std::vector<Box> boxes_;
+    Prefixes src_prefixes_, dst_prefixes_;
     std::vector<std::uint32_t> lists_; ///< conditions of the present rule on prefix lists
     std::array<std::map<ValueSet, std::uint32_t>, NC_INPUTS> value_numbers_;
     std::map<PrefixList, std::uint32_t> src_numbers_, dst_numbers_;

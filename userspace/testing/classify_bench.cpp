@@ -2,6 +2,7 @@
 //
 // classify_bench rules acl1|fw1|ipc1|FAMILY 4|6 COUNT ROUNDS [FILE]
 // classify_bench set 4|6 COUNT ROUNDS
+// classify_bench compile acl1|fw1|ipc1|FAMILY 4|6 COUNT [FILE]
 //
 // The measuring half of scripts/bench-classify: what classifying a packet, or asking a set, costs above
 // parsing it. All cases take turns in each round; prints one JSON document, in nanoseconds a packet.
@@ -275,6 +276,34 @@ Result<Json> bench_rules(const std::string& kind, Family family, std::size_t cou
                 {"rows", report(cases)}};
 }
 
+/// A figure of /proc/self/status, in KiB.
+Result<std::size_t> memory_of_process(const std::string& name) {
+    std::ifstream status("/proc/self/status");
+    for (std::string word; status >> word;)
+        if (word == name + ":") {
+            std::size_t kib = 0;
+            status >> kib;
+            return kib;
+        }
+    return Error::failed("/proc/self/status has no " + name);
+}
+
+/// What compiling takes, without loading anything: CPU time of the process, and its memory at the most beyond what it
+/// had before.
+Result<Json> bench_compile(const std::string& kind, Family family, std::size_t count,
+                           const std::string& path) {
+    const std::vector<Rule> rules = NETCTL_TRY(rules_to_measure(kind, family, count, path));
+    std::ofstream("/proc/self/clear_refs") << 5; // the peak is that from here on
+    const std::size_t before = NETCTL_TRY(memory_of_process("VmRSS"));
+    const std::clock_t begin = std::clock();
+    const classifier::Compiled compiled = NETCTL_TRY(classifier::compile(rules));
+    const double compile_ms = 1000.0 * static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+    return Json{
+        {"engine", compiled.engine}, {"apart", compiled.rules_apart},
+        {"reason", compiled.reason}, {"bytes", compiled.memory()},
+        {"compile_ms", compile_ms},  {"peak_kib", NETCTL_TRY(memory_of_process("VmHWM")) - before}};
+}
+
 Result<Json> bench(const std::vector<std::string>& words) {
     const auto family = [](const std::string& word) {
         return word == "6" ? Family::ipv6 : Family::ipv4;
@@ -284,8 +313,11 @@ Result<Json> bench(const std::vector<std::string>& words) {
     if ((words.size() == 5 || words.size() == 6) && words[0] == "rules")
         return bench_rules(words[1], family(words[2]), std::stoul(words[3]), std::stoi(words[4]),
                            words.size() == 6 ? words[5] : "");
+    if ((words.size() == 4 || words.size() == 5) && words[0] == "compile")
+        return bench_compile(words[1], family(words[2]), std::stoul(words[3]),
+                             words.size() == 5 ? words[4] : "");
     return Error::usage("classify_bench rules acl1|fw1|ipc1|FAMILY 4|6 COUNT ROUNDS [FILE] | "
-                        "set 4|6 COUNT ROUNDS");
+                        "set 4|6 COUNT ROUNDS | compile acl1|fw1|ipc1|FAMILY 4|6 COUNT [FILE]");
 }
 
 } // namespace
