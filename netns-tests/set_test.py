@@ -534,3 +534,130 @@ def test_a_killed_fold_leaves_old_or_new(netctl, lab, tmp_path):
 def maps_named(name):
     """How many maps of this name the bases of our roots hold, and those that nobody holds yet."""
     return sum(1 for each in bpftool("map", "list") or [] if each.get("name") == name)
+
+
+# ---- all or nothing, in both families ----
+
+
+def state_changing_calls(netctl, argv, tmp_path, **options):
+    """The numbers, among a command's bpf() calls, of those that change something."""
+    trace = tmp_path / "trace"
+    run("strace", "-f", "-o", trace, "-e", "trace=bpf", *netctl.argv(*argv), **options)
+    calls = [line for line in trace.read_text().splitlines() if "bpf(" in line]
+    changing = ("UPDATE", "DELETE", "OBJ_PIN")
+    numbers = [i for i, line in enumerate(calls, 1) if any(word in line for word in changing)]
+    assert numbers
+    return numbers
+
+
+def inject(netctl, argv, fault, number, **options):
+    return run("strace", "-f", "-o", "/dev/null", "-e", "trace=bpf", "-e",
+               f"inject=bpf:{fault}:when={number}", *netctl.argv(*argv), check=False, **options)  # fmt: skip
+
+
+BOTH = {
+    "host": ([f"192.0.2.{i}" for i in range(1, 9)] + [f"2001:db8::{i}" for i in range(1, 9)],
+             [f"192.0.2.{i}" for i in range(5, 13)] + [f"2001:db8::{i}" for i in range(5, 9)]),
+    "cidr": (["192.0.2.0/25", "192.0.2.7", "198.51.100.0/24", "2001:db8::/48", "2001:db8:0:1::/64"],
+             ["192.0.2.0/24", "192.0.2.7", "203.0.113.0/24", "2001:db8::/32", "2001:db8:0:1::/64"]),
+    "port": (list(map(str, range(80, 90))), list(map(str, range(85, 95)))),
+}  # fmt: skip
+
+
+def listed(netctl, name="s"):
+    return {(each["element"], each.get("absent", False), "expires_in" in each)
+            for each in netctl.json("set", "list", name)}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", ("signal=KILL", "error=ENOMEM"))
+@pytest.mark.parametrize("kind", ("host", "cidr", "port", "base"))
+def test_an_import_is_all_or_nothing(netctl, tmp_path, kind, fault):
+    """At every call of an import into both families, with own, foreign and expiring elements in the set."""
+    based, kind = kind == "base", "cidr" if kind == "base" else kind
+    old, new = BOTH[kind]
+    old = old + (networks(1100) + networks6(1100) if based else [])
+    foreign = 60000 if kind == "port" else "100.64.0.1"
+    make(netctl, "s", kind)
+
+    def prepare():
+        netctl("set", "import", "s", "--replace", input="\n".join(old))
+        edit(netctl, "s", "update", kind, foreign)
+        if kind == "cidr":
+            edit(netctl, "s", "update", kind, "192.0.2.64/26", struct.pack("=II", 0, 1))
+        netctl("set", "add", "s", "--ttl", "100000", new[-1])
+
+    listing = tmp_path / "new"
+    listing.write_text("\n".join(new))
+    argv = ("set", "import", "s", "--replace", str(listing))
+    prepare()
+    before = listed(netctl)
+    numbers = state_changing_calls(netctl, argv, tmp_path)
+    after = listed(netctl)
+    assert before != after == {(element, False, False) for element in new}
+    told = set()
+    for number in numbers:
+        prepare()
+        assert listed(netctl) == before
+        done = inject(netctl, argv, fault, number)
+        found = listed(netctl)
+        assert found in (before, after), f"call {number} of {numbers}: neither old nor new"
+        if not fault.startswith("signal"):
+            assert (done.returncode == 0) == (found == after), f"call {number}: {done.stderr}"
+        told.add(found == after)
+        netctl("set", "import", "s", "--replace", listing)  # the next command works
+        assert listed(netctl) == after
+    assert False in told
+    # Nothing that was told to turn is left.
+    for name in ("ports",) if kind == "port" else ("v4", "v6"):
+        for each in bpftool("map", "dump", "pinned", netctl.root / "sets/s" / name):
+            assert each["formatted"]["value"]["flags"] in (0, 2)
+
+
+def networks6(count):
+    return [str(ipaddress.ip_network((int(ipaddress.ip_address("2001:db8:1::")) + (i << 64), 64)))
+            for i in range(count)]  # fmt: skip
+
+
+def test_what_does_not_fit_changes_nothing_in_any_family(netctl):
+    """The second family has no room; nothing of the first is in force."""
+    make(netctl, "s", "cidr", "192.0.2.0/24", size=2000)
+    for options in ((), ("--replace",)):
+        message = netctl.fails("set", "import", "s", *options, input="\n".join(networks(1100) + networks6(2100)))
+        assert "set 's' is full" in message
+        assert elements(netctl, "s") == ["192.0.2.0/24"]
+
+
+@pytest.mark.parametrize("kind", ("host", "cidr", "port"))
+def test_words_are_added_and_deleted_together(netctl, tmp_path, kind):
+    old, new = BOTH[kind]
+    make(netctl, "s", kind, *old)
+    before = listed(netctl)
+    missing = "7" if kind == "port" else "203.0.113.77"
+    message = netctl.fails("set", "delete", "s", old[0], missing, old[1])
+    assert f"not in set 's': {missing}" in message
+    assert listed(netctl) == before
+    for argv in (("set", "add", "s", *new), ("set", "delete", "s", *old[:4], old[-1])):
+        netctl("set", "import", "s", "--replace", input="\n".join(old))
+        numbers = state_changing_calls(netctl, argv, tmp_path)
+        after = listed(netctl)
+        for number in numbers:
+            netctl("set", "import", "s", "--replace", input="\n".join(old))
+            inject(netctl, argv, "signal=KILL", number)
+            assert listed(netctl) in (before, after), f"{argv[1]}, call {number}"
+
+
+def test_replacing_a_full_set(netctl):
+    """Old and new elements have room beside each other, so that the step between them is one."""
+    make(netctl, "s", "host", *[f"192.0.2.{i}" for i in range(1, 5)], size=4)
+    netctl("set", "import", "s", "--replace", input="\n".join(f"198.51.100.{i}" for i in range(1, 5)))
+    assert elements(netctl, "s") == [f"198.51.100.{i}" for i in range(1, 5)]
+
+
+def test_a_wider_element_is_not_taken_for_a_narrower_one(netctl):
+    """A trie answers with the longest element that covers what is asked for."""
+    make(netctl, "s", "cidr", "192.0.2.0/24", "192.0.2.0/28")
+    netctl.fails("set", "delete", "s", "192.0.2.0/24", "192.0.2.1")
+    assert elements(netctl, "s") == ["192.0.2.0/24", "192.0.2.0/28"]
+    netctl("set", "add", "s", "192.0.2.1", "192.0.2.2")
+    netctl("set", "delete", "s", "192.0.2.0/24", "192.0.2.0/28")
+    assert elements(netctl, "s") == ["192.0.2.1", "192.0.2.2"]

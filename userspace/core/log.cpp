@@ -32,4 +32,8 @@ void set_quiet(bool quiet) {
     quiet_flag = quiet;
 }
 
+void warn(const std::string& text) {
+    std::fprintf(stderr, "netctl: %s\n", text.c_str());
+}
+
 } // namespace netctl

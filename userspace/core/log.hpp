@@ -21,5 +21,7 @@ void debug(const Text& text);
 /// One line to standard error at once, unless quiet: for what a person who waits has to know now.
 void tell(const Text& text);
 void set_quiet(bool quiet);
+/// One line to standard error, always: for what no result or error can carry.
+void warn(const std::string& text);
 
 } // namespace netctl

@@ -2,6 +2,7 @@
 #include "datapath/base_store.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <numeric>
@@ -14,13 +15,32 @@ namespace netctl::datapath {
 
 namespace {
 
-/// Behind the bases' references: the slots that a writer is about to fill, and those that it will clear then.
-constexpr std::size_t journal = 2 * std::size_t{BaseStore::most}, journal_end = journal + 2;
+/// Behind the sets' words: for each family the slots that a writer is about to fill, and those that it will
+/// clear then; and, by its first slot, how many segments a base has.
+constexpr std::size_t journal = BaseStore::most, to_fill = 0, to_clear = 2, journal_length = 4,
+                      extents_begin = journal + journal_length,
+                      words = extents_begin + NC_BASE_SEGMENTS / 4;
 /// Holds an empty segment; so do slots that were used once. 0 is no slot of a base.
 constexpr std::uint32_t empty_slot = 0;
 
-std::size_t place_of(std::uint32_t number, Family family) {
-    return 2 * std::size_t{number} + (family == Family::ipv6 ? 1 : 0);
+constexpr std::array families{Family::ipv4, Family::ipv6};
+
+/// The part of a set's word that tells of a family's base.
+std::uint64_t part_of(Family family, std::uint16_t first, std::span<const nc_base_line> lines) {
+    nc_base_head head{};
+    std::memcpy(&head, lines.data(), sizeof head);
+    if (family == Family::ipv4)
+        return std::uint64_t{first} << NC_SET_WORD_FIRST4 | std::uint64_t{head.filter_shift & 63U}
+                                                                << NC_SET_WORD_SHIFT4;
+    return std::uint64_t{first} << NC_SET_WORD_FIRST6 |
+           std::uint64_t{head.filter_shift & 63U} << NC_SET_WORD_SHIFT6 |
+           std::uint64_t{(head.granule - 1U) & 63U} << NC_SET_WORD_GRANULE6;
+}
+
+std::uint64_t mask_of(Family family) {
+    constexpr std::uint64_t below_ipv6 = (std::uint64_t{1} << NC_SET_WORD_FIRST6) - 1;
+    constexpr std::uint64_t below_turn = (std::uint64_t{1} << NC_SET_WORD_TURN) - 1;
+    return family == Family::ipv4 ? below_ipv6 : below_turn & ~below_ipv6;
 }
 
 bpf::PinDir bases_dir(const Root& root) {
@@ -46,15 +66,15 @@ Result<BaseStore> BaseStore::wrap(bpf::RawMap refs, bpf::RawMap segments) {
     if (mapped.error().code != EACCES && mapped.error().code != EPERM)
         return std::move(mapped).error();
     // On a bpffs that is mounted read-only there is reading only, and no mapping.
-    std::vector<nc_base_ref> copy(journal_end);
-    NETCTL_TRY(refs.read_array(copy.data(), sizeof copy[0], journal_end));
+    std::vector<std::uint64_t> copy(words);
+    NETCTL_TRY(refs.read_array(copy.data(), sizeof copy[0], words));
     BaseStore store(std::move(refs), std::move(segments), {});
     store.copy_ = std::move(copy);
     return store;
 }
 
 Result<BaseStore> BaseStore::make() {
-    auto refs = NETCTL_TRY(bpf::create_standalone("base_refs", journal_end));
+    auto refs = NETCTL_TRY(bpf::create_standalone("base_refs", words));
     auto segments = NETCTL_TRY(bpf::create_standalone("base_segments", NC_BASE_SEGMENTS));
     const bpf::RawMap empty = NETCTL_TRY(bpf::create_standalone("base_segment", NC_BASE_SEGMENT));
     const int fd = empty.fd();
@@ -83,19 +103,46 @@ Result<> BaseStore::share(const bpf::Object& object) const {
     return object.reuse("base_segments", segments_);
 }
 
-std::span<const nc_base_ref> BaseStore::refs() const {
+std::uint64_t BaseStore::word(std::size_t place) const {
     if (!copy_.empty())
-        return copy_;
-    const std::span<std::byte> bytes = mapped_.bytes();
-    return {reinterpret_cast<const nc_base_ref*>(bytes.data()), bytes.size() / sizeof(nc_base_ref)};
+        return copy_[place];
+    const auto* from = reinterpret_cast<const std::uint64_t*>(mapped_.bytes().data()) + place;
+    return __atomic_load_n(from, __ATOMIC_SEQ_CST);
 }
 
 /// In one write: programs read it at any time.
-void BaseStore::set_ref(std::size_t place, nc_base_ref ref) const {
-    std::uint64_t word = 0;
-    std::memcpy(&word, &ref, sizeof word);
+void BaseStore::set_word(std::size_t place, std::uint64_t word) const {
     auto* target = reinterpret_cast<std::uint64_t*>(mapped_.bytes().data()) + place;
     __atomic_store_n(target, word, __ATOMIC_SEQ_CST);
+}
+
+BaseStore::Range BaseStore::journal_entry(std::size_t entry) const {
+    const std::uint64_t both = word(journal + entry);
+    return {static_cast<std::uint16_t>(both), static_cast<std::uint16_t>(both >> 16)};
+}
+
+void BaseStore::set_journal(std::size_t entry, Range range) const {
+    set_word(journal + entry, range.first | std::uint64_t{range.segments} << 16);
+}
+
+std::uint16_t BaseStore::extent(std::uint16_t first) const {
+    return static_cast<std::uint16_t>(word(extents_begin + first / 4) >> first % 4 * 16);
+}
+
+void BaseStore::set_extent(std::uint16_t first, std::uint16_t segments) const {
+    const unsigned shift = first % 4 * 16U;
+    const std::uint64_t others =
+        word(extents_begin + first / 4) & ~(std::uint64_t{0xffff} << shift);
+    set_word(extents_begin + first / 4, others | std::uint64_t{segments} << shift);
+}
+
+BaseStore::Range BaseStore::range_of(std::uint32_t number, Family family) const {
+    const std::uint16_t first = nc_base_ref_of(word(number), family == Family::ipv6).first;
+    return {first, first == 0 ? std::uint16_t{0} : extent(first)};
+}
+
+std::uint16_t BaseStore::turns(std::uint32_t number) const {
+    return static_cast<std::uint16_t>(word(number) >> NC_SET_WORD_TURN);
 }
 
 Result<bpf::RawMap> BaseStore::segment(std::uint32_t slot) const {
@@ -108,7 +155,7 @@ Result<bpf::RawMap> BaseStore::segment(std::uint32_t slot) const {
 
 Result<std::vector<nc_base_line>> BaseStore::read(std::uint32_t number, Family family) const {
     std::vector<nc_base_line> lines;
-    const nc_base_ref ref = refs()[place_of(number, family)];
+    const Range ref = range_of(number, family);
     if (std::size_t{ref.first} + ref.segments > NC_BASE_SEGMENTS)
         return Error::failed(fmt::format("base {} is said to be where no slots are", number),
                              "another tool has written to the bases of the sets");
@@ -122,16 +169,21 @@ Result<std::vector<nc_base_line>> BaseStore::read(std::uint32_t number, Family f
 
 /// The first of so many slots side by side that no base has.
 Result<std::uint16_t> BaseStore::free_slots(std::size_t count) const {
-    std::vector<nc_base_ref> taken(refs().begin(), refs().end());
+    std::vector<Range> taken;
+    for (std::uint32_t number = 1; number < most; number++)
+        for (const Family family : families)
+            taken.push_back(range_of(number, family));
+    for (std::size_t entry = 0; entry < journal_length; entry++)
+        taken.push_back(journal_entry(entry));
     std::sort(taken.begin(), taken.end(),
-              [](const nc_base_ref& a, const nc_base_ref& b) { return a.first < b.first; });
+              [](const Range& a, const Range& b) { return a.first < b.first; });
     std::size_t from = empty_slot + 1;
-    for (const nc_base_ref& ref : taken) {
+    for (const Range& ref : taken) {
         if (ref.segments == 0)
             continue;
         if (from + count <= ref.first)
             break;
-        from = std::size_t{ref.first} + ref.segments;
+        from = std::max(from, std::size_t{ref.first} + ref.segments);
     }
     if (from + count > NC_BASE_SEGMENTS)
         return Error::failed(
@@ -167,7 +219,7 @@ Result<> BaseStore::wait_for_readers() const {
 }
 
 /// Frees the segments of a range of slots. There is no deletion of many at once, but there is a write.
-Result<> BaseStore::clear(nc_base_ref range) const {
+Result<> BaseStore::clear(Range range) const {
     const bpf::RawMap empty = NETCTL_TRY(segment(empty_slot));
     const std::vector<int> fds(range.segments, empty.fd());
     return segments_.update_batch(slots_of(range.first, range.segments).data(), fds.data(),
@@ -176,46 +228,77 @@ Result<> BaseStore::clear(nc_base_ref range) const {
 
 /// Clears what a writer was about to fill or clear, unless it is a base.
 Result<> BaseStore::finish_journal() const {
-    for (std::size_t entry = journal; entry < journal_end; entry++) {
-        const nc_base_ref range = refs()[entry];
+    for (std::size_t entry = 0; entry < journal_length; entry++) {
+        const Range range = journal_entry(entry);
         if (range.segments == 0)
             continue;
-        const auto bases = refs().first(journal);
-        const bool in_force = std::any_of(bases.begin(), bases.end(), [&](const nc_base_ref& ref) {
-            return ref.segments != 0 && ref.first == range.first;
-        });
+        bool in_force = false;
+        for (std::uint32_t number = 1; number < most; number++)
+            for (const Family family : families)
+                in_force = in_force || range_of(number, family).first == range.first;
         if (!in_force) {
-            NETCTL_TRY(wait_for_readers());
             NETCTL_TRY(clear(range));
+            set_extent(range.first, 0);
         }
-        set_ref(entry, {});
+        set_journal(entry, {});
     }
     return {};
 }
 
-Result<> BaseStore::write(std::uint32_t number, Family family,
-                          std::span<const nc_base_line> lines) const {
+Result<> BaseStore::settle() const {
+    NETCTL_TRY(wait_for_readers());
+    return finish_journal();
+}
+
+bool BaseStore::has_base(std::uint32_t number) const {
+    return std::any_of(families.begin(), families.end(),
+                       [&](Family family) { return range_of(number, family).first != 0; });
+}
+
+Result<> BaseStore::recover() const {
+    for (std::size_t entry = 0; copy_.empty() && entry < journal_length; entry++)
+        if (journal_entry(entry).segments != 0)
+            return settle();
+    return {};
+}
+
+Result<BaseStore::Turn> BaseStore::prepare(std::uint32_t number, const NewBases& bases) const {
     if (!copy_.empty())
         return Error::system(EROFS, "cannot write the bases of the sets");
-    NETCTL_TRY(finish_journal());
-    const std::size_t place = place_of(number, family);
-    nc_base_ref next{};
-    if (!lines.empty()) {
-        const auto& head = *reinterpret_cast<const nc_base_head*>(lines.data());
-        next.segments = static_cast<__u16>(segments_of(lines.size()));
-        next.first = NETCTL_TRY(free_slots(next.segments));
-        next.filter_shift = head.filter_shift;
-        next.granule = head.granule;
-        set_ref(journal, next);
-        auto status = fill(next.first, lines);
-        if (!status) {
-            (void)finish_journal(); // if it fails: again with the next write
-            return status;
+    NETCTL_TRY(recover());
+    Turn turn{number, word(number) + (std::uint64_t{1} << NC_SET_WORD_TURN)};
+    for (std::size_t i = 0; i < families.size(); i++) {
+        if (!bases[i])
+            continue;
+        turn.word &= ~mask_of(families[i]);
+        const std::span<const nc_base_line> lines = *bases[i];
+        if (lines.empty())
+            continue;
+        const auto segments = static_cast<std::uint16_t>(segments_of(lines.size()));
+        auto first = free_slots(segments);
+        Result<> status;
+        if (first) {
+            set_journal(to_fill + i, {*first, segments});
+            set_extent(*first, segments);
+            status = fill(*first, lines);
+        } else {
+            status = std::move(first).error();
         }
+        if (!status) {
+            (void)finish_journal(); // if it fails: again with the next writer
+            return std::move(status).error();
+        }
+        turn.word |= part_of(families[i], *first, lines);
     }
-    set_ref(journal + 1, refs()[place]);
-    set_ref(place, next); // from here on every program sees the new base
-    return finish_journal();
+    return turn;
+}
+
+void BaseStore::put_in_force(const Turn& turn) const {
+    const std::uint64_t before = word(turn.number);
+    for (std::size_t i = 0; i < families.size(); i++)
+        if ((before ^ turn.word) & mask_of(families[i]))
+            set_journal(to_clear + i, range_of(turn.number, families[i]));
+    set_word(turn.number, turn.word); // from here on every program sees it
 }
 
 } // namespace netctl::datapath

@@ -50,9 +50,15 @@ TEST(BaseStoreProg, KeepsBasesApart) {
         const std::size_t sizes[] = {0, 1, NC_BASE_SEGMENT, NC_BASE_SEGMENT + 1,
                                      3 * NC_BASE_SEGMENT + random() % NC_BASE_SEGMENT};
         const std::size_t count = sizes[random() % std::size(sizes)];
-        Lines& lines = bases[{number, family}];
-        lines = count == 0 ? Lines() : lines_of(random, count);
-        ASSERT_TRUE(store.write(number, family, lines));
+        const Lines lines = count == 0 ? Lines() : lines_of(random, count);
+        BaseStore::NewBases next;
+        next[family == Family::ipv6] = lines;
+        const BaseStore::Turn prepared = must(store.prepare(number, next));
+        if (random() % 4 != 0) { // else a writer that is killed: what was in force stays
+            store.put_in_force(prepared);
+            bases[{number, family}] = lines;
+        }
+        must(store.settle());
         for (const auto& [place, wanted] : bases) {
             const Lines found = must(store.read(place.first, place.second));
             ASSERT_EQ(found.empty(), wanted.empty());

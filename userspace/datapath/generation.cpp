@@ -161,8 +161,7 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
         for (const std::string& name : persistent_maps(request.hook))
             NETCTL_TRY(object.reuse(name, NETCTL_TRY(request.previous->program.map(name))));
 
-    const auto is_cidr = [](const Set& set) { return set.type() == SetType::cidr; };
-    if (std::any_of(sets.sets.begin(), sets.sets.end(), is_cidr))
+    if (!sets.sets.empty())
         NETCTL_TRY(NETCTL_TRY(BaseStore::open_or_make(root)).share(object));
     NETCTL_TRY(object.load());
 

@@ -2,7 +2,9 @@
 //
 // The kernel's lookup in base and live map against a naive list.
 #include <algorithm>
+#include <array>
 #include <map>
+#include <optional>
 #include <random>
 
 #include <fmt/format.h>
@@ -16,6 +18,32 @@ namespace {
 
 constexpr nc_set_value member{}, absent{0, NC_SET_ABSENT}, past{1, 0}, future{0xffffffff, 0},
     past_absent{1, NC_SET_ABSENT};
+
+/// Elements that turn: each set has turned once when it is asked.
+constexpr std::uint32_t now_turn = 1 << NC_SET_TURN_SHIFT, next_turn = 2 << NC_SET_TURN_SHIFT;
+constexpr std::array turning{
+    nc_set_value{0, NC_SET_COMES | now_turn},
+    nc_set_value{0, NC_SET_COMES | next_turn},
+    nc_set_value{0, NC_SET_GOES | now_turn},
+    nc_set_value{0, NC_SET_GOES | next_turn},
+    nc_set_value{0, NC_SET_EXPIRES | now_turn},
+    nc_set_value{0, NC_SET_EXPIRES | next_turn},
+    nc_set_value{1, NC_SET_STAYS | now_turn},
+    nc_set_value{1, NC_SET_STAYS | next_turn},
+    nc_set_value{0, NC_SET_STAYS | NC_SET_ABSENT | now_turn},
+    nc_set_value{0, NC_SET_STAYS | NC_SET_ABSENT | next_turn},
+};
+/// What each of them is by then; nothing: there is no such element.
+constexpr std::array<std::optional<nc_set_value>, turning.size()> turned{
+    member, std::nullopt, std::nullopt, member, past, member, member, past, member, absent};
+
+/// A live element as it counts.
+std::optional<nc_set_value> in_force(const nc_set_value& value) {
+    for (std::size_t i = 0; i < turning.size(); i++)
+        if (turning[i].flags == value.flags && turning[i].expires == value.expires)
+            return turned[i];
+    return value;
+}
 
 /// What docs/pinned-maps.md says: the live map's element goes before the base's of the same prefix;
 /// what expired is no element; the longest one that covers the address decides.
@@ -31,8 +59,8 @@ bool reference(const SetInput& set, const Address& address) {
             static_cast<std::uint8_t>(~(0x80 >> (wider.length - 1) % 8));
     }
     for (const auto& [prefix, value] : set.live)
-        if (prefix.contains(address))
-            covering[prefix.length] = value;
+        if (const auto now = in_force(value); now && prefix.contains(address))
+            covering[prefix.length] = *now;
     for (auto at = covering.rbegin(); at != covering.rend(); ++at)
         if (at->second.expires != past.expires)
             return at->second.flags == 0;
@@ -109,7 +137,8 @@ class SetFuzz {
             const bool of_base = !made.base.empty() && below(2) == 0;
             const Prefix prefix = of_base ? made.base[below(made.base.size())] : net(family());
             const nc_set_value each[] = {member, absent, past, future, past_absent};
-            values[prefix] = each[below(std::size(each))];
+            values[prefix] =
+                below(3) == 0 ? turning[below(turning.size())] : each[below(std::size(each))];
         }
         made.live.assign(values.begin(), values.end());
         return made;

@@ -45,7 +45,7 @@ Result<OpenedSets> open_sets(const Root& root, const std::vector<classifier::Set
         nc_set_use entry{};
         entry.field = static_cast<__u8>(use.key);
         entry.type = static_cast<__u8>(set.type());
-        entry.base = set.base_index();
+        entry.number = set.number();
         opened.uses.push_back(entry);
         opened.sets.push_back(std::move(set));
     }

@@ -7,12 +7,14 @@
 #include <charconv>
 #include <cstring>
 #include <ctime>
+#include <map>
 #include <netdb.h>
 #include <netinet/in.h>
 
 #include <fmt/format.h>
 
 #include "bpf/standalone.hpp"
+#include "core/transaction.hpp"
 #include "datapath/set_base.hpp"
 
 namespace netctl::datapath {
@@ -25,6 +27,11 @@ constexpr std::size_t fold_at = 1024;
 /// What an element costs in the kernel's trie: its node, and the inner nodes that lead to it.
 constexpr std::size_t bytes_in_trie = 128, bytes_in_hash = 80;
 constexpr std::uint32_t folded = NC_SET_FOLD;
+/// Entries that are counted each time: others write elements, too.
+constexpr std::uint32_t quickly_counted = 4096;
+/// Old and new elements are in the maps side by side while many change at once.
+constexpr std::uint32_t most_besides = 1U << 22;
+constexpr std::uint64_t if_there = 2; // BPF_EXIST
 /// What takes an element out of the base: one that expired long ago.
 constexpr nc_set_value taken_out{1, NC_SET_FOLD};
 
@@ -110,27 +117,38 @@ std::size_t place_of(Family family) {
     return family == Family::ipv4 ? 0 : 1;
 }
 
-/// An index that no set of this root has.
-Result<std::uint32_t> free_base(const Root& root) {
+/// How many entries the maps of a set have room for.
+std::uint32_t room_of(std::uint32_t max_entries) {
+    return max_entries + std::min(max_entries, most_besides);
+}
+
+/// A number that no set of this root has.
+Result<std::uint32_t> free_number(const Root& root) {
     std::vector<bool> used(BaseStore::most);
     used[0] = true;
     for (const std::string& name : Set::list(root))
-        used[NETCTL_TRY(Set::open(root, name)).base_index()] = true;
+        used[NETCTL_TRY(Set::open(root, name)).number()] = true;
     for (std::uint32_t i = 0; i < BaseStore::most; i++)
         if (!used[i])
             return i;
-    return Error::failed(
-        fmt::format("there are {} sets of type cidr already", BaseStore::most - 1));
+    return Error::failed(fmt::format("there are {} sets already", BaseStore::most - 1));
 }
 
 Result<> drop_bases(const BaseStore& bases, std::uint32_t number) {
-    for (const Family family : {Family::ipv4, Family::ipv6})
-        NETCTL_TRY(bases.write(number, family, {}));
-    return {};
+    if (!bases.has_base(number))
+        return {}; // to free one takes CAP_SYS_ADMIN
+    bases.put_in_force(NETCTL_TRY(
+        bases.prepare(number, {std::span<const nc_base_line>(), std::span<const nc_base_line>()})));
+    return bases.settle();
 }
 
 bool means_full(const Error& error) {
     return error.code == E2BIG || error.code == ENOSPC;
+}
+
+void sort_entries(std::vector<SetEntry>& entries) {
+    std::sort(entries.begin(), entries.end(),
+              [](const SetEntry& a, const SetEntry& b) { return a.element < b.element; });
 }
 
 /// `present` must be sorted.
@@ -222,15 +240,13 @@ Result<Set> Set::open(const Root& root, const std::string& name) {
         set.v4_ = NETCTL_TRY(dir.open_map("v4"));
         set.v6_ = NETCTL_TRY(dir.open_map("v6"));
     }
-    if (set.type_ == SetType::cidr) {
-        set.base_index_ = static_cast<std::uint16_t>(info->base);
-        set.bases_ = NETCTL_TRY(BaseStore::open(root));
-    }
+    set.number_ = static_cast<std::uint16_t>(info->number % BaseStore::most);
+    set.bases_ = NETCTL_TRY(BaseStore::open(root));
     return set;
 }
 
-Result<Set> Set::create(const LockedRoot& root, const std::string& name, SetType type,
-                        std::uint32_t max_entries) {
+Result<> Set::create(const LockedRoot& root, const std::string& name, SetType type,
+                     std::uint32_t max_entries) {
     NETCTL_TRY(check_name(name));
     if (max_entries == 0 || max_entries > largest_set)
         return Error::usage(fmt::format("a set holds 1 to {} elements", largest_set));
@@ -243,7 +259,8 @@ Result<Set> Set::create(const LockedRoot& root, const std::string& name, SetType
     // All that can be refused comes before the directory.
     std::vector<std::pair<const char*, bpf::RawMap>> maps;
     const auto make = [&](const char* pin, const std::string& form) -> Result<> {
-        maps.emplace_back(pin, NETCTL_TRY(bpf::create_standalone(form, max_entries)));
+        const std::uint32_t room = type == SetType::port ? max_entries : room_of(max_entries);
+        maps.emplace_back(pin, NETCTL_TRY(bpf::create_standalone(form, room)));
         return {};
     };
     nc_set_info info{};
@@ -255,31 +272,39 @@ Result<Set> Set::create(const LockedRoot& root, const std::string& name, SetType
         NETCTL_TRY(make("v4", form + "4"));
         NETCTL_TRY(make("v6", form + "6"));
     }
-    if (type == SetType::cidr) {
-        info.base = NETCTL_TRY(free_base(root));
-        NETCTL_TRY(drop_bases(NETCTL_TRY(BaseStore::open_or_make(root)), info.base)); // left, too
-    }
+    info.number = NETCTL_TRY(free_number(root));
+    NETCTL_TRY(drop_bases(NETCTL_TRY(BaseStore::open_or_make(root)), info.number)); // left, too
     const auto info_map = NETCTL_TRY(bpf::create_standalone("set_info", 1));
     const std::uint32_t zero = 0;
     info.abi_version = NC_ABI_VERSION;
     info.type = static_cast<std::uint32_t>(type);
     info.max_entries = max_entries;
     NETCTL_TRY(info_map.update(&zero, &info));
+    std::vector<std::string> none;
+    Transaction transaction(none);
+    transaction.or_else(dir.path(), [&] { return dir.remove_all(); });
     NETCTL_TRY(dir.create());
     for (const auto& [pin, map] : maps)
         NETCTL_TRY(dir.replace(pin, map));
     // `info` is what makes it a set: it comes last.
     NETCTL_TRY(dir.replace("info", info_map));
-    return open(root, name);
+    std::move(transaction).commit([](Aftermath&) {});
+    return {};
 }
 
-Result<> Set::destroy(const LockedRoot& root, const std::string& name) {
-    const Set set = NETCTL_TRY(open(root, name));
+Result<> Set::destroy(const LockedRoot& root, const std::string& name,
+                      std::vector<std::string>& notes) {
+    NETCTL_TRY(check_name(name));
     const bpf::PinDir dir = sets_dir(root).sub(name);
-    NETCTL_TRY(dir.unpin("info")); // first: half a set is none
-    NETCTL_TRY(dir.remove_all());
-    if (set.type() == SetType::cidr)
-        NETCTL_TRY(drop_bases(*set.bases_, set.base_index()));
+    const auto set = open(root, name);
+    if (!set && !dir.has("info"))
+        return Error(set.error());
+    NETCTL_TRY(dir.unpin("info")); // the commit: half a set is none
+    Aftermath after(notes);
+    after.tidy(fmt::format("the pins of set '{}'", name), dir.remove_all());
+    if (set)
+        after.tidy(fmt::format("the base of set '{}'", name),
+                   drop_bases(*set->bases_, set->number()));
     sets_dir(root).remove_if_empty();
     return {};
 }
@@ -298,33 +323,6 @@ Error Set::full() const {
     return error;
 }
 
-Result<> Set::write(const std::vector<SetElement>& elements, nc_set_value value) const {
-    // One batch a map, keys side by side.
-    for (const bpf::RawMap* map : {&v4_, &v6_, &ports_}) {
-        std::vector<std::uint8_t> keys;
-        std::size_t key_size = 0;
-        std::uint32_t count = 0;
-        for (const SetElement& element : elements) {
-            if (&map_for(element) != map)
-                continue;
-            const ElementKey key = key_of(type_, element);
-            keys.insert(keys.end(), key.bytes.begin(),
-                        key.bytes.begin() + static_cast<std::ptrdiff_t>(key.size));
-            key_size = key.size;
-            count++;
-        }
-        if (count == 0)
-            continue;
-        const std::vector<nc_set_value> values(count, value);
-        auto status =
-            map->update_batch(keys.data(), values.data(), count, key_size, sizeof(nc_set_value));
-        if (!status && means_full(status.error()))
-            return full();
-        NETCTL_TRY(std::move(status));
-    }
-    return {};
-}
-
 bool Set::fit(const std::vector<SetElement>& elements, const std::vector<SetEntry>& besides) const {
     for (const bpf::RawMap* map : {&v4_, &v6_, &ports_}) {
         const auto ours = [&](const SetElement& element) { return &map_for(element) == map; };
@@ -340,18 +338,11 @@ bool Set::fit(const std::vector<SetElement>& elements, const std::vector<SetEntr
     return true;
 }
 
-Result<> Set::forget_expired() const {
-    for (const SetEntry& entry : NETCTL_TRY(entries()))
-        if (expired(entry.value))
-            NETCTL_TRY(remove(entry.element));
-    return {};
-}
-
 Result<std::span<const nc_base_line>> Set::base_lines(Family family) const {
     auto& lines = base_[place_of(family)];
     if (!lines) {
         auto read =
-            bases_ ? NETCTL_TRY(bases_->read(base_index_, family)) : std::vector<nc_base_line>();
+            bases_ ? NETCTL_TRY(bases_->read(number_, family)) : std::vector<nc_base_line>();
         if (!is_whole_base(read))
             return Error::failed(
                 fmt::format("the compiled part of set '{}' contradicts itself", name_),
@@ -370,21 +361,189 @@ Result<bool> Set::in_base(const SetElement& element) const {
     return (lengths[prefix->length / 64] >> prefix->length % 64 & 1) != 0;
 }
 
-Result<> Set::put_base(Family family, const std::vector<Prefix>& prefixes) const {
-    base_[place_of(family)].reset();
-    return bases_->write(base_index_, family, NETCTL_TRY(build_base(family, prefixes)));
+// ---- changes ----
+
+Result<nc_set_info> Set::info() const {
+    const std::uint32_t zero = 0;
+    nc_set_info info{};
+    NETCTL_TRY(info_.lookup(&zero, &info));
+    return info;
 }
 
-Result<> Set::fold_with(const std::vector<SetElement>& added, Fold which) const {
+Result<> Set::set_info(const nc_set_info& info) const {
+    const std::uint32_t zero = 0;
+    return info_.update(&zero, &info);
+}
+
+Result<> Set::write_one(const Change& change) const {
+    const ElementKey key = key_of(type_, change.element);
+    if (change.value)
+        return map_for(change.element).update(key.bytes.data(), &*change.value);
+    NETCTL_TRY(map_for(change.element).erase(key.bytes.data()));
+    return {};
+}
+
+Result<> Set::mark(const std::vector<Change>& changes, std::vector<SetEntry>& marked) const {
+    const std::uint32_t turn = static_cast<std::uint16_t>(bases_->turns(number_) + 1U)
+                               << NC_SET_TURN_SHIFT;
+    // New elements are written many at a time, by their map.
+    struct Batch {
+        std::vector<std::uint8_t> keys;
+        std::vector<nc_set_value> values;
+        std::size_t key_size = 0;
+    };
+    std::map<const bpf::RawMap*, Batch> batches;
+    for (const Change& change : changes) {
+        const ElementKey key = key_of(type_, change.element);
+        const bpf::RawMap& map = map_for(change.element);
+        const auto stored = NETCTL_TRY(stored_value(change.element));
+        if (!stored) {
+            if (!change.value)
+                continue; // somebody else was quicker
+            nc_set_value value = *change.value;
+            value.flags |= NC_SET_COMES | turn;
+            Batch& batch = batches[&map];
+            batch.keys.insert(batch.keys.end(), key.bytes.begin(),
+                              key.bytes.begin() + static_cast<std::ptrdiff_t>(key.size));
+            batch.values.push_back(value);
+            batch.key_size = key.size;
+            marked.push_back({change.element, {}});
+            continue;
+        }
+        const nc_set_value now = *stored;
+        nc_set_value next = now;
+        if (!change.value)
+            next.flags |= NC_SET_GOES | turn;
+        else if (is_plain(*change.value))
+            next.flags |= NC_SET_STAYS | turn;
+        else if (same(*change.value, taken_out))
+            next.flags |= NC_SET_EXPIRES | turn;
+        else
+            next =
+                *change.value; // a new time to live, for which there is no room beside the old one
+        marked.push_back({change.element, now});
+        // Not if somebody else has deleted it meanwhile.
+        const auto status = map.update(key.bytes.data(), &next, if_there);
+        if (!status && status.error().code != ENOENT)
+            return Error(status.error());
+    }
+    for (const auto& [map, batch] : batches)
+        NETCTL_TRY(map->update_batch(batch.keys.data(), batch.values.data(),
+                                     static_cast<std::uint32_t>(batch.values.size()),
+                                     batch.key_size, sizeof(nc_set_value)));
+    return {};
+}
+
+/// Of nested prefixes the wider one comes first: while one that turns is still in the trie, its value would
+/// be taken for that of a narrower one which somebody else has deleted.
+Result<> Set::resolve(const SetElement& element) const {
+    const ElementKey key = key_of(type_, element);
+    const bpf::RawMap& map = map_for(element);
+    nc_set_value stored{};
+    if (!NETCTL_TRY(map.lookup(key.bytes.data(), &stored)) || !(stored.flags & NC_SET_TURNS))
+        return {}; // somebody else has written it
+    nc_set_value now = nc_set_in_force(stored, bases_->turns(number_));
+    if (now.flags & NC_SET_NONE) {
+        NETCTL_TRY(map.erase(key.bytes.data()));
+        return {};
+    }
+    const std::uint32_t turns = stored.flags & NC_SET_TURNS;
+    if (type_ == SetType::cidr &&
+        ((turns == NC_SET_STAYS && is_plain(now)) || (turns == NC_SET_EXPIRES && now.expires == 1)))
+        now.flags |= folded;
+    const auto status = map.update(key.bytes.data(), &now, if_there);
+    if (!status && status.error().code != ENOENT)
+        return Error(status.error());
+    return {};
+}
+
+Result<> Set::recover() const {
+    NETCTL_TRY(bases_->recover());
+    nc_set_info now = NETCTL_TRY(info());
+    if (now.turning == 0)
+        return {};
+    NETCTL_TRY(bases_->settle());
+    for (const SetEntry& entry : NETCTL_TRY(stored_entries()))
+        if (entry.value.flags & NC_SET_TURNS)
+            NETCTL_TRY(resolve(entry.element));
+    stored_.reset();
+    now.turning = 0;
+    return set_info(now);
+}
+
+Result<> Set::change(const std::vector<Change>& changes, const BaseStore::NewBases& bases,
+                     std::vector<std::string>& notes) const {
+    const bool new_bases = bases[0] || bases[1];
+    if (changes.size() <= 1 && !new_bases) {
+        stored_.reset();
+        if (!changes.empty())
+            NETCTL_TRY(write_one(changes.front())); // atomic by itself
+        return {};
+    }
+    NETCTL_TRY(recover());
+    const nc_set_info before = NETCTL_TRY(info());
+    std::vector<SetEntry> marked;
+    Transaction transaction(notes);
+    transaction.or_else(fmt::format("the preparation of set '{}'", name_), [&]() -> Result<> {
+        sort_entries(marked);
+        for (const SetEntry& entry : marked) {
+            NETCTL_TRY(resolve(entry.element));
+            if (entry.value.expires != 0) // it may have a new time to live
+                NETCTL_TRY(write_one({entry.element, entry.value}));
+        }
+        NETCTL_TRY(bases_->settle());
+        return set_info(before);
+    });
+    if (!changes.empty()) {
+        nc_set_info turning = before;
+        turning.turning = 1;
+        NETCTL_TRY(set_info(turning));
+    }
+    const BaseStore::Turn turn = NETCTL_TRY(bases_->prepare(number_, bases));
+    NETCTL_TRY(mark(changes, marked));
+    base_ = {};
+    stored_.reset();
+    bases_->put_in_force(turn); // the commit
+    std::move(transaction).commit([&](Aftermath& after) {
+        const auto tidy = [&]() -> Result<> {
+            NETCTL_TRY(bases_->settle());
+            sort_entries(marked);
+            for (const SetEntry& entry : marked)
+                NETCTL_TRY(resolve(entry.element));
+            return set_info(before);
+        };
+        after.tidy(fmt::format("set '{}'", name_), tidy());
+    });
+    return {};
+}
+
+Result<> Set::forget_expired() const {
+    std::vector<SetElement> gone;
+    for (const SetEntry& entry : NETCTL_TRY(entries()))
+        if (expired(entry.value))
+            gone.push_back(entry.element);
+    // One by one: what expired counts for nothing, so there is no step to take as a whole.
+    stored_.reset();
+    for (const SetElement& element : gone)
+        NETCTL_TRY(write_one(
+            {element, NETCTL_TRY(in_base(element)) ? std::optional(taken_out) : std::nullopt}));
+    return {};
+}
+
+Result<> Set::fold_with(const std::vector<SetElement>& added, Fold which,
+                        std::vector<std::string>& notes) const {
+    NETCTL_TRY(recover());
     const std::vector<SetEntry> live = NETCTL_TRY(live_entries());
-    std::vector<SetEntry> done; // what the live maps need not hold any more
+    std::vector<SetEntry> done;   // what the live maps need not hold any more
+    std::vector<Change> replaced; // what goes with the step that puts the bases in force
+    std::array<std::vector<nc_base_line>, 2> lines;
+    BaseStore::NewBases bases;
     for (const Family family : {Family::ipv4, Family::ipv6}) {
         const auto is_ours = [&](const SetElement& element) {
             return std::get<Prefix>(element).address.family == family;
         };
-        std::vector<Prefix> before, without, with;
-        if (which != Fold::replace)
-            before = base_elements(NETCTL_TRY(base_lines(family)));
+        const std::vector<Prefix> before = base_elements(NETCTL_TRY(base_lines(family)));
+        std::vector<Prefix> without, with;
         for (const SetElement& element : added)
             if (is_ours(element))
                 with.push_back(std::get<Prefix>(element));
@@ -393,86 +552,98 @@ Result<> Set::fold_with(const std::vector<SetElement>& added, Fold which) const 
             if (!is_ours(entry.element))
                 continue;
             const Prefix& prefix = std::get<Prefix>(entry.element);
-            const bool replaced = which == Fold::replace ||
-                                  std::binary_search(added.begin(), added.end(), entry.element);
+            const bool goes = which == Fold::replace ||
+                              std::binary_search(added.begin(), added.end(), entry.element);
             const bool folds = is_plain(entry.value) &&
                                (which == Fold::all || (entry.value.flags & NC_SET_FOLD) != 0);
-            if (replaced || folds || expired(entry.value))
+            if (goes) {
+                replaced.push_back({entry.element, std::nullopt});
+                continue;
+            }
+            if (folds || expired(entry.value))
                 done.push_back(entry);
             else
                 kept++;
-            if (replaced)
-                continue;
             // Whatever stays in the live map goes before the base: it need not have it, and must not
             // when that one is deleted.
             (folds && !expired(entry.value) ? with : without).push_back(prefix);
         }
         std::sort(with.begin(), with.end());
         std::vector<Prefix> after, merged;
-        std::set_difference(before.begin(), before.end(), without.begin(), without.end(),
-                            std::back_inserter(after));
+        if (which != Fold::replace)
+            std::set_difference(before.begin(), before.end(), without.begin(), without.end(),
+                                std::back_inserter(after));
         std::set_union(after.begin(), after.end(), with.begin(), with.end(),
                        std::back_inserter(merged));
         if (merged.size() + kept > max_entries_)
             return full();
-        if (merged != before || which == Fold::replace)
-            NETCTL_TRY(put_base(family, merged));
+        if (merged == before)
+            continue;
+        lines[place_of(family)] = NETCTL_TRY(build_base(family, merged));
+        bases[place_of(family)] = lines[place_of(family)];
     }
-    for (const SetEntry& entry : done) {
-        // Only as it was when we read it: somebody may have written it since.
-        const ElementKey key = key_of(type_, entry.element);
-        nc_set_value now{};
-        if (NETCTL_TRY(map_for(entry.element).lookup(key.bytes.data(), &now)) &&
-            same(now, entry.value))
-            NETCTL_TRY(map_for(entry.element).erase(key.bytes.data()));
-    }
-    const std::uint32_t zero = 0;
-    nc_set_info info{};
-    NETCTL_TRY(info_.lookup(&zero, &info));
-    info.unfolded = 0;
-    return info_.update(&zero, &info);
+    // Together with new bases also a single element takes a turn of the set.
+    NETCTL_TRY(change(replaced, bases, notes));
+    Aftermath after(notes);
+    const auto tidy = [&]() -> Result<> {
+        for (const SetEntry& entry : done) {
+            // Only as it was when we read it: somebody may have written it since.
+            const ElementKey key = key_of(type_, entry.element);
+            nc_set_value now{};
+            if (NETCTL_TRY(map_for(entry.element).lookup(key.bytes.data(), &now)) &&
+                same(now, entry.value))
+                NETCTL_TRY(map_for(entry.element).erase(key.bytes.data()));
+        }
+        nc_set_info info = NETCTL_TRY(this->info());
+        info.unfolded = 0;
+        return set_info(info);
+    };
+    after.tidy(fmt::format("what set '{}' has in its base now", name_), tidy());
+    return {};
 }
 
-Result<> Set::fold(bool all) const {
+Result<> Set::fold(bool all, std::vector<std::string>& notes) const {
     if (type_ != SetType::cidr)
         return Error::usage(fmt::format("set '{}' is of type {}", name_, to_string(type_)),
                             "sets of type cidr are folded");
-    return fold_with({}, all ? Fold::all : Fold::ours);
+    return fold_with({}, all ? Fold::all : Fold::ours, notes);
 }
 
-Result<> Set::written(std::size_t count) const {
-    if (type_ != SetType::cidr)
-        return {};
-    const std::uint32_t zero = 0;
-    nc_set_info info{};
-    NETCTL_TRY(info_.lookup(&zero, &info));
-    info.unfolded += static_cast<__u32>(count);
-    if (info.unfolded >= fold_at)
-        return fold_with({}, Fold::ours);
-    return info_.update(&zero, &info);
+void Set::written(std::size_t count, std::vector<std::string>& notes) const {
+    Aftermath after(notes);
+    const auto fold = [&]() -> Result<> {
+        nc_set_info now = NETCTL_TRY(info());
+        now.counted += static_cast<__u32>(count);
+        now.unfolded += static_cast<__u32>(count);
+        if (type_ == SetType::cidr && now.unfolded >= fold_at)
+            return fold_with({}, Fold::ours, notes);
+        return set_info(now);
+    };
+    after.tidy(fmt::format("set '{}'", name_), fold());
 }
 
-Result<> Set::add(std::vector<SetElement> elements, nc_set_value value) const {
+Result<> Set::add(std::vector<SetElement> elements, nc_set_value value,
+                  std::vector<std::string>& notes) const {
     std::sort(elements.begin(), elements.end());
     elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
     if (type_ == SetType::cidr && is_plain(value)) {
         if (elements.size() >= fold_at)
-            return fold_with(elements, Fold::ours);
+            return fold_with(elements, Fold::ours, notes);
         value.flags = NC_SET_FOLD;
     }
     const auto attempt = [&]() -> Result<> {
-        // A single write does all or nothing; of several it must be known before that they fit.
-        if (elements.size() > 1) {
-            const std::vector<SetEntry> live = NETCTL_TRY(live_entries());
-            std::size_t most = 0; // in the base of a family
-            for (const Family family : {Family::ipv4, Family::ipv6})
-                if (const nc_base_head* head = base_head(NETCTL_TRY(base_lines(family))))
-                    most = std::max<std::size_t>(most, head->elements);
-            const bool surely = most + live.size() + elements.size() <= max_entries_;
-            if (!surely && !fit(elements, most == 0 ? live : NETCTL_TRY(entries())))
-                return full();
+        // Nothing is written that does not fit.
+        if (!NETCTL_TRY(surely_fit(elements.size())) && !fit(elements, NETCTL_TRY(entries())))
+            return full();
+        std::vector<Change> changes;
+        for (const SetElement& element : elements) {
+            // A single one is written without a look at what is there, which may be long.
+            const auto now = elements.size() > 1 ? NETCTL_TRY(live_value(element)) : std::nullopt;
+            if (!now || !(is_plain(*now) && is_plain(value)))
+                changes.push_back({element, value});
         }
-        return write(elements, value);
+        auto status = change(changes, {}, notes);
+        return !status && means_full(status.error()) ? Result<>(full()) : std::move(status);
     };
     auto status = attempt();
     if (!status && means_full(status.error())) {
@@ -480,10 +651,11 @@ Result<> Set::add(std::vector<SetElement> elements, nc_set_value value) const {
         status = attempt();
     }
     NETCTL_TRY(std::move(status));
-    return written(elements.size());
+    written(elements.size(), notes);
+    return {};
 }
 
-Result<> Set::assign(std::vector<SetElement> elements) const {
+Result<> Set::assign(std::vector<SetElement> elements, std::vector<std::string>& notes) const {
     std::sort(elements.begin(), elements.end());
     elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
     if (!fit(elements, {}))
@@ -491,52 +663,64 @@ Result<> Set::assign(std::vector<SetElement> elements) const {
     const bool has_base = !NETCTL_TRY(base_lines(Family::ipv4)).empty() ||
                           !NETCTL_TRY(base_lines(Family::ipv6)).empty();
     if (type_ == SetType::cidr && (has_base || elements.size() >= fold_at))
-        return fold_with(elements, Fold::replace);
-    const nc_set_value member{0, type_ == SetType::cidr ? folded : 0};
-    const std::vector<SetEntry> present = NETCTL_TRY(entries());
-    // What is there as it should be is left alone: full tries refuse it before kernel 6.13.
-    std::vector<SetElement> fresh;
+        return fold_with(elements, Fold::replace, notes);
+    NETCTL_TRY(recover());
+    const std::vector<SetEntry> present = NETCTL_TRY(live_entries());
+    std::vector<Change> changes;
+    std::size_t fresh = 0;
     for (const SetElement& element : elements) {
         const SetEntry* entry = find_entry(present, element);
-        if (!entry || !is_plain(entry->value))
-            fresh.push_back(element);
+        if (entry && is_plain(entry->value))
+            continue; // it is there as it should be
+        changes.push_back({element, nc_set_value{0, type_ == SetType::cidr ? folded : 0}});
+        fresh++;
     }
-    const auto remove_others = [&]() -> Result<> {
-        for (const SetEntry& entry : present)
-            if (!std::binary_search(elements.begin(), elements.end(), entry.element))
-                NETCTL_TRY(remove(entry.element));
-        return {};
-    };
-    // New ones first, so that nothing is missing for a moment that a narrower or wider prefix takes
-    // over; unless there is no room for both.
-    if (fit(elements, present)) {
-        NETCTL_TRY(write(fresh, member));
-        NETCTL_TRY(remove_others());
-    } else {
-        NETCTL_TRY(remove_others());
-        NETCTL_TRY(write(fresh, member));
-    }
-    return written(fresh.size());
+    for (const SetEntry& entry : present)
+        if (!std::binary_search(elements.begin(), elements.end(), entry.element))
+            changes.push_back({entry.element, std::nullopt});
+    auto status = change(changes, {}, notes);
+    if (!status && means_full(status.error()))
+        return Error::failed(
+            fmt::format("set '{}' has no room for its old and its new elements at once", name_),
+            "make a larger one with `netctl set create --size N`; this one is as it was");
+    NETCTL_TRY(std::move(status));
+    written(fresh, notes);
+    return {};
 }
 
-Result<bool> Set::remove(const SetElement& element) const {
-    const ElementKey key = key_of(type_, element);
-    if (!NETCTL_TRY(in_base(element)))
-        return map_for(element).erase(key.bytes.data());
-    nc_set_value live{};
-    if (NETCTL_TRY(map_for(element).lookup(key.bytes.data(), &live)) && expired(live))
-        return false; // taken out of the base, or ran out: it goes before the base either way
-    NETCTL_TRY(map_for(element).update(key.bytes.data(), &taken_out));
-    NETCTL_TRY(written(1));
-    return true;
+Result<> Set::remove(std::vector<SetElement> elements, std::vector<std::string>& notes) const {
+    std::sort(elements.begin(), elements.end());
+    elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
+    std::vector<Change> changes;
+    std::vector<std::string> missing;
+    std::size_t taken = 0;
+    for (const SetElement& element : elements) {
+        const auto live = NETCTL_TRY(live_value(element));
+        const bool based = NETCTL_TRY(in_base(element));
+        // What is live goes before the base, also what was taken out of it, or ran out.
+        if (based ? live && expired(*live) : !live) {
+            missing.push_back(to_string(element));
+        } else if (based) {
+            changes.push_back({element, taken_out});
+            taken++;
+        } else {
+            changes.push_back({element, std::nullopt});
+        }
+    }
+    if (!missing.empty())
+        return Error::failed(fmt::format("not in set '{}': {}", name_, fmt::join(missing, ", ")),
+                             elements.size() == missing.size() ? "" : "the others are left in it");
+    NETCTL_TRY(change(changes, {}, notes));
+    if (taken > 0)
+        written(taken, notes);
+    return {};
 }
 
 Result<bool> Set::contains(const SetElement& element) const {
     // As the datapath does it (lib/sets.h): the longest prefix that has not expired decides.
     if (type_ != SetType::cidr) {
-        nc_set_value value{};
-        return NETCTL_TRY(map_for(element).lookup(key_of(type_, element).bytes.data(), &value)) &&
-               !expired(value) && (value.flags & NC_SET_ABSENT) == 0;
+        const auto value = NETCTL_TRY(live_value(element));
+        return value && !expired(*value) && (value->flags & NC_SET_ABSENT) == 0;
     }
     const Prefix& asked = std::get<Prefix>(element);
     auto lengths = base_lengths(NETCTL_TRY(base_lines(asked.address.family)), asked.address);
@@ -557,26 +741,79 @@ Result<bool> Set::contains(const SetElement& element) const {
     return false;
 }
 
-Result<std::vector<SetEntry>> Set::live_entries() const {
+std::vector<std::pair<const bpf::RawMap*, Family>> Set::live_maps() const {
+    if (type_ == SetType::port)
+        return {{&ports_, Family::ipv4}};
+    return {{&v4_, Family::ipv4}, {&v6_, Family::ipv6}};
+}
+
+Result<std::vector<SetEntry>> Set::stored_entries() const {
     std::vector<SetEntry> entries;
-    const auto read = [&](const bpf::RawMap& map, Family family) -> Result<> {
-        if (!map)
-            return {};
-        const bpf::MapKeys keys = NETCTL_TRY(map.keys());
+    for (const auto& [map, family] : live_maps()) {
+        const bpf::MapKeys keys = NETCTL_TRY(map->keys());
         for (const std::uint8_t* key : keys) {
             SetEntry entry{element_of(type_, family, key), {}};
             // An element that another tool removed meanwhile is no longer one.
-            if (NETCTL_TRY(map.lookup(key, &entry.value)))
+            if (NETCTL_TRY(map->lookup(key, &entry.value)))
                 entries.push_back(entry);
         }
-        return {};
-    };
-    NETCTL_TRY(read(ports_, Family::ipv4));
-    NETCTL_TRY(read(v4_, Family::ipv4));
-    NETCTL_TRY(read(v6_, Family::ipv6));
-    std::sort(entries.begin(), entries.end(),
-              [](const SetEntry& a, const SetEntry& b) { return a.element < b.element; });
+    }
+    sort_entries(entries);
     return entries;
+}
+
+Result<std::vector<SetEntry>> Set::live_entries() const {
+    std::vector<SetEntry> entries = NETCTL_TRY(stored_entries());
+    const std::uint16_t turns = bases_->turns(number_);
+    for (SetEntry& entry : entries)
+        entry.value = nc_set_in_force(entry.value, turns);
+    std::erase_if(entries,
+                  [](const SetEntry& entry) { return (entry.value.flags & NC_SET_NONE) != 0; });
+    return entries;
+}
+
+Result<std::optional<nc_set_value>> Set::stored_value(const SetElement& element) const {
+    if (type_ != SetType::cidr) {
+        nc_set_value value{};
+        return NETCTL_TRY(map_for(element).lookup(key_of(type_, element).bytes.data(), &value))
+                   ? std::optional(value)
+                   : std::nullopt;
+    }
+    // A trie gives the value of the longest element that covers the key, not of the key alone.
+    if (!stored_)
+        stored_ = NETCTL_TRY(stored_entries());
+    const SetEntry* entry = find_entry(*stored_, element);
+    return entry ? std::optional(entry->value) : std::nullopt;
+}
+
+Result<std::optional<nc_set_value>> Set::live_value(const SetElement& element) const {
+    const auto stored = NETCTL_TRY(stored_value(element));
+    if (!stored)
+        return std::optional<nc_set_value>();
+    const nc_set_value value = nc_set_in_force(*stored, bases_->turns(number_));
+    return value.flags & NC_SET_NONE ? std::optional<nc_set_value>() : std::optional(value);
+}
+
+Result<std::uint32_t> Set::count() const {
+    std::size_t most = 0;
+    for (const auto& [map, family] : live_maps()) {
+        const bpf::MapKeys keys = NETCTL_TRY(map->keys());
+        most = std::max(most, keys.size());
+    }
+    return static_cast<std::uint32_t>(most);
+}
+
+Result<bool> Set::surely_fit(std::size_t more) const {
+    std::size_t most = more; // in the base of a family
+    for (const Family family : {Family::ipv4, Family::ipv6})
+        if (const nc_base_head* head = base_head(NETCTL_TRY(base_lines(family))))
+            most = std::max<std::size_t>(most, head->elements + more);
+    nc_set_info now = NETCTL_TRY(info());
+    if (most + now.counted <= max_entries_ && max_entries_ > quickly_counted)
+        return true;
+    now.counted = NETCTL_TRY(count());
+    NETCTL_TRY(set_info(now));
+    return most + now.counted <= max_entries_;
 }
 
 Result<std::vector<SetEntry>> Set::entries() const {
@@ -623,8 +860,8 @@ Result<Set::Size> Set::size() const {
     Size size = NETCTL_TRY(size_of(NETCTL_TRY(live_entries())));
     // A hash has its table whether there is something in it or not.
     if (type_ == SetType::host)
-        for (std::uint64_t buckets = 1; buckets < 2ULL * max_entries_; buckets *= 2)
-            if (buckets >= max_entries_) {
+        for (std::uint64_t buckets = 1; buckets < 2ULL * room_of(max_entries_); buckets *= 2)
+            if (buckets >= room_of(max_entries_)) {
                 size.bytes += 2 * 16 * buckets;
                 break;
             }

@@ -47,9 +47,11 @@ class Set {
   public:
     static Result<Set> open(const Root& root, const std::string& name);
     /// Makes and publishes a new set. Fails if there is one of this name.
-    static Result<Set> create(const LockedRoot& root, const std::string& name, SetType type,
-                              std::uint32_t max_entries);
-    static Result<> destroy(const LockedRoot& root, const std::string& name);
+    static Result<> create(const LockedRoot& root, const std::string& name, SetType type,
+                           std::uint32_t max_entries);
+    /// Whatever stands in its maps.
+    static Result<> destroy(const LockedRoot& root, const std::string& name,
+                            std::vector<std::string>& notes);
     static std::vector<std::string> list(const Root& root);
 
     const std::string& name() const { return name_; }
@@ -59,20 +61,26 @@ class Set {
     const bpf::RawMap& addresses(Family family) const { return family == Family::ipv4 ? v4_ : v6_; }
     const bpf::RawMap& ports() const { return ports_; }
 
-    /// cidr sets: number of its bases in the root's BaseStore.
-    std::uint16_t base_index() const { return base_index_; }
+    /// Its number in the root's BaseStore.
+    std::uint16_t number() const { return number_; }
 
-    /// Takes effect at once. All are added, or none if the set has no room for them; elements that
-    /// expired make room. Of a cidr set many are folded; the root must be locked then.
-    Result<> add(std::vector<SetElement> elements, nc_set_value value = {}) const;
-    /// Makes these its only elements, as plain members; the set is left alone if they do not fit.
-    Result<> assign(std::vector<SetElement> elements) const;
-    /// False if it was not in the set.
-    Result<bool> remove(const SetElement& element) const;
+    // What changes it takes effect at once and as a whole, in both families, or not at all: an error, a
+    // writer that is killed, or a lack of room leave the set as it was. What could not be tidied up behind
+    // the change is told in `notes`. The root must be locked.
+
+    /// Elements that expired make room. Of a cidr set many are folded. One exception to the whole: a kill
+    /// may leave some of the elements that are there already, and have another time to live now, with the
+    /// new time, and others with the old one.
+    Result<> add(std::vector<SetElement> elements, nc_set_value value,
+                 std::vector<std::string>& notes) const;
+    /// Makes these its only elements, as plain members.
+    Result<> assign(std::vector<SetElement> elements, std::vector<std::string>& notes) const;
+    /// Takes all of them out, or fails and names those that are not in it.
+    Result<> remove(std::vector<SetElement> elements, std::vector<std::string>& notes) const;
     /// Moves elements of a cidr set from the live maps into a base: those that netctl wrote, or with
     /// `all` also those of other tools; exceptions and elements that expire stay. No packet gets
-    /// another verdict. The root must be locked.
-    Result<> fold(bool all) const;
+    /// another verdict.
+    Result<> fold(bool all, std::vector<std::string>& notes) const;
     /// Whether a packet with this address or port would be found in it: the longest prefix decides
     /// in cidr sets, expired elements and tombstones do not count.
     Result<bool> contains(const SetElement& element) const;
@@ -89,29 +97,56 @@ class Set {
 
   private:
     Set() = default;
+    /// What a live element is to become; nothing: it goes.
+    struct Change {
+        SetElement element;
+        std::optional<nc_set_value> value;
+    };
+
     Error full() const;
-    Result<> write(const std::vector<SetElement>& elements, nc_set_value value) const;
     /// Whether there is room for sorted elements, and for the entries that are none of them.
     bool fit(const std::vector<SetElement>& elements, const std::vector<SetEntry>& besides) const;
     Result<> forget_expired() const;
+    /// Entries of the fuller live map.
+    Result<std::uint32_t> count() const;
+    /// Whether there is room for so many more, by netctl's own count if that says so: cheaper than to look.
+    Result<bool> surely_fit(std::size_t more) const;
     const bpf::RawMap& map_for(const SetElement& element) const;
+    std::vector<std::pair<const bpf::RawMap*, Family>> live_maps() const;
+    /// What the live maps have, sorted; and as it is in force.
+    Result<std::vector<SetEntry>> stored_entries() const;
     Result<std::vector<SetEntry>> live_entries() const;
+    Result<std::optional<nc_set_value>> stored_value(const SetElement& element) const;
+    Result<std::optional<nc_set_value>> live_value(const SetElement& element) const;
     Result<Size> size_of(const std::vector<SetEntry>& live) const;
     Result<bool> in_base(const SetElement& element) const;
     Result<std::span<const nc_base_line>> base_lines(Family family) const;
-    Result<> put_base(Family family, const std::vector<Prefix>& prefixes) const;
+    /// Makes all changes in one step.
+    Result<> change(const std::vector<Change>& changes, const BaseStore::NewBases& bases,
+                    std::vector<std::string>& notes) const;
+    Result<> write_one(const Change& change) const;
+    /// Has the elements turn with the set's next turn; those written are put into `marked`.
+    Result<> mark(const std::vector<Change>& changes, std::vector<SetEntry>& marked) const;
+    /// Makes elements that turn what they are by now.
+    Result<> resolve(const SetElement& element) const;
+    /// Does the rest for a writer that was killed.
+    Result<> recover() const;
+    Result<nc_set_info> info() const;
+    Result<> set_info(const nc_set_info& info) const;
     enum class Fold : std::uint8_t { ours, all, replace };
-    Result<> fold_with(const std::vector<SetElement>& added, Fold which) const;
+    Result<> fold_with(const std::vector<SetElement>& added, Fold which,
+                       std::vector<std::string>& notes) const;
     /// Counts elements that netctl wrote into the live maps, and folds when they are many.
-    Result<> written(std::size_t count) const;
+    void written(std::size_t count, std::vector<std::string>& notes) const;
 
     std::string name_;
     SetType type_ = SetType::host;
     std::uint32_t max_entries_ = 0;
-    std::uint16_t base_index_ = 0;
+    std::uint16_t number_ = 0;
     bpf::RawMap v4_, v6_, ports_;
     bpf::RawMap info_;
-    std::optional<BaseStore> bases_; ///< cidr sets
+    mutable std::optional<std::vector<SetEntry>> stored_; ///< cidr sets, once it was asked for
+    std::optional<BaseStore> bases_;                      ///< there is one in each opened set
     /// Its lines, IPv4 and IPv6, once they were asked for.
     mutable std::array<std::optional<std::vector<nc_base_line>>, 2> base_{};
 };

@@ -66,7 +66,7 @@ Result<SetRun> SetRun::load(const std::vector<SetInput>& sets, std::span<const P
         nc_set_use use{};
         use.field = NC_FIELD_SRC;
         use.type = static_cast<__u8>(sets[i].type);
-        use.base = static_cast<__u16>(i + 1);
+        use.number = static_cast<__u16>(i + 1);
         uses.push_back(use);
     }
     const auto count = static_cast<std::uint32_t>(uses.size());
@@ -122,14 +122,17 @@ Result<SetRun> SetRun::load(const std::vector<SetInput>& sets, std::span<const P
 }
 
 Result<> SetRun::set_base(std::size_t set, std::span<const Prefix> base) const {
+    std::array<std::vector<nc_base_line>, 2> lines;
     for (const Family family : {Family::ipv4, Family::ipv6}) {
         std::vector<Prefix> of_family;
         std::copy_if(base.begin(), base.end(), std::back_inserter(of_family),
                      [&](const Prefix& prefix) { return prefix.address.family == family; });
-        NETCTL_TRY(state_->bases.write(static_cast<std::uint32_t>(set + 1), family,
-                                       NETCTL_TRY(datapath::build_base(family, of_family))));
+        lines[family == Family::ipv6] = NETCTL_TRY(datapath::build_base(family, of_family));
     }
-    return {};
+    const datapath::BaseStore& bases = state_->bases;
+    bases.put_in_force(
+        NETCTL_TRY(bases.prepare(static_cast<std::uint32_t>(set + 1), {lines[0], lines[1]})));
+    return bases.settle();
 }
 
 const bpf::RawMap& SetRun::live(std::size_t set, Family family) const {

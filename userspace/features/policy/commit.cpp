@@ -141,7 +141,7 @@ Result<> place_sets(const Root& root, const FindMap& maps, Tables& tables, const
         nc_policy_set_use& use = tables.head.set_use[i];
         use.type = static_cast<__u8>(set.type());
         use.slot = candidate++;
-        use.base = set.base_index();
+        use.number = set.number();
         NETCTL_TRY(datapath::place_set(maps, set, use.slot));
     }
     return {};

@@ -25,14 +25,15 @@ Result<int> create(const Arguments& arguments, Context& context) {
         arguments.number("size", type == datapath::SetType::host ? default_host_size : default_size,
                          1, std::uint64_t{1} << 26));
     Controller controller(context.root);
-    NETCTL_TRY(controller.create(arguments["NAME"], type, static_cast<std::uint32_t>(size)));
+    context.out.notes(
+        NETCTL_TRY(controller.create(arguments["NAME"], type, static_cast<std::uint32_t>(size))));
     context.out.done(
         fmt::format("set '{}' made, type {}", arguments["NAME"], datapath::to_string(type)));
     return 0;
 }
 
 Result<int> destroy(const Arguments& arguments, Context& context) {
-    NETCTL_TRY(Controller(context.root).destroy(arguments["NAME"]));
+    context.out.notes(NETCTL_TRY(Controller(context.root).destroy(arguments["NAME"])));
     return 0;
 }
 
@@ -40,20 +41,20 @@ Result<int> add(const Arguments& arguments, Context& context) {
     const std::uint64_t ttl = NETCTL_TRY(arguments.number("ttl", 0, 1, longest_ttl));
     if (arguments.rest().empty())
         return Error::usage("the element is missing");
-    NETCTL_TRY(Controller(context.root)
-                   .add(arguments["NAME"], arguments.rest(), static_cast<std::uint32_t>(ttl)));
+    const ChangeReport report =
+        NETCTL_TRY(Controller(context.root)
+                       .add(arguments["NAME"], arguments.rest(), static_cast<std::uint32_t>(ttl)));
+    context.out.notes(report.notes);
     return 0;
 }
 
 Result<int> remove(const Arguments& arguments, Context& context) {
     if (arguments.rest().empty())
         return Error::usage("the element is missing");
-    const auto missing =
+    const ChangeReport report =
         NETCTL_TRY(Controller(context.root).remove(arguments["NAME"], arguments.rest()));
-    if (missing.empty())
-        return 0;
-    return Error::failed(
-        fmt::format("not in set '{}': {}", arguments["NAME"], fmt::join(missing, ", ")));
+    context.out.notes(report.notes);
+    return 0;
 }
 
 Json entry_json(const SetEntry& entry) {
@@ -79,7 +80,7 @@ Text entry_text(const SetEntry& entry) {
 }
 
 Result<int> fold(const Arguments& arguments, Context& context) {
-    NETCTL_TRY(Controller(context.root).fold(arguments["NAME"]));
+    context.out.notes(NETCTL_TRY(Controller(context.root).fold(arguments["NAME"])));
     return 0;
 }
 
@@ -139,6 +140,7 @@ Result<int> import(const Arguments& arguments, Context& context) {
                                                        {.replace = arguments.has("replace"),
                                                         .allow_empty = arguments.has("allow-empty"),
                                                         .skip_bad = arguments.has("skip-bad")}));
+    context.out.notes(report.notes);
     for (const Error& error : report.bad)
         context.out.note(Text::format("left out: {}", error.what));
     Text text = Text::format("{} elements", report.elements);
@@ -174,12 +176,12 @@ const Command& command() {
              .positionals = {{"NAME"}},
              .run = destroy},
             {.name = "add",
-             .summary = "add elements; takes effect at once",
+             .summary = "add elements, all or none; takes effect at once",
              .positionals = {{"NAME"}, {"ELEMENT", Count::rest}},
              .options = {{"ttl", "SECONDS", "forget them after this time", {}}},
              .run = add},
             {.name = "delete",
-             .summary = "delete elements; takes effect at once",
+             .summary = "delete elements, all or none; takes effect at once",
              .positionals = {{"NAME"}, {"ELEMENT", Count::rest}},
              .run = remove},
             {.name = "list",

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "core/transaction.hpp"
 #include "datapath/point.hpp"
 #include "datapath/set_text.hpp"
 
@@ -16,58 +17,84 @@ using datapath::Root;
 using datapath::Set;
 using datapath::SetElement;
 
-Result<> Controller::create(const std::string& name, datapath::SetType type,
-                            std::uint32_t max_entries) {
-    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_));
-    NETCTL_TRY(Set::create(root, name, type, max_entries));
-    NETCTL_TRY(root.next_generation());
-    return {};
+namespace {
+
+/// The elements that the words of a command name.
+Result<std::vector<SetElement>> parse_all(datapath::SetType type,
+                                          const std::vector<std::string>& texts) {
+    std::vector<SetElement> elements;
+    for (const std::string& text : texts)
+        elements.push_back(NETCTL_TRY(datapath::parse_element(type, text)));
+    return elements;
 }
 
-Result<> Controller::destroy(const std::string& name) {
+/// Raises the root's generation, behind a commit.
+void raise_generation(const LockedRoot& root, Aftermath& after) {
+    after.value("the root's generation", root.next_generation(), std::uint64_t{0});
+}
+
+/// Not beside another change, nor a reader.
+template <class Make>
+Result<ChangeReport> change(const RootOptions& options, const std::string& name,
+                            const std::vector<std::string>& texts, const Make& make) {
+    ChangeReport report;
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(options));
+    const Set set = NETCTL_TRY(Set::open(root, name));
+    std::vector<SetElement> elements = NETCTL_TRY(parse_all(set.type(), texts));
+    report.elements = elements.size();
+    NETCTL_TRY(make(set, std::move(elements), report.notes));
+    return report;
+}
+
+} // namespace
+
+Result<std::vector<std::string>> Controller::create(const std::string& name, datapath::SetType type,
+                                                    std::uint32_t max_entries) {
+    std::vector<std::string> notes;
+    const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_));
+    NETCTL_TRY(Set::create(root, name, type, max_entries));
+    Aftermath after(notes);
+    raise_generation(root, after);
+    return notes;
+}
+
+Result<std::vector<std::string>> Controller::destroy(const std::string& name) {
+    std::vector<std::string> notes;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const std::vector<std::string> users = NETCTL_TRY(datapath::users_of_set(root, name));
     if (!users.empty())
         return Error::failed(fmt::format("set '{}' is in use by {}", name, fmt::join(users, ", ")),
                              "delete these rules first");
-    NETCTL_TRY(Set::destroy(root, name));
-    NETCTL_TRY(root.next_generation());
-    return {};
+    NETCTL_TRY(Set::destroy(root, name, notes));
+    Aftermath after(notes);
+    raise_generation(root, after);
+    return notes;
 }
 
-Result<std::size_t> Controller::add(const std::string& name, const std::vector<std::string>& texts,
-                                    std::uint32_t ttl_seconds) {
-    // Not beside a fold, which moves elements, nor a reader.
-    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
-    const Set set = NETCTL_TRY(Set::open(root, name));
-    std::vector<SetElement> elements;
-    for (const std::string& text : texts)
-        elements.push_back(NETCTL_TRY(datapath::parse_element(set.type(), text)));
+Result<ChangeReport> Controller::add(const std::string& name, const std::vector<std::string>& texts,
+                                     std::uint32_t ttl_seconds) {
     nc_set_value value{};
     if (ttl_seconds > 0)
         value.expires = datapath::boottime_seconds() + ttl_seconds;
-    const std::size_t count = elements.size();
-    NETCTL_TRY(set.add(std::move(elements), value));
-    return count;
+    return change(root_, name, texts,
+                  [&](const Set& set, std::vector<SetElement> elements, auto& notes) {
+                      return set.add(std::move(elements), value, notes);
+                  });
 }
 
-Result<std::vector<std::string>> Controller::remove(const std::string& name,
-                                                    const std::vector<std::string>& texts) {
-    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
-    const Set set = NETCTL_TRY(Set::open(root, name));
-    std::vector<SetElement> elements;
-    for (const std::string& text : texts)
-        elements.push_back(NETCTL_TRY(datapath::parse_element(set.type(), text)));
-    std::vector<std::string> missing;
-    for (const SetElement& element : elements)
-        if (!NETCTL_TRY(set.remove(element)))
-            missing.push_back(datapath::to_string(element));
-    return missing;
+Result<ChangeReport> Controller::remove(const std::string& name,
+                                        const std::vector<std::string>& texts) {
+    return change(root_, name, texts,
+                  [](const Set& set, std::vector<SetElement> elements, auto& notes) {
+                      return set.remove(std::move(elements), notes);
+                  });
 }
 
-Result<> Controller::fold(const std::string& name) {
+Result<std::vector<std::string>> Controller::fold(const std::string& name) {
+    std::vector<std::string> notes;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
-    return NETCTL_TRY(Set::open(root, name)).fold(true);
+    NETCTL_TRY(NETCTL_TRY(Set::open(root, name)).fold(true, notes));
+    return notes;
 }
 
 Result<std::vector<SetStatus>> Controller::list() const {
@@ -111,19 +138,21 @@ Error unreadable(const std::vector<Error>& errors, std::size_t bad) {
     return all;
 }
 
-Result<> put(const Set& set, const std::vector<datapath::ListedElement>& listed, bool replace) {
+Result<> put(const Set& set, const std::vector<datapath::ListedElement>& listed, bool replace,
+             std::vector<std::string>& notes) {
     std::vector<SetElement> plain;
     std::map<std::pair<std::uint32_t, bool>, std::vector<SetElement>> others;
     for (const datapath::ListedElement& one : listed)
         (one.ttl == 0 && !one.absent ? plain : others[{one.ttl, one.absent}])
             .push_back(one.element);
     if (replace || !plain.empty())
-        NETCTL_TRY(replace ? set.assign(std::move(plain)) : set.add(std::move(plain)));
+        NETCTL_TRY(replace ? set.assign(std::move(plain), notes)
+                           : set.add(std::move(plain), {}, notes));
     const std::uint32_t now = datapath::boottime_seconds();
     for (auto& [how, elements] : others) {
         const auto [ttl, absent] = how;
         NETCTL_TRY(set.add(std::move(elements),
-                           {ttl == 0 ? 0 : now + ttl, absent ? std::uint32_t{NC_SET_ABSENT} : 0}));
+                           {ttl == 0 ? 0 : now + ttl, absent ? std::uint32_t{NC_SET_ABSENT} : 0}, notes));
     }
     return {};
 }
@@ -155,7 +184,7 @@ Result<ImportReport> Controller::import(const std::string& name,
             "--allow-empty empties it; an input that failed looks the same");
     datapath::sort_listed(elements);
     report.elements = elements.size();
-    NETCTL_TRY(put(set, elements, options.replace));
+    NETCTL_TRY(put(set, elements, options.replace, report.notes));
     return report;
 }
 

@@ -33,8 +33,12 @@ struct ImportOptions {
     bool skip_bad = false;    ///< leave out what cannot be read
 };
 
-struct ImportReport {
-    std::size_t elements = 0;
+struct ChangeReport {
+    std::size_t elements = 0;       ///< that were given
+    std::vector<std::string> notes; ///< what the user should know although it is done
+};
+
+struct ImportReport : ChangeReport {
     std::size_t skipped = 0; ///< lines that could not be read
     std::vector<Error> bad;  ///< the first of them
 };
@@ -43,17 +47,18 @@ class Controller {
   public:
     explicit Controller(RootOptions root) : root_(std::move(root)) {}
 
-    Result<> create(const std::string& name, datapath::SetType type, std::uint32_t max_entries);
+    // What they return besides are notes for the user.
+    Result<std::vector<std::string>> create(const std::string& name, datapath::SetType type,
+                                            std::uint32_t max_entries);
     /// Refused while a rule uses the set; the error names the rules.
-    Result<> destroy(const std::string& name);
-    /// All texts are checked before the first element is added. `ttl_seconds` 0: for ever.
-    Result<std::size_t> add(const std::string& name, const std::vector<std::string>& texts,
-                            std::uint32_t ttl_seconds);
-    /// Returns those that were not in the set.
-    Result<std::vector<std::string>> remove(const std::string& name,
-                                            const std::vector<std::string>& texts);
+    Result<std::vector<std::string>> destroy(const std::string& name);
+    /// All or none. `ttl_seconds` 0: for ever.
+    Result<ChangeReport> add(const std::string& name, const std::vector<std::string>& texts,
+                             std::uint32_t ttl_seconds);
+    /// All or none: fails if one is not in the set.
+    Result<ChangeReport> remove(const std::string& name, const std::vector<std::string>& texts);
     /// Moves the elements of a cidr set, whoever wrote them, from the live maps into the base.
-    Result<> fold(const std::string& name);
+    Result<std::vector<std::string>> fold(const std::string& name);
     Result<std::vector<SetStatus>> list() const;
     Result<std::vector<datapath::SetEntry>> entries(const std::string& name) const;
     /// Whether a packet with this address or port would be found in the set.

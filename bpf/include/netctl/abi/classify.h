@@ -19,7 +19,7 @@
 struct nc_set_use {
 	__u8 field; /* enum nc_field: src, dst, sport or dport */
 	__u8 type;  /* enum nc_set_type */
-	__u16 base; /* cidr: nc_set_info::base */
+	__u16 number; /* nc_set_info::number */
 };
 
 /*

@@ -128,7 +128,7 @@ struct nc_policy_set_use {
 	__u8 type;  /* enum nc_set_type */
 	__u8 slot;  /* in the outer maps of lib/sets.h */
 	__u8 reserved;
-	__u32 base;   /* cidr: nc_set_info::base */
+	__u32 number; /* nc_set_info::number */
 	__u32 row[2]; /* not in the set; in it */
 };
 

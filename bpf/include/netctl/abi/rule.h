@@ -192,8 +192,10 @@ struct nc_set_info {
 	__u32 abi_version;
 	__u32 type;	   /* enum nc_set_type */
 	__u32 max_entries; /* of each family */
-	__u32 base;	   /* cidr: index into the maps below <root>/bases; else 0 */
+	__u32 number;	   /* of the set, in the maps below <root>/bases */
 	__u32 unfolded;	   /* cidr: about how many elements netctl wrote since it last folded */
+	__u32 turning;	   /* not 0: elements may have been told to turn (nc_set_flags) */
+	__u32 counted;	   /* about how many live elements netctl knows of in the fuller family */
 	__u32 reserved;
 };
 
@@ -219,7 +221,19 @@ struct nc_set_port {
 enum nc_set_flags {
 	NC_SET_ABSENT = 1 << 0, /* an exception: what this element covers is not in the set */
 	NC_SET_FOLD = 1 << 1,	/* netctl may move it from the live map into the base */
+	/*
+	 * netctl only. An element that turns: it becomes another one when its set comes to the turn whose number
+	 * is in the upper 16 bits. So elements of several maps change with one write, of the set's number of
+	 * turns (nc_set_word).
+	 */
+	NC_SET_COMES = 1 << 2,	 /* until then there is no such element; then it is as the rest says */
+	NC_SET_GOES = 2 << 2,	 /* until then it is as the rest says; then there is no such element */
+	NC_SET_EXPIRES = 3 << 2, /* likewise; then it is one that expired, which hides one of the base */
+	NC_SET_STAYS = 4 << 2,	 /* likewise; then it is a plain member */
+	NC_SET_TURNS = 7 << 2,
+	NC_SET_NONE = 1 << 5, /* never in a map: what nc_set_in_force() makes of one that is not there */
 };
+#define NC_SET_TURN_SHIFT 16
 
 /* The value of an element; eight zero bytes are plain membership. */
 struct nc_set_value {
@@ -227,6 +241,22 @@ struct nc_set_value {
 	__u32 flags;   /* enum nc_set_flags */
 };
 NC_STATIC_ASSERT(sizeof(struct nc_set_value) == 8, "nc_set_value is ABI");
+
+/* An element that turns, as it is in a set that has come to turn `turn`. */
+static inline struct nc_set_value nc_set_in_force(struct nc_set_value value, __u32 turn)
+{
+	__u32 turns = value.flags & NC_SET_TURNS;
+	int turned = (__s16)(turn - (value.flags >> NC_SET_TURN_SHIFT)) >= 0;
+
+	if (turns == NC_SET_COMES ? !turned : turns == NC_SET_GOES && turned)
+		value.flags = NC_SET_NONE;
+	else if (turns == NC_SET_EXPIRES && turned)
+		value.expires = 1;
+	else if (turns == NC_SET_STAYS && turned)
+		value.expires = value.flags = 0;
+	value.flags &= NC_SET_ABSENT | NC_SET_FOLD | NC_SET_NONE;
+	return value;
+}
 
 /* How many different (field, set) pairs the rules of one point may name. */
 #define NC_MAX_SET_USES 64

@@ -64,17 +64,48 @@
 #define NC_BASE_LENGTHS_MAX 65536
 
 /*
- * Where the base of a set is, by 2 * nc_set_info::base, plus one for IPv6. Eight bytes, so that one write puts
- * a new base in force.
+ * What is in force of a set, by nc_set_info::number: where its bases are, and which turn it has come to
+ * (nc_set_flags). One word, so that one write puts new bases of both families in force, together with all
+ * that its live elements have been told to become.
+ *
+ *   bits  0-14  slot of the first segment of the IPv4 base, 0: there is none
+ *        15-20  its filter_shift
+ *        21-35  slot of the first segment of the IPv6 base, 0: there is none
+ *        36-41  its filter_shift
+ *        42-47  its granule, less one
+ *        48-63  the turn
  */
+struct nc_set_word {
+	__u64 word;
+};
+#define NC_SET_WORD_FIRST4 0
+#define NC_SET_WORD_SHIFT4 15
+#define NC_SET_WORD_FIRST6 21
+#define NC_SET_WORD_SHIFT6 36
+#define NC_SET_WORD_GRANULE6 42
+#define NC_SET_WORD_TURN 48
+
+/* Where a base is, as the word has it. */
 struct nc_base_ref {
-	__u16 first;	/* slot of its first segment */
-	__u16 segments; /* 0: there is no base */
+	__u16 first; /* slot of its first segment; 0: there is no base */
 	__u8 filter_shift;
 	__u8 granule;
-	__u16 reserved;
 };
-NC_STATIC_ASSERT(sizeof(struct nc_base_ref) == 8, "nc_base_ref is read and written at once");
+
+static inline struct nc_base_ref nc_base_ref_of(__u64 word, __u32 ipv6)
+{
+	struct nc_base_ref ref = {};
+
+	if (ipv6) {
+		ref.first = word >> NC_SET_WORD_FIRST6 & (NC_BASE_SEGMENTS - 1);
+		ref.filter_shift = word >> NC_SET_WORD_SHIFT6 & 63;
+		ref.granule = (word >> NC_SET_WORD_GRANULE6 & 63) + 1;
+	} else {
+		ref.first = word >> NC_SET_WORD_FIRST4 & (NC_BASE_SEGMENTS - 1);
+		ref.filter_shift = word >> NC_SET_WORD_SHIFT4 & 63;
+	}
+	return ref;
+}
 
 /* Line 0. */
 struct nc_base_head {

@@ -22,19 +22,19 @@
 struct nc_map_base_refs base_refs SEC(".maps");
 struct nc_map_base_segments base_segments SEC(".maps");
 
-/* The base of a family (0: IPv4, 1: IPv6) of base number `at`. Without segments if there is none. */
-static __always_inline struct nc_base_ref nc_base_of(__u32 at, __u32 family)
+/* What is in force of set number `number`. */
+static __always_inline __u64 nc_set_word_of(__u32 number)
 {
-	__u32 key = 2 * at + family;
-	const struct nc_base_ref *ref = bpf_map_lookup_elem(&base_refs, &key);
-	union {
-		__u64 word;
-		struct nc_base_ref ref;
-	} read = {};
+	const struct nc_set_word *word = bpf_map_lookup_elem(&base_refs, &number);
 
-	if (ref)
-		read.word = *(const volatile __u64 *)ref; /* a new one may be written meanwhile */
-	return read.ref;
+	return word ? *(const volatile __u64 *)&word->word :
+		      0; /* a new one may be written meanwhile */
+}
+
+/* The base of a family (0: IPv4, 1: IPv6) of set number `number`. `first` is 0 if there is none. */
+static __always_inline struct nc_base_ref nc_base_of(__u32 number, __u32 family)
+{
+	return nc_base_ref_of(nc_set_word_of(number), family);
 }
 
 /* Line `number` of the base whose segments begin at slot `base`. */

@@ -56,9 +56,26 @@ static __always_inline bool nc_expired(const struct nc_set_value *value)
 	return value->expires && bpf_ktime_get_boot_ns() / 1000000000 >= value->expires;
 }
 
-static __always_inline bool nc_is_member(const struct nc_set_value *value)
+/* An element as it is in force in set number `number`. */
+static __always_inline struct nc_set_value nc_in_force(const struct nc_set_value *value,
+						       __u32 number)
 {
-	return value && !(value->flags & NC_SET_ABSENT) && !nc_expired(value);
+	struct nc_set_value now = *value;
+
+	/* Only while many elements change at once. */
+	if (unlikely(now.flags & NC_SET_TURNS))
+		now = nc_set_in_force(now, nc_set_word_of(number) >> NC_SET_WORD_TURN);
+	return now;
+}
+
+static __always_inline bool nc_is_member(const struct nc_set_value *value, __u32 number)
+{
+	struct nc_set_value now;
+
+	if (!value)
+		return false;
+	now = nc_in_force(value, number);
+	return !(now.flags & (NC_SET_ABSENT | NC_SET_NONE)) && !nc_expired(&now);
 }
 
 static __always_inline __u64 nc_address_half(const __be32 *words)
@@ -88,7 +105,7 @@ enum nc_set_step {
 	NC_SET_ASK_BOTH, /* nc_cidr_holds() knows */
 };
 
-static __always_inline enum nc_set_step nc_cidr4_step(__be32 address, __u32 use, __u32 at)
+static __always_inline enum nc_set_step nc_cidr4_step(__be32 address, __u32 use, __u32 number)
 {
 	void *trie = bpf_map_lookup_elem(&set_cidr4, &use);
 	struct nc_set_cidr4 key = { .length = 32, .address = address };
@@ -99,13 +116,14 @@ static __always_inline enum nc_set_step nc_cidr4_step(__be32 address, __u32 use,
 		return NC_SET_OUT;
 	value = nc_has_elements(trie) ? bpf_map_lookup_elem(trie, &key) : NULL;
 	if (unlikely(value))
-		return nc_is_member(value) ? NC_SET_IN : NC_SET_ASK_BOTH;
-	base = nc_base_of(at, 0);
-	return base.segments && nc_base_may_hold4(base, bpf_ntohl(address)) ? NC_SET_ASK_BASE :
-									      NC_SET_OUT;
+		return nc_is_member(value, number) ? NC_SET_IN : NC_SET_ASK_BOTH;
+	base = nc_base_of(number, 0);
+	return base.first && nc_base_may_hold4(base, bpf_ntohl(address)) ? NC_SET_ASK_BASE :
+									   NC_SET_OUT;
 }
 
-static __always_inline enum nc_set_step nc_cidr6_step(const __be32 *address, __u32 use, __u32 at)
+static __always_inline enum nc_set_step nc_cidr6_step(const __be32 *address, __u32 use,
+						      __u32 number)
 {
 	void *trie = bpf_map_lookup_elem(&set_cidr6, &use);
 	struct nc_set_cidr6 key = { .length = 128 };
@@ -117,11 +135,10 @@ static __always_inline enum nc_set_step nc_cidr6_step(const __be32 *address, __u
 	__builtin_memcpy(key.address, address, sizeof(key.address));
 	value = nc_has_elements(trie) ? bpf_map_lookup_elem(trie, &key) : NULL;
 	if (unlikely(value))
-		return nc_is_member(value) ? NC_SET_IN : NC_SET_ASK_BOTH;
-	base = nc_base_of(at, 1);
-	return base.segments && nc_base_may_hold6(base, nc_address_half(address)) ?
-		       NC_SET_ASK_BASE :
-		       NC_SET_OUT;
+		return nc_is_member(value, number) ? NC_SET_IN : NC_SET_ASK_BOTH;
+	base = nc_base_of(number, 1);
+	return base.first && nc_base_may_hold6(base, nc_address_half(address)) ? NC_SET_ASK_BASE :
+										 NC_SET_OUT;
 }
 
 /* Whether the address of set use number `use` is in its base. */
@@ -134,11 +151,11 @@ __noinline int nc_base_holds(const struct nc_packet *p, __u32 use)
 		return 0;
 	address = set_use[use].field == NC_FIELD_SRC ? p->src : p->dst;
 	if (p->has & NC_HAS_IPV4) {
-		base = nc_base_of(set_use[use].base, 0);
-		return base.segments && nc_base_holds4(base, bpf_ntohl(address[0]));
+		base = nc_base_of(set_use[use].number, 0);
+		return base.first && nc_base_holds4(base, bpf_ntohl(address[0]));
 	}
-	base = nc_base_of(set_use[use].base, 1);
-	return base.segments &&
+	base = nc_base_of(set_use[use].number, 1);
+	return base.first &&
 	       nc_base_holds6(base, nc_address_half(address), nc_address_half(address + 2));
 }
 
@@ -148,8 +165,8 @@ __noinline int nc_base_holds(const struct nc_packet *p, __u32 use)
  * other, because the programs around it need most of the stack.
  */
 
-/* The lengths of all elements of base number `at` that cover the packet's address. */
-__noinline int nc_base_lengths(const struct nc_packet *p, __u32 field, __u32 at,
+/* The lengths of all elements of set number `number` that cover the packet's address. */
+__noinline int nc_base_lengths(const struct nc_packet *p, __u32 field, __u32 number,
 			       struct nc_base_found *found)
 {
 	struct nc_base_ref base;
@@ -158,8 +175,8 @@ __noinline int nc_base_lengths(const struct nc_packet *p, __u32 field, __u32 at,
 	if (!p || !found)
 		return 0;
 	found->bits0 = found->bits1 = found->bits2 = 0;
-	base = nc_base_of(at, p->has & NC_HAS_IPV4 ? 0 : 1);
-	if (!base.segments)
+	base = nc_base_of(number, p->has & NC_HAS_IPV4 ? 0 : 1);
+	if (!base.first)
 		return 0;
 	address = field == NC_FIELD_SRC ? p->src : p->dst;
 	if (p->has & NC_HAS_IPV4)
@@ -170,15 +187,16 @@ __noinline int nc_base_lengths(const struct nc_packet *p, __u32 field, __u32 at,
 }
 
 /*
- * Whether the address is in the cidr set in slot `use`, given what its base has. The longest element of both
+ * Whether the address is in the cidr set in slot `use`, whose number is `number`, given what its base has. The longest element of both
  * that has not expired decides; one of the trie goes before the base's of the same length. A trie finds
  * its longest only, so if that expired, shorter ones are asked for, length by length: otherwise an element
  * that ran out would hide a wider one that has not, until somebody cleans up.
  */
-__noinline int nc_cidr_holds(const struct nc_packet *p, __u32 use, __u32 field,
+__noinline int nc_cidr_holds(const struct nc_packet *p, __u32 use, __u32 field, __u32 number,
 			     const struct nc_base_found *found)
 {
 	const struct nc_set_value *value;
+	struct nc_set_value now;
 	struct nc_set_cidr6 key = {};
 	const __be32 *address;
 	void *trie;
@@ -197,7 +215,8 @@ __noinline int nc_cidr_holds(const struct nc_packet *p, __u32 use, __u32 field,
 	value = bpf_map_lookup_elem(trie, &key);
 	if (!value)
 		return nc_base_has_any(found);
-	if (value->flags & NC_SET_ABSENT && !nc_expired(value)) {
+	now = nc_in_force(value, number);
+	if (now.flags & NC_SET_ABSENT && !nc_expired(&now)) {
 		/* An exception, unless the base's longest one is longer. */
 		length = nc_base_longest(found);
 		if (!length)
@@ -216,11 +235,13 @@ __noinline int nc_cidr_holds(const struct nc_packet *p, __u32 use, __u32 field,
 			wider = bpf_map_lookup_elem(trie, &key);
 		}
 		if (wider != value) {
-			if (!nc_expired(value))
-				return !(value->flags & NC_SET_ABSENT);
-		} else if (nc_base_has_length(found, length)) {
-			return 1;
+			now = nc_in_force(value, number);
+			if (!(now.flags & NC_SET_NONE) && !nc_expired(&now))
+				return !(now.flags & NC_SET_ABSENT);
 		}
+		if ((wider == value || now.flags & NC_SET_NONE) &&
+		    nc_base_has_length(found, length))
+			return 1;
 		value = wider;
 	}
 	return 0;
@@ -228,7 +249,8 @@ __noinline int nc_cidr_holds(const struct nc_packet *p, __u32 use, __u32 field,
 
 /* Whether a field of the packet is in the set in slot `use`, which is one of hosts or ports. A field that is
  * not there is in no set. */
-static __always_inline int nc_in_hash(const struct nc_packet *p, __u32 use, __u32 field, __u32 type)
+static __always_inline int nc_in_hash(const struct nc_packet *p, __u32 use, __u32 field, __u32 type,
+				      __u32 number)
 {
 	const __be32 *address;
 
@@ -239,7 +261,7 @@ static __always_inline int nc_in_hash(const struct nc_packet *p, __u32 use, __u3
 		void *ports = bpf_map_lookup_elem(&set_port, &use);
 
 		return p->has & NC_HAS_PORTS && ports &&
-		       nc_is_member(bpf_map_lookup_elem(ports, &key));
+		       nc_is_member(bpf_map_lookup_elem(ports, &key), number);
 	}
 
 	address = field == NC_FIELD_SRC ? p->src : p->dst;
@@ -247,14 +269,14 @@ static __always_inline int nc_in_hash(const struct nc_packet *p, __u32 use, __u3
 		struct nc_set_host4 key = { .address = address[0] };
 		void *hosts = bpf_map_lookup_elem(&set_host4, &use);
 
-		return hosts && nc_is_member(bpf_map_lookup_elem(hosts, &key));
+		return hosts && nc_is_member(bpf_map_lookup_elem(hosts, &key), number);
 	}
 	if (p->has & NC_HAS_IPV6) {
 		struct nc_set_host6 key;
 		void *hosts = bpf_map_lookup_elem(&set_host6, &use);
 
 		__builtin_memcpy(key.address, address, sizeof(key.address));
-		return hosts && nc_is_member(bpf_map_lookup_elem(hosts, &key));
+		return hosts && nc_is_member(bpf_map_lookup_elem(hosts, &key), number);
 	}
 	return 0;
 }
@@ -264,11 +286,12 @@ static __always_inline enum nc_set_step nc_set_step(const struct nc_packet *p, _
 	const __be32 *address = set_use[use].field == NC_FIELD_SRC ? p->src : p->dst;
 
 	if (set_use[use].type != NC_SET_CIDR)
-		return nc_in_hash(p, use, set_use[use].field, set_use[use].type);
+		return nc_in_hash(p, use, set_use[use].field, set_use[use].type,
+				  set_use[use].number);
 	if (p->has & NC_HAS_IPV4)
-		return nc_cidr4_step(address[0], use, set_use[use].base);
+		return nc_cidr4_step(address[0], use, set_use[use].number);
 	if (p->has & NC_HAS_IPV6)
-		return nc_cidr6_step(address, use, set_use[use].base);
+		return nc_cidr6_step(address, use, set_use[use].number);
 	return NC_SET_OUT;
 }
 
@@ -286,8 +309,8 @@ static __always_inline __u64 nc_set_bit(const struct nc_packet *p, __u32 use, in
 	if (step == NC_SET_ASK_BASE) {
 		step = nc_base_holds(p, use);
 	} else if (unlikely(step == NC_SET_ASK_BOTH)) {
-		nc_base_lengths(p, set_use[use].field, set_use[use].base, &lengths);
-		step = nc_cidr_holds(p, use, set_use[use].field, &lengths);
+		nc_base_lengths(p, set_use[use].field, set_use[use].number, &lengths);
+		step = nc_cidr_holds(p, use, set_use[use].field, set_use[use].number, &lengths);
 	}
 	return (__u64)(step & NC_SET_IN) << use;
 }

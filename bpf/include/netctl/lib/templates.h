@@ -26,7 +26,7 @@ NC_BTF(nc_set_value);
 NC_BTF(nc_counter);
 NC_BTF(nc_changes);
 NC_BTF(nc_base_line);
-NC_BTF(nc_base_ref);
+NC_BTF(nc_set_word);
 
 struct nc_map_host4 {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -90,7 +90,7 @@ struct nc_map_base_refs {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 2);
 	__type(key, __u32);
-	__type(value, struct nc_base_ref);
+	__type(value, struct nc_set_word);
 };
 
 struct nc_map_counters {

@@ -74,9 +74,9 @@ __noinline int nc_subject_in_set(const struct nc_policy_segment *first, const st
 	p.dport = s->word[NC_WORD_SERVICE] >> 48;
 	p.sport = s->word[NC_WORD_SERVICE] >> 32;
 	if (asked->type != NC_SET_CIDR)
-		return nc_in_hash(&p, asked->slot, asked->field, asked->type);
-	nc_base_lengths(&p, asked->field, asked->base, &lengths);
-	return nc_cidr_holds(&p, asked->slot, asked->field, &lengths);
+		return nc_in_hash(&p, asked->slot, asked->field, asked->type, asked->number);
+	nc_base_lengths(&p, asked->field, asked->number, &lengths);
+	return nc_cidr_holds(&p, asked->slot, asked->field, asked->number, &lengths);
 }
 
 struct nc_policy_search {
