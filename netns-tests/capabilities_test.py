@@ -41,6 +41,8 @@ COMMANDS = {
     "tc simulate": (TCX, "tc simulate eth0 ingress {capture}"),
     "tc log": (TCX, "~tc log eth0 ingress"),
     "set create": ((), "set create s --type host"),
+    "set create --group": ((), "set create s --type host --group nogroup"),
+    "set chgrp": (SET, "set chgrp s nogroup"),
     "set destroy": (SET, "set destroy s"),
     "set add": (SET, "set add s 192.0.2.2"),
     "set delete": (SET, "set delete s 192.0.2.1"),

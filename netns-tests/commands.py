@@ -105,6 +105,7 @@ class Stage:
         lines += [
             (("set", "create"), ("another", "--type", "host")),
             (("set", "list"), ()),
+            (("set", "chgrp"), ("another", "root")),
             (("set", "add"), ("another", "192.0.2.7")),
             (("set", "list"), ("another",)),
             (("set", "list"), ("stage",)),

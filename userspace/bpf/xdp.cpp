@@ -88,10 +88,30 @@ Result<Link> attach_xdp(std::uint32_t ifindex, const Program& program, XdpMode m
     return Error::system(code, fmt::format("cannot attach the XDP program ({})", words));
 }
 
-Result<> detach_foreign_xdp(std::uint32_t ifindex, XdpMode mode) {
-    const int status = bpf_xdp_detach(static_cast<int>(ifindex), flags_of(mode), nullptr);
+Result<> replace_xdp(std::uint32_t ifindex, const Program& program, XdpMode mode,
+                     std::uint32_t present) {
+    const auto old = Program::open_id(present);
+    LIBBPF_OPTS(bpf_xdp_attach_opts, options, .old_prog_fd = old ? old->fd() : 0);
+    libbpf_complaint();
+    const int status =
+        bpf_xdp_attach(static_cast<int>(ifindex), program.fd(),
+                       flags_of(mode) | (old ? XDP_FLAGS_REPLACE : 0), old ? &options : nullptr);
+    if (status == 0)
+        return {};
+    const std::string words = driver_words(libbpf_complaint());
+    return Error::system(-status, words.empty()
+                                      ? "cannot replace the XDP program"
+                                      : fmt::format("cannot replace the XDP program ({})", words));
+}
+
+Result<> detach_xdp(std::uint32_t ifindex, XdpMode mode, std::uint32_t present) {
+    const auto old = Program::open_id(present);
+    LIBBPF_OPTS(bpf_xdp_attach_opts, options, .old_prog_fd = old ? old->fd() : 0);
+    const int status =
+        bpf_xdp_detach(static_cast<int>(ifindex), flags_of(mode) | (old ? XDP_FLAGS_REPLACE : 0),
+                       old ? &options : nullptr);
     if (status != 0)
-        return Error::system(-status, "cannot detach the present XDP program");
+        return Error::system(-status, "cannot detach the XDP program");
     return {};
 }
 

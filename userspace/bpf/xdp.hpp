@@ -37,8 +37,13 @@ Result<std::optional<XdpFeatures>> query_xdp_features(std::uint32_t ifindex);
 /// code is the kernel's errno (EBUSY: taken; EOPNOTSUPP, ERANGE, EINVAL: the driver cannot).
 Result<Link> attach_xdp(std::uint32_t ifindex, const Program& program, XdpMode mode);
 
-/// Takes away a program that was attached without a link (by ip, xdp-loader and the like).
-Result<> detach_foreign_xdp(std::uint32_t ifindex, XdpMode mode);
+/// Puts a program in the place of one that is attached without a link (by ip, xdp-loader and the like), in one
+/// step; a link cannot do that. EBUSY: somebody's link holds the interface. If it is not program
+/// `present` any more, the kernel refuses, as far as this process may open that one.
+Result<> replace_xdp(std::uint32_t ifindex, const Program& program, XdpMode mode,
+                     std::uint32_t present);
+/// Takes away program `present`, which is attached without a link.
+Result<> detach_xdp(std::uint32_t ifindex, XdpMode mode, std::uint32_t present);
 
 /// Result of one BPF_PROG_TEST_RUN.
 struct TestRun {

@@ -32,8 +32,8 @@ void set_quiet(bool quiet) {
     quiet_flag = quiet;
 }
 
-void warn(const std::string& text) {
-    std::fprintf(stderr, "netctl: %s\n", text.c_str());
+void warn(const Text& text) {
+    std::fprintf(stderr, "netctl: %s\n", text.string().c_str());
 }
 
 } // namespace netctl

@@ -22,6 +22,6 @@ void debug(const Text& text);
 void tell(const Text& text);
 void set_quiet(bool quiet);
 /// One line to standard error, always: for what no result or error can carry.
-void warn(const std::string& text);
+void warn(const Text& text);
 
 } // namespace netctl

@@ -84,7 +84,7 @@ class Transaction {
         for (; !undos_.empty(); undos_.pop_back()) {
             auto& [what, undo] = undos_.back();
             if (const auto outcome = undo(); !outcome)
-                warn(fmt::format("{} could not be taken back: {}", what, outcome.error().what));
+                warn(Text::format("{} could not be taken back: {}", what, outcome.error().what));
         }
     }
 

@@ -9,6 +9,7 @@
 #include "bpf/standalone.hpp"
 #include "classifier/changes.hpp"
 #include "core/log.hpp"
+#include "core/transaction.hpp"
 #include "datapath/counter_slots.hpp"
 #include "datapath/limit_state.hpp"
 #include "datapath/rule_action.hpp"
@@ -150,9 +151,11 @@ Result<std::unique_ptr<Plan>> make_plan(const PointState& before, PointState& st
 
 } // namespace
 
-Result<bool> commit_changes(const LivePoint& live, PointState& state, Hook hook) {
+Result<bool> commit_changes(const LivePoint& live, PointState& state, Hook hook,
+                            std::vector<std::string>& notes) {
     const PointState& before = live.state;
-    if (before.compiled < least_compiled || !same_settings(before.point, state.point))
+    if (before.compiled < least_compiled || !same_settings(before.point, state.point) ||
+        !check_readable(before.rules) || !check_readable(before.gone))
         return false;
     const auto plan = NETCTL_TRY(make_plan(before, state));
     if (!plan)
@@ -173,11 +176,14 @@ Result<bool> commit_changes(const LivePoint& live, PointState& state, Hook hook)
     const int fd = block.fd();
     // The commit. Returns when no CPU looks at the block before it any more, whose actions and
     // counters the next commit may use.
+    Transaction transaction(notes);
     NETCTL_TRY(slot.update(&zero, &fd));
-    state.point.rules = plan->block->rules;
-    state.point.changes = static_cast<__u32>(std::popcount(plan->block->all));
-    NETCTL_TRY(forget_limits(live.program, state, hook));
-    return true;
+    return std::move(transaction).commit([&](Aftermath& after) {
+        state.point.rules = plan->block->rules;
+        state.point.changes = static_cast<__u32>(std::popcount(plan->block->all));
+        after.tidy("the state of limits", forget_limits(live.program, state, hook));
+        return true;
+    });
 }
 
 } // namespace netctl::datapath

@@ -16,7 +16,8 @@ constexpr std::uint32_t least_compiled = 1000;
 /// Puts `state`, an edited copy of `live.state`, in force by filling the slot of the program's
 /// `changes`, which is one step (invariant I2). False, with nothing touched, if that cannot be
 /// done and takes a new program: fields, actions or sets that the program does not know, or more
-/// changes than fit.
-Result<bool> commit_changes(const LivePoint& live, PointState& state, Hook hook);
+/// changes than fit. What could not be tidied up behind that step is told in `notes`.
+Result<bool> commit_changes(const LivePoint& live, PointState& state, Hook hook,
+                            std::vector<std::string>& notes);
 
 } // namespace netctl::datapath

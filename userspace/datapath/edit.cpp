@@ -80,7 +80,8 @@ Result<> replace_rules(PointState& state, std::vector<Rule> rules) {
     NETCTL_TRY(check_count(rules.size()));
     std::unordered_map<std::string, std::deque<InstalledRule>> present;
     for (InstalledRule& installed : state.rules)
-        present[to_string(installed.rule)].push_back(std::move(installed));
+        if (installed.why.empty())
+            present[to_string(installed.rule)].push_back(std::move(installed));
     state.rules.clear();
     for (Rule& rule : rules) {
         const auto same = present.find(to_string(rule));

@@ -9,43 +9,42 @@
 
 #include "bpf/ring_buffer.hpp"
 #include "classifier/packet.hpp"
-#include "sys/netlink.hpp"
-#include "sys/netns.hpp"
 
 namespace netctl::datapath {
 
 namespace {
 
-Presence presence_of(const FilterStatus& status, const LivePoint& live) {
-    if (live.link_info.ifindex != 0)
-        return Presence::attached;
-    const auto guard = sys::NetnsGuard::enter(status.netns);
-    if (!guard)
-        return Presence::vanished;
-    const auto interface = sys::find_interface(status.interface);
-    if (!interface)
-        return Presence::vanished;
-    // A link knows that its interface is gone; a filter may be taken away from one that stays.
-    return !live.link && interface->index == live.state.point.ifindex ? Presence::removed
-                                                                      : Presence::returned;
-}
-
-} // namespace
-
-Result<FilterStatus> read_status(const PointName& name, LivePoint live) {
-    FilterStatus status;
-    status.interface = name.interface;
-    status.netns = name.netns;
-    status.settings = live.state.point;
-    status.program_id = live.link_info.program_id;
-    status.presence = presence_of(status, live);
+Result<> read_numbers(FilterStatus& status, const LivePoint& live) {
     status.stats = NETCTL_TRY(read_stats(live.program));
     std::vector<std::uint32_t> slots;
     for (const auto& installed : live.state.rules)
         slots.push_back(installed.slot);
     const auto counters = NETCTL_TRY(read_counters(live.program, slots));
     for (std::size_t i = 0; i < counters.size(); i++)
-        status.rules.push_back({std::move(live.state.rules[i].rule), counters[i]});
+        status.rules[i].counter = counters[i];
+    return {};
+}
+
+} // namespace
+
+FilterStatus read_status(const PointName& name, LivePoint live, Hook hook) {
+    FilterStatus status;
+    status.interface = name.interface;
+    status.netns = name.netns;
+    status.settings = live.state.point;
+    status.program_id = live.link_info.program_id;
+    const Location location = locate(name, live, hook);
+    status.presence = location.presence;
+    status.now = location.interface;
+    for (InstalledRule& installed : live.state.rules)
+        status.rules.push_back({std::move(installed.rule),
+                                {},
+                                std::move(installed.unreadable),
+                                std::move(installed.why)});
+    if (live.trouble)
+        status.trouble = live.trouble->what;
+    else if (auto numbers = read_numbers(status, live); !numbers)
+        status.trouble = numbers.error().what;
     return status;
 }
 
@@ -132,6 +131,8 @@ Result<> run_simulation(const PointState& state, LiveSets& sets, bool ether,
 std::string to_string(Presence presence) {
     switch (presence) {
     case Presence::attached: return "attached";
+    case Presence::renamed: return "renamed";
+    case Presence::moved: return "moved";
     case Presence::vanished: return "vanished";
     case Presence::returned: return "returned";
     case Presence::removed: return "removed";

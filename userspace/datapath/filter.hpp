@@ -15,32 +15,27 @@
 #include "core/result.hpp"
 #include "core/rule.hpp"
 #include "datapath/judge.hpp"
+#include "datapath/location.hpp"
 #include "datapath/point.hpp"
 #include "datapath/rule_command.hpp"
 #include "netctl/abi/rule.h"
 
 namespace netctl::datapath {
 
-/// How a point stands.
-enum class Presence {
-    attached,
-    vanished, ///< the interface is gone: rules and counters are kept
-    returned, ///< gone and made again under its name: not attached to the new one
-    removed,  ///< the interface is there, but somebody took the filter away (clsact)
-};
-
 struct FilterStatus {
     std::string interface;
     std::string netns; ///< empty: the one netctl runs in
+    std::string now;   ///< renamed: what it is called now
     Presence presence = Presence::attached;
     std::uint32_t program_id = 0;
     nc_point settings{};
     nc_stats stats{};
     std::vector<RuleStatus> rules;
+    std::string trouble; ///< why not all of this could be read; empty if it could
 };
 
-/// Reads a point with its counters.
-Result<FilterStatus> read_status(const PointName& name, LivePoint live);
+/// Reads a point with its counters, as far as they can be read.
+FilterStatus read_status(const PointName& name, LivePoint live, Hook hook);
 
 struct LogEvent {
     nc_event event{};

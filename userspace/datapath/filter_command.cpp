@@ -138,12 +138,14 @@ Command set_command(Hook hook, const std::vector<Positional>& place, const OpenP
                 return Error::usage("nothing is to be set",
                                     "--default, --on-unparsed and --log-rate are the settings");
             nc_point point{};
-            const CommitReport report =
-                NETCTL_TRY(open(arguments, context)->commit([&](PointState& state) -> Result<> {
-                    settings.apply_to(state.point);
-                    point = state.point;
-                    return {};
-                }));
+            const CommitReport report = NETCTL_TRY(open(arguments, context)
+                                                       ->commit(
+                                                           [&](PointState& state) -> Result<> {
+                                                               settings.apply_to(state.point);
+                                                               point = state.point;
+                                                               return {};
+                                                           },
+                                                           RuleEditor::Scope::some));
             context.out.notes(report.notes);
             const std::string default_verdict =
                 to_string(static_cast<nc_verdict>(point.default_verdict));
@@ -160,6 +162,10 @@ Command set_command(Hook hook, const std::vector<Positional>& place, const OpenP
 
 Json status_json(const FilterStatus& status, Json place,
                  std::initializer_list<nc_verdict> verdicts) {
+    place["interface_now"] = status.now;
+    place["trouble"] = status.trouble.empty() ? Json(nullptr) : Json(status.trouble);
+    if (status.settings.abi_version != NC_ABI_VERSION)
+        return place; // nothing of it is known
     const nc_stats& stats = status.stats;
     Json counts = Json::object();
     for (const nc_verdict verdict : verdicts)
@@ -199,6 +205,14 @@ Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> v
                  const std::string& what_to_do) {
     const nc_stats& stats = status.stats;
     Text text;
+    if (!status.trouble.empty())
+        text += Text::format("  not all of it can be read: {}\n", status.trouble);
+    if (status.presence == Presence::renamed)
+        text += Text::format("  its interface is called {} now; the next change names it so\n",
+                             status.now);
+    if (status.presence == Presence::moved)
+        text += Text::format(
+            "  its interface is in another network namespace now, and filtered there\n");
     if (status.presence == Presence::vanished)
         text += Text::format("  the interface is gone; its rules and counters are kept\n");
     if (status.presence == Presence::returned)
@@ -238,6 +252,17 @@ Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> v
     if (!status.rules.empty())
         text += rule_table(status.rules, "  ");
     return text;
+}
+
+Text trouble_text(const FilterStatus& status, const std::string& command,
+                  const std::string& place) {
+    if (status.settings.abi_version == NC_ABI_VERSION)
+        return {};
+    return Text::format(
+        "{}{}: it cannot be read: {}\n  `{} rule replace {}` puts other rules in force, "
+        "`{} detach {}` takes it away\n",
+        place, status.netns.empty() ? "" : fmt::format(" (netns {})", status.netns), status.trouble,
+        command, place, command, place);
 }
 
 Result<int> print_log(const Arguments& arguments, Context& context, FrameForm form,

@@ -28,6 +28,10 @@ Command set_command(Hook hook, const std::vector<Positional>& place, const OpenP
 /// `--yes`, of all that changes what becomes of packets.
 Option dare_option();
 
+/// What status shows of a point whose settings cannot be read; empty for all others. `command` is the
+/// feature's, `place` its arguments that name the point.
+Text trouble_text(const FilterStatus& status, const std::string& command, const std::string& place);
+
 /// What status has for every hook, and `verdicts` those that this one can give. `place` comes first:
 /// how the hook names the point.
 Json status_json(const FilterStatus& status, Json place,

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bpf/pin_dir.hpp"
+#include "core/transaction.hpp"
 #include "datapath/filter.hpp"
 #include "datapath/generation.hpp"
 #include "datapath/point.hpp"
@@ -41,14 +42,16 @@ class FilterPoint : public RuleEditor {
     const std::string& interface() const { return interface_; }
     /// Also what would cut off the ssh session that this process comes from.
     void dare() { dared_ = true; }
-    /// The directory of its pins.
+    /// The directory of its pins, by the name of the interface.
     virtual bpf::PinDir dir(const Root& root) const = 0;
+    /// Where its pins are for a reader: an interface that was renamed is found by its new name, too.
+    Result<bpf::PinDir> find(const Root& root) const;
 
     /// What is pinned; an error that says how to attach if nothing is.
     Result<LivePoint> open(const Root& root) const;
     Result<std::vector<RuleStatus>> rules() override;
     /// In the point's network namespace.
-    Result<CommitReport> commit(const Edit& edit) override;
+    Result<CommitReport> commit(const Edit& edit, Scope scope) override;
     /// See datapath::follow_log.
     Result<> follow_log(const HandleEvent& handle, const std::function<bool()>& idle) const;
     /// Runs the rules over frames, without touching traffic or counters.
@@ -56,21 +59,34 @@ class FilterPoint : public RuleEditor {
 
     // ---- attaching, step by step; in the point's network namespace ----
 
+    /// Names points after what their interfaces are called now, and tells of each.
+    Result<> follow(const LockedRoot& root, std::vector<std::string>& notes) const;
     /// What an attachment that was lost has left; nothing for a first one. Refuses a point that is
-    /// attached.
-    Result<std::optional<LivePoint>> left_behind(const Root& root) const;
+    /// attached. One whose interface is in another namespace now gives way, and is told of.
+    Result<std::optional<LivePoint>> left_behind(const LockedRoot& root,
+                                                 std::vector<std::string>& notes) const;
     /// The state to attach with: that of `left`, or a new one, with the settings given.
     Result<PointState> next_state(const Root& root, const std::optional<LivePoint>& left,
-                                  const FilterSettings& settings, nc_verdict first_default,
+                                  const FilterSettings& settings,
                                   const sys::Interface& interface) const;
     /// Verifies and loads the program for `state`. Redirect targets are looked up in the current
     /// namespace.
     virtual Result<LoadedFilter> load(const Root& root, PointState& state,
                                       const LivePoint* previous, bool simulate) const = 0;
-    /// Pins the link, in the place of one whose interface is gone if there is one.
-    static Result<> pin_link(const bpf::PinDir& dir, const bpf::Link& link);
+    /// Makes the directory of the pins; it goes again unless the transaction is committed.
+    static Result<> make_dir(const bpf::PinDir& dir, Transaction& transaction);
+    /// Pins the link, in the place of one whose interface is gone if there is one: the commit of an
+    /// attachment. Until then nothing is attached once this process ends.
+    static Result<> pin_link(const bpf::PinDir& dir, const bpf::Link& link,
+                             Transaction& transaction);
+    /// Takes away the pins beside the link, which detaching does not need; they are made again unless
+    /// the transaction is committed.
+    static Result<> take_pins(const bpf::PinDir& dir, const LivePoint& live,
+                              Transaction& transaction);
 
     virtual Error not_attached() const = 0;
+    /// What a first attachment does with what no rule matches.
+    virtual nc_verdict first_default() const = 0;
 
   protected:
     /// `root` is the path of the root, `netns` a name or path, or empty. Nothing is touched yet.
@@ -88,11 +104,16 @@ class FilterPoint : public RuleEditor {
     virtual Error lost() const = 0;
     /// Whether its packets leave.
     virtual bool is_egress() const { return false; }
+    /// Refuses a change of what is in another network namespace.
+    Error moved() const;
+    /// Fills in what an attachment knows of itself, where settings could not be read.
+    virtual void complete(nc_point& /*point*/, const LivePoint& /*live*/) const {}
     /// Checks and completes what an edit has made.
     virtual Result<> prepare(PointState&) const { return {}; }
-    /// Puts a program in the place of the present one, in one step.
-    virtual Result<> swap(const LivePoint& live, const bpf::PinDir& dir,
-                          const bpf::Program& program) const;
+    /// Puts a program in the place of the present one, in one step: the commit.
+    virtual Result<> swap(const LivePoint& live, const bpf::Program& program) const;
+    /// Makes the pins lead to the program that is in force.
+    virtual Result<> publish(const bpf::PinDir& dir, const bpf::Program& program) const;
     /// Adds what the user should know about a commit.
     virtual void tell(const PointState& /*before*/, const PointState& /*after*/,
                       std::vector<std::string>& /*notes*/) const {}
@@ -105,6 +126,9 @@ class FilterPoint : public RuleEditor {
     Result<> check_session(const Root& root, const PointState* before, const PointState& state,
                            bool ether) const;
     Result<> check_netns(const PointState& state, const bpf::PinDir& dir) const;
+    /// The state that an edit begins with; for one that is about all rules also if it cannot be read.
+    Result<PointState> state_to_edit(const LivePoint& live, Scope scope,
+                                     std::vector<std::string>& notes) const;
 
     Hook hook_;
     RootOptions root_;

@@ -121,6 +121,7 @@ Result<> set_constants(const bpf::Object& object, const GenerationRequest& reque
 Result<Generation> load_generation(const bpf::Object& object, const Root& root,
                                    const GenerationRequest& request) {
     PointState& state = *request.state;
+    NETCTL_TRY(check_readable(state.rules));
     const std::vector<InstalledRule>* before =
         request.previous ? &request.previous->state.rules : nullptr;
     assign_slots(state.rules, before);
@@ -196,6 +197,16 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
         const bpf::RawMap map = NETCTL_TRY(object.map(name));
         NETCTL_TRY(generation.program.bind(map));
     }
+    // libbpf leaves out names if the kernel refuses them just when it asks; by these the maps are found.
+    const bpf::ProgramInfo info = NETCTL_TRY(generation.program.info());
+    if (info.name.empty())
+        return Error::failed("the kernel has taken the program without its name",
+                             "nothing was changed; try again");
+    // The link leads to a program's id, and that to those of its maps: whoever cannot open these could not
+    // change again what he attaches.
+    if (auto found = bpf::Program::open_id(info.id); !found)
+        return Error::system(found.error().code, "cannot find the program again by its id",
+                             "nothing was changed; that takes CAP_SYS_ADMIN: run as root");
     return generation;
 }
 
@@ -209,7 +220,7 @@ Result<> publish_pins(const bpf::PinDir& dir, const bpf::Program& program) {
 
 Result<> remove_pins(const bpf::PinDir& dir) {
     for (const std::string& name : dir.list())
-        if (name != "link" && name != "program" && !dir.sub(name).exists())
+        if (name != "link" && name != next_link && name != "program" && !dir.sub(name).exists())
             NETCTL_TRY(dir.unpin(name));
     return {};
 }

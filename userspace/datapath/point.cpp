@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <future>
@@ -15,8 +16,12 @@
 
 #include <fmt/format.h>
 
+#include "bpf/tc.hpp"
+#include "bpf/xdp.hpp"
 #include "netctl/abi/changes.h"
+#include "sys/netlink.hpp"
 #include "sys/netns.hpp"
+#include "sys/qdisc.hpp"
 
 namespace netctl::datapath {
 
@@ -43,23 +48,30 @@ std::vector<nc_rule_text> encode_rules(const std::vector<InstalledRule>& rules) 
 
 namespace {
 
-Result<std::vector<InstalledRule>> decode_part(std::span<const nc_rule_text> records, Hook hook) {
+InstalledRule decode_rule(const std::string& text, const nc_rule_text& record, Hook hook) {
+    auto rule = parse_rule(text, hook);
+    InstalledRule installed{{}, record.slot};
+    if (rule) {
+        installed.rule = std::move(*rule);
+    } else {
+        installed.unreadable = text;
+        installed.why = rule.error().what;
+        installed.rule.actions.emplace_back(); // rules have one
+    }
+    installed.rule.id = record.rule_id;
+    return installed;
+}
+
+std::vector<InstalledRule> decode_part(std::span<const nc_rule_text> records, Hook hook) {
     std::vector<InstalledRule> rules;
     std::string text;
     for (const nc_rule_text& record : records) {
         text.append(record.text, std::min<std::size_t>(record.length, NC_RULE_TEXT_CHUNK));
-        if (record.more)
+        if (record.more && &record != &records.back())
             continue;
-        auto rule = parse_rule(text, hook);
-        if (!rule)
-            return std::move(rule).error().within(
-                fmt::format("the stored rule {} cannot be read", record.rule_id));
-        rule->id = record.rule_id;
-        rules.push_back({std::move(*rule), record.slot});
+        rules.push_back(decode_rule(text, record, hook));
         text.clear();
     }
-    if (!text.empty())
-        return Error::failed("the stored rules end in the middle of one");
     return rules;
 }
 
@@ -83,21 +95,31 @@ std::vector<std::span<const nc_rule_text>> cut(std::span<const nc_rule_text> rec
 
 } // namespace
 
-Result<std::vector<InstalledRule>> decode_rules(const std::vector<nc_rule_text>& records,
-                                                Hook hook) {
+std::vector<InstalledRule> decode_rules(const std::vector<nc_rule_text>& records, Hook hook) {
     // Most of the time that a change to many rules takes.
     const auto parts = cut(records);
-    std::vector<std::future<Result<std::vector<InstalledRule>>>> others;
+    std::vector<std::future<std::vector<InstalledRule>>> others;
     for (std::size_t i = 1; i < parts.size(); i++) // deferred, if there can be no thread
         others.push_back(
             std::async(std::launch::async | std::launch::deferred, decode_part, parts[i], hook));
-    std::vector<InstalledRule> rules = NETCTL_TRY(decode_part(parts.front(), hook));
+    std::vector<InstalledRule> rules = decode_part(parts.front(), hook);
     rules.reserve(records.size());
     for (auto& other : others) {
-        std::vector<InstalledRule> more = NETCTL_TRY(other.get());
+        std::vector<InstalledRule> more = other.get();
         std::move(more.begin(), more.end(), std::back_inserter(rules));
     }
     return rules;
+}
+
+Result<> check_readable(const std::vector<InstalledRule>& rules) {
+    for (const InstalledRule& installed : rules)
+        if (!installed.why.empty())
+            return Error::failed(
+                fmt::format("the stored rule {} cannot be read: {}", installed.rule.id,
+                            installed.why),
+                fmt::format("`rule delete {}` takes it away, `rule list` shows its text",
+                            installed.rule.id));
+    return {};
 }
 
 namespace {
@@ -115,8 +137,7 @@ Result<> apply_changes(const bpf::RawMap& map, PointState& state, Hook hook) {
     state.point.rules = block->rules;
     state.point.changes = static_cast<__u32>(std::popcount(block->all));
     const auto count = std::min<std::size_t>(block->records, NC_CHANGE_TEXTS);
-    std::vector<InstalledRule> changed =
-        NETCTL_TRY(decode_rules({block->texts, block->texts + count}, hook));
+    std::vector<InstalledRule> changed = decode_rules({block->texts, block->texts + count}, hook);
 
     std::vector<InstalledRule> rules;
     rules.reserve(state.rules.size() + changed.size());
@@ -134,7 +155,7 @@ Result<> apply_changes(const bpf::RawMap& map, PointState& state, Hook hook) {
     };
     for (std::size_t i = 0; i < state.rules.size(); i++) {
         take_until(i);
-        const bool is_gone = block->gone[i / 64] >> i % 64 & 1;
+        const bool is_gone = i < NC_COMPILED_MAX && block->gone[i / 64] >> i % 64 & 1;
         (is_gone ? state.gone : rules).push_back(std::move(state.rules[i]));
     }
     take_until(state.rules.size());
@@ -144,19 +165,24 @@ Result<> apply_changes(const bpf::RawMap& map, PointState& state, Hook hook) {
 
 } // namespace
 
-Result<PointState> read_state(const bpf::Program& program, Hook hook) {
-    PointState state;
+namespace {
+
+Result<> read_into(PointState& state, const bpf::Program& program, Hook hook) {
     const bpf::RawMap point = NETCTL_TRY(program.map("point"));
     const std::uint32_t zero = 0;
-    if (!NETCTL_TRY(point.lookup(&zero, &state.point)))
-        return Error::failed("the program's map 'point' is empty");
-    if (state.point.abi_version != NC_ABI_VERSION)
-        return Error::failed(fmt::format("the program has ABI version {}, this netctl speaks {}",
-                                         state.point.abi_version, NC_ABI_VERSION));
+    nc_point found{};
+    if (NETCTL_TRY(bpf::map_info(point.fd())).value_size != sizeof found ||
+        !NETCTL_TRY(point.lookup(&zero, &found)) || found.abi_version != NC_ABI_VERSION)
+        return Error::failed(
+            "its settings were made by another version of netctl, or by somebody else");
+    state.point = found;
     const bpf::RawMap texts = NETCTL_TRY(program.map("rules"));
+    const bpf::MapInfo info = NETCTL_TRY(bpf::map_info(texts.fd()));
+    if (info.value_size != sizeof(nc_rule_text) || info.max_entries < state.point.records)
+        return Error::failed("the program's map 'rules' is not what its map 'point' says");
     std::vector<nc_rule_text> records(state.point.records);
     NETCTL_TRY(texts.read_array(records.data(), sizeof(nc_rule_text), state.point.records));
-    state.rules = NETCTL_TRY(decode_rules(records, hook));
+    state.rules = decode_rules(records, hook);
     state.compiled = static_cast<std::uint32_t>(state.rules.size());
     for (std::uint32_t i = 0; i < state.compiled; i++)
         state.rules[i].action = i;
@@ -164,6 +190,14 @@ Result<PointState> read_state(const bpf::Program& program, Hook hook) {
     std::uint32_t id = 0;
     if (NETCTL_TRY(slot.lookup(&zero, &id)))
         NETCTL_TRY(apply_changes(NETCTL_TRY(bpf::RawMap::open_id(id)), state, hook));
+    return {};
+}
+
+} // namespace
+
+Result<PointState> read_state(const bpf::Program& program, Hook hook) {
+    PointState state;
+    NETCTL_TRY(read_into(state, program, hook));
     return state;
 }
 
@@ -181,36 +215,96 @@ PointName parse_point_name(const std::string& name) {
 }
 
 bool is_pinned(const bpf::PinDir& dir) {
-    return dir.has("link") || dir.has("program");
+    return dir.has("link") || dir.has(next_link) || dir.has("program");
 }
 
 namespace {
 
-/// The program that the filter of `point` runs, if both are there; `dir` names the namespace.
-Result<std::optional<std::uint32_t>> program_of_filter(const bpf::PinDir& dir,
-                                                       const nc_point& point) {
-    std::optional<std::uint32_t> none;
-    const auto guard = sys::NetnsGuard::enter(parse_point_name(dir.parent_name()).netns);
-    if (!guard || NETCTL_TRY(sys::current_netns_inode()) != point.netns_inode)
-        return none;
-    const auto id = NETCTL_TRY(bpf::query_filter(filter_of(point)));
-    if (!id)
-        return none;
-    const auto info = NETCTL_TRY(bpf::Program::open_id(*id)).info();
-    // Somebody may have put a program of his own there, which is not ours to touch.
-    return info && info->name == "tc_filter" ? id : none;
+/// Reads the state, or notes why it cannot be read.
+void read_state_of(LivePoint& live, Hook hook) {
+    live.trouble.reset();
+    live.state = {};
+    if (auto status = read_into(live.state, live.program, hook); !status)
+        live.trouble = std::move(status).error();
 }
 
-Result<std::optional<LivePoint>> open_filter(const bpf::PinDir& dir, Hook hook) {
+/// Whether two programs are generations of one point: they hand on its `stats`.
+bool same_point(const bpf::Program& a, const bpf::ProgramInfo& b) {
+    const auto stats = a.map("stats");
+    if (!stats)
+        return false;
+    const auto info = bpf::map_info(stats->fd());
+    return info && std::find(b.map_ids.begin(), b.map_ids.end(), info->id) != b.map_ids.end();
+}
+
+/// A place where the program of a point may be, and the program that is there.
+struct Found {
+    bpf::TcFilter place;
+    std::uint32_t program_id = 0;
+};
+
+/// Looks where a point without a link says that it is; if it cannot be read, everywhere on its interface.
+Result<std::vector<Found>> look(const bpf::PinDir& dir, const std::string& interface,
+                                const nc_point& point, Hook hook) {
+    const bool known = point.abi_version == NC_ABI_VERSION;
+    std::uint32_t ifindex = point.ifindex;
+    if (!known) {
+        const auto present = sys::find_interface(interface);
+        ifindex = present ? present->index : 0;
+    }
+    std::vector<Found> found;
+    if (ifindex == 0)
+        return found;
+    if (hook == Hook::xdp) {
+        const auto occupant = bpf::query_xdp(ifindex);
+        if (occupant && occupant->mode != bpf::XdpMode::none)
+            found.push_back({{ifindex}, occupant->program_id});
+        return found;
+    }
+    std::vector<bpf::TcFilter> places;
+    if (known) {
+        places.push_back(filter_of(point));
+    } else {
+        const bool egress = dir.name() == "egress";
+        for (const sys::ClsactFilter& each : NETCTL_TRY(sys::list_clsact_filters(ifindex, egress)))
+            places.push_back({ifindex,
+                              egress ? bpf::TcDirection::egress : bpf::TcDirection::ingress,
+                              each.priority, each.handle});
+    }
+    for (const bpf::TcFilter& place : places)
+        if (const auto id = NETCTL_TRY(bpf::query_filter(place)))
+            found.push_back({place, *id});
+    return found;
+}
+
+/// A point without a link: the pinned program leads to where it is attached, and that to the program in
+/// force.
+Result<std::optional<LivePoint>> open_program_point(const bpf::PinDir& dir, Hook hook) {
     LivePoint live;
     live.program = NETCTL_TRY(dir.open_program("program"));
-    live.state = NETCTL_TRY(read_state(live.program, hook));
-    if (const auto id = NETCTL_TRY(program_of_filter(dir, live.state.point))) {
-        live.program = NETCTL_TRY(bpf::Program::open_id(*id));
-        live.state = NETCTL_TRY(read_state(live.program, hook));
-        live.link_info.ifindex = live.state.point.ifindex;
+    const bpf::ProgramInfo pinned = NETCTL_TRY(live.program.info());
+    live.link_info.program_id = pinned.id;
+    read_state_of(live, hook);
+    const PointName name = parse_point_name(hook == Hook::tc ? dir.parent_name() : dir.name());
+    const auto guard = sys::NetnsGuard::enter(name.netns);
+    const std::uint64_t netns = NETCTL_TRY(sys::current_netns_inode());
+    if (!guard || (live.state.point.netns_inode != 0 && live.state.point.netns_inode != netns))
+        return std::optional<LivePoint>(std::move(live));
+    for (const Found& found : NETCTL_TRY(look(dir, name.interface, live.state.point, hook))) {
+        // Somebody may have put a program of his own there, another root of netctl, too.
+        if (found.program_id != pinned.id) {
+            auto present = bpf::Program::open_id(found.program_id);
+            const auto info = present ? present->info() : Result<bpf::ProgramInfo>(present.error());
+            if (!info || !same_point(live.program, *info))
+                continue;
+            live.program = std::move(*present);
+            read_state_of(live, hook);
+        }
+        live.link_info.program_id = found.program_id;
+        live.link_info.ifindex = found.place.ifindex;
+        live.filter = found.place;
+        break;
     }
-    live.link_info.program_id = NETCTL_TRY(live.program.info()).id;
     return std::optional<LivePoint>(std::move(live));
 }
 
@@ -223,16 +317,24 @@ bpf::TcFilter filter_of(const nc_point& point) {
 }
 
 Result<std::optional<LivePoint>> open_point(const bpf::PinDir& dir, Hook hook) {
-    if (!dir.has("link"))
-        return dir.has("program") ? open_filter(dir, hook) : Result(std::optional<LivePoint>());
+    // One that was pinned in the place of a link whose interface is gone, by a writer that was killed then.
+    const char* pin = dir.has(next_link) ? next_link : "link";
+    if (!dir.has(pin))
+        return dir.has("program") ? open_program_point(dir, hook)
+                                  : Result(std::optional<LivePoint>());
     LivePoint live;
-    auto link = dir.open_link("link");
+    auto link = dir.open_link(pin);
     if (!link && link.error().code == EROFS)
         link = bpf::find_link_with(NETCTL_TRY(dir.open_map("point")));
     live.link = NETCTL_TRY(std::move(link));
     live.link_info = NETCTL_TRY(live.link.info());
-    live.program = NETCTL_TRY(bpf::Program::open_id(live.link_info.program_id));
-    live.state = NETCTL_TRY(read_state(live.program, hook));
+    auto program = bpf::Program::open_id(live.link_info.program_id);
+    if (program) {
+        live.program = std::move(*program);
+        read_state_of(live, hook);
+    } else {
+        live.trouble = std::move(program).error();
+    }
     return std::optional<LivePoint>(std::move(live));
 }
 
@@ -245,7 +347,7 @@ std::vector<bpf::PinDir> list_points(const Root& root, Hook hook) {
             for (const char* direction : {"ingress", "egress"})
                 if (is_pinned(dir.sub(direction)))
                     points.push_back(dir.sub(direction));
-        } else if (dir.has("link")) {
+        } else if (is_pinned(dir)) {
             points.push_back(dir);
         }
     }
@@ -261,35 +363,58 @@ Result<bool> has_points_of(const RootOptions& options, const std::string& netns)
     return false;
 }
 
-Result<std::vector<std::string>> users_of_set(const Root& root, const std::string& set) {
-    std::vector<std::string> users;
-    for (const Hook hook : {Hook::xdp, Hook::tc})
-        for (const bpf::PinDir& dir : list_points(root, hook)) {
-            const auto live = NETCTL_TRY(open_point(dir, hook));
-            if (!live)
-                continue;
-            const std::string prefix = root.dir().path() + "/";
-            for (const InstalledRule& installed : live->state.rules)
-                for (const Match& match : installed.rule.matches)
-                    if (match.set == set)
-                        users.push_back(fmt::format(
-                            "{} rule {}", bpf::decode_pin_name(dir.path().substr(prefix.size())),
-                            installed.rule.id));
-        }
-    // A policy's rules are not in its program; their pin leads to them.
-    const bpf::PinDir policy = root.dir().sub("policy");
-    if (!policy.has("rules"))
-        return users;
+namespace {
+
+/// Whether a rule asks the set; one that cannot be read does if its text names it.
+bool uses_set(const InstalledRule& installed, const std::string& set) {
+    const std::string name = "@" + set;
+    for (auto at = installed.unreadable.find(name); at != std::string::npos;
+         at = installed.unreadable.find(name, at + 1)) {
+        const auto end = at + name.size();
+        const unsigned char next =
+            end < installed.unreadable.size() ? installed.unreadable[end] : ' ';
+        if (!std::isalnum(next) && next != '_' && next != '-')
+            return true;
+    }
+    return std::any_of(installed.rule.matches.begin(), installed.rule.matches.end(),
+                       [&](const Match& match) { return match.set == set; });
+}
+
+/// A policy's rules are not in its program; their pin leads to them.
+Result<std::vector<InstalledRule>> policy_rules(const bpf::PinDir& policy) {
     const bpf::RawMap texts = NETCTL_TRY(policy.open_map("rules"));
-    std::vector<nc_rule_text> records(NETCTL_TRY(bpf::map_info(texts.fd())).max_entries);
-    NETCTL_TRY(texts.read_array(records.data(), sizeof(nc_rule_text),
-                                static_cast<std::uint32_t>(records.size())));
+    const bpf::MapInfo info = NETCTL_TRY(bpf::map_info(texts.fd()));
+    if (info.value_size != sizeof(nc_rule_text))
+        return Error::failed("the policy's rules are of another version");
+    std::vector<nc_rule_text> records(info.max_entries);
+    NETCTL_TRY(texts.read_array(records.data(), sizeof(nc_rule_text), info.max_entries));
     // An empty list has a record as well, since there is no empty map.
     std::erase_if(records, [](const nc_rule_text& record) { return record.length == 0; });
-    for (const InstalledRule& installed : NETCTL_TRY(decode_rules(records, Hook::policy)))
-        for (const Match& match : installed.rule.matches)
-            if (match.set == set)
-                users.push_back(fmt::format("policy rule {}", installed.rule.id));
+    return decode_rules(records, Hook::policy);
+}
+
+} // namespace
+
+std::vector<std::string> users_of_set(const Root& root, const std::string& set) {
+    std::vector<std::string> users;
+    const std::string prefix = root.dir().path() + "/";
+    for (const Hook hook : {Hook::xdp, Hook::tc})
+        for (const bpf::PinDir& dir : list_points(root, hook)) {
+            const auto live = open_point(dir, hook);
+            if (!live.has_value() || !*live)
+                continue;
+            for (const InstalledRule& installed : (*live)->state.rules)
+                if (uses_set(installed, set))
+                    users.push_back(fmt::format(
+                        "{} rule {}", bpf::decode_pin_name(dir.path().substr(prefix.size())),
+                        installed.rule.id));
+        }
+    const bpf::PinDir policy = root.dir().sub("policy");
+    if (policy.has("rules"))
+        if (const auto rules = policy_rules(policy))
+            for (const InstalledRule& installed : *rules)
+                if (uses_set(installed, set))
+                    users.push_back(fmt::format("policy rule {}", installed.rule.id));
     return users;
 }
 

@@ -31,6 +31,9 @@ struct InstalledRule {
     Rule rule;
     std::uint32_t slot = 0;
     std::uint32_t action = not_installed; ///< index in the program's `actions`
+    /// Its stored text, if this version cannot read it, and why. `rule` has its id only, and cannot be
+    /// compiled: it may be listed, and deleted.
+    std::string unreadable{}, why{};
 };
 
 /// What a program carries: the point's settings and its rules in order.
@@ -43,14 +46,17 @@ struct PointState {
     std::vector<InstalledRule> gone; ///< of the compiled ones: no longer in their place
 };
 
+/// Fails if one of the rules cannot be read; the error names it.
+Result<> check_readable(const std::vector<InstalledRule>& rules);
+
 /// Reads the state out of a program's maps: what it was made with, and the changes since. `hook` is the
 /// language of its rules.
 Result<PointState> read_state(const bpf::Program& program, Hook hook);
 
 /// Writes rules as records for the map `rules`.
 std::vector<nc_rule_text> encode_rules(const std::vector<InstalledRule>& rules);
-Result<std::vector<InstalledRule>> decode_rules(const std::vector<nc_rule_text>& records,
-                                                Hook hook);
+/// Whatever stands in the records: what is no rule is marked as unreadable.
+std::vector<InstalledRule> decode_rules(const std::vector<nc_rule_text>& records, Hook hook);
 
 /// IFACE, or NETNS:IFACE for another namespace; encoded as a name in bpffs.
 std::string point_name(const std::string& netns, const std::string& interface);
@@ -62,19 +68,26 @@ struct PointName {
 /// What point_name() made a name of.
 PointName parse_point_name(const std::string& name);
 
-/// A point that has been attached before. A clsact filter has no link; its `link_info` is made up from
-/// the filter: id 0, and ifindex 0 if there is no such filter any more.
+/// A point that has been attached before. A clsact filter has no link, nor has an XDP program that took the
+/// place of another one; its `link_info` is made up from what is attached: id 0, and ifindex 0 if it is
+/// attached no more.
 struct LivePoint {
     bpf::Link link;
     bpf::LinkInfo link_info;
     bpf::Program program;
     PointState state;
+    bpf::TcFilter filter{}; ///< clsact: where it is, if it is there
+    /// Why the state cannot be read, if it cannot; it has as much of it as could be read then.
+    std::optional<Error> trouble{};
 };
+
+/// A link on its way into the place of one whose interface is gone: it goes before that one.
+constexpr const char* next_link = "link~new";
 
 /// Whether a point is pinned in `dir`: by its link, or its program with clsact.
 bool is_pinned(const bpf::PinDir& dir);
 
-/// Opens what is pinned in `dir`; nothing if nothing is. With clsact the pinned program only tells
+/// Opens what is pinned in `dir`, whatever stands in its maps; nothing if nothing is pinned. With clsact the pinned program only tells
 /// where its filter is, and the filter leads to the program that is in force; if there is no filter,
 /// the pinned program has the last rules.
 Result<std::optional<LivePoint>> open_point(const bpf::PinDir& dir, Hook hook);
@@ -86,8 +99,9 @@ std::vector<bpf::PinDir> list_points(const Root& root, Hook hook);
 /// Whether a point of this namespace is attached, or left behind.
 Result<bool> has_points_of(const RootOptions& options, const std::string& netns);
 
-/// "xdp:eth0 rule 7" for each rule of any point that uses the set.
-Result<std::vector<std::string>> users_of_set(const Root& root, const std::string& set);
+/// "xdp/eth0 rule 7" for each rule of any point that uses the set, or may, as its text cannot be read.
+/// Points whose rules are unknown are left out: what they use lives on without its pins.
+std::vector<std::string> users_of_set(const Root& root, const std::string& set);
 
 /// Where clsact has the filter of a point.
 bpf::TcFilter filter_of(const nc_point& point);

@@ -43,15 +43,19 @@ Result<Rule> rule_from(const Arguments& arguments, Hook hook, std::vector<std::s
 }
 
 /// Commits an edit that brings rules, and notes those that it hides. A policy's editor does so itself.
-Result<CommitReport> commit_rules(RuleEditor& editor, Hook hook, const RuleEditor::Edit& edit) {
+Result<CommitReport> commit_rules(RuleEditor& editor, Hook hook, RuleEditor::Scope scope,
+                                  const RuleEditor::Edit& edit) {
     std::vector<std::string> hidden;
-    CommitReport report = NETCTL_TRY(editor.commit([&](PointState& state) -> Result<> {
-        const std::vector<std::uint32_t> before = ids_of(state.rules);
-        NETCTL_TRY(edit(state));
-        if (is_of_packets(hook))
-            hidden = hidden_notes(before, state.rules);
-        return {};
-    }));
+    CommitReport report = NETCTL_TRY(editor.commit(
+        [&](PointState& state) -> Result<> {
+            const std::vector<std::uint32_t> before = ids_of(state.rules);
+            NETCTL_TRY(edit(state));
+            NETCTL_TRY(check_readable(state.rules));
+            if (is_of_packets(hook))
+                hidden = hidden_notes(before, state.rules);
+            return {};
+        },
+        scope));
     report.notes.insert(report.notes.end(), hidden.begin(), hidden.end());
     return report;
 }
@@ -65,8 +69,8 @@ Result<int> add(const Arguments& arguments, const Context& context, Hook hook,
         before = NETCTL_TRY(parse_id(arguments.get("before")));
     const auto editor = open(arguments, context);
     std::uint32_t id = 0;
-    const CommitReport report =
-        NETCTL_TRY(commit_rules(*editor, hook, [&](PointState& state) -> Result<> {
+    const CommitReport report = NETCTL_TRY(
+        commit_rules(*editor, hook, RuleEditor::Scope::some, [&](PointState& state) -> Result<> {
             auto place = before;
             if (at_front && !place && !state.rules.empty())
                 place = state.rules.front().rule.id;
@@ -89,8 +93,8 @@ Result<int> remove(const Arguments& arguments, const Context& context, const Ope
     if (ids.empty())
         return Error::usage("the id of the rule is missing", "`rule list` shows the ids");
     const auto editor = open(arguments, context);
-    const CommitReport report = NETCTL_TRY(
-        editor->commit([&](PointState& state) -> Result<> { return delete_rules(state, ids); }));
+    const CommitReport report = NETCTL_TRY(editor->commit(
+        [&](PointState& state) { return delete_rules(state, ids); }, RuleEditor::Scope::some));
     context.out.notes(report.notes);
     context.out.document(report_json(report), Text());
     return 0;
@@ -100,7 +104,9 @@ Result<int> remove(const Arguments& arguments, const Context& context, const Ope
 Result<int> check(const std::vector<RuleStatus>& statuses, const Context& context) {
     std::vector<const Rule*> rules;
     for (const RuleStatus& status : statuses)
-        rules.push_back(&status.rule);
+        if (status.why.empty()) // one that cannot be read hides nobody knows what
+            rules.push_back(&status.rule);
+    const std::size_t unreadable = statuses.size() - rules.size();
     const classifier::HiddenRules found = classifier::hidden_rules(rules, steps_of_checks);
     Json json = Json::array();
     Text text;
@@ -114,6 +120,13 @@ Result<int> check(const std::vector<RuleStatus>& statuses, const Context& contex
         text += Text::format("{}\n  {}\n", hidden_text(hidden, rules), to_string(rule));
     }
     context.out.document(json, text);
+    if (unreadable > 0) {
+        const Text what =
+            Text::format("{} of the rules cannot be read: what they hide is not known", unreadable);
+        if (found.hidden.empty())
+            return Error::unknown(what);
+        context.out.note(what);
+    }
     if (found.unknown > 0) {
         const Text what =
             Text::format("of {} rules it is not known whether they can match: to compare "
@@ -143,15 +156,30 @@ Result<int> list(const Arguments& arguments, const Context& context, Hook hook,
     return 0;
 }
 
+/// The rules of a ClassBench filter set, as the language has them: what it refuses, since no packet can match
+/// it, is counted and left out.
+Result<std::vector<Rule>> parse_classbench(std::string_view text, const std::string& source,
+                                           Hook hook, std::size_t& skipped) {
+    std::vector<Rule> rules;
+    for (Rule& rule : NETCTL_TRY(classifier::parse_classbench(text, source, ActionKind::drop))) {
+        if (parse_rule(to_string(rule), hook))
+            rules.push_back(std::move(rule));
+        else
+            skipped++;
+    }
+    return rules;
+}
+
 Result<int> replace(const Arguments& arguments, const Context& context, Hook hook,
                     const OpenEditor& open, bool with_nothing) {
     std::vector<Rule> rules;
+    std::size_t skipped = 0;
     if (!with_nothing) {
         const std::string path = arguments["FILE"];
         const std::string text = NETCTL_TRY(sys::read_text(path));
         const std::string source = sys::text_name(path);
         rules = NETCTL_TRY(arguments.get("format") == "classbench"
-                               ? classifier::parse_classbench(text, source, ActionKind::drop)
+                               ? parse_classbench(text, source, hook, skipped)
                                : parse_rules(text, hook, source));
         if (rules.empty() && !arguments.has("allow-empty"))
             return Error::usage(
@@ -161,8 +189,14 @@ Result<int> replace(const Arguments& arguments, const Context& context, Hook hoo
     }
     const auto editor = open(arguments, context);
     const std::size_t count = rules.size();
-    const CommitReport report = NETCTL_TRY(commit_rules(
-        *editor, hook, [&](PointState& state) { return replace_rules(state, std::move(rules)); }));
+    if (skipped > 0)
+        context.out.note(fmt::format("{} rule{} of {} can never match, and {} left out", skipped,
+                                     skipped == 1 ? "" : "s", sys::text_name(arguments["FILE"]),
+                                     skipped == 1 ? "is" : "are"));
+    const CommitReport report =
+        NETCTL_TRY(commit_rules(*editor, hook, RuleEditor::Scope::all, [&](PointState& state) {
+            return replace_rules(state, std::move(rules));
+        }));
     context.out.notes(report.notes);
     Json json = report_json(report);
     json["rule_count"] = count;
@@ -184,6 +218,19 @@ CounterNames counter_names(Hook hook) {
 
 std::uint64_t over(const RuleStatus& status, Hook hook) {
     return status.counter.over_packets + (hook == Hook::policy ? status.counter.over_bytes : 0);
+}
+
+/// The rule as text. What is no rule may be anything, as somebody else has written it.
+std::string text_of(const RuleStatus& status) {
+    if (status.why.empty())
+        return to_string(status.rule);
+    std::string text = "unreadable: ";
+    for (const char c : status.unreadable) {
+        const auto byte = static_cast<unsigned char>(c);
+        text += byte >= ' ' && byte < 0x7f && c != '\\' ? std::string(1, c)
+                                                        : fmt::format("\\x{:02x}", byte);
+    }
+    return text;
 }
 
 /// Whether the rule drops what comes too fast.
@@ -214,7 +261,8 @@ Text engine_text(const nc_point& point) {
 }
 
 Json rule_json(const RuleStatus& status, Hook hook) {
-    Json json{{"rule_id", status.rule.id}, {"rule_text", to_string(status.rule)}};
+    Json json{{"rule_id", status.rule.id}, {"rule_text", text_of(status)}};
+    json["unreadable"] = status.why.empty() ? Json() : Json(status.why);
     const CounterNames names = counter_names(hook);
     json[names.first] = status.counter.packets;
     json[names.second] = status.counter.bytes;
@@ -238,7 +286,7 @@ Text rule_table(const std::vector<RuleStatus>& rules, const Text& indent, Hook h
                               std::to_string(status.counter.bytes)};
         if (any_limit)
             row.push_back(polices(status.rule) ? std::to_string(over(status, hook)) : "");
-        row.push_back(to_string(status.rule));
+        row.push_back(text_of(status));
         table.row(std::move(row));
     }
     return table.render(indent);

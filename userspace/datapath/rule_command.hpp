@@ -27,18 +27,22 @@ struct CommitReport {
 struct RuleStatus {
     Rule rule;
     nc_counter counter{}; ///< of a policy: connections by layer, in place of packets and bytes
+    /// The stored text if it is no rule to this version, and why; `rule` has its id only then.
+    std::string unreadable{}, why{};
 };
 
 /// A point's rules, as a feature's controller gives access to them.
 class RuleEditor {
   public:
     using Edit = std::function<Result<>(PointState&)>;
+    /// What an edit is about: all rules, so that it need not know those that are in force; or some.
+    enum class Scope : bool { some, all };
 
     virtual ~RuleEditor() = default;
     virtual Result<std::vector<RuleStatus>> rules() = 0;
     /// Reads the state under the writers' lock, lets `edit` change it, and puts the outcome in
     /// force. An error of `edit` or of the commit leaves everything as it was.
-    virtual Result<CommitReport> commit(const Edit& edit) = 0;
+    virtual Result<CommitReport> commit(const Edit& edit, Scope scope) = 0;
 };
 
 using OpenEditor = std::function<std::unique_ptr<RuleEditor>(const Arguments&, const Context&)>;

@@ -7,9 +7,12 @@
 #include <charconv>
 #include <cstring>
 #include <ctime>
+#include <fcntl.h>
 #include <map>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <fmt/format.h>
 
@@ -245,8 +248,76 @@ Result<Set> Set::open(const Root& root, const std::string& name) {
     return set;
 }
 
+namespace {
+
+/// Gives what a path below `directory` names to a group, with this mode; an empty name is the directory.
+Result<> give_one(const Fd& directory, const std::string& name, std::uint32_t group, mode_t mode,
+                  const std::string& what) {
+    const bool own = name.empty();
+    // The group first: the mode is what opens it.
+    const int status = own ? (fchown(directory.get(), static_cast<uid_t>(-1), group) == 0
+                                  ? fchmod(directory.get(), mode)
+                                  : -1)
+                           : (fchownat(directory.get(), name.c_str(), static_cast<uid_t>(-1), group,
+                                       AT_SYMLINK_NOFOLLOW) == 0
+                                  ? fchmodat(directory.get(), name.c_str(), mode, 0)
+                                  : -1);
+    if (status != 0)
+        return Error::system(errno, fmt::format("cannot give {} to group {}", what, group));
+    return {};
+}
+
+/// The modes and groups of a set's directory and element maps, to be put back.
+struct Ownership {
+    std::string name; ///< empty: the directory
+    struct stat before {};
+};
+
+Result<> give(const Root& root, const bpf::PinDir& dir, SetType type, std::uint32_t group) {
+    constexpr mode_t closed = 0700, passed = 0711, passed_by_group = 0710, written = 0660;
+    const Fd directory = NETCTL_TRY(dir.open_directory());
+    std::vector<Ownership> all{{}};
+    for (const char* name : {"v4", "v6", "ports"})
+        if ((std::string(name) == "ports") == (type == SetType::port))
+            all.push_back({name, {}});
+    for (Ownership& each : all)
+        if ((each.name.empty() ? fstat(directory.get(), &each.before)
+                               : fstatat(directory.get(), each.name.c_str(), &each.before,
+                                         AT_SYMLINK_NOFOLLOW)) != 0)
+            return Error::system(errno, fmt::format("cannot look at {}", dir.path_of(each.name)));
+    std::vector<std::string> ignored;
+    Transaction transaction(ignored);
+    transaction.or_else(dir.path(), [&]() -> Result<> {
+        for (std::size_t i = all.size(); i-- > 0;) // the directory last
+            NETCTL_TRY(give_one(directory, all[i].name, all[i].before.st_gid,
+                                all[i].before.st_mode & 07777, dir.path_of(all[i].name)));
+        return {};
+    });
+    // Until the last step nobody but root gets into the set's directory.
+    if (fchmod(directory.get(), closed) != 0)
+        return Error::system(errno, fmt::format("cannot change the mode of {}", dir.path()));
+    for (const Ownership& each : all)
+        if (!each.name.empty())
+            NETCTL_TRY(give_one(directory, each.name, group, written, dir.path_of(each.name)));
+    for (const bpf::PinDir& above : {root.dir(), sets_dir(root)}) {
+        const Fd fd = NETCTL_TRY(above.open_directory());
+        if (fchmod(fd.get(), passed) != 0)
+            return Error::system(errno, fmt::format("cannot change the mode of {}", above.path()));
+    }
+    NETCTL_TRY(give_one(directory, "", group, passed_by_group, dir.path()));
+    std::move(transaction).commit([](Aftermath&) {});
+    return {};
+}
+
+} // namespace
+
+Result<> Set::give_to_group(const LockedRoot& root, const std::string& name, std::uint32_t group) {
+    const Set set = NETCTL_TRY(open(root, name));
+    return give(root, sets_dir(root).sub(name), set.type(), group);
+}
+
 Result<> Set::create(const LockedRoot& root, const std::string& name, SetType type,
-                     std::uint32_t max_entries) {
+                     std::uint32_t max_entries, std::optional<std::uint32_t> group) {
     NETCTL_TRY(check_name(name));
     if (max_entries == 0 || max_entries > largest_set)
         return Error::usage(fmt::format("a set holds 1 to {} elements", largest_set));
@@ -286,6 +357,8 @@ Result<> Set::create(const LockedRoot& root, const std::string& name, SetType ty
     NETCTL_TRY(dir.create());
     for (const auto& [pin, map] : maps)
         NETCTL_TRY(dir.replace(pin, map));
+    if (group)
+        NETCTL_TRY(give(root, dir, type, *group));
     // `info` is what makes it a set: it comes last.
     NETCTL_TRY(dir.replace("info", info_map));
     std::move(transaction).commit([](Aftermath&) {});

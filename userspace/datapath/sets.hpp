@@ -47,11 +47,17 @@ class Set {
   public:
     static Result<Set> open(const Root& root, const std::string& name);
     /// Makes and publishes a new set. Fails if there is one of this name.
+    /// With a group as give_to_group() does it.
     static Result<> create(const LockedRoot& root, const std::string& name, SetType type,
-                           std::uint32_t max_entries);
+                           std::uint32_t max_entries,
+                           std::optional<std::uint32_t> group = std::nullopt);
     /// Whatever stands in its maps.
     static Result<> destroy(const LockedRoot& root, const std::string& name,
                             std::vector<std::string>& notes);
+    /// Lets the members of a group write its elements, and nobody else but root: its element maps belong
+    /// to the group then. The directories on the way, from the root down, can be passed through, not listed.
+    static Result<> give_to_group(const LockedRoot& root, const std::string& name,
+                                  std::uint32_t group);
     static std::vector<std::string> list(const Root& root);
 
     const std::string& name() const { return name_; }

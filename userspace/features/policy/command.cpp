@@ -83,7 +83,7 @@ Result<int> enable(const Arguments& arguments, Context& context) {
 }
 
 Result<int> disable(const Arguments&, Context& context) {
-    NETCTL_TRY(controller(context).disable());
+    context.out.notes(NETCTL_TRY(controller(context).disable()));
     context.out.done("policy disabled");
     return 0;
 }

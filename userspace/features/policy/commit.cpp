@@ -9,9 +9,11 @@
 #include <fmt/format.h>
 
 #include "bpf/standalone.hpp"
+#include "core/transaction.hpp"
 #include "datapath/counter_slots.hpp"
 #include "datapath/edit.hpp"
 #include "datapath/hidden_notes.hpp"
+#include "datapath/limit_state.hpp"
 #include "datapath/set_uses.hpp"
 #include "datapath/sets.hpp"
 #include "features/policy/compile.hpp"
@@ -206,7 +208,8 @@ Result<> drop_segments(const FindMap& maps, const nc_policy_head& head) {
 } // namespace
 
 Result<Published> publish(const LockedRoot& root, const FindMap& maps, PointState& state,
-                          nc_policy_head head, const Live* live) {
+                          nc_policy_head head, const Live* live, std::vector<std::string>& notes) {
+    NETCTL_TRY(datapath::check_readable(state.rules));
     const std::vector<InstalledRule>* before = live ? &live->rules : nullptr;
     datapath::assign_slots(state.rules, before);
     std::vector<Rule> rules;
@@ -258,18 +261,22 @@ Result<Published> publish(const LockedRoot& root, const FindMap& maps, PointStat
     const bpf::RawMap slot = NETCTL_TRY(maps("root"));
     const std::uint32_t zero = 0;
     const int fd = first.fd();
+    Transaction transaction(notes);
     NETCTL_TRY(slot.update(&zero, &fd));
-
-    // From here on the new rules are in force; the rest is tidying up that any writer repeats.
-    NETCTL_TRY(tidy(fresh.epoch));
-    if (live)
-        NETCTL_TRY(drop_segments(maps, live->head));
-    NETCTL_TRY(policy_dir(root).replace("rules", texts));
-    NETCTL_TRY(root.next_generation());
-    Published published;
-    published.head = fresh;
-    published.memory = (NC_HEAD_WORDS + tables.words.size()) * sizeof(std::uint64_t);
-    return published;
+    return std::move(transaction).commit([&](Aftermath& after) {
+        after.tidy("the cgroups of the former rules", tidy(fresh.epoch));
+        if (live) {
+            after.tidy("the former tables", drop_segments(maps, live->head));
+            after.tidy("the state of limits",
+                       datapath::forget_limits(live->program, state, Hook::policy));
+        }
+        after.tidy("the pin of the rules", policy_dir(root).replace("rules", texts));
+        after.value("the root's generation", root.next_generation(), std::uint64_t{0});
+        Published published;
+        published.head = fresh;
+        published.memory = (NC_HEAD_WORDS + tables.words.size()) * sizeof(std::uint64_t);
+        return published;
+    });
 }
 
 } // namespace netctl::policy

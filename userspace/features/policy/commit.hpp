@@ -35,6 +35,7 @@ struct Published {
  * no program looks at the old tables any more.
  */
 Result<Published> publish(const datapath::LockedRoot& root, const datapath::FindMap& maps,
-                          datapath::PointState& state, nc_policy_head head, const Live* live);
+                          datapath::PointState& state, nc_policy_head head, const Live* live,
+                          std::vector<std::string>& notes);
 
 } // namespace netctl::policy

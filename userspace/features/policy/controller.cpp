@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "bpf/xdp.hpp"
+#include "core/transaction.hpp"
 #include "datapath/connect_order.hpp"
 #include "datapath/edit.hpp"
 #include "datapath/limit_state.hpp"
@@ -92,7 +93,8 @@ bool refuses(const Root& root, const nc_policy_head& head, const std::string& sc
     connection.cgroup = cgroup.value_or("/");
     std::vector<Rule> rules;
     for (const InstalledRule& one : installed)
-        rules.push_back(one.rule);
+        if (one.why.empty())
+            rules.push_back(one.rule);
     const auto position = first_match(rules, connection, find_exe, sets);
     return position ? rules[*position].actions.back().kind == ActionKind::deny
                     : head.default_verdict == NC_POLICY_DENY;
@@ -128,21 +130,30 @@ class Editor : public datapath::RuleEditor {
         return status.rules;
     }
 
-    Result<datapath::CommitReport> commit(const Edit& edit) override {
+    Result<datapath::CommitReport> commit(const Edit& edit, Scope scope) override {
         datapath::CommitReport report;
         const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
         const auto live = NETCTL_TRY(open_live(root));
         if (!live)
             return not_enabled();
+        if (live->trouble && scope == Scope::some) {
+            Error error = Error(*live->trouble).within("the rules of the policy cannot be read");
+            error.hint = "`policy rule replace` and `policy rule flush` put others in their place";
+            return error;
+        }
+        if (live->trouble)
+            report.notes.push_back(fmt::format(
+                "the rules that were in force could not be read ({}): counters begin anew",
+                live->trouble->what));
         PointState state = live->state();
         NETCTL_TRY(edit(state));
+        NETCTL_TRY(datapath::check_readable(state.rules));
         NETCTL_TRY(check_names(state, &live->rules, options_.allow_missing, report.notes));
         NETCTL_TRY(check_ssh(root, &*live, live->head, live->head.scope, state, options_.yes));
         if (const auto lost = ground_lost(live->head))
             report.notes.push_back(*lost + "; " + to_attach_anew(live->head));
         const Published published =
-            NETCTL_TRY(publish(root, live->maps(), state, live->head, &*live));
-        NETCTL_TRY(datapath::forget_limits(live->program, state, Hook::policy));
+            NETCTL_TRY(publish(root, live->maps(), state, live->head, &*live, report.notes));
         note_covered(state, &live->rules, report.notes);
         report.generation = published.head.generation;
         report.engine = "bit vectors";
@@ -214,8 +225,11 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
     head.default_verdict =
         request.default_verdict.value_or(static_cast<nc_policy_verdict>(head.default_verdict));
     head.log_rate = request.log_rate.value_or(head.log_rate);
+    if (live && live->trouble && !request.rules)
+        return Error(*live->trouble).within("the rules of the policy cannot be read");
     if (request.rules)
         NETCTL_TRY(datapath::replace_rules(state, *request.rules));
+    NETCTL_TRY(datapath::check_readable(state.rules));
     const std::vector<InstalledRule>* before = live ? &live->rules : nullptr;
     NETCTL_TRY(check_names(state, before, request.allow_missing, report.notes));
     sys::Cgroup scope{.path = {}, .name = head.scope};
@@ -233,8 +247,7 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
             head.scope_id = scope.id;
             report.notes.push_back(*lost + ": it is now");
         }
-        published = NETCTL_TRY(publish(root, live->maps(), state, head, &*live));
-        NETCTL_TRY(datapath::forget_limits(live->program, state, Hook::policy));
+        published = NETCTL_TRY(publish(root, live->maps(), state, head, &*live, report.notes));
     } else {
         if (scope.name.size() >= sizeof head.scope)
             return Error::usage(fmt::format("the path of the cgroup {} is too long", scope.name));
@@ -251,22 +264,17 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
         NETCTL_TRY(object.load());
         // As long as the root's slot is empty the programs let everything pass, so that all of the
         // policy begins with the write that fills it.
+        Transaction transaction(report.notes);
+        transaction.or_else(dir.path(), [dir] { return dir.remove_all(); });
         NETCTL_TRY(dir.create());
-        const auto start = [&]() -> Result<Published> {
-            NETCTL_TRY(attach_all(object, scope, layers.mask, dir));
-            NETCTL_TRY(order_hooks(root));
-            for (const char* name : pinned_maps)
-                NETCTL_TRY(dir.replace(name, NETCTL_TRY(object.map(name))));
-            return publish(
-                root, [&](const std::string& name) { return object.map(name); }, state, head,
-                nullptr);
-        };
-        auto started = start();
-        if (!started) {
-            const auto removed = dir.remove_all();
-            return std::move(started).error();
-        }
-        published = *started;
+        NETCTL_TRY(attach_all(object, scope, layers.mask, dir));
+        NETCTL_TRY(order_hooks(root));
+        for (const char* name : pinned_maps)
+            NETCTL_TRY(dir.replace(name, NETCTL_TRY(object.map(name))));
+        published = NETCTL_TRY(publish(
+            root, [&](const std::string& name) { return object.map(name); }, state, head, nullptr,
+            report.notes));
+        std::move(transaction).commit([](Aftermath&) {});
     }
     note_covered(state, before, report.notes);
     report.was_enabled = live.has_value();
@@ -280,21 +288,32 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
     return report;
 }
 
-Result<> Controller::disable() const {
+Result<std::vector<std::string>> Controller::disable() const {
+    std::vector<std::string> notes;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const bpf::PinDir dir = policy_dir(root);
-    const auto live = NETCTL_TRY(open_live(root));
-    if (!live) {
+    // Whatever stands in the maps: only the slot is needed, and if there is none, the links alone.
+    const auto program = find_program(dir);
+    const Result<bpf::RawMap> slot =
+        program ? program->map("root") : Error::failed("there is no program");
+    const std::uint32_t zero = 0;
+    std::uint32_t id = 0;
+    const Result<bool> filled = slot ? slot->lookup(&zero, &id) : slot.error();
+    if (!dir.exists() || (filled.has_value() && !*filled)) {
         NETCTL_TRY(remove_unfinished(dir)); // an enable that was killed may have left something
         return Error::failed("the policy is not enabled: there is nothing to disable");
     }
+    Transaction transaction(notes);
     // Empties the slot first: all hooks let pass from that moment on, none before another.
-    const bpf::RawMap slot = NETCTL_TRY(live->program.map("root"));
-    const std::uint32_t zero = 0;
-    NETCTL_TRY(slot.erase(&zero));
-    NETCTL_TRY(dir.remove_all());
-    NETCTL_TRY(root.next_generation());
-    return {};
+    if (slot)
+        NETCTL_TRY(slot->erase(&zero));
+    else
+        NETCTL_TRY(dir.remove_all());
+    return std::move(transaction).commit([&](Aftermath& after) {
+        after.tidy(dir.path(), dir.remove_all());
+        after.value("the root's generation", root.next_generation(), std::uint64_t{0});
+        return notes;
+    });
 }
 
 std::unique_ptr<datapath::RuleEditor> Controller::edit(const EditOptions& options) const {

@@ -113,7 +113,7 @@ class Controller {
 
     Result<EnableReport> enable(const EnableRequest& request) const;
     /// Takes all programs off at once and removes all pins.
-    Result<> disable() const;
+    Result<std::vector<std::string>> disable() const;
     Result<Status> status() const;
     std::unique_ptr<datapath::RuleEditor> edit(const EditOptions& options) const;
     /// Calls `handle` for each event until it returns false. With `follow`, waits for more until the

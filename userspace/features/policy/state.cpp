@@ -38,12 +38,31 @@ Result<std::vector<InstalledRule>> read_rules(const FindMap& maps, const nc_poli
     const auto texts = NETCTL_TRY(inner_map(outer, head.texts_slot));
     if (!texts)
         return Error::failed("the policy's rules are gone from its maps");
+    const bpf::MapInfo info = NETCTL_TRY(bpf::map_info(texts->fd()));
+    if (info.value_size != sizeof(nc_rule_text) || info.max_entries < head.records)
+        return Error::failed("the policy's rules are not what its tables say");
     std::vector<nc_rule_text> records(head.records);
     NETCTL_TRY(texts->read_array(records.data(), sizeof(nc_rule_text), head.records));
     return datapath::decode_rules(records, Hook::policy);
 }
 
 } // namespace
+
+std::optional<bpf::Program> find_program(const bpf::PinDir& dir) {
+    for (const char* name : hook_names) {
+        if (!dir.has(name))
+            continue;
+        const auto link = dir.open_link(name);
+        if (!link)
+            continue;
+        const auto info = link->info();
+        if (!info)
+            continue;
+        if (auto program = bpf::Program::open_id(info->program_id))
+            return std::move(*program);
+    }
+    return std::nullopt;
+}
 
 Result<std::optional<Live>> open_live(const Root& root) {
     const bpf::PinDir dir = policy_dir(root);
@@ -73,7 +92,10 @@ Result<std::optional<Live>> open_live(const Root& root) {
             const std::uint64_t* exe = &segment[live.head.exes + std::size_t{i} * 2];
             live.exes.insert({static_cast<std::uint32_t>(exe[0]), exe[1]});
         }
-        live.rules = NETCTL_TRY(read_rules(live.maps(), live.head));
+        if (auto rules = read_rules(live.maps(), live.head))
+            live.rules = std::move(*rules);
+        else
+            live.trouble = std::move(rules).error();
         return std::optional<Live>(std::move(live));
     }
     return std::optional<Live>();

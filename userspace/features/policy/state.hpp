@@ -32,7 +32,8 @@ struct Live {
     bpf::Program program;
     nc_policy_head head{};
     std::vector<datapath::InstalledRule> rules;
-    std::set<ExeId> exes; ///< files that the rules' paths led to
+    std::set<ExeId> exes;           ///< files that the rules' paths led to
+    std::optional<Error> trouble{}; ///< why the rules cannot be read, if they cannot
 
     datapath::FindMap maps() const {
         return [this](const std::string& name) { return program.map(name); };
@@ -49,7 +50,11 @@ struct Live {
 /// The map in a slot of an outer map, if there is one.
 Result<std::optional<bpf::RawMap>> inner_map(const bpf::RawMap& outer, std::uint32_t slot);
 
-/// Nothing if no policy is in force: none is enabled, or an enable was killed before it was done.
+/// The program of one of the attachments; nothing if there is none that can be opened.
+std::optional<bpf::Program> find_program(const bpf::PinDir& dir);
+
+/// Nothing if no policy is in force: none is enabled, or an enable was killed before it was done. Rules that
+/// cannot be read are no error.
 Result<std::optional<Live>> open_live(const datapath::Root& root);
 
 /// Why the policy judges nothing though it is in force: its cgroup is gone, or another one has its name now.

@@ -89,13 +89,15 @@ Result<Status> Controller::status() const {
     }
     if (status.lost)
         status.notes.push_back(to_attach_anew(live->head));
+    if (live->trouble)
+        status.notes.push_back(fmt::format("its rules cannot be read: {}", live->trouble->what));
     const bpf::RawMap stats = NETCTL_TRY(live->program.map("stats"));
     status.stats = NETCTL_TRY(read_stats(stats));
     const bpf::RawMap counters = NETCTL_TRY(live->program.map("counters"));
     const auto totals = NETCTL_TRY(read_counters(counters, live->rules));
     for (std::size_t i = 0; i < totals.size(); i++) {
         const Rule& rule = live->rules[i].rule;
-        status.rules.push_back({rule, totals[i]});
+        status.rules.push_back({rule, totals[i], live->rules[i].unreadable, live->rules[i].why});
         const Match* exe = rule.find(Key::exe);
         if (!exe)
             continue;

@@ -10,7 +10,9 @@
 #include <fmt/format.h>
 
 #include "bpf/dir_lock.hpp"
+#include "core/log.hpp"
 #include "core/rule.hpp"
+#include "core/transaction.hpp"
 #include "datapath/root.hpp"
 #include "features/redirect/joiner.hpp"
 
@@ -120,18 +122,16 @@ Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
     const bpf::PinDir& parent = root.dir();
     const bpf::PinDir aside = parent.sub(staging);
     NETCTL_TRY(aside.remove_all()); // of one that was killed half way
-    Result<> done = datapath.attach(cgroup);
-    if (done)
-        done = datapath.pin(aside);
-    if (done)
-        done = parent.rename(staging, directory);
-    if (!done) {
-        (void)aside.remove_all();
-        return std::move(done).error();
-    }
-    NETCTL_TRY(root.next_generation());
-    enabled.cgroup = cgroup.name;
-    return enabled;
+    Transaction transaction(enabled.notes);
+    transaction.or_else(aside.path(), [aside] { return aside.remove_all(); });
+    NETCTL_TRY(datapath.attach(cgroup));
+    NETCTL_TRY(datapath.pin(aside));
+    NETCTL_TRY(parent.rename(staging, directory));
+    return std::move(transaction).commit([&](Aftermath& after) {
+        after.value("the root's generation", root.next_generation(), std::uint64_t{0});
+        enabled.cgroup = cgroup.name;
+        return enabled;
+    });
 }
 
 Result<bool> Controller::disable(unsigned timeout_ms) {
@@ -172,11 +172,15 @@ Result<bool> Controller::disable(unsigned timeout_ms) {
             return true; // and it was enabled again
         // The order keeps a killed disable repeatable: `conf` last but for the rest.
         NETCTL_TRY(Datapath::unpin_hooks(dir));
-        for (const char* name : {"prog_join", "conf"})
-            NETCTL_TRY(dir.unpin(name));
     }
-    NETCTL_TRY(dir.remove_all());
-    NETCTL_TRY(root.next_generation());
+    std::vector<std::string> notes;
+    Aftermath after(notes);
+    for (const char* name : {"prog_join", "conf"})
+        after.tidy(name, dir.unpin(name));
+    after.tidy(dir.path(), dir.remove_all());
+    after.value("the root's generation", root.next_generation(), std::uint64_t{0});
+    for (const std::string& note : notes)
+        warn(note);
     return true;
 }
 

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "core/transaction.hpp"
 #include "datapath/connect_order.hpp"
 #include "datapath/root.hpp"
 #include "features/redirect/controller.hpp"
@@ -52,6 +53,24 @@ template <class R> bool erase(Datapath::BankOf<R>& bank, std::uint32_t id) {
     return kept != count;
 }
 
+/// What the user should know although all went well: shown when the command is done with it.
+struct Notes {
+    std::vector<std::string> texts;
+    ~Notes() {
+        for (const std::string& text : texts)
+            warn(text);
+    }
+};
+
+/// What comes behind a change of rules.
+void settle(const Datapath& datapath, bool leave, const datapath::LockedRoot& root,
+            Aftermath& after) {
+    if (leave)
+        after.value("connections that joined by the former rules",
+                    datapath.leave_all(NC_RD_REASON_DRAINED, 0), std::size_t{0});
+    after.value("the root's generation", root.next_generation(), std::uint64_t{0});
+}
+
 /// Whether joined connections were let in by this kind of rule.
 template <class R> constexpr bool lets_join = std::is_same_v<R, nc_rd_rule>;
 
@@ -74,6 +93,7 @@ template <class R> Result<std::vector<Controller::ListedRule>> Controller::list_
 template <class R>
 Result<std::uint32_t> Controller::add_to_list(std::vector<R> entries, const std::string& text,
                                               bool first) {
+    Notes notes;
     const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
     const Datapath datapath = NETCTL_TRY(open_enabled(root));
     if (!lets_join<R> &&
@@ -94,23 +114,26 @@ Result<std::uint32_t> Controller::add_to_list(std::vector<R> entries, const std:
         entry.id = id;
     NETCTL_TRY(datapath.set_conf(conf));
     insert(bank, first ? 0 : count, entries, text);
+    Transaction transaction(notes.texts);
     NETCTL_TRY(datapath.commit_bank(bank));
-    if (lets_join<R> && first && count != 0)
-        NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
-    NETCTL_TRY(root.next_generation());
-    return id;
+    return std::move(transaction).commit([&](Aftermath& after) {
+        settle(datapath, lets_join<R> && first && count != 0, root, after);
+        return id;
+    });
 }
 
 template <class R> Result<> Controller::delete_from_list(std::uint32_t id, const char* where) {
+    Notes notes;
     const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
     const Datapath datapath = NETCTL_TRY(open_enabled(root));
     auto bank = NETCTL_TRY(datapath.read_bank<R>());
     if (!erase(bank, id))
         return Error::failed(fmt::format("there is no rule {}", id), where);
+    Transaction transaction(notes.texts);
     NETCTL_TRY(datapath.commit_bank(bank));
-    if (lets_join<R>)
-        NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
-    NETCTL_TRY(root.next_generation());
+    std::move(transaction).commit([&](Aftermath& after) {
+        settle(datapath, lets_join<R>, root, after);
+    });
     return {};
 }
 
@@ -150,11 +173,12 @@ Result<> Controller::delete_to(std::uint32_t id) {
 }
 
 Result<> Controller::flush_rules() {
+    Notes notes;
     const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
     const Datapath datapath = NETCTL_TRY(open_enabled(root));
+    Transaction transaction(notes.texts);
     NETCTL_TRY(datapath.commit_bank(Datapath::Bank{}));
-    NETCTL_TRY(datapath.leave_all(NC_RD_REASON_DRAINED, 0));
-    NETCTL_TRY(root.next_generation());
+    std::move(transaction).commit([&](Aftermath& after) { settle(datapath, true, root, after); });
     return {};
 }
 

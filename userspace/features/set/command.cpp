@@ -25,10 +25,16 @@ Result<int> create(const Arguments& arguments, Context& context) {
         arguments.number("size", type == datapath::SetType::host ? default_host_size : default_size,
                          1, std::uint64_t{1} << 26));
     Controller controller(context.root);
-    context.out.notes(
-        NETCTL_TRY(controller.create(arguments["NAME"], type, static_cast<std::uint32_t>(size))));
+    context.out.notes(NETCTL_TRY(controller.create(
+        arguments["NAME"], type, static_cast<std::uint32_t>(size), arguments.get("group"))));
     context.out.done(
         fmt::format("set '{}' made, type {}", arguments["NAME"], datapath::to_string(type)));
+    return 0;
+}
+
+Result<int> change_group(const Arguments& arguments, Context& context) {
+    context.out.notes(
+        NETCTL_TRY(Controller(context.root).change_group(arguments["NAME"], arguments["GROUP"])));
     return 0;
 }
 
@@ -169,12 +175,17 @@ const Command& command() {
                   {"size",
                    "N",
                    "elements of each family at most (default: 65536 hosts, 1048576 prefixes)",
-                   {}}},
+                   {}},
+                  {"group", "NAME", "a group whose members may write its elements", {}}},
              .run = create},
             {.name = "destroy",
              .summary = "remove a set that no rule uses",
              .positionals = {{"NAME"}},
              .run = destroy},
+            {.name = "chgrp",
+             .summary = "let the members of a group write the elements of a set",
+             .positionals = {{"NAME"}, {"GROUP"}},
+             .run = change_group},
             {.name = "add",
              .summary = "add elements, all or none; takes effect at once",
              .positionals = {{"NAME"}, {"ELEMENT", Count::rest}},

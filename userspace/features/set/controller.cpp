@@ -2,6 +2,8 @@
 #include "features/set/controller.hpp"
 
 #include <algorithm>
+#include <charconv>
+#include <grp.h>
 #include <map>
 
 #include <fmt/format.h>
@@ -28,6 +30,17 @@ Result<std::vector<SetElement>> parse_all(datapath::SetType type,
     return elements;
 }
 
+Result<std::uint32_t> find_group(const std::string& text) {
+    std::uint32_t id = 0;
+    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), id);
+    if (status == std::errc{} && end == text.data() + text.size())
+        return id;
+    if (const group* found = getgrnam(text.c_str()))
+        return found->gr_gid;
+    return Error::usage(fmt::format("there is no group '{}'", text),
+                        "a name of /etc/group, or a number");
+}
+
 /// Raises the root's generation, behind a commit.
 void raise_generation(const LockedRoot& root, Aftermath& after) {
     after.value("the root's generation", root.next_generation(), std::uint64_t{0});
@@ -49,10 +62,25 @@ Result<ChangeReport> change(const RootOptions& options, const std::string& name,
 } // namespace
 
 Result<std::vector<std::string>> Controller::create(const std::string& name, datapath::SetType type,
-                                                    std::uint32_t max_entries) {
+                                                    std::uint32_t max_entries,
+                                                    const std::string& group) {
     std::vector<std::string> notes;
+    std::optional<std::uint32_t> id;
+    if (!group.empty())
+        id = NETCTL_TRY(find_group(group));
     const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_));
-    NETCTL_TRY(Set::create(root, name, type, max_entries));
+    NETCTL_TRY(Set::create(root, name, type, max_entries, id));
+    Aftermath after(notes);
+    raise_generation(root, after);
+    return notes;
+}
+
+Result<std::vector<std::string>> Controller::change_group(const std::string& name,
+                                                          const std::string& group) {
+    std::vector<std::string> notes;
+    const std::uint32_t id = NETCTL_TRY(find_group(group));
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
+    NETCTL_TRY(Set::give_to_group(root, name, id));
     Aftermath after(notes);
     raise_generation(root, after);
     return notes;
@@ -61,7 +89,7 @@ Result<std::vector<std::string>> Controller::create(const std::string& name, dat
 Result<std::vector<std::string>> Controller::destroy(const std::string& name) {
     std::vector<std::string> notes;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
-    const std::vector<std::string> users = NETCTL_TRY(datapath::users_of_set(root, name));
+    const std::vector<std::string> users = datapath::users_of_set(root, name);
     if (!users.empty())
         return Error::failed(fmt::format("set '{}' is in use by {}", name, fmt::join(users, ", ")),
                              "delete these rules first");
@@ -103,7 +131,7 @@ Result<std::vector<SetStatus>> Controller::list() const {
     for (const std::string& name : Set::list(root)) {
         const Set set = NETCTL_TRY(Set::open(root, name));
         SetStatus status{name, set.type(), set.max_entries(), NETCTL_TRY(set.size()), {}};
-        status.users = NETCTL_TRY(datapath::users_of_set(root, name));
+        status.users = datapath::users_of_set(root, name);
         all.push_back(std::move(status));
     }
     return all;

@@ -48,8 +48,12 @@ class Controller {
     explicit Controller(RootOptions root) : root_(std::move(root)) {}
 
     // What they return besides are notes for the user.
+    /// `group`: a name or a number, or empty; see change_group().
     Result<std::vector<std::string>> create(const std::string& name, datapath::SetType type,
-                                            std::uint32_t max_entries);
+                                            std::uint32_t max_entries, const std::string& group);
+    /// Lets the members of a group write the set's elements.
+    Result<std::vector<std::string>> change_group(const std::string& name,
+                                                  const std::string& group);
     /// Refused while a rule uses the set; the error names the rules.
     Result<std::vector<std::string>> destroy(const std::string& name);
     /// All or none. `ttl_seconds` 0: for ever.

@@ -38,8 +38,8 @@ TEST(SetCommand, HasTheVerbsOfTheDesign) {
     std::vector<std::string> verbs;
     for (const Command& child : command().children)
         verbs.push_back(child.name);
-    EXPECT_EQ(verbs, (std::vector<std::string>{"create", "destroy", "add", "delete", "list", "test",
-                                               "import", "fold"}));
+    EXPECT_EQ(verbs, (std::vector<std::string>{"create", "destroy", "chgrp", "add", "delete",
+                                               "list", "test", "import", "fold"}));
 }
 
 } // namespace

@@ -122,6 +122,8 @@ Json status_json(const Status& status) {
                                        {"state", to_string(status.presence)},
                                        {"mode", to_string(status.mode)}},
                                       verdicts);
+    if (status.settings.abi_version != NC_ABI_VERSION)
+        return json;
     json["over_rate"] = status.stats.over_rate;
     json["mirror_failed"] = status.stats.mirror_failed;
     json["rewrite_failed"] = status.stats.rewrite_failed;
@@ -154,6 +156,10 @@ Text neighbours(const Status& status) {
 }
 
 Text status_text(const Status& status) {
+    const Text unreadable = datapath::trouble_text(
+        status, "netctl tc", fmt::format("{} {}", status.interface, to_string(status.direction)));
+    if (!unreadable.empty())
+        return unreadable;
     Text text = Text::format("{} {}{}: {}, default {}, unparsed {}, program {}, generation {}\n",
                              status.interface, to_string(status.direction),
                              status.netns.empty() ? "" : fmt::format(" (netns {})", status.netns),

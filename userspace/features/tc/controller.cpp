@@ -192,31 +192,31 @@ Result<> tidy_clsact(const bpf::PinDir& point_root, std::uint32_t ifindex, std::
     return {};
 }
 
-/// Attaches a filter and pins its program. With an error, all is as it was.
+/// Attaches a filter and pins its program.
 Result<> attach_clsact(const bpf::PinDir& dir, const bpf::PinDir& point_root,
                        const sys::Interface& interface, const nc_point& point,
-                       const bpf::Program& program) {
-    const bpf::PinDir mark = point_root.sub(clsact_mark(interface.index));
-    const bool marked = mark.exists();
-    std::vector<std::string> ignored;
+                       const bpf::Program& program, Transaction& transaction) {
+    const std::string mark = clsact_mark(interface.index);
+    const bool marked = point_root.has(mark);
     // First the mark, then the qdisc: killed in between, there is a mark too many, not a qdisc.
-    NETCTL_TRY(mark.create());
+    transaction.or_else(fmt::format("the qdisc clsact of {}", interface.name), [=]() -> Result<> {
+        std::vector<std::string> ignored;
+        if (!marked)
+            NETCTL_TRY(tidy_clsact(point_root, interface.index, interface.name, ignored));
+        point_root.remove_if_empty();
+        return {};
+    });
+    NETCTL_TRY(point_root.sub(mark).create());
     auto made = bpf::create_clsact(interface.index);
     if (!marked && !(made.has_value() && *made))
-        NETCTL_TRY(mark.remove_all());
+        NETCTL_TRY(point_root.sub(mark).remove_all());
     if (!made.has_value())
         return std::move(made).error().within(interface.name);
     // First the pin, then the filter: so there is never a filter that no pin leads to.
-    auto status = dir.create();
-    if (status)
-        status = dir.replace("program", program);
-    if (status)
-        status = bpf::attach_filter(datapath::filter_of(point), program);
-    if (status)
-        return {};
-    static_cast<void>(dir.unpin("program"));
-    static_cast<void>(tidy_clsact(point_root, interface.index, interface.name, ignored));
-    return status;
+    NETCTL_TRY(FilterPoint::make_dir(dir, transaction));
+    transaction.or_else(dir.path_of("program"), [dir] { return dir.unpin("program"); });
+    NETCTL_TRY(dir.replace("program", program));
+    return bpf::attach_filter(datapath::filter_of(point), program);
 }
 
 // ---- the point ----
@@ -264,6 +264,8 @@ class Point : public FilterPoint {
                              fmt::format("attach one with `netctl tc attach {}`", title()));
     }
 
+    nc_verdict first_default() const override { return NC_VERDICT_NEXT; }
+
   protected:
     std::string title() const override { return tc::title(interface(), direction_); }
 
@@ -289,12 +291,18 @@ class Point : public FilterPoint {
         return choose_rates(state, present);
     }
 
-    Result<> swap(const LivePoint& live, const bpf::PinDir& dir,
-                  const bpf::Program& program) const override {
-        if (live.link)
-            return live.link.update(program);
-        NETCTL_TRY(bpf::replace_filter(datapath::filter_of(live.state.point), program));
-        return dir.replace("program", program);
+    Result<> swap(const LivePoint& live, const bpf::Program& program) const override {
+        return live.link ? live.link.update(program) : bpf::replace_filter(live.filter, program);
+    }
+
+    void complete(nc_point& point, const LivePoint& live) const override {
+        const auto present = sys::find_interface(interface());
+        point.mode = static_cast<__u32>(live.link ? Mode::tcx : Mode::clsact);
+        point.flags = direction_ == Direction::egress ? NC_POINT_EGRESS : 0;
+        if (present && present->ethernet)
+            point.flags |= NC_POINT_ETHER;
+        point.tc_priority = live.filter.priority;
+        point.tc_handle = live.filter.handle;
     }
 
     void tell(const PointState& before, const PointState& after,
@@ -312,25 +320,15 @@ class Point : public FilterPoint {
 
 // ---- fq ----
 
-/// Takes fq off again unless it is kept: an attachment that fails leaves nothing behind.
-class AddedFq {
-  public:
-    AddedFq() = default;
-    AddedFq(const AddedFq&) = delete;
-    AddedFq& operator=(const AddedFq&) = delete;
-    ~AddedFq() {
-        if (ifindex_ != 0)
-            static_cast<void>(sys::remove_root(ifindex_));
-    }
-    void added(std::uint32_t ifindex) { ifindex_ = ifindex; }
-    void keep() { ifindex_ = 0; }
-
-  private:
-    std::uint32_t ifindex_ = 0;
-};
+Result<> remove_own_fq(std::uint32_t ifindex) {
+    if (!sys::is_own_fq(NETCTL_TRY(sys::root_qdisc(ifindex))))
+        return {};
+    return sys::remove_root(ifindex);
+}
 
 /// Puts fq on the interface. Only where the kernel's default stands: what somebody chose is his.
-Result<> setup_fq(const sys::Interface& interface, AddedFq& fq, std::vector<std::string>& notes) {
+Result<> setup_fq(const sys::Interface& interface, Transaction& transaction,
+                  std::vector<std::string>& notes) {
     if (NETCTL_TRY(sys::leaves_through_fq(interface.index)))
         return {};
     const sys::Qdisc root = NETCTL_TRY(sys::root_qdisc(interface.index));
@@ -353,7 +351,8 @@ Result<> setup_fq(const sys::Interface& interface, AddedFq& fq, std::vector<std:
         error.hint = "the kernel may lack sch_fq; without it, rates drop what comes too early";
         return std::move(error).within(interface.name);
     }
-    fq.added(interface.index);
+    transaction.or_else(fmt::format("the qdisc fq of {}", interface.name),
+                        [index = interface.index] { return sys::remove_root(index); });
     notes.push_back(fmt::format("{} sends through the qdisc fq now; `detach` takes it away again",
                                 interface.name));
     return {};
@@ -422,8 +421,8 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     Point filter(root_, netns_, interface.name, request.direction);
     if (request.dared)
         filter.dare();
+    const auto left = NETCTL_TRY(filter.left_behind(root, report.notes));
     const bpf::PinDir dir = filter.dir(root);
-    const auto left = NETCTL_TRY(filter.left_behind(root));
 
     const auto chain = NETCTL_TRY(bpf::query_tcx(interface.index, request.direction));
     report.mode = request.mode.value_or(chain ? Mode::tcx : Mode::clsact);
@@ -439,8 +438,7 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     if (!request.mode && report.mode == Mode::clsact)
         report.notes.push_back("attached through clsact, since this kernel has no tcx");
 
-    PointState state =
-        NETCTL_TRY(filter.next_state(root, left, request.settings, NC_VERDICT_NEXT, interface));
+    PointState state = NETCTL_TRY(filter.next_state(root, left, request.settings, interface));
     nc_point& point = state.point;
     point.mode = static_cast<__u32>(report.mode);
     point.flags = 0;
@@ -454,119 +452,159 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
         point.tc_handle = filter_handle;
     }
     NETCTL_TRY(check_rules(rules_of(state), interface, request.direction));
-    AddedFq fq;
+    bpf::Link link;
+    Transaction transaction(report.notes);
     if (request.setup_fq)
-        NETCTL_TRY(setup_fq(interface, fq, report.notes));
+        NETCTL_TRY(setup_fq(interface, transaction, report.notes));
     NETCTL_TRY(choose_rates(state, interface));
 
     const LoadedFilter loaded =
         NETCTL_TRY(filter.load(root, state, left ? &*left : nullptr, false));
     const bpf::Program& program = loaded.generation.program;
-    if (report.mode == Mode::tcx) {
-        // The link's pin comes first: with it everything can be found, without it nothing is attached
-        // once this process ends.
-        const bpf::Link link = NETCTL_TRY(attach_tcx(interface, program, request, *chain));
-        NETCTL_TRY(dir.create());
-        NETCTL_TRY(FilterPoint::pin_link(dir, link));
-        NETCTL_TRY(dir.unpin("program")); // of a point that was attached through clsact
-    } else {
-        NETCTL_TRY(attach_clsact(dir, interface_dir(root, netns_, interface.name), interface, point,
-                                 program));
-        NETCTL_TRY(dir.unpin("link"));
-    }
-    fq.keep();
-    NETCTL_TRY(datapath::publish_pins(dir, program));
-    NETCTL_TRY(root.next_generation());
-    note_rates(state, nullptr, interface.name, report.notes);
     report.program_id = NETCTL_TRY(program.info()).id;
-    report.rules = state.rules.size();
-    const std::vector<std::string>& notes = loaded.generation.notes;
-    report.notes.insert(report.notes.end(), notes.begin(), notes.end());
-    return report;
+    const bpf::PinDir point_root = interface_dir(root, netns_, interface.name);
+    transaction.or_else(point_root.path(), [=]() -> Result<> {
+        point_root.remove_if_empty();
+        return {};
+    });
+    if (report.mode == Mode::tcx) {
+        link = NETCTL_TRY(attach_tcx(interface, program, request, *chain));
+        NETCTL_TRY(FilterPoint::make_dir(dir, transaction));
+        NETCTL_TRY(FilterPoint::pin_link(dir, link, transaction));
+    } else {
+        NETCTL_TRY(attach_clsact(dir, point_root, interface, point, program, transaction));
+    }
+    return std::move(transaction).commit([&](Aftermath& after) {
+        // Of a point that was attached the other way.
+        after.tidy("an older pin", dir.unpin(report.mode == Mode::tcx ? "program" : "link"));
+        after.tidy("the pins of the maps", datapath::publish_pins(dir, program));
+        after.value("the root's generation", root.next_generation(), std::uint64_t{0});
+        note_rates(state, nullptr, interface.name, report.notes);
+        report.rules = state.rules.size();
+        const std::vector<std::string>& notes = loaded.generation.notes;
+        report.notes.insert(report.notes.end(), notes.begin(), notes.end());
+        return report;
+    });
 }
 
 Result<DetachReport> Controller::detach(const std::string& interface, Direction direction) const {
     DetachReport report;
-    std::vector<std::string> ignored;
+    // A namespace that is gone has taken all of it along.
+    const auto guard = sys::NetnsGuard::enter(netns_);
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const Point filter(root_, netns_, interface, direction);
+    if (guard)
+        NETCTL_TRY(filter.follow(root, report.notes));
     const bpf::PinDir dir = filter.dir(root);
     const bpf::PinDir point_root = interface_dir(root, netns_, interface);
-    const auto live = NETCTL_TRY(datapath::open_point(dir, Hook::tc));
-    if (!live) {
-        NETCTL_TRY(dir.remove_all()); // an attach that was killed may have left the directory
+    if (!datapath::is_pinned(dir)) {
+        // What an attach or detach has left that was killed.
+        NETCTL_TRY(dir.remove_all());
         point_root.remove_if_empty();
         return filter.not_attached();
     }
-    const bool attached = live->link_info.ifindex != 0;
-    const std::uint32_t ifindex = live->state.point.ifindex;
-    // A namespace that is gone has taken all of it along.
-    const auto guard = sys::NetnsGuard::enter(netns_);
-    if (attached && !live->link) // so the namespace is there
-        NETCTL_TRY(bpf::detach_filter(datapath::filter_of(live->state.point)));
-    NETCTL_TRY(datapath::remove_pins(dir));
-    NETCTL_TRY(dir.remove_all());
-    // Only where the interface is still the one that we put things on.
-    const bool same_netns =
-        guard && NETCTL_TRY(sys::current_netns_inode()) == live->state.point.netns_inode;
-    if (same_netns) {
-        const auto present = sys::find_interface(interface);
-        if (present && present->index == ifindex) {
-            NETCTL_TRY(tidy_clsact(point_root, ifindex, interface, report.notes));
-            if (direction == Direction::egress &&
-                sys::is_own_fq(NETCTL_TRY(sys::root_qdisc(ifindex))))
-                NETCTL_TRY(sys::remove_root(ifindex));
-        }
+    // Whatever stands in the maps: what is not a link is only a pin.
+    auto opened = datapath::open_point(dir, Hook::tc);
+    LivePoint live;
+    live.trouble = Error::failed("unknown");
+    if (opened.has_value() && *opened)
+        live = std::move(**opened);
+    const std::uint64_t here = NETCTL_TRY(sys::current_netns_inode());
+    const std::uint32_t ifindex =
+        live.link_info.ifindex != 0 ? live.link_info.ifindex : live.state.point.ifindex;
+    Transaction transaction(report.notes);
+    NETCTL_TRY(FilterPoint::take_pins(dir, live, transaction));
+    if (dir.has(datapath::next_link)) { // goes before the link
+        NETCTL_TRY(dir.unpin("link"));
+        NETCTL_TRY(dir.unpin(datapath::next_link));
+    } else if (dir.has("link")) {
+        NETCTL_TRY(dir.unpin("link"));
+    } else if (guard && live.link_info.ifindex != 0) {
+        NETCTL_TRY(bpf::detach_filter(live.filter));
+    } else {
+        NETCTL_TRY(dir.unpin("program"));
     }
-    if (!datapath::is_pinned(point_root.sub("ingress")) &&
-        !datapath::is_pinned(point_root.sub("egress")))
-        NETCTL_TRY(point_root.remove_all());
-    NETCTL_TRY(root.next_generation());
-    return report;
+    return std::move(transaction).commit([&](Aftermath& after) {
+        after.tidy(dir.path(), dir.remove_all());
+        // Only where the interface is still the one that we put things on.
+        const auto present = sys::find_interface(interface);
+        const std::uint64_t of = live.state.point.netns_inode;
+        if (guard && present && present->index == ifindex && (of == 0 || of == here)) {
+            after.tidy("the qdisc clsact",
+                       tidy_clsact(point_root, ifindex, interface, report.notes));
+            if (direction == Direction::egress)
+                after.tidy("the qdisc fq", remove_own_fq(ifindex));
+        }
+        if (!datapath::is_pinned(point_root.sub("ingress")) &&
+            !datapath::is_pinned(point_root.sub("egress")))
+            after.tidy(point_root.path(), point_root.remove_all());
+        after.value("the root's generation", root.next_generation(), std::uint64_t{0});
+        return report;
+    });
 }
 
-Result<Status> Controller::read_status(const bpf::PinDir& dir) const {
+Status Controller::read_status(const bpf::PinDir& dir) const {
     const datapath::PointName name = datapath::parse_point_name(dir.parent_name());
     const Direction direction =
         dir.name() == to_string(Direction::egress) ? Direction::egress : Direction::ingress;
-    auto live = NETCTL_TRY(datapath::open_point(dir, Hook::tc));
-    if (!live)
-        return Point(root_, name.netns, name.interface, direction).not_attached();
+    auto live = datapath::open_point(dir, Hook::tc);
     Status status;
-    static_cast<datapath::FilterStatus&>(status) =
-        NETCTL_TRY(datapath::read_status(name, std::move(*live)));
+    if (live.has_value() && *live) {
+        static_cast<datapath::FilterStatus&>(status) =
+            datapath::read_status(name, std::move(**live), Hook::tc);
+    } else {
+        status.interface = status.now = name.interface;
+        status.netns = name.netns;
+        status.trouble = live.has_value() ? "it is pinned no more" : live.error().what;
+    }
     status.direction = direction;
     status.mode = static_cast<Mode>(status.settings.mode);
-    const auto guard = sys::NetnsGuard::enter(name.netns);
-    if (!guard || status.presence != datapath::Presence::attached)
-        return status;
+    if (auto neighbours = read_neighbours(status); !neighbours && status.trouble.empty())
+        status.trouble = neighbours.error().what;
+    return status;
+}
+
+Result<> Controller::read_neighbours(Status& status) const {
+    const auto guard = sys::NetnsGuard::enter(status.netns);
+    const bool here = status.presence == datapath::Presence::attached ||
+                      status.presence == datapath::Presence::renamed;
+    if (!guard || !here || status.settings.ifindex == 0)
+        return {};
     const std::uint32_t ifindex = status.settings.ifindex;
-    if (auto chain = NETCTL_TRY(bpf::query_tcx(ifindex, direction))) {
+    if (auto chain = NETCTL_TRY(bpf::query_tcx(ifindex, status.direction))) {
         status.has_tcx = true;
         status.chain = std::move(*chain);
     }
-    const bool egress = direction == Direction::egress;
+    const bool egress = status.direction == Direction::egress;
     status.filters = NETCTL_TRY(sys::list_clsact_filters(ifindex, egress));
     if (egress) {
         status.qdisc = NETCTL_TRY(sys::root_qdisc(ifindex)).kind;
         status.fq_missing = status.settings.flags & NC_POINT_DEPARTURE &&
                             !NETCTL_TRY(sys::leaves_through_fq(ifindex));
     }
-    return status;
+    return {};
 }
 
 Result<Status> Controller::status(const std::string& interface, Direction direction) const {
     const Root root = NETCTL_TRY(Root::open(root_));
-    return read_status(point(interface, direction)->dir(root));
+    const auto filter = point(interface, direction);
+    const bpf::PinDir dir = NETCTL_TRY(filter->find(root));
+    if (!datapath::is_pinned(dir))
+        return filter->not_attached();
+    return read_status(dir);
 }
 
 Result<std::vector<Status>> Controller::status_of_all(const std::string& interface) const {
     const Root root = NETCTL_TRY(Root::open(root_));
     const std::string wanted = interface_dir(root, netns_, interface).path() + "/";
     std::vector<Status> all;
-    for (const bpf::PinDir& dir : datapath::list_points(root, Hook::tc))
-        if (interface.empty() || dir.path().starts_with(wanted))
-            all.push_back(NETCTL_TRY(read_status(dir)));
+    for (const bpf::PinDir& dir : datapath::list_points(root, Hook::tc)) {
+        const bool named = interface.empty() || dir.path().starts_with(wanted);
+        Status one = read_status(dir);
+        if (named || (one.netns == netns_ && one.presence == datapath::Presence::renamed &&
+                      one.now == interface))
+            all.push_back(std::move(one));
+    }
     if (!interface.empty() && all.empty())
         return Error::failed(
             fmt::format("no tc classifier is attached to {}", interface),

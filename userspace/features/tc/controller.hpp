@@ -70,7 +70,7 @@ class Controller {
 
     Result<AttachReport> attach(const AttachRequest& request) const;
     /// Takes the classifier off, removes all pins of the point, and what netctl added to the
-    /// interface as soon as nobody else uses it.
+    /// interface as soon as nobody else uses it. Whatever stands in its maps.
     Result<DetachReport> detach(const std::string& interface, Direction direction) const;
     Result<Status> status(const std::string& interface, Direction direction) const;
     /// All points under the root; of one interface, if it is given.
@@ -84,7 +84,8 @@ class Controller {
     Result<bool> has_ether(const std::string& interface, Direction direction) const;
 
   private:
-    Result<Status> read_status(const bpf::PinDir& dir) const;
+    Status read_status(const bpf::PinDir& dir) const;
+    Result<> read_neighbours(Status& status) const;
 
     RootOptions root_;
     std::string netns_;

@@ -50,7 +50,7 @@ Result<int> attach(const Arguments& arguments, Context& context) {
 }
 
 Result<int> detach(const Arguments& arguments, Context& context) {
-    NETCTL_TRY(controller(context).detach(arguments["IFACE"]));
+    context.out.notes(NETCTL_TRY(controller(context).detach(arguments["IFACE"])));
     context.out.done(fmt::format("{}: detached", arguments["IFACE"]));
     return 0;
 }
@@ -68,6 +68,9 @@ Json status_json(const Status& status) {
 }
 
 Text status_text(const Status& status) {
+    const Text unreadable = datapath::trouble_text(status, "netctl xdp", status.interface);
+    if (!unreadable.empty())
+        return unreadable;
     return Text::format("{}{}: {} mode, default {}, unparsed {}, program {}, generation {}\n",
                         status.interface,
                         status.netns.empty() ? "" : fmt::format(" (netns {})", status.netns),

@@ -62,20 +62,6 @@ std::string native_hint(int code, const sys::Interface& interface) {
 
 Result<bpf::Link> attach_link(const sys::Interface& interface, const bpf::Program& program,
                               const AttachRequest& request, AttachReport& report) {
-    const bpf::XdpOccupant occupant = NETCTL_TRY(bpf::query_xdp(interface.index));
-    if (occupant.mode != bpf::XdpMode::none) {
-        if (!request.replace)
-            return taken(interface.name, occupant);
-        auto freed = bpf::detach_foreign_xdp(interface.index, occupant.mode);
-        if (!freed)
-            return Error::failed(fmt::format("cannot take {} from the XDP program '{}' (id {}): {}",
-                                             interface.name, occupant.program_name,
-                                             occupant.program_id, freed.error().what),
-                                 "it is held by a link: end its owner, or remove its pin");
-        report.notes.push_back(fmt::format("took {} from the XDP program '{}' (id {})",
-                                           interface.name, occupant.program_name,
-                                           occupant.program_id));
-    }
     if (request.mode != ModeChoice::generic) {
         auto link = bpf::attach_xdp(interface.index, program, bpf::XdpMode::native);
         if (link) {
@@ -103,6 +89,47 @@ Result<bpf::Link> attach_link(const sys::Interface& interface, const bpf::Progra
     }
     report.mode = bpf::XdpMode::generic;
     return link;
+}
+
+/// Takes an interface over from a program that is attached without a link: in one step, so there is never a
+/// moment without a program, and if ours is refused the other stays. The kernel lets no link do that, so
+/// ours is attached without one, too: its pinned program leads to it.
+Result<> take_over(const sys::Interface& interface, const bpf::PinDir& dir,
+                   const bpf::Program& program, const bpf::XdpOccupant& occupant,
+                   Transaction& transaction) {
+    transaction.or_else(dir.path_of("program"), [dir] { return dir.unpin("program"); });
+    NETCTL_TRY(dir.replace("program", program));
+    auto status = bpf::replace_xdp(interface.index, program, occupant.mode, occupant.program_id);
+    if (status)
+        return {};
+    const std::string hint =
+        status.error().code == EBUSY
+            ? "it is held by a link of somebody else's: end its owner, or remove its pin"
+            : "the other program is still attached";
+    return Error::failed(fmt::format("cannot take {} from the XDP program '{}' (id {}): {}",
+                                     interface.name, occupant.program_name, occupant.program_id,
+                                     status.error().what),
+                         hint);
+}
+
+/// Refuses what --replace cannot do in one step.
+Result<> check_take_over(const sys::Interface& interface, const AttachRequest& request,
+                         const bpf::XdpOccupant& occupant) {
+    if (!request.replace)
+        return taken(interface.name, occupant);
+    const bool native = occupant.mode == bpf::XdpMode::native;
+    if (occupant.mode == bpf::XdpMode::offload || (request.mode == ModeChoice::native && !native) ||
+        (request.mode == ModeChoice::generic && native))
+        return Error::failed(
+            fmt::format(
+                "the XDP program '{}' (id {}) runs in {} mode on {}, and another mode cannot "
+                "take over from it without a moment in which nothing filters",
+                occupant.program_name, occupant.program_id, to_string(occupant.mode),
+                interface.name),
+            occupant.mode == bpf::XdpMode::offload
+                ? "detach it first"
+                : fmt::format("--mode {}, or detach it first", to_string(occupant.mode)));
+    return {};
 }
 
 /// The filter of one interface.
@@ -147,7 +174,23 @@ class Point : public FilterPoint {
                              fmt::format("attach one with `netctl xdp attach {}`", interface()));
     }
 
+    nc_verdict first_default() const override { return NC_VERDICT_PASS; }
+
   protected:
+    void complete(nc_point& point, const LivePoint& live) const override {
+        const auto occupant = bpf::query_xdp(live.link_info.ifindex);
+        if (occupant)
+            point.mode = static_cast<__u32>(occupant->mode);
+    }
+
+    Result<> swap(const LivePoint& live, const bpf::Program& program) const override {
+        if (live.link)
+            return live.link.update(program);
+        const std::uint32_t ifindex = live.link_info.ifindex;
+        return bpf::replace_xdp(ifindex, program, NETCTL_TRY(bpf::query_xdp(ifindex)).mode,
+                                live.link_info.program_id);
+    }
+
     Error attached_already() const override {
         return Error::failed(
             fmt::format("netctl's XDP filter is attached to {} already", interface()),
@@ -220,68 +263,118 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     Point filter(root_, netns_, interface.name);
     if (request.dared)
         filter.dare();
+    const auto left = NETCTL_TRY(filter.left_behind(root, report.notes));
     const bpf::PinDir dir = filter.dir(root);
-    const auto left = NETCTL_TRY(filter.left_behind(root));
-    PointState state =
-        NETCTL_TRY(filter.next_state(root, left, request.settings, NC_VERDICT_PASS, interface));
+    const bpf::XdpOccupant occupant = NETCTL_TRY(bpf::query_xdp(interface.index));
+    const bool take = occupant.mode != bpf::XdpMode::none;
+    if (take)
+        NETCTL_TRY(check_take_over(interface, request, occupant));
+    PointState state = NETCTL_TRY(filter.next_state(root, left, request.settings, interface));
     const LoadedFilter loaded =
         NETCTL_TRY(filter.load(root, state, left ? &*left : nullptr, false));
     const bpf::Program& program = loaded.generation.program;
-    const bpf::Link link = NETCTL_TRY(attach_link(interface, program, request, report));
+    bpf::Link link;
+    Transaction transaction(report.notes);
+    report.mode = occupant.mode;
+    if (!take)
+        link = NETCTL_TRY(attach_link(interface, program, request, report));
     // The mode is known only now; the program does not read it.
     state.point.mode = static_cast<__u32>(report.mode);
     const std::uint32_t zero = 0;
     const bpf::RawMap point_map = NETCTL_TRY(program.map("point"));
     NETCTL_TRY(point_map.update(&zero, &state.point));
-
-    // The link's pin comes first: with it everything can be found, without it nothing is attached
-    // once this process ends.
-    NETCTL_TRY(dir.create());
-    NETCTL_TRY(FilterPoint::pin_link(dir, link));
-    NETCTL_TRY(datapath::publish_pins(dir, program));
-    NETCTL_TRY(root.next_generation());
     report.program_id = NETCTL_TRY(program.info()).id;
-    report.rules = state.rules.size();
-    const std::vector<std::string>& notes = loaded.generation.notes;
-    report.notes.insert(report.notes.end(), notes.begin(), notes.end());
-    return report;
+    NETCTL_TRY(FilterPoint::make_dir(dir, transaction));
+    if (take)
+        NETCTL_TRY(take_over(interface, dir, program, occupant, transaction));
+    else
+        NETCTL_TRY(FilterPoint::pin_link(dir, link, transaction));
+    return std::move(transaction).commit([&](Aftermath& after) {
+        if (take)
+            after.note(fmt::format("took {} from the XDP program '{}' (id {})", interface.name,
+                                   occupant.program_name, occupant.program_id));
+        // Of an attachment of the other kind.
+        after.tidy("an older pin", dir.unpin(take ? "link" : "program"));
+        after.tidy("the pins of the maps", datapath::publish_pins(dir, program));
+        after.value("the root's generation", root.next_generation(), std::uint64_t{0});
+        report.rules = state.rules.size();
+        const std::vector<std::string>& notes = loaded.generation.notes;
+        report.notes.insert(report.notes.end(), notes.begin(), notes.end());
+        return report;
+    });
 }
 
-Result<> Controller::detach(const std::string& interface) const {
+Result<std::vector<std::string>> Controller::detach(const std::string& interface) const {
+    std::vector<std::string> notes;
+    // A namespace that is gone has taken all of it along.
+    const auto guard = sys::NetnsGuard::enter(netns_);
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const Point filter(root_, netns_, interface);
+    if (guard)
+        NETCTL_TRY(filter.follow(root, notes));
     const bpf::PinDir dir = filter.dir(root);
-    if (!dir.has("link")) {
-        NETCTL_TRY(dir.remove_all()); // an attach that was killed may have left the directory
+    if (!datapath::is_pinned(dir)) {
+        // What an attach or detach has left that was killed.
+        NETCTL_TRY(dir.remove_all());
         return filter.not_attached();
     }
-    NETCTL_TRY(datapath::remove_pins(dir));
-    NETCTL_TRY(dir.unpin("link"));
-    NETCTL_TRY(dir.remove_all());
-    NETCTL_TRY(root.next_generation());
-    return {};
+    // Whatever stands in the maps: what is not a link is only a pin.
+    auto opened = datapath::open_point(dir, Hook::xdp);
+    LivePoint live;
+    live.trouble = Error::failed("unknown");
+    if (opened.has_value() && *opened)
+        live = std::move(**opened);
+    Transaction transaction(notes);
+    NETCTL_TRY(FilterPoint::take_pins(dir, live, transaction));
+    if (dir.has(datapath::next_link)) { // goes before the link
+        NETCTL_TRY(dir.unpin("link"));
+        NETCTL_TRY(dir.unpin(datapath::next_link));
+    } else if (dir.has("link")) {
+        NETCTL_TRY(dir.unpin("link"));
+    } else if (guard && live.link_info.ifindex != 0) {
+        const std::uint32_t ifindex = live.link_info.ifindex;
+        NETCTL_TRY(bpf::detach_xdp(ifindex, NETCTL_TRY(bpf::query_xdp(ifindex)).mode,
+                                   live.link_info.program_id));
+    } else {
+        NETCTL_TRY(dir.unpin("program"));
+    }
+    return std::move(transaction).commit([&](Aftermath& after) {
+        after.tidy(dir.path(), dir.remove_all());
+        after.value("the root's generation", root.next_generation(), std::uint64_t{0});
+        return notes;
+    });
 }
 
-Result<Status> Controller::read_status(const bpf::PinDir& dir) const {
+Status Controller::read_status(const bpf::PinDir& dir) const {
     const datapath::PointName name = datapath::parse_point_name(dir.name());
-    auto live = NETCTL_TRY(datapath::open_point(dir, Hook::xdp));
-    if (!live)
-        return Point(root_, name.netns, name.interface).not_attached();
-    Status status{NETCTL_TRY(datapath::read_status(name, std::move(*live)))};
+    auto live = datapath::open_point(dir, Hook::xdp);
+    Status status;
+    if (live.has_value() && *live) {
+        static_cast<datapath::FilterStatus&>(status) =
+            datapath::read_status(name, std::move(**live), Hook::xdp);
+    } else {
+        status.interface = status.now = name.interface;
+        status.netns = name.netns;
+        status.trouble = live.has_value() ? "it is pinned no more" : live.error().what;
+    }
     status.mode = static_cast<bpf::XdpMode>(status.settings.mode);
     return status;
 }
 
 Result<Status> Controller::status(const std::string& interface) const {
     const Root root = NETCTL_TRY(Root::open(root_));
-    return read_status(point(interface)->dir(root));
+    const auto filter = point(interface);
+    const bpf::PinDir dir = NETCTL_TRY(filter->find(root));
+    if (!datapath::is_pinned(dir))
+        return filter->not_attached();
+    return read_status(dir);
 }
 
 Result<std::vector<Status>> Controller::status_of_all() const {
     const Root root = NETCTL_TRY(Root::open(root_));
     std::vector<Status> all;
     for (const bpf::PinDir& dir : datapath::list_points(root, Hook::xdp))
-        all.push_back(NETCTL_TRY(read_status(dir)));
+        all.push_back(read_status(dir));
     return all;
 }
 

@@ -49,7 +49,8 @@ class Controller {
 
     Result<AttachReport> attach(const AttachRequest& request) const;
     /// Takes the program off and removes all pins of the point.
-    Result<> detach(const std::string& interface) const;
+    /// Whatever stands in its maps. Returns notes.
+    Result<std::vector<std::string>> detach(const std::string& interface) const;
     /// One interface, or all points under the root.
     Result<Status> status(const std::string& interface) const;
     Result<std::vector<Status>> status_of_all() const;
@@ -58,7 +59,7 @@ class Controller {
     std::unique_ptr<datapath::FilterPoint> point(const std::string& interface) const;
 
   private:
-    Result<Status> read_status(const bpf::PinDir& dir) const;
+    Status read_status(const bpf::PinDir& dir) const;
 
     RootOptions root_;
     std::string netns_;

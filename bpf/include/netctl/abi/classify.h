@@ -17,8 +17,8 @@
  * family (set_host4, set_host6, set_cidr4, set_cidr6, set_port).
  */
 struct nc_set_use {
-	__u8 field; /* enum nc_field: src, dst, sport or dport */
-	__u8 type;  /* enum nc_set_type */
+	__u8 field;   /* enum nc_field: src, dst, sport or dport */
+	__u8 type;    /* enum nc_set_type */
 	__u16 number; /* nc_set_info::number */
 };
 

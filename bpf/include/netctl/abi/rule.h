@@ -226,12 +226,15 @@ enum nc_set_flags {
 	 * is in the upper 16 bits. So elements of several maps change with one write, of the set's number of
 	 * turns (nc_set_word).
 	 */
-	NC_SET_COMES = 1 << 2,	 /* until then there is no such element; then it is as the rest says */
-	NC_SET_GOES = 2 << 2,	 /* until then it is as the rest says; then there is no such element */
-	NC_SET_EXPIRES = 3 << 2, /* likewise; then it is one that expired, which hides one of the base */
-	NC_SET_STAYS = 4 << 2,	 /* likewise; then it is a plain member */
+	NC_SET_COMES =
+		1 << 2,	      /* until then there is no such element; then it is as the rest says */
+	NC_SET_GOES = 2 << 2, /* until then it is as the rest says; then there is no such element */
+	NC_SET_EXPIRES =
+		3 << 2, /* likewise; then it is one that expired, which hides one of the base */
+	NC_SET_STAYS = 4 << 2, /* likewise; then it is a plain member */
 	NC_SET_TURNS = 7 << 2,
-	NC_SET_NONE = 1 << 5, /* never in a map: what nc_set_in_force() makes of one that is not there */
+	NC_SET_NONE =
+		1 << 5, /* never in a map: what nc_set_in_force() makes of one that is not there */
 };
 #define NC_SET_TURN_SHIFT 16
 
