@@ -603,8 +603,8 @@ Result<> Set::forget_expired() const {
     return {};
 }
 
-Result<> Set::fold_with(const std::vector<SetElement>& added, Fold which,
-                        std::vector<std::string>& notes) const {
+Result<> Set::fold_with(const std::vector<SetElement>& added, const std::vector<SetEntry>& beside,
+                        Fold which, std::vector<std::string>& notes) const {
     NETCTL_TRY(recover());
     const std::vector<SetEntry> live = NETCTL_TRY(live_entries());
     std::vector<SetEntry> done;   // what the live maps need not hold any more
@@ -621,8 +621,13 @@ Result<> Set::fold_with(const std::vector<SetElement>& added, Fold which,
             if (is_ours(element))
                 with.push_back(std::get<Prefix>(element));
         std::size_t kept = 0;
+        for (const SetEntry& entry : beside)
+            if (is_ours(entry.element)) {
+                kept++;
+                without.push_back(std::get<Prefix>(entry.element));
+            }
         for (const SetEntry& entry : live) {
-            if (!is_ours(entry.element))
+            if (!is_ours(entry.element) || find_entry(beside, entry.element))
                 continue;
             const Prefix& prefix = std::get<Prefix>(entry.element);
             const bool goes = which == Fold::replace ||
@@ -642,6 +647,7 @@ Result<> Set::fold_with(const std::vector<SetElement>& added, Fold which,
             (folds && !expired(entry.value) ? with : without).push_back(prefix);
         }
         std::sort(with.begin(), with.end());
+        std::sort(without.begin(), without.end());
         std::vector<Prefix> after, merged;
         if (which != Fold::replace)
             std::set_difference(before.begin(), before.end(), without.begin(), without.end(),
@@ -655,6 +661,8 @@ Result<> Set::fold_with(const std::vector<SetElement>& added, Fold which,
         lines[place_of(family)] = NETCTL_TRY(build_base(family, merged));
         bases[place_of(family)] = lines[place_of(family)];
     }
+    for (const SetEntry& entry : beside)
+        replaced.push_back({entry.element, entry.value});
     // Together with new bases also a single element takes a turn of the set.
     NETCTL_TRY(change(replaced, bases, notes));
     Aftermath after(notes);
@@ -669,6 +677,7 @@ Result<> Set::fold_with(const std::vector<SetElement>& added, Fold which,
         }
         nc_set_info info = NETCTL_TRY(this->info());
         info.unfolded = 0;
+        info.counted += static_cast<__u32>(beside.size());
         return set_info(info);
     };
     after.tidy(fmt::format("what set '{}' has in its base now", name_), tidy());
@@ -679,7 +688,7 @@ Result<> Set::fold(bool all, std::vector<std::string>& notes) const {
     if (type_ != SetType::cidr)
         return Error::usage(fmt::format("set '{}' is of type {}", name_, to_string(type_)),
                             "sets of type cidr are folded");
-    return fold_with({}, all ? Fold::all : Fold::ours, notes);
+    return fold_with({}, {}, all ? Fold::all : Fold::ours, notes);
 }
 
 void Set::written(std::size_t count, std::vector<std::string>& notes) const {
@@ -689,7 +698,7 @@ void Set::written(std::size_t count, std::vector<std::string>& notes) const {
         now.counted += static_cast<__u32>(count);
         now.unfolded += static_cast<__u32>(count);
         if (type_ == SetType::cidr && now.unfolded >= fold_at)
-            return fold_with({}, Fold::ours, notes);
+            return fold_with({}, {}, Fold::ours, notes);
         return set_info(now);
     };
     after.tidy(fmt::format("set '{}'", name_), fold());
@@ -697,23 +706,27 @@ void Set::written(std::size_t count, std::vector<std::string>& notes) const {
 
 Result<> Set::add(std::vector<SetElement> elements, nc_set_value value,
                   std::vector<std::string>& notes) const {
-    std::sort(elements.begin(), elements.end());
-    elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
-    if (type_ == SetType::cidr && is_plain(value)) {
-        if (elements.size() >= fold_at)
-            return fold_with(elements, Fold::ours, notes);
-        value.flags = NC_SET_FOLD;
-    }
+    std::vector<SetEntry> entries;
+    for (SetElement& element : elements)
+        entries.push_back({std::move(element), value});
+    return add(std::move(entries), notes);
+}
+
+Result<> Set::add(std::vector<SetEntry> added, std::vector<std::string>& notes) const {
+    const Split given = split(std::move(added));
+    if (type_ == SetType::cidr && given.plain.size() >= fold_at)
+        return fold_with(given.plain, given.others, Fold::ours, notes);
     const auto attempt = [&]() -> Result<> {
         // Nothing is written that does not fit.
-        if (!NETCTL_TRY(surely_fit(elements.size())) && !fit(elements, NETCTL_TRY(entries())))
+        if (!NETCTL_TRY(surely_fit(given.all.size())) && !fit(given.all, NETCTL_TRY(entries())))
             return full();
         std::vector<Change> changes;
-        for (const SetElement& element : elements) {
+        for (const SetElement& element : given.all) {
+            const SetEntry* other = find_entry(given.others, element);
             // A single one is written without a look at what is there, which may be long.
-            const auto now = elements.size() > 1 ? NETCTL_TRY(live_value(element)) : std::nullopt;
-            if (!now || !(is_plain(*now) && is_plain(value)))
-                changes.push_back({element, value});
+            const auto now = given.all.size() > 1 ? NETCTL_TRY(live_value(element)) : std::nullopt;
+            if (other || !now || !is_plain(*now))
+                changes.push_back({element, other ? other->value : plain_value()});
         }
         auto status = change(changes, {}, notes);
         return !status && means_full(status.error()) ? Result<>(full()) : std::move(status);
@@ -724,32 +737,32 @@ Result<> Set::add(std::vector<SetElement> elements, nc_set_value value,
         status = attempt();
     }
     NETCTL_TRY(std::move(status));
-    written(elements.size(), notes);
+    written(given.all.size(), notes);
     return {};
 }
 
-Result<> Set::assign(std::vector<SetElement> elements, std::vector<std::string>& notes) const {
-    std::sort(elements.begin(), elements.end());
-    elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
-    if (!fit(elements, {}))
+Result<> Set::assign(std::vector<SetEntry> wanted, std::vector<std::string>& notes) const {
+    const Split given = split(std::move(wanted));
+    if (!fit(given.all, {}))
         return full();
     const bool has_base = !NETCTL_TRY(base_lines(Family::ipv4)).empty() ||
                           !NETCTL_TRY(base_lines(Family::ipv6)).empty();
-    if (type_ == SetType::cidr && (has_base || elements.size() >= fold_at))
-        return fold_with(elements, Fold::replace, notes);
+    if (type_ == SetType::cidr && (has_base || given.plain.size() >= fold_at))
+        return fold_with(given.plain, given.others, Fold::replace, notes);
     NETCTL_TRY(recover());
     const std::vector<SetEntry> present = NETCTL_TRY(live_entries());
     std::vector<Change> changes;
     std::size_t fresh = 0;
-    for (const SetElement& element : elements) {
+    for (const SetElement& element : given.all) {
+        const SetEntry* other = find_entry(given.others, element);
         const SetEntry* entry = find_entry(present, element);
-        if (entry && is_plain(entry->value))
+        if (!other && entry && is_plain(entry->value))
             continue; // it is there as it should be
-        changes.push_back({element, nc_set_value{0, type_ == SetType::cidr ? folded : 0}});
+        changes.push_back({element, other ? other->value : plain_value()});
         fresh++;
     }
     for (const SetEntry& entry : present)
-        if (!std::binary_search(elements.begin(), elements.end(), entry.element))
+        if (!std::binary_search(given.all.begin(), given.all.end(), entry.element))
             changes.push_back({entry.element, std::nullopt});
     auto status = change(changes, {}, notes);
     if (!status && means_full(status.error()))
@@ -759,6 +772,26 @@ Result<> Set::assign(std::vector<SetElement> elements, std::vector<std::string>&
     NETCTL_TRY(std::move(status));
     written(fresh, notes);
     return {};
+}
+
+Set::Split Set::split(std::vector<SetEntry> entries) {
+    std::stable_sort(entries.begin(), entries.end(),
+                     [](const SetEntry& a, const SetEntry& b) { return a.element < b.element; });
+    Split given;
+    for (SetEntry& entry : entries) {
+        if (!given.all.empty() && given.all.back() == entry.element)
+            continue;
+        given.all.push_back(entry.element);
+        if (is_plain(entry.value))
+            given.plain.push_back(std::move(entry.element));
+        else
+            given.others.push_back(std::move(entry));
+    }
+    return given;
+}
+
+nc_set_value Set::plain_value() const {
+    return {0, type_ == SetType::cidr ? folded : 0};
 }
 
 Result<> Set::remove(std::vector<SetElement> elements, std::vector<std::string>& notes) const {

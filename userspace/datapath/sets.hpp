@@ -79,8 +79,10 @@ class Set {
     /// new time, and others with the old one.
     Result<> add(std::vector<SetElement> elements, nc_set_value value,
                  std::vector<std::string>& notes) const;
-    /// Makes these its only elements, as plain members.
-    Result<> assign(std::vector<SetElement> elements, std::vector<std::string>& notes) const;
+    /// Each with its own value; the first of equal elements counts.
+    Result<> add(std::vector<SetEntry> entries, std::vector<std::string>& notes) const;
+    /// Makes these its only elements.
+    Result<> assign(std::vector<SetEntry> entries, std::vector<std::string>& notes) const;
     /// Takes all of them out, or fails and names those that are not in it.
     Result<> remove(std::vector<SetElement> elements, std::vector<std::string>& notes) const;
     /// Moves elements of a cidr set from the live maps into a base: those that netctl wrote, or with
@@ -140,8 +142,16 @@ class Set {
     Result<nc_set_info> info() const;
     Result<> set_info(const nc_set_info& info) const;
     enum class Fold : std::uint8_t { ours, all, replace };
-    Result<> fold_with(const std::vector<SetElement>& added, Fold which,
-                       std::vector<std::string>& notes) const;
+    /// `beside` comes with the same step, and stays in the live maps.
+    Result<> fold_with(const std::vector<SetElement>& added, const std::vector<SetEntry>& beside,
+                       Fold which, std::vector<std::string>& notes) const;
+    /// Elements of a command, sorted: those that are members for good, and those with a value of their own.
+    struct Split {
+        std::vector<SetElement> all, plain;
+        std::vector<SetEntry> others;
+    };
+    static Split split(std::vector<SetEntry> entries);
+    nc_set_value plain_value() const;
     /// Counts elements that netctl wrote into the live maps, and folds when they are many.
     void written(std::size_t count, std::vector<std::string>& notes) const;
 

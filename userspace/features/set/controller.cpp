@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <charconv>
 #include <grp.h>
-#include <map>
 
 #include <fmt/format.h>
 
@@ -89,7 +88,7 @@ Result<std::vector<std::string>> Controller::change_group(const std::string& nam
 Result<std::vector<std::string>> Controller::destroy(const std::string& name) {
     std::vector<std::string> notes;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
-    const std::vector<std::string> users = datapath::users_of_set(root, name);
+    const std::vector<std::string> users = NETCTL_TRY(datapath::users_of_set(root, name));
     if (!users.empty())
         return Error::failed(fmt::format("set '{}' is in use by {}", name, fmt::join(users, ", ")),
                              "delete these rules first");
@@ -131,7 +130,7 @@ Result<std::vector<SetStatus>> Controller::list() const {
     for (const std::string& name : Set::list(root)) {
         const Set set = NETCTL_TRY(Set::open(root, name));
         SetStatus status{name, set.type(), set.max_entries(), NETCTL_TRY(set.size()), {}};
-        status.users = datapath::users_of_set(root, name);
+        status.users = NETCTL_TRY(datapath::users_of_set(root, name));
         all.push_back(std::move(status));
     }
     return all;
@@ -168,21 +167,13 @@ Error unreadable(const std::vector<Error>& errors, std::size_t bad) {
 
 Result<> put(const Set& set, const std::vector<datapath::ListedElement>& listed, bool replace,
              std::vector<std::string>& notes) {
-    std::vector<SetElement> plain;
-    std::map<std::pair<std::uint32_t, bool>, std::vector<SetElement>> others;
-    for (const datapath::ListedElement& one : listed)
-        (one.ttl == 0 && !one.absent ? plain : others[{one.ttl, one.absent}])
-            .push_back(one.element);
-    if (replace || !plain.empty())
-        NETCTL_TRY(replace ? set.assign(std::move(plain), notes)
-                           : set.add(std::move(plain), {}, notes));
     const std::uint32_t now = datapath::boottime_seconds();
-    for (auto& [how, elements] : others) {
-        const auto [ttl, absent] = how;
-        NETCTL_TRY(set.add(std::move(elements),
-                           {ttl == 0 ? 0 : now + ttl, absent ? std::uint32_t{NC_SET_ABSENT} : 0}, notes));
-    }
-    return {};
+    std::vector<datapath::SetEntry> entries;
+    for (const datapath::ListedElement& one : listed)
+        entries.push_back(
+            {one.element,
+             {one.ttl == 0 ? 0 : now + one.ttl, one.absent ? std::uint32_t{NC_SET_ABSENT} : 0}});
+    return replace ? set.assign(std::move(entries), notes) : set.add(std::move(entries), notes);
 }
 
 } // namespace

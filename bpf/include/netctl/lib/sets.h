@@ -62,20 +62,33 @@ static __always_inline struct nc_set_value nc_in_force(const struct nc_set_value
 {
 	struct nc_set_value now = *value;
 
-	/* Only while many elements change at once. */
 	if (unlikely(now.flags & NC_SET_TURNS))
 		now = nc_set_in_force(now, nc_set_word_of(number) >> NC_SET_WORD_TURN);
 	return now;
 }
 
-static __always_inline bool nc_is_member(const struct nc_set_value *value, __u32 number)
+/*
+ * Whether an element that turns is a member by now. A function by itself: the verifier looks at its ways once, and
+ * not behind each of those of its callers.
+ */
+__noinline int nc_turns_into_member(const struct nc_set_value *value, __u32 number)
 {
 	struct nc_set_value now;
 
 	if (!value)
-		return false;
+		return 0;
 	now = nc_in_force(value, number);
 	return !(now.flags & (NC_SET_ABSENT | NC_SET_NONE)) && !nc_expired(&now);
+}
+
+static __always_inline bool nc_is_member(const struct nc_set_value *value, __u32 number)
+{
+	if (!value)
+		return false;
+	/* Only while many elements change at once. */
+	if (unlikely(value->flags & NC_SET_TURNS))
+		return nc_turns_into_member(value, number);
+	return !(value->flags & NC_SET_ABSENT) && !nc_expired(value);
 }
 
 static __always_inline __u64 nc_address_half(const __be32 *words)
