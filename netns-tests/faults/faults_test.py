@@ -132,7 +132,7 @@ class Trial:
         is_old = after.differences(before, tidy=not killed)
         is_new = after.differences(self.new, before, tidy=False)
         if killed:
-            outcome = "old" if not is_old else "new" if not is_new else None
+            outcome = "old" if not is_old else "new" if not is_new else "draining" if self.drains(after) else None
         elif done.returncode == 0:
             outcome = "new" if not is_new else None
         else:
@@ -153,9 +153,14 @@ class Trial:
             self.counted_anew(before)
             return []
         problems = []
-        if outcome == "old":
+        if outcome in ("old", "draining"):
             problems += self.again(after)
         return problems + self.take_down()
+
+    def drains(self, after):
+        """Whether the command said that it was at it, and connections saw the old state or the new one."""
+        status = after.told["redirect"][0] if self.row.draining else {}
+        return bool(status.get("draining")) and after.seen in (self.old.seen, self.new.seen)
 
     def again(self, before):
         """The command as it is, behind one that had no effect."""

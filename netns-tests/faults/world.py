@@ -88,6 +88,9 @@ class State:
         all rules that it has; else all of them are to be equal."""
         found = []
         told, wanted = self.told, other.told
+        if not tidy:  # the pins of a filter that is off are the next one's to take away
+            told = {feature: [one for one in account if not (isinstance(one, dict) and one.get("state") == "removed")]
+                    if isinstance(account, list) else account for feature, account in told.items()}  # fmt: skip
         if before is not None:
             told, wanted = _without(told, _COUNTS), _without(wanted, _COUNTS)
             ours, theirs = _rule_counts(self.told), _rule_counts(before.told)

@@ -371,7 +371,10 @@ Result<> PinDir::replace_fd(const std::string& name, int fd) const {
     const std::string aside = name + "~new";
     NETCTL_TRY(unpin(aside)); // left by a writer that was killed
     NETCTL_TRY(pin_fd(aside, fd));
-    return rename(aside, name);
+    auto renamed = rename(aside, name);
+    if (!renamed)
+        (void)unpin(aside); // what stopped the one is the error to be told
+    return renamed;
 }
 
 Result<> PinDir::pin(const std::string& name, const RawMap& map) const {

@@ -52,12 +52,13 @@ Result<PointState> FilterPoint::state_to_edit(const LivePoint& live, Scope scope
                                               std::vector<std::string>& notes) const {
     if (!live.trouble)
         return live.state;
-    if (scope == Scope::some) {
+    const bool passes = could_pass(*live.trouble);
+    if (scope == Scope::some || passes) {
         Error error =
             Error(*live.trouble).within(fmt::format("the rules of {} cannot be read", title()));
-        error.hint =
-            "`rule replace` and `rule flush` put others in their place, `detach` takes the "
-            "filter away";
+        error.hint = passes ? "nothing was changed; try again"
+                            : "`rule replace` and `rule flush` put others in their place, "
+                              "`detach` takes the filter away";
         return error;
     }
     notes.push_back(

@@ -111,6 +111,10 @@ std::vector<InstalledRule> decode_rules(const std::vector<nc_rule_text>& records
     return rules;
 }
 
+bool could_pass(const Error& error) {
+    return error.code != 0 && error.code != ENOENT && error.code != EINVAL;
+}
+
 Result<> check_readable(const std::vector<InstalledRule>& rules) {
     for (const InstalledRule& installed : rules)
         if (!installed.why.empty())
@@ -395,14 +399,18 @@ Result<std::vector<InstalledRule>> policy_rules(const bpf::PinDir& policy) {
 
 } // namespace
 
-std::vector<std::string> users_of_set(const Root& root, const std::string& set) {
+Result<std::vector<std::string>> users_of_set(const Root& root, const std::string& set) {
     std::vector<std::string> users;
     const std::string prefix = root.dir().path() + "/";
     for (const Hook hook : {Hook::xdp, Hook::tc})
         for (const bpf::PinDir& dir : list_points(root, hook)) {
             const auto live = open_point(dir, hook);
+            if (!live.has_value() && could_pass(live.error()))
+                return Error(live.error());
             if (!live.has_value() || !*live)
                 continue;
+            if ((*live)->trouble && could_pass(*(*live)->trouble))
+                return Error(*(*live)->trouble);
             for (const InstalledRule& installed : (*live)->state.rules)
                 if (uses_set(installed, set))
                     users.push_back(fmt::format(
@@ -410,11 +418,15 @@ std::vector<std::string> users_of_set(const Root& root, const std::string& set) 
                         installed.rule.id));
         }
     const bpf::PinDir policy = root.dir().sub("policy");
-    if (policy.has("rules"))
-        if (const auto rules = policy_rules(policy))
-            for (const InstalledRule& installed : *rules)
-                if (uses_set(installed, set))
-                    users.push_back(fmt::format("policy rule {}", installed.rule.id));
+    if (!policy.has("rules"))
+        return users;
+    const auto rules = policy_rules(policy);
+    if (!rules && could_pass(rules.error()))
+        return Error(rules.error());
+    if (rules)
+        for (const InstalledRule& installed : *rules)
+            if (uses_set(installed, set))
+                users.push_back(fmt::format("policy rule {}", installed.rule.id));
     return users;
 }
 

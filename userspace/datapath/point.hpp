@@ -46,6 +46,10 @@ struct PointState {
     std::vector<InstalledRule> gone; ///< of the compiled ones: no longer in their place
 };
 
+/// Whether what was met while stored things were read may be otherwise the next time: an error of the kernel's that
+/// is not about what stands there. So it is no reason to take them for unreadable.
+bool could_pass(const Error& error);
+
 /// Fails if one of the rules cannot be read; the error names it.
 Result<> check_readable(const std::vector<InstalledRule>& rules);
 
@@ -100,8 +104,8 @@ std::vector<bpf::PinDir> list_points(const Root& root, Hook hook);
 Result<bool> has_points_of(const RootOptions& options, const std::string& netns);
 
 /// "xdp/eth0 rule 7" for each rule of any point that uses the set, or may, as its text cannot be read.
-/// Points whose rules are unknown are left out: what they use lives on without its pins.
-std::vector<std::string> users_of_set(const Root& root, const std::string& set);
+/// Points whose rules nobody can read are left out: what they use lives on without its pins.
+Result<std::vector<std::string>> users_of_set(const Root& root, const std::string& set);
 
 /// Where clsact has the filter of a point.
 bpf::TcFilter filter_of(const nc_point& point);

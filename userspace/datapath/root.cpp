@@ -149,8 +149,12 @@ LockedRoot::~LockedRoot() {
     // The policy's programs have these from the start, sets or not.
     if (!dir_.sub("sets").exists() && !dir_.sub("policy").exists())
         (void)dir_.sub("bases").remove_all(); // if it fails: again next time
-    const auto names = dir_.list();
-    if (names == std::vector<std::string>{lock_name, "meta"} && dir_.unpin("meta")) {
+    // Where a new root could not be made whole, it may lack one of these, or have one aside.
+    std::vector<std::string> names = dir_.list();
+    const bool listed = std::erase(names, lock_name) != 0;
+    std::erase(names, "meta");
+    std::erase(names, "meta~new");
+    if (listed && names.empty() && dir_.unpin("meta~new") && dir_.unpin("meta")) {
         dir_.sub(lock_name).remove_if_empty();
         dir_.remove_if_empty();
     }

@@ -136,9 +136,12 @@ class Editor : public datapath::RuleEditor {
         const auto live = NETCTL_TRY(open_live(root));
         if (!live)
             return not_enabled();
-        if (live->trouble && scope == Scope::some) {
+        const bool passes = live->trouble && datapath::could_pass(*live->trouble);
+        if (live->trouble && (scope == Scope::some || passes)) {
             Error error = Error(*live->trouble).within("the rules of the policy cannot be read");
-            error.hint = "`policy rule replace` and `policy rule flush` put others in their place";
+            error.hint =
+                passes ? "nothing was changed; try again"
+                       : "`policy rule replace` and `policy rule flush` put others in their place";
             return error;
         }
         if (live->trouble)
@@ -225,7 +228,7 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
     head.default_verdict =
         request.default_verdict.value_or(static_cast<nc_policy_verdict>(head.default_verdict));
     head.log_rate = request.log_rate.value_or(head.log_rate);
-    if (live && live->trouble && !request.rules)
+    if (live && live->trouble && (!request.rules || datapath::could_pass(*live->trouble)))
         return Error(*live->trouble).within("the rules of the policy cannot be read");
     if (request.rules)
         NETCTL_TRY(datapath::replace_rules(state, *request.rules));

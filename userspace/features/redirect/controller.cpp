@@ -121,7 +121,8 @@ Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
 
     const bpf::PinDir& parent = root.dir();
     const bpf::PinDir aside = parent.sub(staging);
-    NETCTL_TRY(aside.remove_all()); // of one that was killed half way
+    NETCTL_TRY(aside.remove_all());              // of one that was killed half way
+    NETCTL_TRY(redirect_dir(root).remove_all()); // of a disable that was: nothing is attached
     Transaction transaction(enabled.notes);
     transaction.or_else(aside.path(), [aside] { return aside.remove_all(); });
     NETCTL_TRY(datapath.attach(cgroup));
@@ -134,8 +135,12 @@ Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
     });
 }
 
+/// Three steps, each of one write: nothing joins any more (`draining`); nothing is rewritten any more, which is
+/// the commit; it is not enabled any more. Killed in between it is draining, as status says, and can be repeated.
 Result<bool> Controller::disable(unsigned timeout_ms) {
+    std::vector<std::string> notes;
     std::optional<Datapath> draining;
+    Transaction transaction(notes);
     {
         const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
         NETCTL_TRY(root.dir().sub(staging).remove_all());
@@ -145,6 +150,13 @@ Result<bool> Controller::disable(unsigned timeout_ms) {
         if (dir.has("conf")) { // else the last disable was killed behind the draining
             draining = NETCTL_TRY(Datapath::open(dir));
             nc_rd_conf conf = NETCTL_TRY(draining->conf());
+            if ((conf.flags & NC_RD_DRAINING) == 0)
+                transaction.or_else("that nothing joins any more", [&]() -> Result<> {
+                    const auto locked = NETCTL_TRY(datapath::LockedRoot::open(root_));
+                    nc_rd_conf now = NETCTL_TRY(draining->conf());
+                    now.flags &= ~static_cast<__u32>(NC_RD_DRAINING);
+                    return draining->set_conf(now);
+                });
             conf.flags |= NC_RD_DRAINING;
             NETCTL_TRY(draining->set_conf(conf));
         }
@@ -153,7 +165,8 @@ Result<bool> Controller::disable(unsigned timeout_ms) {
     if (draining) {
         wait_for_programs(); // nothing joins any more
         const std::size_t left = NETCTL_TRY(draining->leave_all(NC_RD_REASON_DRAINED, timeout_ms));
-        if (left != 0)
+        if (left != 0) {
+            std::move(transaction).commit([](Aftermath&) {}); // it stays so
             return Error::failed(
                 fmt::format("{} connection{} hold{} redirected data that {} reader has not read "
                             "yet; all others are on TCP, and nothing joins any more",
@@ -161,24 +174,26 @@ Result<bool> Controller::disable(unsigned timeout_ms) {
                             left == 1 ? "its" : "their"),
                 "netctl redirect list names them; run netctl redirect disable again when they have "
                 "read or are closed");
+        }
     }
     const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
     const bpf::PinDir dir = redirect_dir(root);
     if (!dir.exists())
         return true; // somebody else has disabled it, too
     if (dir.has("conf")) {
-        const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(Datapath::open(dir)).conf());
-        if ((conf.flags & NC_RD_DRAINING) == 0)
-            return true; // and it was enabled again
-        // The order keeps a killed disable repeatable: `conf` last but for the rest.
-        NETCTL_TRY(Datapath::unpin_hooks(dir));
+        const Datapath datapath = NETCTL_TRY(Datapath::open(dir));
+        if ((NETCTL_TRY(datapath.conf()).flags & NC_RD_DRAINING) == 0)
+            return Error::failed("somebody else has enabled redirection again meanwhile",
+                                 "netctl redirect disable");
+        NETCTL_TRY(datapath.commit_bank(Datapath::BankOf<nc_rd_to>{}));
     }
-    std::vector<std::string> notes;
-    Aftermath after(notes);
-    for (const char* name : {"prog_join", "conf"})
-        after.tidy(name, dir.unpin(name));
-    after.tidy(dir.path(), dir.remove_all());
-    after.value("the root's generation", root.next_generation(), std::uint64_t{0});
+    std::move(transaction).commit([&](Aftermath& after) {
+        // The hooks, the last of which tells that it is enabled; then `conf`, without which the rest is only pins.
+        after.tidy("the hooks of the cgroup", Datapath::unpin_hooks(dir));
+        after.tidy("conf", dir.unpin("conf"));
+        after.tidy(dir.path(), dir.remove_all());
+        after.value("the root's generation", root.next_generation(), std::uint64_t{0});
+    });
     for (const std::string& note : notes)
         warn(note);
     return true;

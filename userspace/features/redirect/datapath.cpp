@@ -355,8 +355,7 @@ template <class R> Result<Datapath::BankOf<R>> Datapath::read_bank() const {
     return all;
 }
 
-template <class R> Result<> Datapath::commit_bank(const BankOf<R>& bank) const {
-    nc_rd_conf next = NETCTL_TRY(conf());
+template <class R> Result<> Datapath::commit_bank(const BankOf<R>& bank, nc_rd_conf next) const {
     auto& live = next.*ListConf<R>::bank;
     live = (live & 1) ^ 1;
     for (std::uint32_t i = 0; i < bank.rules.size(); i++) {
@@ -373,6 +372,12 @@ template <class R> Result<> Datapath::commit_bank(const BankOf<R>& bank) const {
 
 template Result<Datapath::BankOf<nc_rd_rule>> Datapath::read_bank() const;
 template Result<Datapath::BankOf<nc_rd_to>> Datapath::read_bank() const;
+template <class R> Result<> Datapath::commit_bank(const BankOf<R>& bank) const {
+    return commit_bank(bank, NETCTL_TRY(conf()));
+}
+
+template Result<> Datapath::commit_bank(const BankOf<nc_rd_rule>& bank, nc_rd_conf next) const;
+template Result<> Datapath::commit_bank(const BankOf<nc_rd_to>& bank, nc_rd_conf next) const;
 template Result<> Datapath::commit_bank(const BankOf<nc_rd_rule>& bank) const;
 template Result<> Datapath::commit_bank(const BankOf<nc_rd_to>& bank) const;
 

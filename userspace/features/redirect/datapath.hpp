@@ -110,6 +110,8 @@ class Datapath {
     template <class R> Result<BankOf<R>> read_bank() const;
     /// Fills the bank that is not live, and makes it the live one.
     template <class R> Result<> commit_bank(const BankOf<R>& bank) const;
+    /// The same with what else `conf` is to say: one write.
+    template <class R> Result<> commit_bank(const BankOf<R>& bank, nc_rd_conf conf) const;
 
   private:
     Datapath() = default;

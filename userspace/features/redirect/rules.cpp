@@ -112,10 +112,9 @@ Result<std::uint32_t> Controller::add_to_list(std::vector<R> entries, const std:
     const std::uint32_t id = (conf.*ListConf<R>::next_id)++;
     for (R& entry : entries)
         entry.id = id;
-    NETCTL_TRY(datapath.set_conf(conf));
     insert(bank, first ? 0 : count, entries, text);
     Transaction transaction(notes.texts);
-    NETCTL_TRY(datapath.commit_bank(bank));
+    NETCTL_TRY(datapath.commit_bank(bank, conf)); // with the next id: one write
     return std::move(transaction).commit([&](Aftermath& after) {
         settle(datapath, lets_join<R> && first && count != 0, root, after);
         return id;

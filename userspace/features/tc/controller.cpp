@@ -500,11 +500,15 @@ Result<DetachReport> Controller::detach(const std::string& interface, Direction 
     if (!datapath::is_pinned(dir)) {
         // What an attach or detach has left that was killed.
         NETCTL_TRY(dir.remove_all());
+        if (const auto present = sys::find_interface(interface); guard && present)
+            NETCTL_TRY(tidy_clsact(point_root, present->index, interface, report.notes));
         point_root.remove_if_empty();
         return filter.not_attached();
     }
     // Whatever stands in the maps: what is not a link is only a pin.
     auto opened = datapath::open_point(dir, Hook::tc);
+    if (!opened.has_value() && datapath::could_pass(opened.error()))
+        return std::move(opened).error(); // without a link, the program has to tell where it is
     LivePoint live;
     live.trouble = Error::failed("unknown");
     if (opened.has_value() && *opened)

@@ -320,6 +320,8 @@ Result<std::vector<std::string>> Controller::detach(const std::string& interface
     }
     // Whatever stands in the maps: what is not a link is only a pin.
     auto opened = datapath::open_point(dir, Hook::xdp);
+    if (!opened.has_value() && datapath::could_pass(opened.error()))
+        return std::move(opened).error(); // without a link, the program has to tell where it is
     LivePoint live;
     live.trouble = Error::failed("unknown");
     if (opened.has_value() && *opened)

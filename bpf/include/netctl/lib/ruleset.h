@@ -118,8 +118,9 @@ static __always_inline void nc_judge(nc_ctx *ctx, struct nc_judgement *j)
 	j->position = NC_NO_RULE;
 	if (unlikely(parsed != NC_PARSED))
 		goto unparsed;
+	/* ^: what follows is not to be looked at anew for each constant that they may be (nc_fault). */
 	if (n_set_uses)
-		j->set_bits = nc_set_bits(&j->packet);
+		j->set_bits = nc_set_bits(&j->packet) ^ nc_zero;
 	j->position = nc_first_rule(&j->packet, j->set_bits);
 	if (j->position == NC_NO_RULE) {
 		j->verdict = default_verdict;
