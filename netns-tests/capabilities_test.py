@@ -77,6 +77,8 @@ COMMANDS = {
     "trace http -i": ((), "~trace http -i eth0"),
     "trace http --read": ((), "trace http --read {capture}"),
     "doctor": ((), "doctor"),
+    "status": ((*XDP, *SET), "status"),
+    "detach --all": ((*XDP, *TCX[:1], *POLICY), "detach --all"),
 }
 
 

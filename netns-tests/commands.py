@@ -143,6 +143,8 @@ class Stage:
             (("redirect", "enable"), ("--cgroup", self.cgroup.path, "--force", "all")),
             (("trace", "http"), ("--read", self.capture)),
             (("doctor",), ()),
+            (("status",), ()),
+            (("detach",), ("--all",)),
         ]  # fmt: skip
         return [(leaf, None if words is None else tuple(map(str, words))) for leaf, words in lines]
 

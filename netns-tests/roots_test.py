@@ -48,6 +48,7 @@ class Examples:
             "trace http": ("--duration", 1, "--har", directory / "har"),
             "xdp log": ("--write", directory / "xdp.pcap"),
             "tc log": ("--write", directory / "tc.pcap"),
+            "detach": ("--all",),
         }
         self.words = {
             "xdp": "dport 7 drop", "tc": "dport 7 drop", "policy": "dport 7 audit",

@@ -44,6 +44,9 @@ Result<> check_version(const bpf::PinDir& dir) {
 
 constexpr const char* lock_name = "lock";
 
+/// The reading that this thread has begun.
+thread_local const OneReading* begun = nullptr;
+
 /// "netctl (pid 4711)" for each process that holds the lock.
 std::string holders_of(const bpf::PinDir& lock) {
     std::vector<std::string> texts;
@@ -87,6 +90,8 @@ Result<bpf::DirLock> take_lock(const bpf::PinDir& dir, bpf::LockMode mode,
 Result<Root> Root::open(const RootOptions& options) {
     NETCTL_TRY(bpf::check_capabilities()); // else a root that we may not see looks like none
     const std::string path = NETCTL_TRY(bpf::root_path(options.path));
+    if (begun && begun->root_.dir().path() == path)
+        return Root(begun->root_.dir(), {});
     for (;;) {
         const bpf::PinDir dir = NETCTL_TRY(bpf::PinDir::open(path));
         if (!dir.exists())
@@ -104,6 +109,22 @@ Result<Root> Root::open(const RootOptions& options) {
         NETCTL_TRY(check_version(dir));
         return Root(dir, lock ? std::move(*lock) : bpf::DirLock());
     }
+}
+
+Result<OneReading> OneReading::begin(const RootOptions& options) {
+    OneReading reading(NETCTL_TRY(Root::open(options)));
+    begun = &reading;
+    return reading;
+}
+
+OneReading::OneReading(OneReading&& other) noexcept : root_(std::move(other.root_)) {
+    if (begun == &other)
+        begun = this;
+}
+
+OneReading::~OneReading() {
+    if (begun == this)
+        begun = nullptr;
 }
 
 Result<LockedRoot> LockedRoot::acquire(const RootOptions& options) {

@@ -31,9 +31,25 @@ class Root {
     bool exists() const { return dir_.exists(); }
 
   protected:
+    friend class OneReading;
     Root(const bpf::PinDir& dir, bpf::DirLock lock) : dir_(dir), lock_(std::move(lock)) {}
     bpf::PinDir dir_;
     bpf::DirLock lock_; ///< none: there is nothing to lock, or another Root was made of this one
+};
+
+/// Makes one reading of many: while it lives, whatever this thread opens of the same root to read is this one, so
+/// that who asks several features gets one state of all. Writers are not asked for meanwhile.
+class OneReading {
+  public:
+    static Result<OneReading> begin(const RootOptions& options);
+    OneReading(OneReading&& other) noexcept;
+    OneReading& operator=(OneReading&&) = delete;
+    ~OneReading();
+
+  private:
+    friend class Root;
+    explicit OneReading(Root root) : root_(std::move(root)) {}
+    Root root_;
 };
 
 /// A root that one writer holds: mounted, made and locked. While it lives, no other netctl reads or writes.

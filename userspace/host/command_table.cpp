@@ -40,7 +40,8 @@ void check_netns_first(Command& command) {
 Command command_table() {
     Command root{"netctl", "one command for a Linux host's eBPF datapath"};
     root.children = feature_commands();
-    root.children.push_back(host::doctor_command());
+    for (const auto& command : {host::status_command, host::detach_command, host::doctor_command})
+        root.children.push_back(command());
     check_netns_first(root);
     return root;
 }

@@ -7,6 +7,8 @@
 
 namespace netctl::host {
 
+Command status_command();
+Command detach_command();
 Command doctor_command();
 
 } // namespace netctl::host

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "host/status.hpp"
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
+#include <fmt/format.h>
+
+#include "datapath/root.hpp"
+#include "features/policy/controller.hpp"
+#include "features/redirect/controller.hpp"
+#include "features/tc/controller.hpp"
+#include "features/xdp/controller.hpp"
+
+namespace netctl::host {
+
+namespace {
+
+using Hooks = std::vector<HookStatus>;
+
+/// How long `redirect disable` waits for readers that do not read.
+constexpr unsigned drain_ms = 5000;
+
+void add(std::vector<std::string>& texts, std::uint64_t count, const char* what) {
+    if (count != 0)
+        texts.push_back(fmt::format("{} {}", count, what));
+}
+
+/// What packet filters of both hooks have in common.
+HookStatus filter_status(const std::string& feature, const std::string& place,
+                         const datapath::FilterStatus& filter) {
+    using datapath::Presence;
+    const nc_stats& stats = filter.stats;
+    HookStatus hook{feature,
+                    place,
+                    filter.netns,
+                    datapath::to_string(filter.presence),
+                    filter.rules.size(),
+                    stats.packets,
+                    stats.verdicts[NC_VERDICT_DROP],
+                    {},
+                    {}};
+    switch (filter.presence) {
+    case Presence::attached: break;
+    case Presence::renamed:
+        hook.remarks.push_back(fmt::format("its interface is called {} now", filter.now));
+        break;
+    case Presence::moved:
+        hook.remarks.emplace_back(
+            "its interface is in another network namespace now, and filtered there");
+        break;
+    case Presence::vanished: hook.troubles.emplace_back("the interface is gone"); break;
+    case Presence::returned:
+        hook.troubles.emplace_back(
+            "the interface was gone and is back, unfiltered: attach it again");
+        break;
+    case Presence::removed:
+        hook.troubles.emplace_back("somebody removed the filter: attach it again");
+        break;
+    }
+    if (!filter.trouble.empty())
+        hook.troubles.push_back("not all of it can be read: " + filter.trouble);
+    add(hook.troubles, stats.redirect_failed, "packets not redirected, since the target is gone");
+    add(hook.troubles, stats.limit_failed, "packets without room for a limit's state");
+    add(hook.troubles, stats.mirror_failed, "copies not mirrored");
+    add(hook.troubles, stats.rewrite_failed, "headers not rewritten");
+    add(hook.remarks, stats.log_lost, "log events lost: the buffer was full");
+    return hook;
+}
+
+Result<Hooks> xdp_hooks(const RootOptions& root) {
+    Hooks hooks;
+    for (const xdp::Status& point : NETCTL_TRY(xdp::Controller(root, "").status_of_all()))
+        hooks.push_back(filter_status("xdp", point.interface, point));
+    return hooks;
+}
+
+Result<Hooks> tc_hooks(const RootOptions& root) {
+    Hooks hooks;
+    for (const tc::Status& point : NETCTL_TRY(tc::Controller(root, "").status_of_all())) {
+        HookStatus hook = filter_status(
+            "tc", fmt::format("{} {}", point.interface, tc::to_string(point.direction)), point);
+        if (point.fq_missing)
+            hook.troubles.emplace_back("the qdisc fq is gone: rates drop instead of delaying");
+        hooks.push_back(std::move(hook));
+    }
+    return hooks;
+}
+
+Result<Hooks> policy_hooks(const RootOptions& root) {
+    const policy::Status status = NETCTL_TRY(policy::Controller(root).status());
+    if (!status.enabled)
+        return Hooks();
+    const nc_policy_stats& stats = status.stats;
+    HookStatus hook{"policy", status.scope, "",          "enabled", status.rules.size(), 0,
+                    0,        {},           status.notes};
+    bool live = false;
+    for (const nc_policy_layer layer : {NC_LAYER_CGROUP, NC_LAYER_LSM}) {
+        live = live || status.layers[layer].live;
+        // Both layers see a connection; the one that judged more saw all that the other did.
+        const std::uint64_t judged = stats.allowed[layer] + stats.denied[layer];
+        hook.judged = std::max(hook.judged, judged);
+        hook.refused = std::max<std::uint64_t>(hook.refused, stats.denied[layer]);
+        add(hook.troubles, stats.failed[layer], "connections met a broken table and were denied");
+    }
+    // A layer that this kernel does not have is none of an enabled policy's troubles; one that is attached no more is.
+    for (const nc_policy_layer layer : {NC_LAYER_CGROUP, NC_LAYER_LSM})
+        if (!status.layers[layer].live && !live)
+            hook.troubles.push_back(
+                fmt::format("{} layer: {}", policy::to_string(layer), status.layers[layer].why));
+    hook.state = live ? "live" : "not live";
+    if (status.settings.mode == NC_POLICY_AUDIT)
+        hook.remarks.emplace_back("in mode audit: nothing is refused");
+    add(hook.remarks, stats.log_lost, "log events lost: the buffer was full");
+    return Hooks{hook};
+}
+
+Result<Hooks> redirect_hooks(const RootOptions& root) {
+    const redirect::Status status = NETCTL_TRY(redirect::Controller(root).status());
+    if (!status.enabled && !status.draining)
+        return Hooks();
+    const nc_rd_stats& stats = status.stats;
+    HookStatus hook{
+        "redirect",
+        status.cgroup,
+        "",
+        status.draining ? "draining" : "enabled",
+        status.rules + status.to_rules,
+        stats.announced,
+        std::accumulate(std::begin(stats.on_tcp), std::end(stats.on_tcp), std::uint64_t{0}),
+        {},
+        {}};
+    if (status.rules != 0 && !status.joiner && !status.draining)
+        hook.troubles.emplace_back("no joiner runs, so no connection joins: `netctl redirect run`");
+    if (status.cgroup.starts_with('#'))
+        hook.troubles.emplace_back("its cgroup is gone");
+    add(hook.troubles, stats.helper_failed, "times the kernel had no memory for a connection");
+    if (status.forced)
+        hook.remarks.emplace_back("forced: cases of the self-test failed");
+    return Hooks{hook};
+}
+
+struct Feature {
+    const char* name;
+    std::function<Result<Hooks>(const RootOptions&)> hooks;
+};
+
+/// Every feature that holds hooks. A new one is a line here.
+const std::vector<Feature>& features() {
+    static const std::vector<Feature> all{{"xdp", xdp_hooks},
+                                          {"tc", tc_hooks},
+                                          {"policy", policy_hooks},
+                                          {"redirect", redirect_hooks}};
+    return all;
+}
+
+} // namespace
+
+std::optional<bool> HostStatus::healthy() const {
+    if (!std::ranges::all_of(hooks, [](const HookStatus& hook) { return hook.troubles.empty(); }))
+        return false;
+    return unread.empty() ? std::optional(true) : std::nullopt;
+}
+
+Result<HostStatus> read_status(const RootOptions& root) {
+    HostStatus status;
+    const datapath::OneReading reading = NETCTL_TRY(datapath::OneReading::begin(root));
+    for (const Feature& feature : features()) {
+        auto hooks = feature.hooks(root);
+        if (!hooks) {
+            status.unread.push_back(
+                fmt::format("{}: {}", feature.name, hooks.error().what.string()));
+            continue;
+        }
+        std::ranges::move(*hooks, std::back_inserter(status.hooks));
+    }
+    auto sets = set::Controller(root).list();
+    if (sets)
+        status.sets = std::move(*sets);
+    else
+        status.unread.push_back(fmt::format("set: {}", sets.error().what.string()));
+    return status;
+}
+
+Detached detach_all(const RootOptions& root) {
+    Detached all;
+    const auto tell = [&](const std::string& what, const auto& outcome) {
+        if (outcome.has_value())
+            all.done.push_back(what);
+        else
+            all.failed.push_back(fmt::format("{}: {}", what, outcome.error().what.string()));
+    };
+    const auto status = redirect::Controller(root).status();
+    if (!status.has_value() || status->enabled || status->draining)
+        tell("redirect", redirect::Controller(root).disable(drain_ms));
+    const auto frames = xdp::Controller(root, "").status_of_all();
+    if (!frames)
+        tell("xdp", frames);
+    else
+        for (const xdp::Status& point : *frames)
+            tell("xdp " + point.interface,
+                 xdp::Controller(root, point.netns).detach(point.interface));
+    const auto packets = tc::Controller(root, "").status_of_all();
+    if (!packets)
+        tell("tc", packets);
+    else
+        for (const tc::Status& point : *packets)
+            tell(fmt::format("tc {} {}", point.interface, tc::to_string(point.direction)),
+                 tc::Controller(root, point.netns).detach(point.interface, point.direction));
+    const auto policy = policy::Controller(root).status();
+    if (!policy.has_value() || policy->enabled)
+        tell("policy", policy::Controller(root).disable());
+    return all;
+}
+
+} // namespace netctl::host

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// Every hook that netctl holds under a root, and how it is: on one screen.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/result.hpp"
+#include "core/root_options.hpp"
+#include "features/set/controller.hpp"
+
+namespace netctl::host {
+
+/// One place in the kernel where a feature has a say.
+struct HookStatus {
+    std::string feature; ///< xdp, tc, policy, redirect
+    std::string place;   ///< `eth0`, `eth0 ingress`, or the cgroup
+    std::string netns;   ///< empty: the one netctl runs in, or of no account
+    std::string state;   ///< one word: attached, renamed, vanished, enabled, …
+    std::size_t rules = 0;
+    std::uint64_t judged = 0;  ///< packets or connections
+    std::uint64_t refused = 0; ///< of these dropped or denied; of redirect: left on TCP
+    /// Why it does not do what its rules say, each in words. None: it is healthy.
+    std::vector<std::string> troubles;
+    /// What a user should know although all is well.
+    std::vector<std::string> remarks;
+};
+
+struct HostStatus {
+    std::vector<HookStatus> hooks;
+    std::vector<set::SetStatus> sets;
+    /// Features that could not be asked at all, with the error.
+    std::vector<std::string> unread;
+
+    /// Nothing: no hook that could be read is not well, and some could not.
+    std::optional<bool> healthy() const;
+};
+
+/// Reads all points, the policy, redirection and the sets. Features that cannot be read are told in `unread`, the
+/// others all the same. An error: the root cannot be read.
+Result<HostStatus> read_status(const RootOptions& root);
+
+/// What detach_all() took down: `xdp eth0` and the like.
+struct Detached {
+    std::vector<std::string> done;
+    std::vector<std::string> failed; ///< with the reason
+};
+
+/// Takes every program of netctl off: redirection first, whose connections leave in order, then the filters, and
+/// the policy last. Sets stay. Goes on behind what fails.
+Detached detach_all(const RootOptions& root);
+
+} // namespace netctl::host
