@@ -6,7 +6,7 @@ import json
 import struct
 
 import pytest
-from lab import bpftool, run
+from lab import bpftool, run, until
 from traffic import IP, UDP, Ether, Filter, Wire
 
 
@@ -78,13 +78,16 @@ def test_a_rule_that_cannot_be_read(netctl, link, kind):
     # It may be a use of @s, and is none of @t.
     assert "in use by" in netctl.fails("set", "destroy", "s")
     netctl("set", "destroy", "t")
+    assert "cannot be read" in filter.fails("rule test", "proto udp dport 8", "--expect", "pass", status=4)
     message = filter.fails("rule add", "dport 9 drop")
     assert "the stored rule 2 cannot be read" in message
     assert "rule delete 2" in message
     filter("rule delete", "2")
     assert filter.rules() == ["dport 7 drop", "dport 8 drop"]
+    dropped = filter.status()["verdicts"]["drop"]
     with Wire(client, server) as wire:
-        assert wire.deliver([frame(client, server, 7)], [False], where=server) or True
+        wire.send(frame(client, server, 7))
+        until(lambda: filter.status()["verdicts"]["drop"] == dropped + 1)
     filter.replace("dport 7 drop", "src @s drop", "dport 8 drop")
     spoil()
     filter("rule flush")

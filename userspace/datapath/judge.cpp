@@ -40,6 +40,8 @@ nc_verdict verdict_of(const Rule& rule) {
 }
 
 Result<Judged> judge(const PointState& state, const nc_packet& packet, LiveSets& sets) {
+    NETCTL_TRY(check_readable(
+        state.rules)); // one that cannot be read has no keys, and would match everything
     const classifier::SetOracle oracle = sets.oracle();
     Judged judged{nullptr, NC_NO_RULE, static_cast<nc_verdict>(state.point.default_verdict),
                   NC_REASON_DEFAULT};

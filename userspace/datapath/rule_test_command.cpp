@@ -224,6 +224,7 @@ Result<int> ask(const Arguments& arguments, const Context& context, Hook hook,
                 const OpenPoint& open) {
     const Root root = NETCTL_TRY(Root::open(context.root));
     const LivePoint live = NETCTL_TRY(open(arguments, context)->open(root));
+    NETCTL_TRY(check_readable(live.state.rules));
     const bool ether = hook == Hook::xdp || (live.state.point.flags & NC_POINT_ETHER) != 0;
     const AskedPacket asked = NETCTL_TRY(asked_packet(arguments, hook, ether));
     Answer answer(live.state, asked);
