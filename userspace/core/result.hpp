@@ -70,8 +70,8 @@ struct Error {
 struct Ok {};
 
 /// What is true or false, or there or not, besides having come about at all.
-template <class T> constexpr bool answers_by_itself = std::is_same_v<T, bool>;
-template <class T> constexpr bool answers_by_itself<std::optional<T>> = true;
+template <class T> inline constexpr bool answers_by_itself = std::is_same_v<T, bool>;
+template <class T> inline constexpr bool answers_by_itself<std::optional<T>> = true;
 
 template <class T = Ok> class [[nodiscard]] Result {
   public:

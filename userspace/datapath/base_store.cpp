@@ -277,12 +277,12 @@ Result<BaseStore::Turn> BaseStore::prepare(std::uint32_t number, const NewBases&
         const auto segments = static_cast<std::uint16_t>(segments_of(lines.size()));
         auto first = free_slots(segments);
         Result<> status;
-        if (first) {
+        if (first.has_value()) {
             set_journal(to_fill + i, {*first, segments});
             set_extent(*first, segments);
             status = fill(*first, lines);
         } else {
-            status = std::move(first).error();
+            status = first.error();
         }
         if (!status) {
             (void)finish_journal(); // if it fails: again with the next writer

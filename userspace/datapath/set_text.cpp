@@ -125,7 +125,7 @@ Result<> ElementReader::add(std::string_view text, std::uint32_t ttl, bool absen
                        ? Result<SetElement>(Error::usage("a range"))
                        : parse_element(type_, std::string(text));
     if (element) {
-        read_.elements.push_back({std::move(*element), ttl, absent});
+        read_.elements.push_back({*element, ttl, absent});
         return {};
     }
     // A service's name may have a dash, too.
@@ -143,7 +143,7 @@ void ElementReader::bad(const std::string& where, Error error) {
 }
 
 void ElementReader::bad_line(std::size_t number, std::string_view line, std::string_view part,
-                             Error error) {
+                             const Error& error) {
     if (read_.errors.size() >= most_errors) {
         read_.bad++;
         return;
@@ -256,7 +256,7 @@ void ElementReader::lines(std::string_view text) {
         std::string_view part = content;
         auto read = line(content, part);
         if (!read)
-            bad_line(number, whole, part, std::move(read).error());
+            bad_line(number, whole, part, read.error());
     }
 }
 

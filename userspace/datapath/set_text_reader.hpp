@@ -20,7 +20,8 @@ class ElementReader {
     Result<> add(std::string_view text, std::uint32_t ttl = 0, bool absent = false);
     /// What cannot be read: `where` is the line, or what stands for it.
     void bad(const std::string& where, Error error);
-    void bad_line(std::size_t number, std::string_view line, std::string_view part, Error error);
+    void bad_line(std::size_t number, std::string_view line, std::string_view part,
+                  const Error& error);
     /// Reads JSON; whether it was some.
     bool json(std::string_view text);
     void lines(std::string_view text);

@@ -707,8 +707,8 @@ void Set::written(std::size_t count, std::vector<std::string>& notes) const {
 Result<> Set::add(std::vector<SetElement> elements, nc_set_value value,
                   std::vector<std::string>& notes) const {
     std::vector<SetEntry> entries;
-    for (SetElement& element : elements)
-        entries.push_back({std::move(element), value});
+    for (const SetElement& element : elements)
+        entries.push_back({element, value});
     return add(std::move(entries), notes);
 }
 
@@ -778,14 +778,14 @@ Set::Split Set::split(std::vector<SetEntry> entries) {
     std::stable_sort(entries.begin(), entries.end(),
                      [](const SetEntry& a, const SetEntry& b) { return a.element < b.element; });
     Split given;
-    for (SetEntry& entry : entries) {
+    for (const SetEntry& entry : entries) {
         if (!given.all.empty() && given.all.back() == entry.element)
             continue;
         given.all.push_back(entry.element);
         if (is_plain(entry.value))
-            given.plain.push_back(std::move(entry.element));
+            given.plain.push_back(entry.element);
         else
-            given.others.push_back(std::move(entry));
+            given.others.push_back(entry);
     }
     return given;
 }

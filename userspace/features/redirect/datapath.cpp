@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstring>
 #include <linux/membarrier.h>
-#include <ranges>
 #include <sys/syscall.h>
 #include <thread>
 #include <unistd.h>
@@ -203,8 +202,8 @@ Result<> Datapath::attach_anew(const bpf::PinDir& dir, const sys::Cgroup& cgroup
 }
 
 Result<> Datapath::unpin_hooks(const bpf::PinDir& dir) {
-    for (const HookedProgram& hooked : std::views::reverse(hooks))
-        NETCTL_TRY(dir.unpin(link_name(hooked.program)));
+    for (auto hooked = hooks.rbegin(); hooked != hooks.rend(); ++hooked)
+        NETCTL_TRY(dir.unpin(link_name(hooked->program)));
     return {};
 }
 

@@ -112,8 +112,8 @@ Result<ChangeReport> Controller::add(const std::string& name, const std::vector<
 Result<ChangeReport> Controller::remove(const std::string& name,
                                         const std::vector<std::string>& texts) {
     return change(root_, name, texts,
-                  [](const Set& set, std::vector<SetElement> elements, auto& notes) {
-                      return set.remove(std::move(elements), notes);
+                  [](const Set& set, const std::vector<SetElement>& elements, auto& notes) {
+                      return set.remove(elements, notes);
                   });
 }
 

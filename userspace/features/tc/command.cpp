@@ -156,7 +156,7 @@ Text neighbours(const Status& status) {
 }
 
 Text status_text(const Status& status) {
-    const Text unreadable = datapath::trouble_text(
+    Text unreadable = datapath::trouble_text(
         status, "netctl tc", fmt::format("{} {}", status.interface, to_string(status.direction)));
     if (!unreadable.empty())
         return unreadable;

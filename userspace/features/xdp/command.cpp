@@ -68,7 +68,7 @@ Json status_json(const Status& status) {
 }
 
 Text status_text(const Status& status) {
-    const Text unreadable = datapath::trouble_text(status, "netctl xdp", status.interface);
+    Text unreadable = datapath::trouble_text(status, "netctl xdp", status.interface);
     if (!unreadable.empty())
         return unreadable;
     return Text::format("{}{}: {} mode, default {}, unparsed {}, program {}, generation {}\n",
