@@ -324,3 +324,19 @@ def test_without_the_capability_to_find_it_again(netctl, link, kind):
     assert "CAP_SYS_ADMIN" in done.stderr
     netctl(cls.hook, "status")
     assert not netctl.root.exists()
+
+
+@each_kind
+def test_a_namespace_that_cannot_be_entered_is_none_that_is_gone(netctl, link, kind):
+    """detach would take the pins away and leave the filter."""
+    client, server = link
+    filter = attach(netctl, server, kind)
+    filter.add("proto udp dport 7 drop")
+    argv = netctl.argv(filter.hook, "detach", server.name, *filter.direction, netns=server.netns)
+    done = run("strace", "-f", "-o", "/dev/null", "-e", "inject=setns:error=EBUSY", *argv, check=False)
+    assert done.returncode == 1 and "cannot enter network namespace" in done.stderr, done
+    with Wire(client, server) as wire:
+        wire.send(frame(client, server, 7))
+        until(lambda: filter.status()["verdicts"]["drop"] == 1)
+    filter("detach")
+    assert not netctl.root.exists()

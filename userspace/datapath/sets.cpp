@@ -704,7 +704,7 @@ void Set::written(std::size_t count, std::vector<std::string>& notes) const {
     after.tidy(fmt::format("set '{}'", name_), fold());
 }
 
-Result<> Set::add(std::vector<SetElement> elements, nc_set_value value,
+Result<> Set::add(const std::vector<SetElement>& elements, nc_set_value value,
                   std::vector<std::string>& notes) const {
     std::vector<SetEntry> entries;
     for (const SetElement& element : elements)

@@ -77,7 +77,7 @@ class Set {
     /// Elements that expired make room. Of a cidr set many are folded. One exception to the whole: a kill
     /// may leave some of the elements that are there already, and have another time to live now, with the
     /// new time, and others with the old one.
-    Result<> add(std::vector<SetElement> elements, nc_set_value value,
+    Result<> add(const std::vector<SetElement>& elements, nc_set_value value,
                  std::vector<std::string>& notes) const;
     /// Each with its own value; the first of equal elements counts.
     Result<> add(std::vector<SetEntry> entries, std::vector<std::string>& notes) const;

@@ -58,6 +58,16 @@ Result<NetnsGuard> NetnsGuard::enter(const std::string& name) {
     return NetnsGuard(std::move(previous));
 }
 
+Result<std::optional<NetnsGuard>> NetnsGuard::enter_if_there(const std::string& name) {
+    auto guard = enter(name);
+    if (guard)
+        return std::optional(std::move(*guard));
+    // EINVAL: the file of its name is there, and the namespace is mounted on it no more.
+    if (guard.error().code == ENOENT || guard.error().code == EINVAL)
+        return std::optional<NetnsGuard>();
+    return std::move(guard).error();
+}
+
 Result<NetnsGuard> NetnsGuard::make() {
     Fd previous(::open(own_namespace, O_RDONLY | O_CLOEXEC));
     if (!previous)

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "core/fd.hpp"
@@ -17,6 +18,8 @@ class NetnsGuard {
   public:
     /// `name` as `ip netns` knows it, or a path such as /proc/PID/ns/net.
     static Result<NetnsGuard> enter(const std::string& name);
+    /// The same; nothing if there is no such namespace any more. That is no excuse for any other failure.
+    static Result<std::optional<NetnsGuard>> enter_if_there(const std::string& name);
     /// A new one with nothing in it but a loopback interface that is down; it goes away with this and with
     /// what was attached in it.
     static Result<NetnsGuard> make();

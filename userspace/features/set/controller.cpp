@@ -104,8 +104,8 @@ Result<ChangeReport> Controller::add(const std::string& name, const std::vector<
     if (ttl_seconds > 0)
         value.expires = datapath::boottime_seconds() + ttl_seconds;
     return change(root_, name, texts,
-                  [&](const Set& set, std::vector<SetElement> elements, auto& notes) {
-                      return set.add(std::move(elements), value, notes);
+                  [&](const Set& set, const std::vector<SetElement>& elements, auto& notes) {
+                      return set.add(elements, value, notes);
                   });
 }
 

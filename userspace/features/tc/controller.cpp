@@ -490,7 +490,7 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
 Result<DetachReport> Controller::detach(const std::string& interface, Direction direction) const {
     DetachReport report;
     // A namespace that is gone has taken all of it along.
-    const auto guard = sys::NetnsGuard::enter(netns_);
+    const auto guard = NETCTL_TRY(sys::NetnsGuard::enter_if_there(netns_));
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const Point filter(root_, netns_, interface, direction);
     if (guard)

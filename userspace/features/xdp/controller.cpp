@@ -307,7 +307,7 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
 Result<std::vector<std::string>> Controller::detach(const std::string& interface) const {
     std::vector<std::string> notes;
     // A namespace that is gone has taken all of it along.
-    const auto guard = sys::NetnsGuard::enter(netns_);
+    const auto guard = NETCTL_TRY(sys::NetnsGuard::enter_if_there(netns_));
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const Point filter(root_, netns_, interface);
     if (guard)
