@@ -684,6 +684,7 @@ def test_killed_at_any_moment(netctl, link):
             victim.wait()
             force = lists.index(filter.rules())  # which fails if it is neither
             outcomes[force == target] += 1
+            duration *= 0.97 if force == target else 1.05  # as loaded as the machine is now
             expected = [force == 1, force == 0]
             assert wire.deliver(probes, expected)[0] == expected
     assert IN_VM or min(outcomes) > 0, "the kills all came too early or too late"
@@ -719,6 +720,7 @@ def test_attach_killed_at_any_moment(netctl, link):
             victim.wait()
             attached = xdp_of(server) is not None
             outcomes[attached] += 1
+            duration *= 0.95 if attached else 1.1  # the machine's load is not what it was at the start
             assert [status["default"] for status in netctl.json("xdp", "status")] == ["drop"] * attached
             expected = [not attached]
             assert wire.deliver([udp(client, server, 4, 9)], expected)[0] == expected
