@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <cerrno>
 #include <fcntl.h>
-#include <map>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -9,6 +8,7 @@
 
 #include "core/fd.hpp"
 #include "core/json.hpp"
+#include "features/xdp/controller.hpp"
 #include "host/doctor.hpp"
 #include "host/host.hpp"
 #include "sys/netns.hpp"
@@ -24,16 +24,6 @@ const char* to_string(Answer answer) {
     case Answer::unknown: break;
     }
     return "unknown";
-}
-
-const char* to_string(bpf::XdpMode mode) {
-    switch (mode) {
-    case bpf::XdpMode::native: return "native";
-    case bpf::XdpMode::generic: return "generic";
-    case bpf::XdpMode::offload: return "offload";
-    case bpf::XdpMode::none: break;
-    }
-    return "none";
 }
 
 std::vector<std::string> words(const bpf::XdpFeatures& features) {
@@ -69,7 +59,7 @@ Json interface_json(const InterfaceHooks& hooks, std::size_t number, Privacy pri
     Json xdp;
     if (hooks.xdp.mode != bpf::XdpMode::none) {
         xdp = program_json(hooks.xdp.program_id, hooks.xdp.program_name, privacy);
-        xdp["mode"] = to_string(hooks.xdp.mode);
+        xdp["mode"] = xdp::to_string(hooks.xdp.mode);
     }
     Json features;
     if (hooks.features)
@@ -119,7 +109,7 @@ Text interfaces_text(const Findings& findings) {
         Text xdp;
         if (hooks.xdp.mode != bpf::XdpMode::none)
             xdp = Text::format("{} ({}), {}", hooks.xdp.program_name, hooks.xdp.program_id,
-                               to_string(hooks.xdp.mode));
+                               xdp::to_string(hooks.xdp.mode));
         table.row({hooks.name, driver.empty() ? Text("-") : driver, xdp, chain_text(hooks.ingress),
                    chain_text(hooks.egress)});
     }

@@ -17,6 +17,7 @@
 #include "bpf/standalone.hpp"
 #include "bpf/xdp.hpp"
 #include "classifier/engine.hpp"
+#include "datapath/rule_action.hpp"
 #include "netctl/abi/classify.h"
 
 namespace netctl::testing {
@@ -42,95 +43,22 @@ std::uint32_t ifindex_of(const std::string& device) {
     return device == "lo" ? if_nametoindex("lo") : no_interface;
 }
 
-void encode_limit(const Limit& limit, nc_action& action) {
-    action.flags |= NC_ACTION_LIMIT;
-    if (limit.per.of != Accounts::Of::rule)
-        action.flags |= NC_ACTION_LIMIT_PER;
-    if (limit.per.of == Accounts::Of::dst)
-        action.flags |= NC_ACTION_LIMIT_DST;
-    if (limit.per.dport)
-        action.flags |= NC_ACTION_LIMIT_DPORT;
-    const auto mask = [](__be32* words, unsigned bits) {
-        auto* bytes = reinterpret_cast<std::uint8_t*>(words);
-        for (unsigned bit = 0; bit < bits; bit++)
-            bytes[bit / 8] |= static_cast<std::uint8_t>(0x80 >> bit % 8);
-    };
-    mask(&action.limit_mask4, limit.per.ipv4_bits);
-    mask(action.limit_mask6, limit.per.ipv6_bits);
-    if (limit.bits) {
-        constexpr std::uint64_t second = 1'000'000'000, unit = 65536;
-        action.flags |= NC_ACTION_LIMIT_BYTES;
-        action.limit_interval_ns = std::max<std::uint64_t>(unit * 8 * second / limit.count, 1);
-        action.limit_burst_ns = limit.burst * 8 * second / limit.count;
-    } else {
-        action.limit_interval_ns = std::max<std::uint64_t>(limit.period_ns / limit.count, 1);
-        action.limit_burst_ns = action.limit_interval_ns * (limit.burst - 1);
-    }
-}
-
+/// As the program is given it, with targets that every machine has or none has.
 Result<nc_action> encode(const Rule& rule, std::uint32_t position, Hook hook) {
-    nc_action action{};
-    action.rule_id = position + 1;
-    action.slot = position;
-    action.verdict = NC_VERDICT_NEXT;
-    for (const Action& each : rule.actions) {
-        switch (each.kind) {
-        case ActionKind::pass: action.verdict = NC_VERDICT_PASS; break;
-        case ActionKind::drop: action.verdict = NC_VERDICT_DROP; break;
-        case ActionKind::tx: action.verdict = NC_VERDICT_TX; break;
-        case ActionKind::redirect:
-            action.verdict = NC_VERDICT_REDIRECT;
-            action.target = hook == Hook::tc      ? ifindex_of(each.device)
-                            : each.device == "lo" ? 0
-                                                  : 1;
-            if (each.to_ingress)
-                action.flags |= NC_ACTION_TO_INGRESS;
-            break;
-        case ActionKind::mark:
-            action.flags |= NC_ACTION_MARK;
-            action.mark = static_cast<__u32>(each.number);
-            action.mark_mask = each.mask;
-            break;
-        case ActionKind::priority:
-            action.flags |= NC_ACTION_PRIORITY;
-            action.priority = static_cast<__u32>(each.number);
-            break;
-        case ActionKind::dscp:
-            action.flags |= NC_ACTION_DSCP;
-            action.dscp = static_cast<__u32>(each.number);
-            break;
-        case ActionKind::mirror:
-            action.flags |= NC_ACTION_MIRROR;
-            action.mirror = ifindex_of(each.device);
-            break;
-        case ActionKind::rate:
-            action.flags |= NC_ACTION_RATE;
-            action.rate_bytes = each.number / 8;
-            action.rate_burst = each.burst;
-            break;
-        case ActionKind::next: break;
-        default: return Error::failed("the tests' loader does not know this action");
-        }
-    }
-    if (rule.log)
-        action.flags |= NC_ACTION_LOG;
-    if (rule.limit) {
-        encode_limit(*rule.limit, action);
-    }
-    return action;
+    datapath::InstalledRule installed{rule, position, position};
+    installed.rule.id = position + 1;
+    return datapath::encode_action(
+        installed, [hook](const std::string& device) -> Result<std::uint32_t> {
+            if (hook == Hook::tc)
+                return ifindex_of(device);
+            return device == "lo" ? 0U : 1U; // places in xdp's map of targets
+        });
 }
 
 std::uint32_t wanted_fields(const std::vector<Rule>& rules) {
     std::uint32_t wanted = 0;
-    for (const Rule& rule : rules) {
-        for (const Match& match : rule.matches)
-            wanted |= 1U << static_cast<unsigned>(match.key);
-        if (rule.limit && rule.limit->per.of != Accounts::Of::rule) {
-            wanted |= 1U << NC_FIELD_SRC | 1U << NC_FIELD_DST;
-            if (rule.limit->per.dport)
-                wanted |= 1U << NC_FIELD_DPORT;
-        }
-    }
+    for (const Rule& rule : rules)
+        wanted |= datapath::wanted_fields(rule);
     return wanted;
 }
 
