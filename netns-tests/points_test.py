@@ -3,11 +3,10 @@
 is by now, who else is on it."""
 
 import json
-import struct
 
 import pytest
 from lab import bpftool, run, until
-from traffic import IP, UDP, Ether, Filter, Wire
+from traffic import IP, UDP, Ether, Filter, Wire, pins, write_text
 
 
 def frame(client, server, dport=7):
@@ -33,25 +32,6 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 def attach(netctl, interface, kind, **more):
     cls, options = KINDS[kind]
     return cls(netctl, interface, *options, **more)
-
-
-def pins(filter):
-    return filter.netctl.root.joinpath(filter.hook, f"{filter.netns.name}:{filter.name}".replace(".", "%2e"), *filter.direction)
-
-
-def words(text):
-    """A rule's record, as somebody else may have written it."""
-    raw = text.encode("latin-1")
-    return (raw + bytes(116 - len(raw))).hex(" ").split()
-
-
-def write_text(filter, index, text):
-    """Another text in the place of the rule at `index`, with id and slot as they were."""
-    (entry,) = [each for each in bpftool("map", "dump", "pinned", pins(filter) / "rules") if each["formatted"]["key"] == index]
-    value = entry["formatted"]["value"]
-    head = struct.pack("=IIHH", value["rule_id"], value["slot"], len(text.encode("latin-1")), 0)
-    run("bpftool", "map", "update", "pinned", pins(filter) / "rules", "key", *map(str, struct.pack("=I", index)),
-        "value", "hex", *head.hex(" ").split(), *words(text))  # fmt: skip
 
 
 @each_kind

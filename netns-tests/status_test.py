@@ -6,6 +6,7 @@ import signal
 
 import pytest
 from lab import run, until
+from traffic import Filter, write_text
 
 
 def look(netctl, status=0):
@@ -64,6 +65,26 @@ def test_what_is_not_well_is_told(netctl, link, full):
     assert set(bad) == {server.name, f"{server.name} egress"}
     assert all(hook["state"] == "vanished" and hook["troubles"] for hook in bad.values())
     assert netctl("status", check=False).stdout.startswith("NOT healthy\n")
+
+
+def test_a_cgroup_that_is_gone_takes_two_features_along(netctl, full):
+    _, cgroup = full
+    until(lambda: "populated 0" in (cgroup.path / "cgroup.events").read_text())
+    cgroup.path.rmdir()
+    _, hooks = look(netctl, status=1)
+    assert {feature for (feature, _), hook in hooks.items() if not hook["healthy"]} == {"policy", "redirect"}
+    cgroup.path.mkdir()  # made anew it is another one
+    _, hooks = look(netctl, status=1)
+    assert {feature for (feature, _), hook in hooks.items() if not hook["healthy"]} == {"policy", "redirect"}
+
+
+def test_a_rule_that_cannot_be_read_is_not_well(netctl, full):
+    server, _ = full
+    filter = Filter(netctl, server, attach=False)
+    write_text(filter, 0, "src @s nonsense")
+    _, hooks = look(netctl, status=1)
+    (bad,) = [hook for hook in hooks.values() if not hook["healthy"]]
+    assert bad["feature"] == "xdp" and bad["troubles"] == ["1 rules cannot be read"]
 
 
 def test_a_root_that_cannot_be_read_is_neither_well_nor_not(netctl, full):

@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from lab import run, until
+from lab import bpftool, run, until
 from scapy.compat import raw
 from scapy.layers.inet import (  # noqa: F401 (tests take them from here)
     ICMP,
@@ -182,6 +182,24 @@ class Classifier(Filter):
     def __init__(self, netctl, interface, direction, *options, **keywords):
         self.direction = (direction,)
         super().__init__(netctl, interface, *options, **keywords)
+
+
+def pins(filter):
+    return filter.netctl.root.joinpath(filter.hook, f"{filter.netns.name}:{filter.name}".replace(".", "%2e"), *filter.direction)
+
+
+def words(text):
+    """A rule's record, as somebody else may have written it."""
+    return text.encode("latin-1").ljust(116, b"\0").hex(" ").split()
+
+
+def write_text(filter, index, text):
+    """Another text in the place of the rule at `index`, with id and slot as they were."""
+    (entry,) = [each for each in bpftool("map", "dump", "pinned", pins(filter) / "rules") if each["formatted"]["key"] == index]
+    value = entry["formatted"]["value"]
+    head = struct.pack("=IIHH", value["rule_id"], value["slot"], len(text.encode("latin-1")), 0)
+    run("bpftool", "map", "update", "pinned", pins(filter) / "rules", "key", *map(str, struct.pack("=I", index)),
+        "value", "hex", *head.hex(" ").split(), *words(text))  # fmt: skip
 
 
 _BLASTER = r"""

@@ -27,6 +27,13 @@ void add(std::vector<std::string>& texts, std::uint64_t count, const char* what)
         texts.push_back(fmt::format("{} {}", count, what));
 }
 
+/// Rules that are in force, and whose texts this version cannot read.
+void add_unreadable(HookStatus& hook, const std::vector<datapath::RuleStatus>& rules) {
+    const auto count = std::ranges::count_if(
+        rules, [](const datapath::RuleStatus& rule) { return !rule.why.empty(); });
+    add(hook.troubles, static_cast<std::uint64_t>(count), "rules cannot be read");
+}
+
 /// What packet filters of both hooks have in common.
 HookStatus filter_status(const std::string& feature, const std::string& place,
                          const datapath::FilterStatus& filter) {
@@ -61,6 +68,7 @@ HookStatus filter_status(const std::string& feature, const std::string& place,
     }
     if (!filter.trouble.empty())
         hook.troubles.push_back("not all of it can be read: " + filter.trouble);
+    add_unreadable(hook, filter.rules);
     add(hook.troubles, stats.redirect_failed, "packets not redirected, since the target is gone");
     add(hook.troubles, stats.limit_failed, "packets without room for a limit's state");
     add(hook.troubles, stats.mirror_failed, "copies not mirrored");
@@ -104,12 +112,13 @@ Result<Hooks> policy_hooks(const RootOptions& root) {
         hook.refused = std::max<std::uint64_t>(hook.refused, stats.denied[layer]);
         add(hook.troubles, stats.failed[layer], "connections met a broken table and were denied");
     }
-    // A layer that this kernel does not have is none of an enabled policy's troubles; one that is attached no more is.
-    for (const nc_policy_layer layer : {NC_LAYER_CGROUP, NC_LAYER_LSM})
-        if (!status.layers[layer].live && !live)
-            hook.troubles.push_back(
-                fmt::format("{} layer: {}", policy::to_string(layer), status.layers[layer].why));
-    hook.state = live ? "live" : "not live";
+    // A layer that this kernel does not have is none of an enabled policy's troubles.
+    if (status.lost || !live)
+        hook.troubles.emplace_back("its cgroup is gone, or was made anew");
+    if (!status.trouble.empty())
+        hook.troubles.push_back("its rules cannot be read: " + status.trouble);
+    add_unreadable(hook, status.rules);
+    hook.state = status.lost || !live ? "not live" : "live";
     if (status.settings.mode == NC_POLICY_AUDIT)
         hook.remarks.emplace_back("in mode audit: nothing is refused");
     add(hook.remarks, stats.log_lost, "log events lost: the buffer was full");
@@ -133,8 +142,8 @@ Result<Hooks> redirect_hooks(const RootOptions& root) {
         {}};
     if (status.rules != 0 && !status.joiner && !status.draining)
         hook.troubles.emplace_back("no joiner runs, so no connection joins: `netctl redirect run`");
-    if (status.cgroup.starts_with('#'))
-        hook.troubles.emplace_back("its cgroup is gone");
+    if (!status.live)
+        hook.troubles.emplace_back("its cgroup is gone, or was made anew");
     add(hook.troubles, stats.helper_failed, "times the kernel had no memory for a connection");
     if (status.forced)
         hook.remarks.emplace_back("forced: cases of the self-test failed");

@@ -67,6 +67,7 @@ struct Status {
     nc_policy_stats stats{};
     std::vector<datapath::RuleStatus> rules;
     std::vector<std::string> notes; ///< what no longer is as the rules have it
+    std::string trouble;            ///< why its rules cannot be read; empty if they can
     bool lost = false;              ///< nothing is judged: its cgroup is gone, or was made anew
 };
 

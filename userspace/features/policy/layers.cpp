@@ -31,10 +31,14 @@ constexpr std::array set_maps{"set_host4", "set_host6", "set_cidr4", "set_cidr6"
 
 } // namespace
 
-Result<> try_layer(nc_policy_layer layer, const std::string& directory) {
-    const auto skeleton = NETCTL_TRY(bpf::Skeleton<policy_canary>::open());
-    const bpf::Object object = skeleton.object();
-    const std::uint32_t address = canary_address();
+namespace {
+
+using Canary = bpf::Skeleton<policy_canary>;
+
+/// The layer's canary, loaded; it refuses `address`.
+Result<Canary> load_canary(nc_policy_layer layer, std::uint32_t address) {
+    Canary canary = NETCTL_TRY(Canary::open());
+    const bpf::Object object = canary.object();
     const bool lsm = layer == NC_LAYER_LSM;
     NETCTL_TRY(object.set_constant("canary_address", {&address, 1}));
     NETCTL_TRY(object.set_autoload("canary_lsm", lsm));
@@ -45,6 +49,21 @@ Result<> try_layer(nc_policy_layer layer, const std::string& directory) {
         error.kind = ErrorKind::unsupported;
         return error;
     }
+    return canary;
+}
+
+} // namespace
+
+Result<> load_layer(nc_policy_layer layer) {
+    NETCTL_TRY(load_canary(layer, canary_address()));
+    return {};
+}
+
+Result<> try_layer(nc_policy_layer layer, const std::string& directory) {
+    const std::uint32_t address = canary_address();
+    const Canary canary = NETCTL_TRY(load_canary(layer, address));
+    const bpf::Object object = canary.object();
+    const bool lsm = layer == NC_LAYER_LSM;
     int code = 0;
     if (lsm) {
         const bpf::Link link =

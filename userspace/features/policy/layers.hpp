@@ -15,6 +15,10 @@
 
 namespace netctl::policy {
 
+/// Whether the kernel takes the layer's programs. Nothing is attached and no connection made, so no policy that is in
+/// force judges or counts anything, as it would for try_layer().
+Result<> load_layer(nc_policy_layer layer);
+
 struct Layers {
     std::uint32_t mask = 0;
     std::vector<std::string> notes;

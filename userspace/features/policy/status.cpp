@@ -71,7 +71,6 @@ Result<Status> Controller::status() const {
     status.enabled = true;
     status.settings = live->head;
     status.scope = live->head.scope;
-    const auto scope = sys::find_cgroup(status.scope);
     const auto lost = ground_lost(live->head);
     status.lost = lost.has_value();
     for (std::size_t layer = 0; layer < NC_LAYERS; layer++) {
@@ -83,14 +82,18 @@ Result<Status> Controller::status() const {
         }
         if (about.live || !about.why.empty())
             continue;
-        const auto tried =
-            try_layer(static_cast<nc_policy_layer>(layer), scope ? scope->path : std::string());
-        about.why = tried ? "it was not asked for" : tried.error().what;
+        const auto loads = load_layer(static_cast<nc_policy_layer>(layer));
+        about.why =
+            loads
+                ? "it was not asked for, or had no effect when it was tried: `netctl doctor` tells"
+                : loads.error().what;
     }
     if (status.lost)
         status.notes.push_back(to_attach_anew(live->head));
-    if (live->trouble)
-        status.notes.push_back(fmt::format("its rules cannot be read: {}", live->trouble->what));
+    if (live->trouble) {
+        status.trouble = live->trouble->what;
+        status.notes.push_back(fmt::format("its rules cannot be read: {}", status.trouble));
+    }
     const bpf::RawMap stats = NETCTL_TRY(live->program.map("stats"));
     status.stats = NETCTL_TRY(read_stats(stats));
     const bpf::RawMap counters = NETCTL_TRY(live->program.map("counters"));
