@@ -257,6 +257,27 @@ Result<> FilterPoint::take_pins(const bpf::PinDir& dir, const LivePoint& live,
     return remove_pins(dir);
 }
 
+Result<LivePoint> FilterPoint::open_to_detach(const bpf::PinDir& dir) const {
+    auto opened = open_point(dir, hook_);
+    if (!opened.has_value() && could_pass(opened.error()))
+        return std::move(opened).error();
+    if (opened.has_value() && *opened)
+        return std::move(**opened);
+    LivePoint unknown;
+    unknown.trouble = Error::failed("unknown");
+    return unknown;
+}
+
+Result<bool> FilterPoint::unpin_link(const bpf::PinDir& dir) {
+    const bool next = dir.has(next_link);
+    if (!next && !dir.has("link"))
+        return false;
+    NETCTL_TRY(dir.unpin("link")); // before the one that is to come
+    if (next)
+        NETCTL_TRY(dir.unpin(next_link));
+    return true;
+}
+
 Error FilterPoint::moved() const {
     return Error::failed(
         fmt::format("{} is in another network namespace now, with its filter", title()),

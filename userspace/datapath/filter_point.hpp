@@ -84,6 +84,12 @@ class FilterPoint : public RuleEditor {
     static Result<> take_pins(const bpf::PinDir& dir, const LivePoint& live,
                               Transaction& transaction);
 
+    /// What is pinned in `dir`, whatever stands in its maps: of what is not a link or cannot be read, there is
+    /// only `trouble`. An error: what may pass, as without a link the program has to tell where it is.
+    Result<LivePoint> open_to_detach(const bpf::PinDir& dir) const;
+    /// Takes the link's pins away, and so the filter off: the commit. False if there is no link.
+    static Result<bool> unpin_link(const bpf::PinDir& dir);
+
     virtual Error not_attached() const = 0;
     /// What a first attachment does with what no rule matches.
     virtual nc_verdict first_default() const = 0;

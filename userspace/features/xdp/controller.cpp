@@ -318,26 +318,15 @@ Result<std::vector<std::string>> Controller::detach(const std::string& interface
         NETCTL_TRY(dir.remove_all());
         return filter.not_attached();
     }
-    // Whatever stands in the maps: what is not a link is only a pin.
-    auto opened = datapath::open_point(dir, Hook::xdp);
-    if (!opened.has_value() && datapath::could_pass(opened.error()))
-        return std::move(opened).error(); // without a link, the program has to tell where it is
-    LivePoint live;
-    live.trouble = Error::failed("unknown");
-    if (opened.has_value() && *opened)
-        live = std::move(**opened);
+    const LivePoint live = NETCTL_TRY(filter.open_to_detach(dir));
     Transaction transaction(notes);
     NETCTL_TRY(FilterPoint::take_pins(dir, live, transaction));
-    if (dir.has(datapath::next_link)) { // goes before the link
-        NETCTL_TRY(dir.unpin("link"));
-        NETCTL_TRY(dir.unpin(datapath::next_link));
-    } else if (dir.has("link")) {
-        NETCTL_TRY(dir.unpin("link"));
-    } else if (guard && live.link_info.ifindex != 0) {
+    const bool had_link = NETCTL_TRY(FilterPoint::unpin_link(dir));
+    if (!had_link && guard && live.link_info.ifindex != 0) {
         const std::uint32_t ifindex = live.link_info.ifindex;
         NETCTL_TRY(bpf::detach_xdp(ifindex, NETCTL_TRY(bpf::query_xdp(ifindex)).mode,
                                    live.link_info.program_id));
-    } else {
+    } else if (!had_link) {
         NETCTL_TRY(dir.unpin("program"));
     }
     return std::move(transaction).commit([&](Aftermath& after) {
