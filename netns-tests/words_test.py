@@ -24,7 +24,7 @@ from lab import Cgroup, run, until
 REPO = Path(__file__).resolve().parent.parent
 MANUAL = sorted([*REPO.glob("userspace/features/*/netctl-*.8"), *REPO.glob("userspace/host/netctl-*.8"), REPO / "docs/man/netctl.8"])
 # These run until they are interrupted, and nothing of theirs is wanted before something has happened.
-STREAMS = re.compile(r"netctl (xdp log|tc log|policy log --follow|trace http(?!.* --(read|top)))")
+STREAMS = re.compile(r"netctl (xdp log|tc log|policy log --follow|trace http(?!.* --(read|top))|trace tcp(?!.* --duration))")
 # Their exit status is an answer.
 ANSWERS = re.compile(r"netctl (policy|set) test")
 
@@ -252,6 +252,13 @@ def requests(host, tracer):
     host.ask(*(f"http://shop.example/{path}" for path in ("", "orders", "nothing", "bad")))
 
 
+def attempts(host, tracer):
+    """One that is answered, and one that is refused."""
+    tracer.expect("^netctl: tracing", 60)
+    host.ask("http://shop.example/")
+    host.run("curl -s -m 5 -o /dev/null http://shop.example:81/", check=False)
+
+
 def connection(host, _=None):
     """Requests and responses, until they are redirected."""
     host.start("exec redis-benchmark -q -c 1 -n 100000000 get key")
@@ -277,6 +284,8 @@ HAPPENS = {
     "netctl xdp log eth0 --write dropped.pcap": lambda host, log: (
         until(lambda: (host.files / "dropped.pcap").exists()), traffic(host)),
     "netctl trace http": requests,
+    "netctl trace tcp connlat": attempts,
+    "netctl trace tcp life --comm nginx": requests,
     "netctl redirect list": connection,
     "netctl policy log --follow": denial,
     "netctl policy learn": lambda host, _=None: host.ask("http://shop.example/"),

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <algorithm>
 #include <exception>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 
 #include <malloc.h>
 
@@ -24,11 +26,19 @@ int generate(const Command& root, const std::vector<std::string>& words) {
         std::ifstream file(words[3]);
         const std::string source((std::istreambuf_iterator<char>(file)),
                                  std::istreambuf_iterator<char>());
-        for (const Command& child : root.children)
-            if (child.name == words[2]) {
-                print_text(Text::trusted(man_page(source, child, "netctl " + child.name)));
-                return 0;
-            }
+        // `trace-tcp`: a child's child has a page of its own.
+        const Command* at = &root;
+        std::string path = "netctl", part;
+        for (std::istringstream parts(words[2]); at && std::getline(parts, part, '-');) {
+            const auto found = std::find_if(at->children.begin(), at->children.end(),
+                                            [&](const Command& one) { return one.name == part; });
+            at = found != at->children.end() ? &*found : nullptr;
+            path += " " + part;
+        }
+        if (at) {
+            print_text(Text::trusted(man_page(source, *at, path)));
+            return 0;
+        }
         if (words[2] == "rules") {
             print_text(Text::trusted(rules_page(source)));
             return 0;

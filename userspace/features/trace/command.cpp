@@ -17,8 +17,12 @@
 #include "features/trace/controller.hpp"
 #include "features/trace/filter.hpp"
 #include "features/trace/har.hpp"
+#include "features/trace/line_writer.hpp"
 #include "features/trace/render.hpp"
+#include "features/trace/selection.hpp"
 #include "features/trace/session.hpp"
+#include "features/trace/signals.hpp"
+#include "features/trace/tcp/command.hpp"
 #include "features/trace/top.hpp"
 
 namespace netctl::trace {
@@ -26,39 +30,6 @@ namespace netctl::trace {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-volatile std::sig_atomic_t interrupted = 0;
-volatile std::sig_atomic_t resized = 0;
-
-/// Ends the trace on SIGINT and SIGTERM, so that what is in flight is told and the pins go away.
-class Signals {
-  public:
-    Signals() {
-        interrupted = 0;
-        set(SIGINT, on_interrupt, old_[0]);
-        set(SIGTERM, on_interrupt, old_[1]);
-        set(SIGPIPE, SIG_IGN, old_[2]);
-        set(SIGWINCH, on_resize, old_[3]);
-    }
-    Signals(const Signals&) = delete;
-    Signals& operator=(const Signals&) = delete;
-    ~Signals() {
-        sigaction(SIGINT, &old_[0], nullptr);
-        sigaction(SIGTERM, &old_[1], nullptr);
-        sigaction(SIGPIPE, &old_[2], nullptr);
-        sigaction(SIGWINCH, &old_[3], nullptr);
-    }
-
-  private:
-    static void on_interrupt(int) { interrupted = 1; }
-    static void on_resize(int) { resized = 1; }
-    static void set(int number, void (*handler)(int), struct sigaction& old) {
-        struct sigaction action {};
-        action.sa_handler = handler;
-        sigaction(number, &action, &old);
-    }
-    struct sigaction old_[4]{};
-};
 
 /// The terminal in its alternate screen, and keys one by one.
 class Screen {
@@ -159,7 +130,6 @@ Result<Wanted> read_arguments(const Arguments& arguments, const Context& context
     request.only_netns = !context.netns.empty();
     request.read = arguments.get("read");
     request.write = arguments.get("write");
-    request.comm = arguments.get("comm");
     request.cgroup = arguments.get("cgroup");
     request.both_sides = arguments.has("both-sides");
     request.containers = arguments.has("container");
@@ -188,12 +158,8 @@ Result<Wanted> read_arguments(const Arguments& arguments, const Context& context
                     fmt::format("--{} needs --source syscall: packets know no processes", other));
     if (arguments.has("port"))
         request.ports = NETCTL_TRY(parse_port_list(arguments.get("port")));
-    request.pid = static_cast<std::uint32_t>(NETCTL_TRY(arguments.number("pid", 0, 1, 4194304)));
-    if (request.pid != 0 && kill(static_cast<pid_t>(request.pid), 0) != 0 && errno == ESRCH)
-        return Error::failed(fmt::format("there is no process {}", request.pid));
-    if (arguments.has("comm") && (request.comm.empty() || request.comm.size() > 15))
-        return Error::usage(fmt::format("no process can have the name '{}'", request.comm),
-                            "the kernel keeps 15 characters; see /proc/PID/comm");
+    request.pid = NETCTL_TRY(parse_pid(arguments));
+    request.comm = NETCTL_TRY(parse_comm(arguments));
     const std::uint64_t body = NETCTL_TRY(arguments.number("body", 0, 1, 1024 * 1024));
     request.parser.body_limit = static_cast<std::uint32_t>(body);
     request.parser.keep_fields = arguments.has("headers") || arguments.has("har");
@@ -204,10 +170,7 @@ Result<Wanted> read_arguments(const Arguments& arguments, const Context& context
     request.tunnels = tunnels == "yes";
     if (arguments.has("tunnels") && !arguments.has("read"))
         return Error::usage("--tunnels goes with --read: a running tracer does not look into them");
-    const std::uint64_t ring = NETCTL_TRY(arguments.number("buffer", 16, 1, 1024));
-    if ((ring & (ring - 1)) != 0)
-        return Error::usage(fmt::format("--buffer takes a power of two, not {}", ring));
-    request.ring_bytes = static_cast<std::uint32_t>(ring * 1024 * 1024);
+    request.ring_bytes = NETCTL_TRY(parse_ring_bytes(arguments));
 
     Filter& filter = wanted.filter;
     filter.host = arguments.get("host");
@@ -301,7 +264,8 @@ std::string summary(const Counters& counters, std::uint64_t shown) {
 
 class Run {
   public:
-    Run(const Wanted& wanted, Context& context) : wanted_(&wanted), context_(&context) {}
+    Run(const Wanted& wanted, Context& context)
+        : wanted_(&wanted), context_(&context), lines_(context.out) {}
 
     Result<int> operator()() {
         if (!wanted_->har.empty())
@@ -319,7 +283,7 @@ class Run {
         if (wanted_->top)
             screen_ = std::make_unique<Screen>(context_->out);
         else if (!context_->out.json())
-            pending_ = text_header();
+            lines_.pending() = text_header();
         auto ended = loop(*session);
         screen_.reset();
         // Also when it ended with an error, as with a capture file that is cut: what was read before is shown.
@@ -327,8 +291,8 @@ class Run {
         flush();
         tell_write_trouble(*session);
         std::string told = summary(NETCTL_TRY(session->counters()), shown_);
-        if (unwritten_ > 0)
-            told += fmt::format("; {} lines not written", unwritten_);
+        if (lines_.unwritten() > 0)
+            told += fmt::format("; {} lines not written", lines_.unwritten());
         if (har_ && har_->unwritten() > 0)
             told += fmt::format("; {} archive entries not written", har_->unwritten());
         context_->out.note(told);
@@ -358,45 +322,19 @@ class Run {
             table_.add(transaction);
         } else if (!har_ || context_->out.json()) {
             if (context_->out.json())
-                append_json(pending_, transaction);
+                append_json(lines_.pending(), transaction);
             else
-                append_text(pending_, transaction);
+                append_text(lines_.pending(), transaction);
         }
-        if (pending_.size() > 256 * 1024 || (har_ && har_->pending() > 1024 * 1024))
+        if (lines_.pending().size() > 256 * 1024 || (har_ && har_->pending() > 1024 * 1024))
             flush();
         if (wanted_->count != 0 && shown_ >= wanted_->count)
             done_ = true;
     }
 
-    void write_lines() {
-        if (pending_.empty())
-            return;
-        const std::size_t prefix = torn_ ? 1 : 0;
-        if (torn_)
-            pending_ = Text::format("\n") + pending_;
-        const std::string& pending = pending_.string();
-        const Output::Written written = context_->out.stream(pending_);
-        if (written.bytes > 0)
-            torn_ = pending[written.bytes - 1] != '\n';
-        if (written.error == EPIPE) {
-            done_ = true; // nobody reads any more
-        } else if (written.error != 0) {
-            std::size_t rest = std::max(written.bytes, prefix);
-            // Of a line that lacks its end alone, nothing is lost: the next attempt begins with it.
-            if (written.bytes > prefix && pending[rest] == '\n')
-                ++rest;
-            unwritten_ += static_cast<std::uint64_t>(std::count(
-                pending.begin() + static_cast<std::ptrdiff_t>(rest), pending.end(), '\n'));
-            if (!std::exchange(write_failed_, true))
-                context_->out.note(
-                    Error::system(written.error, "cannot write to standard output").what +
-                    "; tracing goes on");
-        }
-        pending_.clear();
-    }
-
     void flush() {
-        write_lines();
+        if (!lines_.write())
+            done_ = true; // nobody reads any more
         if (har_) {
             const auto written = har_->flush();
             if (!written && !std::exchange(har_failed_, true))
@@ -414,7 +352,7 @@ class Run {
         auto next_minute = start + std::chrono::minutes(1);
         auto next_second = start;
         Counters told;
-        while (!interrupted && !done_) {
+        while (!Signals::interrupted() && !done_) {
             if (!NETCTL_TRY(session.poll()))
                 break;
             flush();
@@ -425,12 +363,12 @@ class Run {
                 break;
             if (screen_ && !keys())
                 break;
-            if (now >= next_second || (screen_ && resized)) {
-                resized = 0;
+            const bool resized = Signals::take_resized();
+            if (now >= next_second || (screen_ && (resized || std::exchange(reorder_, false)))) {
                 next_second = now + std::chrono::seconds(1);
                 tell_write_trouble(session);
                 const std::uint32_t pid = wanted_->request.pid;
-                if (pid != 0 && kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH) {
+                if (pid != 0 && !process_exists(pid)) {
                     NETCTL_TRY(session.poll());
                     context_->out.note(fmt::format("process {} is gone", pid));
                     break;
@@ -474,21 +412,19 @@ class Run {
         case 'n': order_ = TopOrder::route; break;
         default: return true;
         }
-        resized = 1; // show it at once
+        reorder_ = true;
         return true;
     }
 
     const Wanted* wanted_;
     Context* context_;
-    Text pending_;
+    LineWriter lines_;
     std::optional<HarFile> har_;
     bool har_failed_ = false;
-    bool write_failed_ = false;
-    bool torn_ = false;           ///< the last line that was written is not whole
-    std::uint64_t unwritten_ = 0; ///< lines
     std::unique_ptr<Screen> screen_;
     RouteTable table_;
     TopOrder order_ = TopOrder::requests;
+    bool reorder_ = false; ///< show it at once
     std::uint64_t shown_ = 0;
     bool done_ = false;
 };
@@ -504,80 +440,95 @@ const Command& command() {
     static const Command command{
         .name = "trace",
         .summary = "watch what goes over the host's connections",
-        .children = {{
-            .name = "http",
-            .summary = "show HTTP/1 requests and responses as they happen",
-            .description =
-                "One line for each transaction: when, who asked whom, the process, status, bytes "
-                "of request and response, time to the response's first byte and to its last, and "
-                "what was asked for. Ends with a signal, --count or --duration; what was lost or "
-                "not understood is then told on standard error.",
-            .options =
-                {
-                    {"source",
-                     "auto|syscall|socket",
-                     "where to look: at what processes send and receive (syscall), or at packets "
-                     "(socket); auto takes the first that works",
-                     {"auto", "syscall", "socket"}},
-                    {"interface", "IFACE|any", "packets of this interface (-i)", {}, 'i'},
-                    {"pid", "PID", "only of this process", {}},
-                    {"comm", "NAME", "only of processes of this name", {}},
-                    {"cgroup", "PATH", "only of processes in this cgroup or below it", {}},
-                    {"container",
-                     "NAME|any",
-                     "only if one of the processes is in this container, by its name, image or id, "
-                     "or in any; and show the containers",
-                     {}},
-                    {"port", "PORTS", "only connections with one of these ports: 80,8000-8010", {}},
-                    {"host", "HOST", "only requests for this host", {}},
-                    {"path", "PREFIX", "only paths that begin like this", {}},
-                    {"method", "METHODS", "only these methods: GET,POST", {}},
-                    {"status", "STATUSES", "only these statuses: 404,5xx,400-403", {}},
-                    {"min-latency",
-                     "MS",
-                     "only if the response's first byte took at least this many milliseconds",
-                     {}},
-                    {"both-sides",
-                     "",
-                     "show a transaction of two local processes as each of them saw it",
-                     {}},
-                    {"stalled",
-                     "TIME",
-                     "show requests that wait for an answer for so long, while they wait: 5s",
-                     {}},
-                    {"tunnels",
-                     "yes|no",
-                     "with --read: look into GRE, IPIP, 6in4, VXLAN, GENEVE, MPLS and PPPoE "
-                     "(default: yes)",
-                     {"yes", "no"}},
-                    {"headers", "", "show header fields", {}},
-                    {"body", "BYTES", "show up to this much of each body", {}},
-                    {"decode", "", "undo gzip, deflate, br and zstd in bodies (with --body)", {}},
-                    {"count", "N", "end after N transactions", {}},
-                    {"duration", "SECONDS", "end after this time", {}},
-                    {"har",
-                     "FILE",
-                     "write the transactions to an HTTP archive, which browsers' tools open",
-                     {}},
-                    {"write",
-                     "FILE",
-                     "write the packets to a capture file, too: pcapng if it is called so; with "
-                     "--source syscall, packets that are made of the calls, with the processes as "
-                     "comments",
-                     {}},
-                    {"read",
-                     "FILE",
-                     "read packets from a capture file (- is standard input), which gzip or zstd "
-                     "may have compressed; needs no privileges",
-                     {}},
-                    {"top", "", "a live table by host and route instead of lines", {}},
-                    {"buffer",
-                     "MIB",
-                     "size of the ring between kernel and netctl (default: 16)",
-                     {}},
-                },
-            .run = http,
-        }}};
+        .children = {
+            {
+                .name = "http",
+                .summary = "show HTTP/1 requests and responses as they happen",
+                .description = "One line for each transaction: when, who asked whom, the process, "
+                               "status, bytes "
+                               "of request and response, time to the response's first byte and to "
+                               "its last, and "
+                               "what was asked for. Ends with a signal, --count or --duration; "
+                               "what was lost or "
+                               "not understood is then told on standard error.",
+                .options =
+                    {
+                        {"source",
+                         "auto|syscall|socket",
+                         "where to look: at what processes send and receive (syscall), or at "
+                         "packets "
+                         "(socket); auto takes the first that works",
+                         {"auto", "syscall", "socket"}},
+                        {"interface", "IFACE|any", "packets of this interface (-i)", {}, 'i'},
+                        {"pid", "PID", "only of this process", {}},
+                        {"comm", "NAME", "only of processes of this name", {}},
+                        {"cgroup", "PATH", "only of processes in this cgroup or below it", {}},
+                        {"container",
+                         "NAME|any",
+                         "only if one of the processes is in this container, by its name, image or "
+                         "id, "
+                         "or in any; and show the containers",
+                         {}},
+                        {"port",
+                         "PORTS",
+                         "only connections with one of these ports: 80,8000-8010",
+                         {}},
+                        {"host", "HOST", "only requests for this host", {}},
+                        {"path", "PREFIX", "only paths that begin like this", {}},
+                        {"method", "METHODS", "only these methods: GET,POST", {}},
+                        {"status", "STATUSES", "only these statuses: 404,5xx,400-403", {}},
+                        {"min-latency",
+                         "MS",
+                         "only if the response's first byte took at least this many milliseconds",
+                         {}},
+                        {"both-sides",
+                         "",
+                         "show a transaction of two local processes as each of them saw it",
+                         {}},
+                        {"stalled",
+                         "TIME",
+                         "show requests that wait for an answer for so long, while they wait: 5s",
+                         {}},
+                        {"tunnels",
+                         "yes|no",
+                         "with --read: look into GRE, IPIP, 6in4, VXLAN, GENEVE, MPLS and PPPoE "
+                         "(default: yes)",
+                         {"yes", "no"}},
+                        {"headers", "", "show header fields", {}},
+                        {"body", "BYTES", "show up to this much of each body", {}},
+                        {"decode",
+                         "",
+                         "undo gzip, deflate, br and zstd in bodies (with --body)",
+                         {}},
+                        {"count", "N", "end after N transactions", {}},
+                        {"duration", "SECONDS", "end after this time", {}},
+                        {"har",
+                         "FILE",
+                         "write the transactions to an HTTP archive, which browsers' tools open",
+                         {}},
+                        {"write",
+                         "FILE",
+                         "write the packets to a capture file, too: pcapng if it is called so; "
+                         "with "
+                         "--source syscall, packets that are made of the calls, with the processes "
+                         "as "
+                         "comments",
+                         {}},
+                        {"read",
+                         "FILE",
+                         "read packets from a capture file (- is standard input), which gzip or "
+                         "zstd "
+                         "may have compressed; needs no privileges",
+                         {}},
+                        {"top", "", "a live table by host and route instead of lines", {}},
+                        {"buffer",
+                         "MIB",
+                         "size of the ring between kernel and netctl (default: 16)",
+                         {}},
+                    },
+                .run = http,
+            },
+            tcp::tcp_command()}};
     return command;
 }
 

@@ -6,12 +6,6 @@
 
 namespace netctl::trace {
 
-std::string Endpoint::to_string() const {
-    const std::string text = address.to_string();
-    const std::string number = std::to_string(port);
-    return address.family == Family::ipv6 ? "[" + text + "]:" + number : text + ":" + number;
-}
-
 std::string Transaction::client_name() const {
     return unix_path ? "unix" : client.to_string();
 }

@@ -14,28 +14,11 @@
 #include <string_view>
 #include <vector>
 
-#include "core/address.hpp"
 #include "features/trace/http_parser.hpp"
 #include "features/trace/memory_budget.hpp"
+#include "features/trace/parties.hpp"
 
 namespace netctl::trace {
-
-struct Endpoint {
-    Address address;
-    std::uint16_t port = 0; ///< host order
-
-    auto operator<=>(const Endpoint&) const = default;
-    /// `192.0.2.1:80`, `[2001:db8::1]:80`.
-    std::string to_string() const;
-};
-
-struct Container;
-
-struct Process {
-    std::uint32_t pid = 0; ///< 0: not known
-    std::string name;
-    std::shared_ptr<const Container> container; ///< null: in none, or not asked for
-};
 
 /// What is told of a request or a response.
 struct Message {

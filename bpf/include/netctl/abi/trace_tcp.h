@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the TCP instruments put into their ring, `events`. Host byte order but for addresses.
+ */
+#ifndef NETCTL_ABI_TRACE_TCP_H
+#define NETCTL_ABI_TRACE_TCP_H
+
+#include "trace.h"
+
+/* Of nc_tcp_event.kind, and as bits 1 << kind of the constant `wanted`. */
+enum nc_tcp_kind {
+	NC_TCP_CONNECT = 1, /* an attempt to connect came to its end */
+	NC_TCP_STATE,	    /* the state changed */
+	NC_TCP_CLOSE,	    /* a connection is over */
+};
+
+enum nc_tcp_role { NC_TCP_UNKNOWN = 0, NC_TCP_CLIENT = 1, NC_TCP_SERVER = 2 };
+
+/* Bits of nc_tcp_event.flags: what happened to the connection so far. */
+#define NC_TCP_FIN_SENT (1u << 0)     /* this side was the first to close */
+#define NC_TCP_FIN_RECEIVED (1u << 1) /* the other side was */
+#define NC_TCP_RST_SENT (1u << 2)
+#define NC_TCP_RST_RECEIVED (1u << 3)
+#define NC_TCP_ESTABLISHED (1u << 4) /* seen, or older than the tracer */
+#define NC_TCP_REASON (1u << 5)	     /* `reset_reason` counts */
+
+struct nc_tcp_event {
+	__u8 kind;
+	__u8 family; /* 4 or 6 */
+	__u8 role;
+	__u8 flags;
+	__u8 before; /* states as in enum of the kernel, TCP_ESTABLISHED is 1 */
+	__u8 after;
+	__u16 error;   /* of the socket, as errno; 0: none */
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u64 cookie;
+	/* When that began whose end is told, in the same clock: CONNECT: when it was asked for; STATE: when the state
+	 * `before` was entered; CLOSE: when it was established. 0: before the tracer was there. */
+	__u64 since_ns;
+	__u64 cgroup_id; /* the socket's */
+	__u32 netns;
+	__u16 local_port; /* 0: not chosen yet */
+	__u16 remote_port;
+	__u8 local[16]; /* IPv4: the first four bytes */
+	__u8 remote[16];
+	struct nc_trace_owner owner;
+	__u32 reset_reason; /* enum sk_rst_reason of the running kernel, of the RST that was sent */
+	__u64 sent_bytes;   /* without what was sent again */
+	__u64 received_bytes; /* in order */
+	__u64 retransmitted_bytes;
+	__u32 sent_segments;
+	__u32 received_segments;
+	__u32 retransmitted_segments; /* SYNs, too */
+	__u32 rtt_us;		      /* smoothed; 0: never measured */
+	__u32 rtt_deviation_us;
+	__u32 min_rtt_us; /* 0: never measured */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_tcp_event) == 152, "nc_tcp_event is ABI");
+
+#endif

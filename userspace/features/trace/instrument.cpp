@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "features/trace/instrument.hpp"
+
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "bpf/sockets.hpp"
+
+namespace netctl::trace {
+
+std::string InstrumentCounters::text() const {
+    std::string text = fmt::format("{} records, {} lost", kernel.sent, lost());
+    if (kernel.no_memory > 0)
+        text += fmt::format(", {} sockets not remembered for lack of memory", kernel.no_memory);
+    return text;
+}
+
+Json InstrumentCounters::json() const {
+    return {{"records", kernel.sent}, {"lost", lost()}, {"not_remembered", kernel.no_memory}};
+}
+
+Result<Instrument> Instrument::start(const bpf::Object& object, const Selection& selection,
+                                     const InstrumentPlan& plan, RecordReader::Handler handler) {
+    std::vector<std::string> all = plan.programs;
+    all.insert(all.end(), plan.iterators.begin(), plan.iterators.end());
+    NETCTL_TRY(object.load_only(all));
+    NETCTL_TRY(select_before_load(object, selection));
+    NETCTL_TRY(object.set_max_entries("events", plan.ring_bytes));
+    NETCTL_TRY(object.load());
+    NETCTL_TRY(select_after_load(object, selection));
+    Instrument instrument;
+    instrument.counters_ = NETCTL_TRY(object.map("counters"));
+    instrument.reader_ =
+        NETCTL_TRY(RecordReader::open(NETCTL_TRY(object.map("events")), std::move(handler)));
+    for (const std::string& name : plan.programs) {
+        instrument.programs_.push_back(NETCTL_TRY(object.program(name)));
+        instrument.links_.push_back(NETCTL_TRY(object.attach(name)));
+    }
+    // Behind the others, so that no socket comes between: what those know already, these leave alone.
+    for (const std::string& name : plan.iterators)
+        NETCTL_TRY(bpf::run_iterator(NETCTL_TRY(object.program(name))));
+    return instrument;
+}
+
+Result<> Instrument::stop() {
+    links_.clear();
+    return reader_->drain();
+}
+
+Result<InstrumentCounters> Instrument::counters() const {
+    // All members are of one type: add them up as an array.
+    using Words = std::array<__u64, sizeof(nc_trace_counters) / sizeof(__u64)>;
+    Words sum{};
+    const std::vector<Words> cpus =
+        NETCTL_TRY((bpf::lookup_per_cpu<std::uint32_t, Words>(counters_, 0)));
+    for (const Words& cpu : cpus)
+        for (std::size_t i = 0; i < sum.size(); ++i)
+            sum[i] += cpu[i];
+    InstrumentCounters counters;
+    std::memcpy(&counters.kernel, sum.data(), sizeof counters.kernel);
+    for (const bpf::Program& program : programs_)
+        if (const auto info = program.info())
+            counters.recursions += info->recursions;
+    return counters;
+}
+
+} // namespace netctl::trace

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "features/trace/tcp/command.hpp"
+
+#include <charconv>
+#include <chrono>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "core/json.hpp"
+#include "features/trace/container.hpp"
+#include "features/trace/line_writer.hpp"
+#include "features/trace/signals.hpp"
+#include "features/trace/tcp/connections.hpp"
+#include "features/trace/tcp/tcp_render.hpp"
+#include "sys/cgroup.hpp"
+#include "sys/clock.hpp"
+
+namespace netctl::trace::tcp {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// `1ms`, `500us`, `2s`, in nanoseconds.
+Result<std::uint64_t> parse_duration(const std::string& option, const std::string& text) {
+    std::uint64_t number = 0;
+    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), number);
+    const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+    const std::uint64_t scale = unit == "us"   ? 1'000
+                                : unit == "ms" ? 1'000'000
+                                : unit == "s"  ? 1'000'000'000
+                                               : 0;
+    constexpr std::uint64_t day_ns = 86'400'000'000'000;
+    if (status != std::errc{} || scale == 0 || number > day_ns / scale)
+        return Error::usage(fmt::format("--{} '{}' is no time", option, text),
+                            "write it like 500us, 1ms or 2s; at most a day");
+    return number * scale;
+}
+
+/// What is looked up once for each cgroup that comes by.
+class CgroupNames {
+  public:
+    const std::optional<std::string>& of(std::uint64_t id) {
+        const auto [known, first] = known_.try_emplace(id);
+        if (first)
+            known->second = sys::cgroup_name(id);
+        return known->second;
+    }
+
+  private:
+    std::unordered_map<std::uint64_t, std::optional<std::string>> known_;
+};
+
+class Stream {
+  public:
+    Stream(ConnectionsRequest request, Context& context)
+        : request_(std::move(request)),
+          context_(&context),
+          lines_(context.out),
+          containers_([this](std::uint64_t id) { return cgroups_.of(id); }),
+          clock_offset_(sys::monotonic_offset()) {}
+
+    Result<int> run(std::uint64_t count, std::uint64_t duration_s) {
+        const Signals signals;
+        count_ = count;
+        Connections connections = NETCTL_TRY(
+            trace_connections(request_, [this](const nc_tcp_event& raw) { on_event(raw); }));
+        reasons_ = connections.reset_reasons;
+        context_->out.note("tracing TCP connections");
+        if (!context_->out.json())
+            lines_.pending() = header_of(request_.kind);
+        NETCTL_TRY(loop(connections.instrument, duration_s));
+        NETCTL_TRY(connections.instrument.stop());
+        const InstrumentCounters counters = NETCTL_TRY(connections.instrument.counters());
+        if (context_->out.json()) {
+            Json end{{"event", "end"}, {"shown", shown_}};
+            end.update(counters.json());
+            end["not_written"] = lines_.unwritten();
+            lines_.pending() += Text::format("{}\n", end.dump());
+        }
+        lines_.write();
+        std::string told = fmt::format("{} shown; {}", shown_, counters.text());
+        if (lines_.unwritten() > 0)
+            told += fmt::format("; {} lines not written", lines_.unwritten());
+        context_->out.note(told);
+        return 0;
+    }
+
+  private:
+    void on_event(const nc_tcp_event& raw) {
+        if (done_)
+            return;
+        Event event = make_event(raw, clock_offset_, reasons_);
+        if (context_->out.json())
+            event.cgroup = cgroups_.of(raw.cgroup_id);
+        if (!request_.selection.container.empty()) {
+            event.process.container = containers_.of(raw.cgroup_id);
+            if (!container_selected(request_.selection, event.process.container.get()))
+                return;
+        }
+        if (context_->out.json())
+            append_event_json(lines_.pending(), event);
+        else
+            append_event_text(lines_.pending(), event);
+        ++shown_;
+        if (lines_.pending().size() > 256 * 1024)
+            write();
+        if (count_ != 0 && shown_ >= count_)
+            done_ = true;
+    }
+
+    void write() {
+        if (!lines_.write())
+            done_ = true; // nobody reads any more
+    }
+
+    Result<> loop(Instrument& instrument, std::uint64_t duration_s) {
+        const auto start = Clock::now();
+        auto next_second = start;
+        while (!Signals::interrupted() && !done_) {
+            NETCTL_TRY(instrument.poll());
+            write();
+            instrument.rest();
+            const auto now = Clock::now();
+            if (duration_s != 0 && now - start >= std::chrono::seconds(duration_s))
+                break;
+            if (now < next_second)
+                continue;
+            next_second = now + std::chrono::seconds(1);
+            const std::uint32_t pid = request_.selection.pid;
+            if (pid != 0 && !process_exists(pid)) {
+                context_->out.note(fmt::format("process {} is gone", pid));
+                break;
+            }
+        }
+        return {};
+    }
+
+    ConnectionsRequest request_;
+    Context* context_;
+    LineWriter lines_;
+    CgroupNames cgroups_;
+    Containers containers_;
+    std::int64_t clock_offset_;
+    std::map<std::uint32_t, std::string> reasons_;
+    std::uint64_t count_ = 0;
+    std::uint64_t shown_ = 0;
+    bool done_ = false;
+};
+
+Handler handler_of(nc_tcp_kind kind) {
+    return [kind](const Arguments& arguments, Context& context) -> Result<int> {
+        ConnectionsRequest request;
+        request.kind = kind;
+        request.selection = NETCTL_TRY(parse_selection(arguments, context));
+        request.ring_bytes = NETCTL_TRY(parse_ring_bytes(arguments));
+        if (arguments.has("min"))
+            request.min_ns = NETCTL_TRY(parse_duration("min", arguments.get("min")));
+        const std::uint64_t count = NETCTL_TRY(arguments.number("count", 0, 1, UINT64_MAX));
+        const std::uint64_t duration = NETCTL_TRY(arguments.number("duration", 0, 1, 31'536'000));
+        return Stream(std::move(request), context).run(count, duration);
+    };
+}
+
+std::vector<Option> stream_options(std::vector<Option> own) {
+    std::vector<Option> options = selection_options();
+    options.insert(options.end(), std::make_move_iterator(own.begin()),
+                   std::make_move_iterator(own.end()));
+    options.push_back({"count", "N", "end after N lines", {}});
+    options.push_back({"duration", "SECONDS", "end after this time", {}});
+    options.push_back(
+        {"buffer", "MIB", "size of the ring between kernel and netctl (default: 16)", {}});
+    return options;
+}
+
+} // namespace
+
+Command tcp_command() {
+    return {
+        .name = "tcp",
+        .summary = "show what TCP connections do, and whose they are",
+        .children = {
+            {
+                .name = "connlat",
+                .summary = "how long connecting took, and how it ended",
+                .description =
+                    "One line for each attempt of this host to connect, when it is decided: when, "
+                    "the "
+                    "process that asked, from where to where, the time from the SYN to the "
+                    "connection or to the failure, and what came of it. Ends with a signal, "
+                    "--count or --duration; what was lost is then told on standard error.",
+                .options = stream_options(
+                    {{"min", "TIME", "only attempts that took at least so long: 1ms", {}}}),
+                .run = handler_of(NC_TCP_CONNECT),
+            },
+            {
+                .name = "states",
+                .summary = "every change of a connection's state",
+                .description =
+                    "One line for each change, with the time that was spent in the state before. A "
+                    "port that the kernel has not chosen yet is shown as -.",
+                .options = stream_options({}),
+                .run = handler_of(NC_TCP_STATE),
+            },
+            {
+                .name = "life",
+                .summary = "one line for each connection when it is over",
+                .description =
+                    "Who, from where to where, bytes both ways, segments sent again, round-trip "
+                    "time, duration, and who ended it how.",
+                .options = stream_options({}),
+                .run = handler_of(NC_TCP_CLOSE),
+            },
+        }};
+}
+
+} // namespace netctl::trace::tcp

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "features/trace/tcp/connections.hpp"
+
+#include <cctype>
+#include <cstring>
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "bpf/object.hpp"
+#include "bpf/probe.hpp"
+#include "tcp_connections.skel.h"
+
+namespace netctl::trace::tcp {
+
+namespace {
+
+std::string without_prefix(std::string name, std::string_view prefix) {
+    if (name.starts_with(prefix))
+        name.erase(0, prefix.size());
+    for (char& c : name)
+        c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    return name;
+}
+
+} // namespace
+
+Result<Connections> trace_connections(const ConnectionsRequest& request, OnEvent on_event) {
+    bpf::capture_libbpf_messages();
+    auto skeleton = NETCTL_TRY(bpf::Skeleton<tcp_connections>::open());
+    const bpf::Object object = skeleton.object();
+    const std::uint32_t wanted = 1u << request.kind;
+    NETCTL_TRY(object.set_constant("wanted", std::span(&wanted, 1)));
+    NETCTL_TRY(object.set_rodata("min_ns", std::as_bytes(std::span(&request.min_ns, 1))));
+    InstrumentPlan plan;
+    plan.ring_bytes = request.ring_bytes;
+    std::map<std::uint32_t, std::string> reasons;
+    if (request.kind == NC_TCP_CLOSE) {
+        const auto types = NETCTL_TRY(bpf::KernelTypes::load());
+        const bool reasoned = types.tracepoint_arguments("tcp_send_reset").value_or(0) > 2;
+        plan.programs = {"tcp_reset_in", reasoned ? "tcp_reset_why" : "tcp_reset_out"};
+        if (reasoned)
+            for (auto& [value, name] : types.enum_names("sk_rst_reason"))
+                reasons.emplace(value, without_prefix(name, "SK_RST_REASON_"));
+    }
+    plan.programs.emplace_back("tcp_state");
+    // An attempt that is older than the tracer has no beginning, and is not told.
+    if (request.kind != NC_TCP_CONNECT)
+        plan.iterators = {"tcp_owners"};
+    auto instrument = NETCTL_TRY(
+        Instrument::start(object, request.selection, plan,
+                          [on_event = std::move(on_event)](std::span<const std::byte> bytes) {
+                              nc_tcp_event event;
+                              if (bytes.size() < sizeof event)
+                                  return;
+                              std::memcpy(&event, bytes.data(), sizeof event);
+                              on_event(event);
+                          }));
+    return Connections{std::move(instrument), std::move(reasons)};
+}
+
+} // namespace netctl::trace::tcp

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//
+// What TCP connections do, as records of the kernel side.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+
+#include "core/result.hpp"
+#include "features/trace/instrument.hpp"
+#include "features/trace/selection.hpp"
+#include "netctl/abi/trace_tcp.h"
+
+namespace netctl::trace::tcp {
+
+struct ConnectionsRequest {
+    nc_tcp_kind kind = NC_TCP_CONNECT; ///< what is to be told
+    std::uint64_t min_ns = 0;          ///< CONNECT: nothing that took less
+    std::uint32_t ring_bytes = 0;
+    Selection selection;
+};
+
+struct Connections {
+    Instrument instrument;
+    /// Names of enum sk_rst_reason, as the kernel has them but for what they all begin with, in lower case. Empty where it
+    /// gives no reasons.
+    std::map<std::uint32_t, std::string> reset_reasons;
+};
+
+using OnEvent = std::function<void(const nc_tcp_event&)>;
+
+/// Traces from now on. `on_event` is called while the instrument's poll() or stop() run.
+Result<Connections> trace_connections(const ConnectionsRequest& request, OnEvent on_event);
+
+} // namespace netctl::trace::tcp
