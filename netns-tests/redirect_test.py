@@ -53,7 +53,7 @@ def test_applications_notice_nothing(netctl, share):
     assert len(report["behaviours"]) == len(names)
     assert report["status"]["redirected_messages"] > 0
     assert not report["differ"], json.dumps(report["differ"], indent=2)
-    assert len(report["stayed"]) <= len(names) // 20, report["stayed"]  # they are few
+    assert len(report["stayed"]) <= 2, report["stayed"]  # none, but where the machine stands still for seconds
 
 
 LEAVING = [name for name in conformance.BEHAVIOURS if name.startswith("leaves_")]
@@ -923,9 +923,9 @@ def test_bench_with_a_server(netctl, lab, group):
         assert report["results"][0]["share_redirected"] == 0
         assert "redirection that is enabled already" in report["verdict"], report
         status = live.status()
-        # Who asks without a pause is seldom at rest, and may end before it joins.
-        assert status["joined"] <= 3 and (status["joined"] or status["tried_again"]), status
-        assert status["on_tcp"]["option"] == 6, status
+        # Of ten connections, six are plain. The others ask without a pause, and may end before they are seen at rest.
+        assert status["announced"] == 2 * 10 and status["on_tcp"]["option"] == 6, status
+        assert status["joined"] <= 4 and (status["joined"] or status["tried_again"]), status
         live.joiner.stop()
         enabled("redirect", "disable")
 

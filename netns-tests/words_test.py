@@ -259,9 +259,22 @@ def attempts(host, tracer):
     host.run("curl -s -m 5 -o /dev/null http://shop.example:81/", check=False)
 
 
+# Does not block, as event loops do not.
+ASKS_REDIS = """
+import asyncio
+async def ask():
+    answers, requests = await asyncio.open_connection("127.0.0.1", 6379)
+    while True:
+        requests.write(b"GET key\\r\\n")
+        await answers.readline()
+        await asyncio.sleep(0.001)
+asyncio.run(ask())
+"""
+
+
 def connection(host, _=None):
-    """Requests and responses, until they are redirected."""
-    host.start("exec redis-benchmark -q -c 1 -n 100000000 get key")
+    """Requests and responses, until they are redirected. With pauses: who asks without one is joined by chance."""
+    host.start(f"exec python3 -c {shlex.quote(ASKS_REDIS)}")
 
     def redirected():
         told = host.run("netctl redirect list; netctl redirect status").stdout

@@ -364,6 +364,11 @@ static __always_inline bool harmless(int level, int option)
 	return false;
 }
 
+static __always_inline bool is_ulp(int level, int option)
+{
+	return level == SOL_TCP && option == 31 /* TCP_ULP */;
+}
+
 SEC("cgroup/setsockopt")
 int rd_setsockopt(struct bpf_sockopt *ctx)
 {
@@ -381,8 +386,11 @@ int rd_setsockopt(struct bpf_sockopt *ctx)
 		mine = bpf_sk_storage_get(&rd_mine, sk, NULL, 0);
 	if (!mine)
 		return 1;
-	if (mine->index == NOT_JOINED)
+	if (mine->index == NOT_JOINED) {
+		if (mine->key && is_ulp(level, option)) /* in the map while rd_join is about it */
+			goto no_ulp;
 		return 1; /* rd_join looks at the options themselves */
+	}
 	slot = mine->index >> 1;
 	p = bpf_map_lookup_elem(&rd_pairs, &slot);
 	if (!p || p->key != mine->key || p->state == NC_RD_FREE)
@@ -397,15 +405,17 @@ int rd_setsockopt(struct bpf_sockopt *ctx)
 		ctx->optlen = -1;
 		return 1;
 	}
+	if (is_ulp(level, option))
+		goto no_ulp;
+	return 1;
+
 	/*
 	 * kTLS would take redirected bytes for deciphered ones. A kernel without kTLS answers the
 	 * same, and TLS libraries then go on in userspace.
 	 */
-	if (level == SOL_TCP && option == 31 /* TCP_ULP */) {
-		bpf_set_retval(-ENOENT);
-		return 0;
-	}
-	return 1;
+no_ulp:
+	bpf_set_retval(-ENOENT);
+	return 0;
 }
 
 /* ---- joining: run by the joiner with BPF_PROG_TEST_RUN ---- */

@@ -28,6 +28,21 @@ static __always_inline struct bpf_sock *find(struct __sk_buff *skb, const struct
 
 #define FLAG(name) (1UL << bpf_core_enum_value(enum sock_flags, name))
 
+/* What a joined socket does not honour is set. */
+static __always_inline bool has_option(struct tcp_sock *tp)
+{
+	struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+	void *filter = NULL;
+
+	READ(filter, &sk->sk_filter);
+	return filter || sk->sk_rcvlowat > 1 || sk->sk_tsflags || sk->sk_peek_off >= 0 ||
+	       tp->urg_data || sk->sk_max_pacing_rate != ~0UL ||
+	       BPF_CORE_READ_BITFIELD(tp, repair) || BPF_CORE_READ_BITFIELD(tp, recvmsg_inq) ||
+	       sk->__sk_common.skc_flags &
+		       (FLAG(SOCK_ZEROCOPY) | FLAG(SOCK_URGINLINE) | FLAG(SOCK_RCVTSTAMP) |
+			FLAG(SOCK_RCVTSTAMPNS) | FLAG(SOCK_TXTIME) | FLAG(SOCK_FASYNC));
+}
+
 /* Why one end must stay on TCP, or cannot join in this moment (BUSY); its flags word's address otherwise. */
 static __always_inline __u32 unsuited(struct tcp_sock *tp, __u64 netns, const struct rd_mine *mine,
 				      __u64 *file_flags)
@@ -49,16 +64,7 @@ static __always_inline __u32 unsuited(struct tcp_sock *tp, __u64 netns, const st
 	READ(pointer, &tp->inet_conn.icsk_ulp_ops);
 	if (pointer)
 		return NC_RD_REASON_ULP;
-	READ(pointer, &sk->sk_filter);
-	if (pointer)
-		return NC_RD_REASON_OPTION;
-	if (sk->sk_rcvlowat > 1 || sk->sk_tsflags || sk->sk_peek_off >= 0 || tp->urg_data ||
-	    sk->sk_max_pacing_rate != ~0UL || BPF_CORE_READ_BITFIELD(tp, repair) ||
-	    BPF_CORE_READ_BITFIELD(tp, recvmsg_inq))
-		return NC_RD_REASON_OPTION;
-	if (sk->__sk_common.skc_flags &
-	    (FLAG(SOCK_ZEROCOPY) | FLAG(SOCK_URGINLINE) | FLAG(SOCK_RCVTSTAMP) |
-	     FLAG(SOCK_RCVTSTAMPNS) | FLAG(SOCK_TXTIME) | FLAG(SOCK_FASYNC)))
+	if (has_option(tp))
 		return NC_RD_REASON_OPTION;
 	if (sk->sk_shutdown || !socket)
 		return NC_RD_REASON_CLOSING;
@@ -217,13 +223,14 @@ static __always_inline bool at_rest(struct tcp_sock *a, struct tcp_sock *b)
 
 struct rd_ends {
 	struct tcp_sock *a, *b;
+	__u32 from; /* the first look whose answer counts */
 	__u32 rest;
 };
 
 /* bpf_loop callback. */
 static long look_once(__u32 i, struct rd_ends *ends)
 {
-	ends->rest = at_rest(ends->a, ends->b);
+	ends->rest = at_rest(ends->a, ends->b) && i >= ends->from;
 	return ends->rest;
 }
 
@@ -233,9 +240,9 @@ static long look_once(__u32 i, struct rd_ends *ends)
  * microseconds, and most are met at their beginning. On the CPU that both ends are on, nothing
  * changes meanwhile: then there is the next try.
  */
-static __always_inline bool comes_to_rest(struct tcp_sock *a, struct tcp_sock *b)
+static __always_inline bool comes_to_rest(struct tcp_sock *a, struct tcp_sock *b, __u32 from)
 {
-	struct rd_ends ends = { .a = a, .b = b };
+	struct rd_ends ends = { .a = a, .b = b, .from = from };
 
 	bpf_loop(rd_looks, look_once, &ends, 0);
 	return ends.rest;
@@ -340,7 +347,7 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 		ma->refused = mb->refused = 1;
 		return reason;
 	}
-	if (reason || !comes_to_rest(a, b))
+	if (reason)
 		return later(q, ma, mb);
 
 	p = find_room(&q->slot);
@@ -364,8 +371,6 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 	p->ahead[0] = p->ahead[1] = 0;
 	p->passed[0] = p->passed[1] = 0;
 	p->gate = p->behind = 0;
-	p->written[0] = a->write_seq;
-	p->written[1] = b->write_seq;
 
 	/* A timer that was set up before stays so. */
 	error = bpf_timer_init(&p->timer, &rd_pairs, 1 /* CLOCK_MONOTONIC */);
@@ -376,7 +381,10 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 	if (error)
 		goto refused;
 
-	/* Not joined yet: until the storage says so, rd_msg passes. */
+	if (!comes_to_rest(a, b, 0))
+		return later(q, ma, mb);
+	/* Not joined yet: until the storage says so, rd_msg passes. The key is for rd_setsockopt. */
+	ma->key = mb->key = p->key;
 	index = 2 * q->slot;
 	error = bpf_map_update_elem(&rd_socks, &index, sa, BPF_NOEXIST);
 	if (error)
@@ -392,8 +400,22 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 	}
 	p->psock[0] = psock_of(a);
 	p->psock[1] = psock_of(b);
+	/*
+	 * That took as long as a moment of rest lasts where one asks without a pause: often it is over,
+	 * and what came went by TCP. The next one comes soon, and what is left to do takes no time. The
+	 * first looks are for a send that had found the socket plain, and not locked it yet: it is seen.
+	 */
+	if (!comes_to_rest(a, b, rd_looks / 64)) {
+		delete_ends(p, q->slot);
+		ma->key = mb->key = 0;
+		ma->taken_back = mb->taken_back = 1;
+		p->freed_ns = bpf_ktime_get_ns(); /* the slot tells the joiner whom to wake */
+		q->unheard = unread_ends(a, b);
+		return later(q, ma, mb);
+	}
+	p->written[0] = a->write_seq;
+	p->written[1] = b->write_seq;
 	p->joined_ns = 0;
-	ma->key = mb->key = p->key;
 	barrier();
 	p->state = NC_RD_JOINED;
 	barrier();
@@ -420,14 +442,17 @@ static __always_inline __u32 join(struct nc_rd_request *q, struct bpf_sock *sa, 
 	}
 	COUNT(joined);
 	/* Shut down, or an option set, between the look and now: those callbacks found nothing. */
-	reason = a->inet_conn.icsk_inet.sk.sk_shutdown || b->inet_conn.icsk_inet.sk.sk_shutdown ?
-			 NC_RD_REASON_CLOSED :
-			 NC_RD_REASON_NONE;
+	reason = NC_RD_REASON_NONE;
+	if (a->inet_conn.icsk_inet.sk.sk_shutdown || b->inet_conn.icsk_inet.sk.sk_shutdown)
+		reason = NC_RD_REASON_CLOSED;
+	else if (has_option(a) || has_option(b))
+		reason = NC_RD_REASON_SET;
 	if (reason)
 		leave(p, reason);
 	return NC_RD_REASON_NONE;
 
 refused:
+	ma->key = mb->key = 0;
 	q->error = error;
 	/* Of the moment, but for sockets that it never takes: no memory, or a psock on its way out. */
 	if (!q->final && error != -22 /* EINVAL */ && error != -95 /* EOPNOTSUPP */)

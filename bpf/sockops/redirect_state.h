@@ -25,7 +25,7 @@ const volatile __u32 rd_max_run = 8;	     /* messages one way without one the ot
 const volatile __u32 rd_max_ahead = 1 << 20; /* redirected and unread */
 const volatile __u64 rd_grace_ns = 0;	     /* from joining to the first redirected message */
 const volatile __u32 rd_allow_blocking = 0;
-const volatile __u32 rd_looks = 512; /* at a connection that is not at rest, one behind the other */
+const volatile __u32 rd_looks = 2048; /* at a connection that is not at rest, without a pause */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKMAP);

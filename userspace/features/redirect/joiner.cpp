@@ -6,6 +6,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
+#include <sched.h>
 #include <set>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -49,6 +50,52 @@ std::uint64_t busy_pause(std::uint64_t age_ms) {
 }
 constexpr std::size_t max_busy = 4096;
 constexpr std::uint64_t busy_max_ms = 500; ///< between two rounds, however many there are
+
+/// How long an end waits for its peer, or for its namespace to be found.
+constexpr std::uint64_t other_end_ms = 2000;
+constexpr std::size_t max_waiting = 4096;
+
+std::string name_of(const nc_rd_end& end) {
+    return std::string(reinterpret_cast<const char*>(&end), sizeof(end));
+}
+
+/// Not this one, but there may be another of the same addresses.
+bool is_open(std::uint32_t reason) {
+    return reason == NC_RD_REASON_NO_PEER || reason == NC_RD_REASON_IDENTITY;
+}
+
+/**
+ * While it lives, this thread runs on another of its CPUs than it did before, where it has several.
+ * Where the two ends take turns on one CPU, and the kernel lets us run when one of them goes to sleep
+ * (without preemption in the kernel, or with a lazy one), it always sleeps for what the other has not
+ * read yet: they are never seen at rest from that CPU.
+ */
+class OtherCpu {
+  public:
+    OtherCpu() {
+        const int here = sched_getcpu();
+        if (here < 0 || here >= CPU_SETSIZE ||
+            sched_getaffinity(0, sizeof(allowed_), &allowed_) != 0 || CPU_COUNT(&allowed_) < 2)
+            return;
+        int next = (here + 1) % CPU_SETSIZE;
+        while (!CPU_ISSET(next, &allowed_))
+            next = (next + 1) % CPU_SETSIZE;
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(next, &one);
+        moved_ = sched_setaffinity(0, sizeof(one), &one) == 0;
+    }
+    ~OtherCpu() {
+        if (moved_)
+            (void)sched_setaffinity(0, sizeof(allowed_), &allowed_);
+    }
+    OtherCpu(const OtherCpu&) = delete;
+    OtherCpu& operator=(const OtherCpu&) = delete;
+
+  private:
+    cpu_set_t allowed_{};
+    bool moved_ = false;
+};
 
 /// Of this thread, on a CPU.
 std::uint64_t cpu_us() {
@@ -182,23 +229,6 @@ std::optional<sys::NetnsGuard> Joiner::enter(std::uint64_t netns) {
     return std::move(*guard);
 }
 
-namespace {
-
-/// How long an end waits for its peer, or for its namespace to be found.
-constexpr std::uint64_t other_end_ms = 2000;
-constexpr std::size_t max_waiting = 4096;
-
-std::string name_of(const nc_rd_end& end) {
-    return std::string(reinterpret_cast<const char*>(&end), sizeof(end));
-}
-
-/// Not this one, but there may be another of the same addresses.
-bool is_open(std::uint32_t reason) {
-    return reason == NC_RD_REASON_NO_PEER || reason == NC_RD_REASON_IDENTITY;
-}
-
-} // namespace
-
 Result<Datapath::Answer> Joiner::try_once(const nc_rd_event& event, const Datapath::Peer& peer,
                                           bool tentative, bool final) {
     const Datapath::Answer answer = NETCTL_TRY(datapath_->join(event, peer, tentative, final));
@@ -229,6 +259,7 @@ Result<> Joiner::try_again() {
     if (busy_.empty() || sys::now_ms() < next_try_ms_)
         return {};
     const std::uint64_t begin = cpu_us();
+    const OtherCpu elsewhere;
     for (Busy& busy : std::exchange(busy_, {})) {
         const std::uint64_t now = sys::now_ms();
         if (now < busy.next_ms) {
@@ -236,10 +267,13 @@ Result<> Joiner::try_again() {
             continue;
         }
         const bool final = now - busy.announced.since_ms >= busy_ms;
-        const auto guard = enter(busy.announced.event.netns);
-        if (guard && NETCTL_TRY(try_once(busy.announced.event, busy.peer, false, final)).reason !=
-                         NC_RD_REASON_BUSY)
-            continue;
+        const bool open = now - busy.announced.since_ms < other_end_ms;
+        if (const auto guard = enter(busy.announced.event.netns)) {
+            const auto answer =
+                NETCTL_TRY(try_once(busy.announced.event, busy.peer, open || cross_netns_, final));
+            if (answer.reason != NC_RD_REASON_BUSY && !(open && is_open(answer.reason)))
+                continue;
+        }
         if (final)
             continue;
         busy.next_ms = sys::now_ms() + busy_pause(now - busy.announced.since_ms);
@@ -295,10 +329,12 @@ Result<> Joiner::on_event(const Announced& announced) {
     const Datapath::Answer answer = NETCTL_TRY(join(announced, here, true));
     if (!is_open(answer.reason))
         return {};
+    const bool again =
+        busy_.size() < max_busy && (!cross_netns_ || answer.reason == NC_RD_REASON_IDENTITY);
+    if (again)
+        busy_.push_back({announced, here, sys::now_ms() + busy_pause(0)});
     if (!cross_netns_) {
-        if (busy_.size() < max_busy)
-            busy_.push_back({announced, here, sys::now_ms() + busy_pause(0)});
-        else
+        if (!again)
             NETCTL_TRY(join(announced, here, false));
         return {};
     }

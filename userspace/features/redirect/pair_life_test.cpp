@@ -98,6 +98,9 @@ enum Pc : std::uint8_t {
     // joining
     join_insert_0,
     join_insert_1,
+    join_rest,
+    join_count_0,
+    join_count_1,
     join_mark,
     join_look,
     join_settle,
@@ -555,13 +558,19 @@ class Search {
                 return;
             p.pair = ++s.joins;
             s.gate = s.settled = s.marked = 0;
-            s.at_join[0] = s.written[0];
-            s.at_join[1] = s.written[1];
             p.pc = join_insert_0;
             return;
         case join_insert_0:
         case join_insert_1:
             s.in_map[p.pc - join_insert_0] = 1;
+            p.pc++;
+            return;
+        case join_rest: // the last of the looks: to look again is to look later
+            p.pc = at_rest(s) || without(no_rest) ? join_count_0 : undo_delete_0;
+            return;
+        case join_count_0:
+        case join_count_1:
+            s.at_join[p.pc - join_count_0] = s.written[p.pc - join_count_0];
             p.pc++;
             return;
         case join_mark:
