@@ -340,6 +340,60 @@ def test_two_interfaces_share_a_set(lab, netctl, link):
     netctl("set", "destroy", "s")
 
 
+@pytest.mark.parametrize("kind", ("host", "cidr", "base", "port"))
+def test_what_is_there_for_good_stays(netctl, kind):
+    """A time to live is taken by what is new, or has one; adding and deleting twice is as once."""
+    both = {"port": ("80", "443", "8080")}.get(kind, ("192.0.2.1", "2001:db8::1", "192.0.2.9"))
+    make(netctl, "s", "cidr" if kind == "base" else kind)
+    if kind == "base":
+        netctl("set", "import", "s", input="\n".join([*both[:2], *networks(1100), *networks6(1100)]))
+    else:
+        netctl("set", "add", "s", *both[:2])
+
+    def times():
+        found = {each["element"]: each["expires_in"] for each in netctl.json("set", "list", "s")}
+        return [found.get(element, "absent") for element in both]
+
+    def lasts(seconds):
+        return lambda left: left is not None and seconds - 500 < left <= seconds
+
+    for words in (both, both[:1], both[1:2]):
+        done = netctl("set", "add", "s", "--ttl", 3600, *words)
+        assert ("for good already" in done.stderr) and words[0] in done.stderr
+    assert times()[:2] == [None, None] and lasts(3600)(times()[2])
+    assert netctl("set", "add", "s", "--ttl", 7200, "--exist", *both).stderr == ""
+    assert times()[:2] == [None, None] and lasts(7200)(times()[2])
+    # The same from a list, whose other elements are taken.
+    done = netctl("set", "import", "s", input="".join(f"{element}  expires in 1800 s\n" for element in both))
+    assert f"for good already, and left so: {both[0]}, {both[1]}\n" in done.stderr
+    assert times()[:2] == [None, None] and lasts(1800)(times()[2])
+    if kind != "port":
+        netctl("set", "add", "s", "--ttl", 1800, *(f"198.51.100.{i}" for i in range(9)), both[0])
+        assert netctl("set", "test", "s", "198.51.100.8").stdout == "yes\n"
+    # What replaces all is believed, and for ever is for ever.
+    netctl("set", "add", "s", "--ttl", 0, both[2])
+    assert times() == [None, None, None]
+    netctl("set", "import", "s", "--replace", input=f"{both[0]}  expires in 1800 s\n{both[1]}\n")
+    assert lasts(1800)(times()[0]) and times()[1:] == [None, "absent"]
+
+    message = netctl.fails("set", "delete", "s", both[1], both[2])
+    assert f"not in set 's': {both[2]}" in message and times()[1] is None
+    netctl("set", "delete", "s", "--exist", *both)
+    assert times() == ["absent"] * 3
+    netctl("set", "delete", "s", "--exist", *both)
+    assert elements(netctl, "s") == []
+
+
+def test_exceptions_for_good_stay(netctl):
+    """A ban for a time takes nothing out of an exception; one for good does."""
+    make(netctl, "s", "cidr", "192.0.2.0/24")
+    netctl("set", "import", "s", input="192.0.2.1  absent\n")
+    netctl("set", "add", "s", "--ttl", 3600, "192.0.2.1")
+    assert netctl("set", "test", "s", "192.0.2.1", check=False).stdout == "no\n"
+    netctl("set", "add", "s", "192.0.2.1")
+    assert netctl("set", "test", "s", "192.0.2.1").stdout == "yes\n"
+
+
 def test_wrong_words(netctl):
     for kind in ("host", "cidr", "port"):
         make(netctl, kind, kind)
@@ -353,7 +407,9 @@ def test_wrong_words(netctl):
         (2, ("add", "cidr", "192.0.2.1/24"), "bits set behind its /24"),
         (2, ("add", "port", "65536"), "'65536' is no port"),
         (2, ("add", "port", "80", "htpt"), "'htpt' is no port"),
-        (2, ("add", "port", "--ttl", "0", "80"), "--ttl"),
+        (2, ("add", "port", "--ttl", "-1", "80"), "'-1' is no time to live"),
+        (2, ("add", "host", "--ttl", "3153600001", "192.0.2.1"), "0 is for ever"),
+        (2, ("add", "cidr", "--ttl", "4294967297", "192.0.2.1"), "is no time to live"),
         (2, ("add", "port"), "missing"),
         (2, ("ad", "port", "80"), "did you mean 'add'"),
         (1, ("add", "nobody", "192.0.2.1"), "there is no set 'nobody'"),
@@ -455,6 +511,7 @@ def test_own_edits_over_a_base(netctl, tmp_path):
     netctl("set", "delete", "nets", bulk[0], bulk[7])
     assert f"not in set 'nets': {bulk[0]}" in netctl.fails("set", "delete", "nets", bulk[0])
     netctl("set", "add", "nets", "192.0.2.1", bulk[7])
+    netctl("set", "delete", "nets", bulk[9])
     netctl("set", "add", "nets", "--ttl", "3600", "192.0.2.2", bulk[9])
     expected = set(bulk) - {bulk[0]} | {"192.0.2.1", "192.0.2.2"}
     assert set(elements(netctl, "nets")) == expected
@@ -584,6 +641,7 @@ def test_an_import_is_all_or_nothing(netctl, tmp_path, kind, fault):
         edit(netctl, "s", "update", kind, foreign)
         if kind == "cidr":
             edit(netctl, "s", "update", kind, "192.0.2.64/26", struct.pack("=II", 0, 1))
+        netctl("set", "delete", "s", new[-1], "--exist")
         netctl("set", "add", "s", "--ttl", "100000", new[-1])
 
     listing = tmp_path / "new"

@@ -53,13 +53,6 @@ std::optional<std::uint64_t> number_in(std::string_view text) {
     return number;
 }
 
-Result<std::uint32_t> seconds_in(std::string_view text) {
-    const auto number = number_in(text);
-    if (!number || *number > std::numeric_limits<std::uint32_t>::max())
-        return Error::usage(fmt::format("'{}' is no number of seconds", text));
-    return static_cast<std::uint32_t>(*number);
-}
-
 /// Whether a range has at most `longest_range` addresses.
 bool is_short(const Address& low, const Address& high) {
     const unsigned bytes = low.bits() / 8;
@@ -78,6 +71,15 @@ Error too_long() {
 }
 
 } // namespace
+
+Result<std::uint32_t> parse_ttl(std::string_view text) {
+    const auto number = number_in(text);
+    if (!number || *number > longest_ttl)
+        return Error::usage(
+            fmt::format("'{}' is no time to live", text),
+            fmt::format("0 to {} seconds, which is a hundred years; 0 is for ever", longest_ttl));
+    return static_cast<std::uint32_t>(*number);
+}
 
 Result<> ElementReader::add_range(std::string_view low, std::string_view high, std::uint32_t ttl,
                                   bool absent) {
@@ -167,7 +169,8 @@ Result<> ElementReader::suffix(std::string_view words, std::uint32_t& ttl, bool&
         } else if (word == "expired") {
             expired = true;
         } else if (word == "expires" && take_word(words) == "in") {
-            ttl = NETCTL_TRY(seconds_in(take_word(words)));
+            ttl = NETCTL_TRY(parse_ttl(take_word(words)));
+            expired = expired || ttl == 0;
             if (take_word(words) != "s")
                 return Error::usage("'expires in' is followed by a number of seconds and 's'");
         } else {
@@ -197,7 +200,7 @@ Result<> ElementReader::ipset(std::string_view rest, std::string_view& part) {
         const std::string_view word = take_word(rest);
         if (word == "timeout") {
             part = rest.substr(0, std::min(rest.find_first_of(list_blanks), rest.size()));
-            ttl = NETCTL_TRY(seconds_in(take_word(rest)));
+            ttl = NETCTL_TRY(parse_ttl(take_word(rest)));
             part = element;
         } else if (word == "nomatch") {
             absent = true;
@@ -300,7 +303,8 @@ std::optional<std::uint32_t> go_duration(std::string_view text) {
     }
     if (over)
         return 0;
-    return static_cast<std::uint32_t>(std::clamp(seconds, 1.0, 4e9));
+    return static_cast<std::uint32_t>(
+        std::clamp(seconds, 1.0, double{std::numeric_limits<std::uint32_t>::max()}));
 }
 
 std::vector<Prefix> prefixes_of_range(const Address& low, const Address& high) {

@@ -17,13 +17,6 @@ namespace {
 
 using nlohmann::json;
 
-std::optional<std::uint32_t> whole_seconds(const json& value) {
-    if (!value.is_number_integer() || value.get<std::int64_t>() < 0 ||
-        value.get<std::int64_t>() > std::numeric_limits<std::uint32_t>::max())
-        return std::nullopt;
-    return static_cast<std::uint32_t>(value.get<std::int64_t>());
-}
-
 const json* member(const json& object, const char* name) {
     const auto found = object.find(name);
     return found == object.end() ? nullptr : &*found;
@@ -135,12 +128,9 @@ class JsonReader {
         const json* absent = member(value, "absent");
         std::uint32_t ttl = 0;
         if (expires && !expires->is_null()) {
-            const auto seconds = whole_seconds(*expires);
-            if (!seconds)
-                return unknown();
-            if (*seconds == 0)
+            ttl = NETCTL_TRY(parse_ttl(text_in(*expires)));
+            if (ttl == 0)
                 return {}; // it is none any more
-            ttl = *seconds;
         }
         return reader_.add(text_in(own), ttl,
                            absent && absent->is_boolean() && absent->get<bool>());
@@ -152,10 +142,7 @@ class JsonReader {
         const json* timeout = left ? left : member(inner, "timeout");
         if (value == nullptr)
             return unknown();
-        const auto ttl = timeout ? whole_seconds(*timeout) : 0;
-        if (!ttl)
-            return unknown();
-        return element(*value, *ttl);
+        return element(*value, timeout ? NETCTL_TRY(parse_ttl(text_in(*timeout))) : 0);
     }
 
     Result<> of_crowdsec(const json& decision, const json& value) {
@@ -173,8 +160,9 @@ class JsonReader {
         std::uint32_t ttl = 0;
         if (const std::string duration = text("duration"); !duration.empty()) {
             const auto seconds = go_duration(duration);
-            if (!seconds)
-                return Error::usage(fmt::format("'{}' is no duration", duration));
+            if (!seconds || *seconds > longest_ttl)
+                return Error::usage(fmt::format("'{}' is no duration", duration),
+                                    "such as 3h59m12.5s; a hundred years at most");
             if (*seconds == 0)
                 return {}; // it is over
             ttl = *seconds;

@@ -199,6 +199,30 @@ TEST(SetText, DurationsOfGo) {
     EXPECT_FALSE(go_duration(""));
 }
 
+TEST(SetText, TimesToLiveHaveBounds) {
+    EXPECT_EQ(*parse_ttl("0"), 0U);
+    EXPECT_EQ(*parse_ttl("3153600000"), longest_ttl);
+    for (const char* text : {"-1", "3153600001", "4294967297", "99999999999999999999", "1h", ""}) {
+        ASSERT_FALSE(parse_ttl(text)) << text;
+        EXPECT_EQ(parse_ttl(text).error().what, fmt::format("'{}' is no time to live", text));
+    }
+    // In each of the forms; one that is over is no element.
+    EXPECT_EQ(good(SetType::host, "192.0.2.1  expires in 0 s\n192.0.2.2  expires in 7 s\n"),
+              "192.0.2.2+7");
+    EXPECT_EQ(good(SetType::host, "add s 192.0.2.1 timeout 0\n"), "192.0.2.1");
+    const std::string reason = "' is no time to live";
+    for (
+        const char* text :
+        {"192.0.2.1  expires in -1 s\n", "192.0.2.1  expires in 4294967295 s\n",
+         "add s 192.0.2.1 timeout 4294967295\n", R"([{"element": "192.0.2.1", "expires_in": -1}])",
+         R"([{"element": "192.0.2.1", "expires_in": 4294967295}])",
+         R"({"nftables": [{"set": {"name": "s", "elem": [{"elem": {"val": "192.0.2.1", "timeout": -5}}]}}]})"})
+        EXPECT_NE(bad(SetType::host, text).find(reason), std::string::npos) << text;
+    EXPECT_NE(bad(SetType::host, R"([{"value": "192.0.2.1", "duration": "1000000h"}])")
+                  .find("is no duration"),
+              std::string::npos);
+}
+
 TEST(SetText, TellsEachBadLineUpToTwenty) {
     std::string text = "192.0.2.1\n";
     for (int i = 0; i < 30; i++)

@@ -704,15 +704,44 @@ void Set::written(std::size_t count, std::vector<std::string>& notes) const {
     after.tidy(fmt::format("set '{}'", name_), fold());
 }
 
-Result<> Set::add(const std::vector<SetElement>& elements, nc_set_value value,
-                  std::vector<std::string>& notes) const {
+Result<bool> Set::is_permanent(const SetElement& element) const {
+    const auto live = NETCTL_TRY(live_value(element));
+    return live ? Result<bool>(live->expires == 0) : in_base(element);
+}
+
+Result<std::vector<SetElement>> Set::spare_permanent(std::vector<SetEntry>& added) const {
+    std::vector<SetElement> spared;
+    std::vector<SetEntry> others;
+    for (const SetEntry& entry : added) {
+        if (entry.value.expires != 0 && NETCTL_TRY(is_permanent(entry.element)))
+            spared.push_back(entry.element);
+        else
+            others.push_back(entry);
+    }
+    std::sort(spared.begin(), spared.end());
+    spared.erase(std::unique(spared.begin(), spared.end()), spared.end());
+    added = std::move(others);
+    return spared;
+}
+
+Result<std::vector<SetElement>> Set::add(const std::vector<SetElement>& elements,
+                                         nc_set_value value,
+                                         std::vector<std::string>& notes) const {
     std::vector<SetEntry> entries;
     for (const SetElement& element : elements)
         entries.push_back({element, value});
     return add(std::move(entries), notes);
 }
 
-Result<> Set::add(std::vector<SetEntry> added, std::vector<std::string>& notes) const {
+Result<std::vector<SetElement>> Set::add(std::vector<SetEntry> added,
+                                         std::vector<std::string>& notes) const {
+    std::vector<SetElement> spared = NETCTL_TRY(spare_permanent(added));
+    if (!added.empty())
+        NETCTL_TRY(put(std::move(added), notes));
+    return spared;
+}
+
+Result<> Set::put(std::vector<SetEntry> added, std::vector<std::string>& notes) const {
     const Split given = split(std::move(added));
     if (type_ == SetType::cidr && given.plain.size() >= fold_at)
         return fold_with(given.plain, given.others, Fold::ours, notes);
@@ -794,7 +823,8 @@ nc_set_value Set::plain_value() const {
     return {0, type_ == SetType::cidr ? folded : 0};
 }
 
-Result<> Set::remove(std::vector<SetElement> elements, std::vector<std::string>& notes) const {
+Result<> Set::remove(std::vector<SetElement> elements, Missing if_missing,
+                     std::vector<std::string>& notes) const {
     std::sort(elements.begin(), elements.end());
     elements.erase(std::unique(elements.begin(), elements.end()), elements.end());
     std::vector<Change> changes;
@@ -813,7 +843,7 @@ Result<> Set::remove(std::vector<SetElement> elements, std::vector<std::string>&
             changes.push_back({element, std::nullopt});
         }
     }
-    if (!missing.empty())
+    if (!missing.empty() && if_missing == Missing::fail)
         return Error::failed(fmt::format("not in set '{}': {}", name_, fmt::join(missing, ", ")),
                              elements.size() == missing.size() ? "" : "the others are left in it");
     NETCTL_TRY(change(changes, {}, notes));
@@ -885,9 +915,14 @@ Result<std::optional<nc_set_value>> Set::stored_value(const SetElement& element)
                    ? std::optional(value)
                    : std::nullopt;
     }
-    // A trie gives the value of the longest element that covers the key, not of the key alone.
-    if (!stored_)
+    // A trie gives the value of the longest element that covers the key, not of the key alone; but
+    // where it has none, there is not this one either.
+    if (!stored_) {
+        nc_set_value any{};
+        if (!NETCTL_TRY(map_for(element).lookup(key_of(type_, element).bytes.data(), &any)))
+            return std::optional<nc_set_value>();
         stored_ = NETCTL_TRY(stored_entries());
+    }
     const SetEntry* entry = find_entry(*stored_, element);
     return entry ? std::optional(entry->value) : std::nullopt;
 }

@@ -76,15 +76,20 @@ class Set {
 
     /// Elements that expired make room. Of a cidr set many are folded. One exception to the whole: a kill
     /// may leave some of the elements that are there already, and have another time to live now, with the
-    /// new time, and others with the old one.
-    Result<> add(const std::vector<SetElement>& elements, nc_set_value value,
-                 std::vector<std::string>& notes) const;
+    /// new time, and others with the old one. What is there for good, member or exception, stays as it is
+    /// where it is added for a time; returns these elements, sorted.
+    Result<std::vector<SetElement>> add(const std::vector<SetElement>& elements, nc_set_value value,
+                                        std::vector<std::string>& notes) const;
     /// Each with its own value; the first of equal elements counts.
-    Result<> add(std::vector<SetEntry> entries, std::vector<std::string>& notes) const;
+    Result<std::vector<SetElement>> add(std::vector<SetEntry> entries,
+                                        std::vector<std::string>& notes) const;
     /// Makes these its only elements.
     Result<> assign(std::vector<SetEntry> entries, std::vector<std::string>& notes) const;
+    /// What to do about elements that are not in the set.
+    enum class Missing : std::uint8_t { fail, ignore };
     /// Takes all of them out, or fails and names those that are not in it.
-    Result<> remove(std::vector<SetElement> elements, std::vector<std::string>& notes) const;
+    Result<> remove(std::vector<SetElement> elements, Missing missing,
+                    std::vector<std::string>& notes) const;
     /// Moves elements of a cidr set from the live maps into a base: those that netctl wrote, or with
     /// `all` also those of other tools; exceptions and elements that expire stay. No packet gets
     /// another verdict.
@@ -112,6 +117,8 @@ class Set {
     };
 
     Error full() const;
+    /// As add() does it, whatever is there.
+    Result<> put(std::vector<SetEntry> added, std::vector<std::string>& notes) const;
     /// Whether there is room for sorted elements, and for the entries that are none of them.
     bool fit(const std::vector<SetElement>& elements, const std::vector<SetEntry>& besides) const;
     Result<> forget_expired() const;
@@ -128,6 +135,10 @@ class Set {
     Result<std::optional<nc_set_value>> live_value(const SetElement& element) const;
     Result<Size> size_of(const std::vector<SetEntry>& live) const;
     Result<bool> in_base(const SetElement& element) const;
+    /// Whether it is a member, or an exception, without a time to live.
+    Result<bool> is_permanent(const SetElement& element) const;
+    /// Takes out of `added` what would give something permanent a time to live.
+    Result<std::vector<SetElement>> spare_permanent(std::vector<SetEntry>& added) const;
     Result<std::span<const nc_base_line>> base_lines(Family family) const;
     /// Makes all changes in one step.
     Result<> change(const std::vector<Change>& changes, const BaseStore::NewBases& bases,

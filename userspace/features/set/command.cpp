@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "core/command.hpp"
 #include "core/json.hpp"
+#include "datapath/set_text.hpp"
 #include "features/set/controller.hpp"
 #include "sys/text_file.hpp"
 
@@ -15,7 +18,6 @@ using Count = Positional::Count;
 
 /// A hash has its table at once, 16 bytes an element and IP version; a trie and a base have not.
 constexpr std::uint64_t default_host_size = 65536, default_size = 1048576;
-constexpr std::uint64_t longest_ttl = 10ULL * 365 * 24 * 3600;
 
 Result<int> create(const Arguments& arguments, Context& context) {
     if (!arguments.has("type"))
@@ -43,14 +45,30 @@ Result<int> destroy(const Arguments& arguments, Context& context) {
     return 0;
 }
 
+/// Says of what a time to live was not taken; a few by name.
+void tell_spared(const ChangeReport& report, const std::string& set, Context& context) {
+    if (report.spared.empty())
+        return;
+    constexpr std::size_t most_named = 3;
+    Text what;
+    for (std::size_t i = 0; i < std::min(report.spared.size(), most_named); i++)
+        what += Text::format("{}{}", i == 0 ? "" : ", ", datapath::to_string(report.spared[i]));
+    if (report.spared.size() > most_named)
+        what += Text::format(" and {} more", report.spared.size() - most_named);
+    context.out.note(Text::format("in set '{}' for good already, and left so: {}", set, what));
+}
+
 Result<int> add(const Arguments& arguments, Context& context) {
-    const std::uint64_t ttl = NETCTL_TRY(arguments.number("ttl", 0, 1, longest_ttl));
+    std::uint32_t ttl = 0;
+    if (arguments.has("ttl"))
+        ttl = NETCTL_TRY(datapath::parse_ttl(arguments.get("ttl")));
     if (arguments.rest().empty())
         return Error::usage("the element is missing");
     const ChangeReport report =
-        NETCTL_TRY(Controller(context.root)
-                       .add(arguments["NAME"], arguments.rest(), static_cast<std::uint32_t>(ttl)));
+        NETCTL_TRY(Controller(context.root).add(arguments["NAME"], arguments.rest(), ttl));
     context.out.notes(report.notes);
+    if (!arguments.has("exist"))
+        tell_spared(report, arguments["NAME"], context);
     return 0;
 }
 
@@ -58,7 +76,10 @@ Result<int> remove(const Arguments& arguments, Context& context) {
     if (arguments.rest().empty())
         return Error::usage("the element is missing");
     const ChangeReport report =
-        NETCTL_TRY(Controller(context.root).remove(arguments["NAME"], arguments.rest()));
+        NETCTL_TRY(Controller(context.root)
+                       .remove(arguments["NAME"], arguments.rest(),
+                               arguments.has("exist") ? datapath::Set::Missing::ignore
+                                                      : datapath::Set::Missing::fail));
     context.out.notes(report.notes);
     return 0;
 }
@@ -147,6 +168,7 @@ Result<int> import(const Arguments& arguments, Context& context) {
                                                         .allow_empty = arguments.has("allow-empty"),
                                                         .skip_bad = arguments.has("skip-bad")}));
     context.out.notes(report.notes);
+    tell_spared(report, arguments["NAME"], context);
     for (const Error& error : report.bad)
         context.out.note(Text::format("left out: {}", error.what));
     Text text = Text::format("{} elements", report.elements);
@@ -189,11 +211,13 @@ const Command& command() {
             {.name = "add",
              .summary = "add elements, all or none; takes effect at once",
              .positionals = {{"NAME"}, {"ELEMENT", Count::rest}},
-             .options = {{"ttl", "SECONDS", "forget them after this time", {}}},
+             .options = {{"ttl", "SECONDS", "forget them after this time; 0: never", {}},
+                         {"exist", "", "do not mention what is there for good already", {}}},
              .run = add},
             {.name = "delete",
              .summary = "delete elements, all or none; takes effect at once",
              .positionals = {{"NAME"}, {"ELEMENT", Count::rest}},
+             .options = {{"exist", "", "those that are not in the set are no error", {}}},
              .run = remove},
             {.name = "list",
              .summary = "list the sets, or the elements of one",

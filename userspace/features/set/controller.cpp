@@ -54,7 +54,7 @@ Result<ChangeReport> change(const RootOptions& options, const std::string& name,
     const Set set = NETCTL_TRY(Set::open(root, name));
     std::vector<SetElement> elements = NETCTL_TRY(parse_all(set.type(), texts));
     report.elements = elements.size();
-    NETCTL_TRY(make(set, std::move(elements), report.notes));
+    NETCTL_TRY(make(set, std::move(elements), report));
     return report;
 }
 
@@ -104,17 +104,21 @@ Result<ChangeReport> Controller::add(const std::string& name, const std::vector<
     if (ttl_seconds > 0)
         value.expires = datapath::boottime_seconds() + ttl_seconds;
     return change(root_, name, texts,
-                  [&](const Set& set, const std::vector<SetElement>& elements, auto& notes) {
-                      return set.add(elements, value, notes);
+                  [&](const Set& set, const std::vector<SetElement>& elements,
+                      ChangeReport& report) -> Result<> {
+                      report.spared = NETCTL_TRY(set.add(elements, value, report.notes));
+                      return {};
                   });
 }
 
 Result<ChangeReport> Controller::remove(const std::string& name,
-                                        const std::vector<std::string>& texts) {
-    return change(root_, name, texts,
-                  [](const Set& set, const std::vector<SetElement>& elements, auto& notes) {
-                      return set.remove(elements, notes);
-                  });
+                                        const std::vector<std::string>& texts,
+                                        Set::Missing missing) {
+    return change(
+        root_, name, texts,
+        [&](const Set& set, const std::vector<SetElement>& elements, ChangeReport& report) {
+            return set.remove(elements, missing, report.notes);
+        });
 }
 
 Result<std::vector<std::string>> Controller::fold(const std::string& name) {
@@ -165,15 +169,14 @@ Error unreadable(const std::vector<Error>& errors, std::size_t bad) {
     return all;
 }
 
-Result<> put(const Set& set, const std::vector<datapath::ListedElement>& listed, bool replace,
-             std::vector<std::string>& notes) {
+std::vector<datapath::SetEntry> entries_of(const std::vector<datapath::ListedElement>& listed) {
     const std::uint32_t now = datapath::boottime_seconds();
     std::vector<datapath::SetEntry> entries;
     for (const datapath::ListedElement& one : listed)
         entries.push_back(
             {one.element,
              {one.ttl == 0 ? 0 : now + one.ttl, one.absent ? std::uint32_t{NC_SET_ABSENT} : 0}});
-    return replace ? set.assign(std::move(entries), notes) : set.add(std::move(entries), notes);
+    return entries;
 }
 
 } // namespace
@@ -203,7 +206,10 @@ Result<ImportReport> Controller::import(const std::string& name,
             "--allow-empty empties it; an input that failed looks the same");
     datapath::sort_listed(elements);
     report.elements = elements.size();
-    NETCTL_TRY(put(set, elements, options.replace, report.notes));
+    if (options.replace)
+        NETCTL_TRY(set.assign(entries_of(elements), report.notes));
+    else
+        report.spared = NETCTL_TRY(set.add(entries_of(elements), report.notes));
     return report;
 }
 

@@ -34,8 +34,10 @@ struct ImportOptions {
 };
 
 struct ChangeReport {
-    std::size_t elements = 0;       ///< that were given
-    std::vector<std::string> notes; ///< what the user should know although it is done
+    std::size_t elements = 0; ///< that were given
+    std::vector<datapath::SetElement>
+        spared{};                     ///< of them: there for good, so without a time to live
+    std::vector<std::string> notes{}; ///< what the user should know although it is done
 };
 
 struct ImportReport : ChangeReport {
@@ -56,11 +58,12 @@ class Controller {
                                                   const std::string& group);
     /// Refused while a rule uses the set; the error names the rules.
     Result<std::vector<std::string>> destroy(const std::string& name);
-    /// All or none. `ttl_seconds` 0: for ever.
+    /// All or none; what is there already is no error. `ttl_seconds` 0: for ever.
     Result<ChangeReport> add(const std::string& name, const std::vector<std::string>& texts,
                              std::uint32_t ttl_seconds);
-    /// All or none: fails if one is not in the set.
-    Result<ChangeReport> remove(const std::string& name, const std::vector<std::string>& texts);
+    /// All or none: fails if one is not in the set, unless that does not matter.
+    Result<ChangeReport> remove(const std::string& name, const std::vector<std::string>& texts,
+                                datapath::Set::Missing missing);
     /// Moves the elements of a cidr set, whoever wrote them, from the live maps into the base.
     Result<std::vector<std::string>> fold(const std::string& name);
     Result<std::vector<SetStatus>> list() const;
