@@ -166,6 +166,11 @@ class Peer:
                     head = Ether(src=packet[Ether].dst, dst=packet[Ether].src)
                     self.socket.send(bytes(head / IP(src=packet[IP].dst, dst=packet[IP].src) / reply))
 
+    def send(self, other, reply):
+        """Sends a segment to `other`, at the far end of the link, of its own accord."""
+        head = Ether(src=self.end.mac, dst=other.mac) / IP(src=self.end.ip4, dst=other.ip4)
+        self.socket.send(bytes(head / reply))
+
     def __enter__(self):
         self.thread.start()
         return self
@@ -412,6 +417,129 @@ def test_connections_that_are_older_than_the_tracer(lab, netctl, talk):
     assert (server["sent_bytes"], server["received_bytes"]) == (2000, asked)
     assert client["duration_us"] is None and client["role"] is None
     assert (client["ended"], server["ended"]) == ("local-fin", "remote-fin")
+
+
+# ---- retrans, reset, drops ----
+
+
+def test_what_is_sent_again_and_why(lab, netctl, link):
+    """A peer without SACK, so there are no probes. It answers late where TCP is to wait long before it takes all for lost."""
+    client, server = link
+    tracer = trace(lab, netctl, client.netns, "retrans")
+    sent = []
+
+    def answer(packet):
+        tcp = packet[TCP]
+        if is_syn(packet):
+            sent.append(("syn", tcp.seq))
+            if tcp.dport == PORT:
+                time.sleep(0.5)
+            elif len(sent) == 1:
+                return None
+            return [segment(packet, "SA", options=[("MSS", 1000)])]
+        length = len(tcp.payload)
+        if not length or tcp.flags.F:
+            return [segment(packet, "A", seq=1001, ack=tcp.seq + length + 1)] if tcp.flags.F else None
+        first = len([one for one in sent if one[0] == "data"]) == 0
+        sent.append(("data", tcp.seq))
+        begin = sent_from(sent)
+        if tcp.dport == PORT:
+            # The first of six is lost for this peer, whose acknowledgments are the same then; the first has a window, too.
+            again = tcp.seq == begin and not first
+            return [segment(packet, "A", seq=1001, ack=begin + 6000 if again else begin)] if again or tcp.seq != begin else None
+        # Nothing is acknowledged before it has come twice.
+        return None if first else [segment(packet, "A", seq=1001, ack=tcp.seq + length)]
+
+    def sent_from(sent):
+        return next(seq for what, seq in sent if what == "data")
+
+    def copies():
+        return [(what, seq) for number, (what, seq) in enumerate(sent) if (what, seq) in sent[:number]]
+
+    def send(port, data):
+        """Until something of it was sent again; what is told of it is what this peer saw twice, no more and no less."""
+        sent.clear()
+        one, _ = connect(client, server.ip4, port)
+        own = one.getsockname()[1]
+        one.sendall(data)
+        until(lambda: [what for what, _ in copies() if what == "data"], 60, "data that comes again")
+        one.close()
+        told = lambda: [event for event in events(tracer) if event["local"]["port"] == own]  # noqa: E731
+        until(lambda: [event["sequence"] for event in told()] == [seq for _, seq in copies()], 60, "each copy, once")
+        return told()
+
+    shown = []
+    with Peer(server, answer):
+        # On a machine that sleeps for a second, all is taken for lost before it is acknowledged: that is tried again.
+        for _ in range(5):
+            shown += send(PORT, b"x" * 6000)
+            if shown[-1]["why"] == "fast":
+                break
+        timeout = send(PORT + 1, b"y" * 10)
+    assert "fast" in [event["why"] for event in shown if event["bytes"] == 1000]
+    assert [event["why"] for event in timeout][:2] == ["syn", "timeout"]
+    assert {event["bytes"] for event in timeout} == {0, 10}
+    shown += timeout
+    assert {event["process"]["pid"] for event in shown} == {os.getpid()}
+    assert {event["state"] for event in shown if event["why"] == "syn"} == {"SYN_SENT"}
+    assert {event["state"] for event in shown if event["why"] != "syn"} == {"ESTABLISHED"}
+
+
+@pytest.mark.kernel
+def test_a_syn_and_ack_without_answer_is_its_listeners(lab, netctl, talk):
+    tracer = trace(lab, netctl, talk.server.netns, "retrans", "--port", PORT)
+    with Peer(talk.client, lambda packet: None) as peer:
+        peer.send(talk.server, TCP(sport=5555, dport=PORT, flags="S", seq=7))
+        (event, *_) = wait_for(tracer, 1)
+    assert (event["why"], event["process"]["pid"]) == ("syn-ack", talk.server_pid)
+    assert event["remote"] == {"address": talk.client.ip4, "port": 5555}
+    assert event["local"] == {"address": talk.server.ip4, "port": PORT}
+
+
+@pytest.mark.kernel
+def test_resets_of_both_sides(lab, netctl, talk):
+    client, server = (trace(lab, netctl, end.netns, "reset") for end in (talk.client, talk.server))
+    pid, port, _ = talk.ask("wait", 5, 5, "reset")
+    (sent,) = wait_for(client, 1)
+    (received,) = wait_for(server, 1)
+    assert ports(sent) == (port, PORT) and ports(received) == (PORT, port)
+    assert (sent["direction"], sent["process"]["pid"]) == ("sent", pid)
+    assert (received["direction"], received["process"]["pid"]) == ("received", talk.server_pid)
+    assert (received["state"], received["reason"]) == ("ESTABLISHED", None)
+    # Where nobody listens there is no socket, and kernels before 6.10 tell nothing of it, nor why.
+    assert connect(talk.client, talk.server.ip4, PORT + 1)[0] is None
+    (_, refused) = wait_for(client, 2)
+    assert (refused["direction"], refused["state"]) == ("received", "SYN_SENT")
+    assert refused["process"]["pid"] == os.getpid()
+    if sent["reason"]:
+        (_, refusing) = wait_for(server, 2)
+        assert refusing["process"] is None and refusing["state"] is None and refusing["cookie"] is None
+        assert (refusing["direction"], refusing["reason"]) == ("sent", "no_socket")
+        assert ports(refusing) == (PORT + 1, refused["local"]["port"])
+
+
+@pytest.mark.kernel
+def test_drops_are_those_that_were_provoked(lab, netctl, talk):
+    talk.server.netns.run("nft", "add table ip wall; add chain ip wall in { type filter hook input priority 0; }; "
+                          "add rule ip wall in tcp dport 9 drop")  # fmt: skip
+    tracer = trace(lab, netctl, talk.server.netns, "drops")
+    with Peer(talk.client, lambda packet: None) as peer:
+        for number in range(3):
+            peer.send(talk.server, TCP(sport=4000 + number, dport=9, flags="S", seq=5))
+        for number in range(4):
+            peer.send(talk.server, TCP(sport=5000 + number, dport=PORT + 1, flags="A", seq=6))
+        for number in range(5):
+            peer.send(talk.server, TCP(sport=6000 + number, dport=PORT, flags="A", seq=7, chksum=1) / b"data")
+        wait_for(tracer, 5, reason="tcp_csum")
+    shown, _ = finish(tracer)
+    told = sorted((one["reason"], one["remote"]["port"], one["local"]["port"], one["sequence"], one["bytes"]) for one in shown)
+    assert told == sorted(
+        [("netfilter_drop", 4000 + number, 9, 5, 0) for number in range(3)]
+        + [("no_socket", 5000 + number, PORT + 1, 6, 0) for number in range(4)]
+        + [("tcp_csum", 6000 + number, PORT, 7, 4) for number in range(5)]
+    )
+    assert all(re.fullmatch(r"\w+\+0x[0-9a-f]+", one["place"]) for one in shown)
+    assert {one["local"]["address"] for one in shown} == {talk.server.ip4}
 
 
 # ---- what all of them have ----

@@ -23,6 +23,7 @@ struct connection {
 	__u64 asked_ns;	      /* when the SYN was sent */
 	__u64 established_ns; /* 0: not yet, or before the tracer was there */
 	__u64 state_ns;	      /* since when it is in its state; 0: not known */
+	__u64 cookie;	      /* the socket's; not every program may ask for it */
 	struct nc_trace_owner owner;
 	__u32 reset_reason;
 	__u8 role;
@@ -60,43 +61,71 @@ static __always_inline void fill_figures(struct nc_tcp_event *event, struct sock
 	event->min_rtt_us = min_rtt == ~0u ? 0 : min_rtt;
 }
 
+/* A record of this connection, or none if it is not selected, or the ring is full. The caller submits it. */
+static __always_inline struct nc_tcp_event *begin_event(struct nc_trace_counters *count, __u32 kind,
+							const struct nc_trace_ends *ends,
+							__u32 netns)
+{
+	struct nc_tcp_event *event;
+
+	if (!nc_ends_selected(ends, netns))
+		return NULL;
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event) {
+		count->lost++;
+		return NULL;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->kind = kind;
+	event->time_ns = bpf_ktime_get_ns();
+	event->ends = *ends;
+	event->netns = netns;
+	return event;
+}
+
+static __always_inline void end_event(struct nc_trace_counters *count, struct nc_tcp_event *event)
+{
+	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+	count->sent++;
+}
+
+static __always_inline void fill_connection(struct nc_tcp_event *event, struct sock *sk,
+					    const struct connection *connection)
+{
+	event->error = sk->sk_err;
+	event->cookie = connection->cookie;
+	event->cgroup_id = nc_cgroup_of(sk);
+	event->role = connection->role;
+	event->flags = connection->flags;
+	event->owner = connection->owner;
+	event->reason = connection->reset_reason;
+}
+
+static __always_inline bool connection_selected(struct sock *sk,
+						const struct connection *connection)
+{
+	return nc_cgroup_selected(sk) && nc_owner_selected(&connection->owner);
+}
+
 static __noinline int tell(struct sock *sk, struct connection *connection, __u32 kind, __u32 states,
 			   __u64 since_ns)
 {
 	struct nc_trace_counters *count = nc_trace_count();
+	struct nc_trace_ends ends = {};
 	struct nc_tcp_event *event;
 
-	if (!count || !sk || !connection)
+	if (!count || !sk || !connection || !connection_selected(sk, connection))
 		return 0;
-	if (!nc_socket_selected(sk) || !nc_owner_selected(&connection->owner))
+	nc_ends_of_full(sk, &ends);
+	event = begin_event(count, kind, &ends, sk->__sk_common.skc_net.net->ns.inum);
+	if (!event)
 		return 0;
-	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-	if (!event) {
-		count->lost++;
-		return 0;
-	}
-	__builtin_memset(event, 0, sizeof(*event));
-	event->kind = kind;
-	event->family = sk->__sk_common.skc_family == AF_INET6 ? 6 : 4;
-	event->role = connection->role;
-	event->flags = connection->flags;
+	fill_connection(event, sk, connection);
 	event->before = states >> 8;
 	event->after = states;
-	event->error = sk->sk_err;
-	event->time_ns = bpf_ktime_get_ns();
-	event->cookie = bpf_get_socket_cookie(sk);
 	event->since_ns = since_ns;
-	event->cgroup_id = nc_cgroup_of(sk);
-	event->netns = sk->__sk_common.skc_net.net->ns.inum;
-	event->local_port = nc_local_port(sk);
-	event->remote_port = bpf_ntohs(sk->__sk_common.skc_dport);
-	nc_local_address(sk, event->local);
-	nc_remote_address(sk, event->remote);
-	event->owner = connection->owner;
-	event->reset_reason = connection->reset_reason;
 	fill_figures(event, sk);
-	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
-	count->sent++;
+	end_event(count, event);
 	return 0;
 }
 
@@ -126,6 +155,8 @@ int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
 		count->no_memory++;
 		return 0;
 	}
+	if (!connection->cookie)
+		connection->cookie = bpf_get_socket_cookie(sk);
 	since = connection->state_ns;
 	if (before == TCP_LISTEN && after == TCP_SYN_RECV) {
 		/* A copy of the listener, which has neither ports nor addresses yet. */
@@ -133,6 +164,7 @@ int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
 		connection->state_ns = now;
 		connection->flags = 0;
 		connection->role = NC_TCP_SERVER;
+		connection->cookie = bpf_get_socket_cookie(sk);
 		return 0;
 	}
 	if (before == TCP_CLOSE) {
@@ -174,32 +206,180 @@ int BPF_PROG(tcp_state, struct sock *sk, int before, int after)
 	return 0;
 }
 
-static __always_inline void mark(struct sock *sk, __u32 flag, __u32 reason)
+static __always_inline bool is_full(const struct sock *sk)
 {
-	struct connection *connection;
+	return sk->__sk_common.skc_state != TCP_TIME_WAIT &&
+	       sk->__sk_common.skc_state != TCP_NEW_SYN_RECV;
+}
 
-	/* A listener's goes to nobody who connects; nor has what is in TIME_WAIT a storage. */
-	if (!sk)
+/* Who sends what has no answer is the socket's owner. */
+static __always_inline void tell_again(struct sock *sk, const struct nc_trace_ends *ends, __u32 why,
+				       __u32 sequence, __u32 length)
+{
+	struct nc_trace_counters *count = nc_trace_count();
+	struct connection *connection;
+	struct nc_tcp_event *event;
+
+	if (!count)
 		return;
-	connection = bpf_sk_storage_get(&connections, sk, 0, 0);
-	if (!connection)
+	count->seen++;
+	connection = bpf_sk_storage_get(&connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!connection) {
+		count->no_memory++;
 		return;
-	connection->flags |= flag;
-	if (flag & NC_TCP_REASON)
-		connection->reset_reason = reason;
+	}
+	if (!connection->cookie)
+		connection->cookie = bpf_get_socket_cookie(sk);
+	if (!connection_selected(sk, connection))
+		return;
+	event = begin_event(count, NC_TCP_RETRANSMIT, ends, sk->__sk_common.skc_net.net->ns.inum);
+	if (!event)
+		return;
+	fill_connection(event, sk, connection);
+	event->before = event->after = sk->__sk_common.skc_state;
+	event->why = why;
+	event->sequence = sequence;
+	event->length = length;
+	fill_figures(event, sk);
+	end_event(count, event);
+}
+
+SEC("tp_btf/tcp_retransmit_skb")
+int BPF_PROG(tcp_again, struct sock *sk, struct sk_buff *skb)
+{
+	const struct inet_connection_sock *icsk = (const void *)sk;
+	struct nc_trace_ends ends = {};
+	__u32 why = NC_TCP_WHY_PROBE, state = BPF_CORE_READ_BITFIELD_PROBED(icsk, icsk_ca_state);
+
+	if (!sk || !skb)
+		return 0;
+	if (sk->__sk_common.skc_state == TCP_SYN_SENT)
+		why = NC_TCP_WHY_SYN;
+	else if (state == TCP_CA_Loss)
+		why = NC_TCP_WHY_TIMEOUT;
+	else if (state == TCP_CA_Recovery)
+		why = NC_TCP_WHY_FAST;
+	nc_ends_of_full(sk, &ends);
+	tell_again(sk, &ends, why, BPF_CORE_READ((struct tcp_skb_cb *)&skb->cb[0], seq), skb->len);
+	return 0;
+}
+
+SEC("tp_btf/tcp_retransmit_synack")
+int BPF_PROG(tcp_again_synack, struct sock *sk, struct request_sock *req)
+{
+	struct nc_trace_ends ends = {};
+
+	nc_ends_of(&req->__req_common, &ends);
+	tell_again(sk, &ends, NC_TCP_WHY_SYNACK,
+		   BPF_CORE_READ((struct tcp_request_sock *)req, snt_isn), 0);
+	return 0;
+}
+
+/* The ends of a segment of TCP that came in, or with `out`, that was to go out, from its headers. False: it is none. */
+static __always_inline bool ends_of_packet(const struct sk_buff *skb, bool out,
+					   struct nc_trace_ends *ends, __u32 *sequence,
+					   __u32 *length)
+{
+	const unsigned char *at = skb->head + skb->network_header;
+	struct tcphdr tcp;
+	__u16 protocol = bpf_ntohs(skb->protocol);
+	__u32 size;
+
+	if (skb->network_header == 0xffff)
+		return false;
+	if (protocol == 0x0800) {
+		struct iphdr ip;
+
+		if (bpf_probe_read_kernel(&ip, sizeof(ip), at) || ip.version != 4 ||
+		    ip.protocol != IPPROTO_TCP || ip.frag_off & bpf_htons(0x1fff))
+			return false;
+		size = ip.ihl * 4;
+		*length = bpf_ntohs(ip.tot_len) - size;
+		ends->family = 4;
+		__builtin_memcpy(out ? ends->local : ends->remote, &ip.saddr, 4);
+		__builtin_memcpy(out ? ends->remote : ends->local, &ip.daddr, 4);
+	} else if (protocol == 0x86dd) {
+		struct ipv6hdr ip;
+
+		if (bpf_probe_read_kernel(&ip, sizeof(ip), at) || ip.nexthdr != IPPROTO_TCP)
+			return false;
+		size = sizeof(ip);
+		*length = bpf_ntohs(ip.payload_len);
+		ends->family = 6;
+		__builtin_memcpy(out ? ends->local : ends->remote, &ip.saddr, 16);
+		__builtin_memcpy(out ? ends->remote : ends->local, &ip.daddr, 16);
+	} else {
+		return false;
+	}
+	if (bpf_probe_read_kernel(&tcp, sizeof(tcp), at + size))
+		return false;
+	*length = *length > tcp.doff * 4u ? *length - tcp.doff * 4u : 0;
+	*sequence = bpf_ntohl(tcp.seq);
+	ends->local_port = bpf_ntohs(out ? tcp.source : tcp.dest);
+	ends->remote_port = bpf_ntohs(out ? tcp.dest : tcp.source);
+	return true;
+}
+
+/* A reset is marked at the connection, for CLOSE, and told. Of `skb`, which a reset answers, the ends are known even
+ * where there is no socket, or a listener. */
+static __always_inline void on_reset(struct sock *sk, struct sk_buff *skb, __u32 flags,
+				     __u32 reason)
+{
+	struct nc_trace_counters *count = nc_trace_count();
+	struct connection *connection = NULL;
+	struct nc_trace_ends ends = {};
+	__u32 netns = 0, sequence, length;
+	struct nc_tcp_event *event;
+
+	if (!count)
+		return;
+	count->seen++;
+	if (sk && is_full(sk)) {
+		connection = bpf_sk_storage_get(&connections, sk, 0, 0);
+		if (connection && sk->__sk_common.skc_state != TCP_LISTEN) {
+			connection->flags |= flags;
+			if (flags & NC_TCP_REASON)
+				connection->reset_reason = reason;
+		}
+	}
+	if (!(wanted & 1 << NC_TCP_RESET) || (!connection && nc_needs_socket()))
+		return;
+	if (connection && !connection_selected(sk, connection))
+		return;
+	if (skb) {
+		if (!ends_of_packet(skb, false, &ends, &sequence, &length))
+			return;
+		netns = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+	} else if (sk) {
+		nc_ends_of_full(sk, &ends);
+	} else {
+		return;
+	}
+	if (sk)
+		netns = sk->__sk_common.skc_net.net->ns.inum;
+	event = begin_event(count, NC_TCP_RESET, &ends, netns);
+	if (!event)
+		return;
+	if (connection)
+		fill_connection(event, sk, connection);
+	if (sk)
+		event->before = event->after = sk->__sk_common.skc_state;
+	event->flags = flags;
+	event->reason = reason;
+	end_event(count, event);
 }
 
 SEC("tp_btf/tcp_receive_reset")
 int BPF_PROG(tcp_reset_in, struct sock *sk)
 {
-	mark(sk, NC_TCP_RST_RECEIVED, 0);
+	on_reset(sk, NULL, NC_TCP_RST_RECEIVED, 0);
 	return 0;
 }
 
 SEC("tp_btf/tcp_send_reset")
-int BPF_PROG(tcp_reset_out, struct sock *sk)
+int BPF_PROG(tcp_reset_out, struct sock *sk, struct sk_buff *skb)
 {
-	mark(sk, NC_TCP_RST_SENT, 0);
+	on_reset(sk, skb, NC_TCP_RST_SENT, 0);
 	return 0;
 }
 
@@ -207,7 +387,60 @@ int BPF_PROG(tcp_reset_out, struct sock *sk)
 SEC("tp_btf/tcp_send_reset")
 int BPF_PROG(tcp_reset_why, struct sock *sk, struct sk_buff *skb, int reason)
 {
-	mark(sk, NC_TCP_RST_SENT | NC_TCP_REASON, reason);
+	on_reset(sk, skb, NC_TCP_RST_SENT | NC_TCP_REASON, reason);
+	return 0;
+}
+
+/* Whose the segment is stands in it only if its socket was found already; what went out is its socket's own. */
+SEC("tp_btf/kfree_skb")
+int BPF_PROG(tcp_drop, struct sk_buff *skb, void *location, __u32 reason)
+{
+	struct nc_trace_counters *count = nc_trace_count();
+	struct connection *connection = NULL;
+	struct nc_trace_ends ends = {};
+	__u32 netns = 0, sequence = 0, length = 0;
+	struct nc_tcp_event *event;
+	struct sock *sk = skb->sk;
+
+	if (reason == bpf_core_enum_value(enum skb_drop_reason, SKB_NOT_DROPPED_YET) ||
+	    (bpf_core_enum_value_exists(enum skb_drop_reason, SKB_CONSUMED) &&
+	     reason == bpf_core_enum_value(enum skb_drop_reason, SKB_CONSUMED)))
+		return 0;
+	if (!count || !ends_of_packet(skb, false, &ends, &sequence, &length))
+		return 0;
+	/* The other side's FIN, in the queue of a socket that goes. */
+	if (!length &&
+	    bpf_core_enum_value_exists(enum skb_drop_reason, SKB_DROP_REASON_QUEUE_PURGE) &&
+	    reason == bpf_core_enum_value(enum skb_drop_reason, SKB_DROP_REASON_QUEUE_PURGE))
+		return 0;
+	count->seen++;
+	if (sk && is_full(sk) && sk->sk_protocol == IPPROTO_TCP) {
+		connection = bpf_sk_storage_get(&connections, sk, 0, 0);
+		netns = sk->__sk_common.skc_net.net->ns.inum;
+		if (sk->__sk_common.skc_num != ends.local_port &&
+		    sk->__sk_common.skc_num == ends.remote_port) {
+			__builtin_memset(&ends, 0, sizeof(ends));
+			ends_of_packet(skb, true, &ends, &sequence, &length);
+		}
+	} else {
+		sk = NULL;
+		netns = BPF_CORE_READ(skb, dev, nd_net.net, ns.inum);
+	}
+	if ((!connection && nc_needs_socket()) ||
+	    (sk && connection && !connection_selected(sk, connection)))
+		return 0;
+	event = begin_event(count, NC_TCP_DROP, &ends, netns);
+	if (!event)
+		return 0;
+	if (sk && connection)
+		fill_connection(event, sk, connection);
+	if (sk)
+		event->before = event->after = sk->__sk_common.skc_state;
+	event->reason = reason;
+	event->sequence = sequence;
+	event->length = length;
+	event->place = (__u64)location;
+	end_event(count, event);
 	return 0;
 }
 
@@ -232,7 +465,9 @@ int tcp_owners(struct bpf_iter__task_file *ctx)
 	    sk->__sk_common.skc_state == TCP_CLOSE)
 		return 0;
 	connection = bpf_sk_storage_get(&connections, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (connection && !connection->owner.pid)
+	if (connection && !connection->owner.pid) {
+		connection->cookie = bpf_get_socket_cookie(sk);
 		nc_owner_is(&connection->owner, task);
+	}
 	return 0;
 }

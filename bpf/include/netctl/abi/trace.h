@@ -37,6 +37,17 @@ NC_STATIC_ASSERT(sizeof(struct nc_trace_prefix) == 20, "nc_trace_prefix is ABI")
 #define NC_TRACE_PREFIXES 256
 #define NC_TRACE_PORTS 65536
 
+/* Of a connection; IPv4 addresses are the first four bytes. */
+struct nc_trace_ends {
+	__u8 local[16];
+	__u8 remote[16];
+	__u16 local_port; /* 0: not chosen yet */
+	__u16 remote_port;
+	__u8 family; /* 4 or 6 */
+	__u8 reserved[3];
+};
+NC_STATIC_ASSERT(sizeof(struct nc_trace_ends) == 40, "nc_trace_ends is ABI");
+
 /* A per-CPU array of one, `counters`. */
 struct nc_trace_counters {
 	__u64 seen;	 /* events on TCP sockets */

@@ -61,51 +61,43 @@ static __always_inline bool nc_trace_port(__u32 port)
 	return selected && *selected;
 }
 
-/* The port that a socket keeps when it has given it back. */
-static __always_inline __u16 nc_local_port(const struct sock *sk)
+/* Of sockets, and of what is no full one: requests and those in TIME_WAIT. */
+static __always_inline void nc_ends_of(const struct sock_common *common, struct nc_trace_ends *ends)
+{
+	ends->family = common->skc_family == AF_INET6 ? 6 : 4;
+	ends->local_port = common->skc_num;
+	ends->remote_port = bpf_ntohs(common->skc_dport);
+	if (ends->family == 6) {
+		BPF_CORE_READ_INTO((struct in6_addr *)ends->local, common, skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO((struct in6_addr *)ends->remote, common, skc_v6_daddr);
+	} else {
+		__u32 local = common->skc_rcv_saddr, remote = common->skc_daddr;
+
+		__builtin_memcpy(ends->local, &local, 4);
+		__builtin_memcpy(ends->remote, &remote, 4);
+	}
+}
+
+/* A full socket's: it keeps its port there when it has given it back. */
+static __always_inline void nc_ends_of_full(const struct sock *sk, struct nc_trace_ends *ends)
 {
 	const struct inet_sock *inet = (const void *)sk;
 
-	return bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
-}
-
-static __always_inline void nc_local_address(const struct sock *sk, void *address)
-{
-	if (sk->__sk_common.skc_family == AF_INET6) {
-		BPF_CORE_READ_INTO((struct in6_addr *)address, sk, __sk_common.skc_v6_rcv_saddr);
-	} else {
-		__u32 ip = sk->__sk_common.skc_rcv_saddr;
-
-		__builtin_memcpy(address, &ip, 4);
-	}
-}
-
-static __always_inline void nc_remote_address(const struct sock *sk, void *address)
-{
-	if (sk->__sk_common.skc_family == AF_INET6) {
-		BPF_CORE_READ_INTO((struct in6_addr *)address, sk, __sk_common.skc_v6_daddr);
-	} else {
-		__u32 ip = sk->__sk_common.skc_daddr;
-
-		__builtin_memcpy(address, &ip, 4);
-	}
+	nc_ends_of(&sk->__sk_common, ends);
+	ends->local_port = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
 }
 
 /* For the tries: IPv4 in the place that it has within IPv6. */
-static __always_inline void nc_trace_key(const struct sock *sk, struct nc_trace_prefix *key,
-					 bool remote)
+static __always_inline void nc_trace_key(struct nc_trace_prefix *key, const __u8 *address,
+					 __u8 family)
 {
-	void *at = key->address;
-
 	key->length = 128;
-	if (sk->__sk_common.skc_family != AF_INET6) {
+	if (family == 6) {
+		__builtin_memcpy(key->address, address, 16);
+	} else {
 		key->address[10] = key->address[11] = 0xff;
-		at = key->address + 12;
+		__builtin_memcpy(key->address + 12, address, 4);
 	}
-	if (remote)
-		nc_remote_address(sk, at);
-	else
-		nc_local_address(sk, at);
 }
 
 static __always_inline __u64 nc_cgroup_of(const struct sock *sk)
@@ -125,32 +117,41 @@ static __always_inline bool nc_below_cgroup(const struct sock *sk)
 	return ancestor && BPF_CORE_READ(ancestor, kn, id) == selection.cgroup_id;
 }
 
-/* Whether a socket is selected, whoever owns it. */
-static __always_inline bool nc_socket_selected(const struct sock *sk)
+/* Whether a connection is selected, whoever owns it. */
+static __always_inline bool nc_ends_selected(const struct nc_trace_ends *ends, __u32 netns)
 {
-	if (selection.select & NC_TRACE_SELECT_NETNS &&
-	    sk->__sk_common.skc_net.net->ns.inum != selection.netns)
+	if (selection.select & NC_TRACE_SELECT_NETNS && netns != selection.netns)
 		return false;
-	if (selection.select & NC_TRACE_SELECT_PORT && !nc_trace_port(nc_local_port(sk)) &&
-	    !nc_trace_port(bpf_ntohs(sk->__sk_common.skc_dport)))
+	if (selection.select & NC_TRACE_SELECT_PORT && !nc_trace_port(ends->local_port) &&
+	    !nc_trace_port(ends->remote_port))
 		return false;
 	if (selection.select & NC_TRACE_SELECT_SRC) {
 		struct nc_trace_prefix key = {};
 
-		nc_trace_key(sk, &key, false);
+		nc_trace_key(&key, ends->local, ends->family);
 		if (!bpf_map_lookup_elem(&sources, &key))
 			return false;
 	}
 	if (selection.select & NC_TRACE_SELECT_DST) {
 		struct nc_trace_prefix key = {};
 
-		nc_trace_key(sk, &key, true);
+		nc_trace_key(&key, ends->remote, ends->family);
 		if (!bpf_map_lookup_elem(&destinations, &key))
 			return false;
 	}
-	if (selection.select & NC_TRACE_SELECT_CGROUP && !nc_below_cgroup(sk))
-		return false;
 	return true;
+}
+
+static __always_inline bool nc_cgroup_selected(const struct sock *sk)
+{
+	return !(selection.select & NC_TRACE_SELECT_CGROUP) || nc_below_cgroup(sk);
+}
+
+/* Whether what has no socket is out of question. */
+static __always_inline bool nc_needs_socket(void)
+{
+	return selection.select &
+	       (NC_TRACE_SELECT_PID | NC_TRACE_SELECT_COMM | NC_TRACE_SELECT_CGROUP);
 }
 
 static __always_inline bool nc_owner_selected(const struct nc_trace_owner *owner)

@@ -18,6 +18,7 @@
 #include "features/trace/tcp/tcp_render.hpp"
 #include "sys/cgroup.hpp"
 #include "sys/clock.hpp"
+#include "sys/kernel_symbols.hpp"
 
 namespace netctl::trace::tcp {
 
@@ -69,7 +70,7 @@ class Stream {
         count_ = count;
         Connections connections = NETCTL_TRY(
             trace_connections(request_, [this](const nc_tcp_event& raw) { on_event(raw); }));
-        reasons_ = connections.reset_reasons;
+        reasons_ = connections.reasons;
         context_->out.note("tracing TCP connections");
         if (!context_->out.json())
             lines_.pending() = header_of(request_.kind);
@@ -95,10 +96,13 @@ class Stream {
         if (done_)
             return;
         Event event = make_event(raw, clock_offset_, reasons_);
-        if (context_->out.json())
+        if (raw.kind == NC_TCP_DROP)
+            event.place = symbols_.at(raw.place);
+        if (context_->out.json() && raw.cgroup_id != 0)
             event.cgroup = cgroups_.of(raw.cgroup_id);
         if (!request_.selection.container.empty()) {
-            event.process.container = containers_.of(raw.cgroup_id);
+            if (raw.cgroup_id != 0)
+                event.process.container = containers_.of(raw.cgroup_id);
             if (!container_selected(request_.selection, event.process.container.get()))
                 return;
         }
@@ -145,6 +149,7 @@ class Stream {
     LineWriter lines_;
     CgroupNames cgroups_;
     Containers containers_;
+    sys::KernelSymbols symbols_;
     std::int64_t clock_offset_;
     std::map<std::uint32_t, std::string> reasons_;
     std::uint64_t count_ = 0;
@@ -214,6 +219,37 @@ Command tcp_command() {
                     "time, duration, and who ended it how.",
                 .options = stream_options({}),
                 .run = handler_of(NC_TCP_CLOSE),
+            },
+            {
+                .name = "retrans",
+                .summary = "every segment that is sent again, and why",
+                .description =
+                    "One line for each, with the state, its payload, the round-trip time so far, "
+                    "and "
+                    "why: no answer to a SYN (syn) or to a SYN and ACK (syn-ack), nothing "
+                    "acknowledged "
+                    "in time (timeout), later segments acknowledged (fast), or to see whether the "
+                    "last one was lost (probe).",
+                .options = stream_options({}),
+                .run = handler_of(NC_TCP_RETRANSMIT),
+            },
+            {
+                .name = "reset",
+                .summary = "every reset, sent or received, and why",
+                .description = "One line for each, with the state that the connection was in and, "
+                               "for those that "
+                               "were sent, the kernel's reason where it has one.",
+                .options = stream_options({}),
+                .run = handler_of(NC_TCP_RESET),
+            },
+            {
+                .name = "drops",
+                .summary = "every TCP segment that the kernel drops, why, and where",
+                .description = "One line for each, with the kernel's reason and the place in its "
+                               "code. LOCAL is "
+                               "where a segment was to go that came in.",
+                .options = stream_options({}),
+                .run = handler_of(NC_TCP_DROP),
             },
         }};
 }

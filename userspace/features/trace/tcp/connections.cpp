@@ -15,12 +15,16 @@ namespace netctl::trace::tcp {
 
 namespace {
 
-std::string without_prefix(std::string name, std::string_view prefix) {
-    if (name.starts_with(prefix))
-        name.erase(0, prefix.size());
-    for (char& c : name)
-        c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    return name;
+std::map<std::uint32_t, std::string> names_of(const bpf::KernelTypes& types,
+                                              const std::string& type, std::string_view prefix) {
+    std::map<std::uint32_t, std::string> names = types.enum_names(type);
+    for (auto& [value, name] : names) {
+        if (name.starts_with(prefix))
+            name.erase(0, prefix.size());
+        for (char& c : name)
+            c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    }
+    return names;
 }
 
 } // namespace
@@ -35,14 +39,20 @@ Result<Connections> trace_connections(const ConnectionsRequest& request, OnEvent
     InstrumentPlan plan;
     plan.ring_bytes = request.ring_bytes;
     std::map<std::uint32_t, std::string> reasons;
-    if (request.kind == NC_TCP_CLOSE) {
+    if (request.kind == NC_TCP_CLOSE || request.kind == NC_TCP_RESET) {
         const auto types = NETCTL_TRY(bpf::KernelTypes::load());
         const bool reasoned = types.tracepoint_arguments("tcp_send_reset").value_or(0) > 2;
         plan.programs = {"tcp_reset_in", reasoned ? "tcp_reset_why" : "tcp_reset_out"};
         if (reasoned)
-            for (auto& [value, name] : types.enum_names("sk_rst_reason"))
-                reasons.emplace(value, without_prefix(name, "SK_RST_REASON_"));
+            reasons = names_of(types, "sk_rst_reason", "SK_RST_REASON_");
+    } else if (request.kind == NC_TCP_RETRANSMIT) {
+        plan.programs = {"tcp_again", "tcp_again_synack"};
+    } else if (request.kind == NC_TCP_DROP) {
+        plan.programs = {"tcp_drop"};
+        reasons =
+            names_of(NETCTL_TRY(bpf::KernelTypes::load()), "skb_drop_reason", "SKB_DROP_REASON_");
     }
+    // Whoever is asked about: it is what takes down the owners.
     plan.programs.emplace_back("tcp_state");
     // An attempt that is older than the tracer has no beginning, and is not told.
     if (request.kind != NC_TCP_CONNECT)

@@ -24,9 +24,9 @@ struct ConnectionsRequest {
 
 struct Connections {
     Instrument instrument;
-    /// Names of enum sk_rst_reason, as the kernel has them but for what they all begin with, in lower case. Empty where it
-    /// gives no reasons.
-    std::map<std::uint32_t, std::string> reset_reasons;
+    /// Names of enum sk_rst_reason, or for DROP of skb_drop_reason, as the kernel has them but for what they all begin with, in
+    /// lower case. Empty where it gives no reasons.
+    std::map<std::uint32_t, std::string> reasons;
 };
 
 using OnEvent = std::function<void(const nc_tcp_event&)>;

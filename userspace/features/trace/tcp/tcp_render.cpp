@@ -79,6 +79,15 @@ std::string error_name(int code) {
     return name ? name : std::to_string(code);
 }
 
+std::string rtt_text(const nc_tcp_event& raw) {
+    return raw.rtt_us != 0 ? duration_text(std::uint64_t{raw.rtt_us} * 1000) : std::string("-");
+}
+
+/// Of what there may be no socket for.
+std::string state_text(const nc_tcp_event& raw) {
+    return raw.after != 0 ? std::string(state_name(raw.after)) : std::string("-");
+}
+
 /// `15:04:05.123456`, here.
 std::string time_of_day(std::uint64_t time_ns) {
     const auto seconds = static_cast<std::time_t>(time_ns / 1'000'000'000);
@@ -137,8 +146,8 @@ void append_members(std::string& out, const Event& event, std::string_view kind)
     } else {
         out += "null";
     }
-    fmt::format_to(std::back_inserter(out), R"(,"netns":{},"cookie":{})", event.raw.netns,
-                   event.raw.cookie);
+    fmt::format_to(std::back_inserter(out), R"(,"netns":{},"cookie":)", event.raw.netns);
+    out += event.raw.cookie != 0 ? std::to_string(event.raw.cookie) : std::string("null");
     const auto end = [&](const char* name, const Endpoint& one) {
         fmt::format_to(std::back_inserter(out), R"(,"{}":{{"address":"{}","port":)", name,
                        one.address.to_string());
@@ -163,6 +172,11 @@ void append_word(std::string& out, const char* name, std::string_view word) {
         fmt::format_to(std::back_inserter(out), R"(,"{}":"{}")", name, word);
 }
 
+void append_segment(std::string& out, const nc_tcp_event& raw) {
+    fmt::format_to(std::back_inserter(out), R"(,"sequence":{},"bytes":{})", raw.sequence,
+                   raw.length);
+}
+
 void append_figures(std::string& out, const nc_tcp_event& raw) {
     fmt::format_to(std::back_inserter(out),
                    R"(,"sent_bytes":{},"received_bytes":{},"retransmitted_bytes":{},)"
@@ -183,19 +197,20 @@ void append_figures(std::string& out, const nc_tcp_event& raw) {
 } // namespace
 
 Event make_event(const nc_tcp_event& raw, std::int64_t clock_offset,
-                 const std::map<std::uint32_t, std::string>& reset_reasons) {
+                 const std::map<std::uint32_t, std::string>& reasons) {
     Event event;
     event.time_ns = raw.time_ns + static_cast<std::uint64_t>(clock_offset);
     event.process = {raw.owner.pid,
                      std::string(raw.owner.comm, strnlen(raw.owner.comm, sizeof raw.owner.comm)),
                      nullptr};
-    event.local = {address_of(raw.family, raw.local), raw.local_port};
-    event.remote = {address_of(raw.family, raw.remote), raw.remote_port};
+    event.local = {address_of(raw.ends.family, raw.ends.local), raw.ends.local_port};
+    event.remote = {address_of(raw.ends.family, raw.ends.remote), raw.ends.remote_port};
     if (raw.since_ns != 0)
         event.took_ns = raw.time_ns - raw.since_ns;
-    if ((raw.flags & NC_TCP_REASON) != 0)
-        if (const auto found = reset_reasons.find(raw.reset_reason); found != reset_reasons.end())
-            event.reset_reason = found->second;
+    if (raw.kind == NC_TCP_DROP || (raw.flags & NC_TCP_REASON) != 0) {
+        const auto found = reasons.find(raw.reason);
+        event.reason = found != reasons.end() ? found->second : std::to_string(raw.reason);
+    }
     event.raw = raw;
     return event;
 }
@@ -207,10 +222,21 @@ std::string_view state_name(std::uint8_t state) {
     return state < names.size() ? names[state] : names[0];
 }
 
+std::string_view why_again(std::uint8_t why) {
+    switch (why) {
+    case NC_TCP_WHY_SYN: return "syn";
+    case NC_TCP_WHY_SYNACK: return "syn-ack";
+    case NC_TCP_WHY_TIMEOUT: return "timeout";
+    case NC_TCP_WHY_FAST: return "fast";
+    case NC_TCP_WHY_PROBE: return "probe";
+    default: return "";
+    }
+}
+
 int connect_error(const nc_tcp_event& event) {
     if (event.after == established)
         return 0;
-    if (event.error == 0 && event.local_port == 0)
+    if (event.error == 0 && event.ends.local_port == 0)
         return EADDRNOTAVAIL;
     return event.error;
 }
@@ -246,6 +272,11 @@ Text header_of(nc_tcp_kind kind) {
     case NC_TCP_CLOSE:
         return first + Text::format("{:<6} {:>8} {:>8} {:>7} {:>10} {:>10}  ENDED\n", "ROLE",
                                     "SENT", "GOT", "RETRANS", "RTT", "DURATION");
+    case NC_TCP_RETRANSMIT:
+        return first + Text::format("{:<12} {:>7} {:>10}  WHY\n", "STATE", "BYTES", "RTT");
+    case NC_TCP_RESET: return first + Text::format("{:<12} {:<8}  REASON\n", "STATE", "RESET");
+    case NC_TCP_DROP:
+        return first + Text::format("{:<12} {:>7}  {:<24} PLACE\n", "STATE", "BYTES", "REASON");
     }
     return {};
 }
@@ -269,16 +300,28 @@ void append_event_text(Text& out, const Event& event) {
         out +=
             Text::format("{:>10}  {} -> {}\n", took, state_name(raw.before), state_name(raw.after));
         return;
+    case NC_TCP_RETRANSMIT:
+        out += Text::format("{:<12} {:>7} {:>10}  {}\n", state_name(raw.after),
+                            size_text(raw.length), rtt_text(raw), why_again(raw.why));
+        return;
+    case NC_TCP_RESET:
+        out += Text::format("{:<12} {:<8}  {}\n", state_text(raw),
+                            (raw.flags & NC_TCP_RST_SENT) != 0 ? "sent" : "received",
+                            event.reason.empty() ? std::string("-") : event.reason);
+        return;
+    case NC_TCP_DROP:
+        out += Text::format("{:<12} {:>7}  {:<24} {}\n", state_text(raw), size_text(raw.length),
+                            event.reason, event.place);
+        return;
     default: break;
     }
     std::string ended(how_ended(raw));
-    if (!event.reset_reason.empty())
-        ended += fmt::format(" ({})", event.reset_reason);
-    out += Text::format(
-        "{:<6} {:>8} {:>8} {:>7} {:>10} {:>10}  {}\n", role_name(raw.role),
-        size_text(raw.sent_bytes), size_text(raw.received_bytes), raw.retransmitted_segments,
-        raw.rtt_us != 0 ? duration_text(std::uint64_t{raw.rtt_us} * 1000) : std::string("-"), took,
-        ended.empty() ? std::string("-") : ended);
+    if (!event.reason.empty())
+        ended += fmt::format(" ({})", event.reason);
+    out += Text::format("{:<6} {:>8} {:>8} {:>7} {:>10} {:>10}  {}\n", role_name(raw.role),
+                        size_text(raw.sent_bytes), size_text(raw.received_bytes),
+                        raw.retransmitted_segments, rtt_text(raw), took,
+                        ended.empty() ? std::string("-") : ended);
 }
 
 void append_event_json(Text& text, const Event& event) {
@@ -299,12 +342,32 @@ void append_event_json(Text& text, const Event& event) {
         append_word(out, "after", state_name(raw.after));
         append_microseconds(out, "before_us", event.took_ns);
         break;
+    case NC_TCP_RETRANSMIT:
+        append_members(out, event, "retransmit");
+        append_word(out, "why", why_again(raw.why));
+        append_word(out, "state", state_name(raw.after));
+        append_segment(out, raw);
+        append_figures(out, raw);
+        break;
+    case NC_TCP_RESET:
+        append_members(out, event, "reset");
+        append_word(out, "direction", (raw.flags & NC_TCP_RST_SENT) != 0 ? "sent" : "received");
+        append_word(out, "state", raw.after != 0 ? state_name(raw.after) : "");
+        append_word(out, "reason", event.reason);
+        break;
+    case NC_TCP_DROP:
+        append_members(out, event, "drop");
+        append_word(out, "reason", event.reason);
+        append_word(out, "place", event.place);
+        append_word(out, "state", raw.after != 0 ? state_name(raw.after) : "");
+        append_segment(out, raw);
+        break;
     default:
         append_members(out, event, "life");
         append_word(out, "role", raw.role == NC_TCP_UNKNOWN ? "" : role_name(raw.role));
         append_word(out, "ended", how_ended(raw));
         append_word(out, "error", error_name(raw.error));
-        append_word(out, "reset_reason", event.reset_reason);
+        append_word(out, "reset_reason", event.reason);
         append_microseconds(out, "duration_us", event.took_ns);
         append_figures(out, raw);
     }

@@ -23,13 +23,14 @@ struct Event {
     std::optional<std::string> cgroup;    ///< of the socket, below the mount; nothing if it is gone
     Endpoint local, remote;               ///< a local port of 0 is not chosen yet
     std::optional<std::uint64_t> took_ns; ///< see nc_tcp_event::since_ns
-    std::string reset_reason;             ///< empty: none is known
+    std::string reason; ///< of a reset that was sent, or a drop; empty: none is known
+    std::string place;  ///< DROP: `tcp_v4_rcv+0x1c`
     nc_tcp_event raw{};
 };
 
 /// From the record; addresses that IPv6 sockets speak IPv4 with are IPv4.
 Event make_event(const nc_tcp_event& raw, std::int64_t clock_offset,
-                 const std::map<std::uint32_t, std::string>& reset_reasons);
+                 const std::map<std::uint32_t, std::string>& reasons);
 
 /// `SYN_SENT`; `?` for none of TCP's.
 std::string_view state_name(std::uint8_t state);
@@ -37,6 +38,8 @@ std::string_view state_name(std::uint8_t state);
 std::string_view connect_result(const nc_tcp_event& event);
 /// CONNECT: errno of what failed; 0: nothing did. To have no port left is no error of the socket's in the kernel.
 int connect_error(const nc_tcp_event& event);
+/// RETRANSMIT: `syn`, `syn-ack`, `timeout`, `fast` or `probe`.
+std::string_view why_again(std::uint8_t why);
 /// CLOSE: `local-fin`, `remote-fin`, `local-reset`, `remote-reset`, `timeout`, or `error`.
 std::string_view how_ended(const nc_tcp_event& event);
 

@@ -14,19 +14,19 @@ namespace {
 nc_tcp_event connect_event() {
     nc_tcp_event raw{};
     raw.kind = NC_TCP_CONNECT;
-    raw.family = 4;
+    raw.ends.family = 4;
     raw.role = NC_TCP_CLIENT;
     raw.before = 2;
     raw.after = 1;
     raw.time_ns = 5'000'000;
     raw.since_ns = 3'765'433;
-    raw.local_port = 40000;
-    raw.remote_port = 80;
+    raw.ends.local_port = 40000;
+    raw.ends.remote_port = 80;
     raw.netns = 7;
     raw.cookie = 9;
     const std::uint8_t local[4] = {192, 0, 2, 1}, remote[4] = {192, 0, 2, 2};
-    std::memcpy(raw.local, local, 4);
-    std::memcpy(raw.remote, remote, 4);
+    std::memcpy(raw.ends.local, local, 4);
+    std::memcpy(raw.ends.remote, remote, 4);
     raw.owner.pid = 42;
     std::strcpy(raw.owner.comm, "curl");
     return raw;
@@ -69,7 +69,7 @@ TEST(TcpRender, AttemptsThatCameToNothing) {
     raw.retransmitted_segments = 2;
     EXPECT_NE(text_of(raw).find("(2 SYN sent again)"), std::string::npos);
     raw.error = 0;
-    raw.local_port = 0; // the kernel found none, and says so to the caller alone
+    raw.ends.local_port = 0; // the kernel found none, and says so to the caller alone
     EXPECT_EQ(json_of(raw)["error"], "EADDRNOTAVAIL");
     EXPECT_TRUE(json_of(raw)["local"]["port"].is_null());
 }
@@ -84,12 +84,12 @@ TEST(TcpRender, NamesAreShownAndNotObeyed) {
 
 TEST(TcpRender, AnIpv6SocketThatSpeaksIpv4) {
     nc_tcp_event raw = connect_event();
-    raw.family = 6;
+    raw.ends.family = 6;
     const std::uint8_t mapped[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 7};
-    std::memcpy(raw.remote, mapped, 16);
+    std::memcpy(raw.ends.remote, mapped, 16);
     EXPECT_EQ(json_of(raw)["remote"]["address"], "192.0.2.7");
     const std::uint8_t real[16] = {0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
-    std::memcpy(raw.remote, real, 16);
+    std::memcpy(raw.ends.remote, real, 16);
     EXPECT_NE(text_of(raw).find("[2001:db8::1]:80"), std::string::npos);
 }
 
@@ -110,12 +110,52 @@ TEST(TcpRender, HowAConnectionEnded) {
     raw.error = ECONNRESET;
     EXPECT_EQ(how_ended(raw), "remote-reset");
     raw.flags = NC_TCP_ESTABLISHED | NC_TCP_RST_SENT | NC_TCP_REASON;
-    raw.reset_reason = 3;
+    raw.reason = 3;
     EXPECT_EQ(how_ended(raw), "local-reset");
     EXPECT_EQ(json_of(raw, {{3, "no_socket"}})["reset_reason"], "no_socket");
-    EXPECT_TRUE(json_of(raw)["reset_reason"].is_null());
     raw.error = ETIMEDOUT;
     EXPECT_EQ(how_ended(raw), "timeout");
+}
+
+TEST(TcpRender, SegmentsThatAreSentAgain) {
+    nc_tcp_event raw = connect_event();
+    raw.kind = NC_TCP_RETRANSMIT;
+    raw.why = NC_TCP_WHY_FAST;
+    raw.length = 1448;
+    raw.sequence = 4'000'000'000;
+    const Json json = json_of(raw);
+    EXPECT_EQ(json["event"], "retransmit");
+    EXPECT_EQ(json["why"], "fast");
+    EXPECT_EQ(json["state"], "ESTABLISHED");
+    EXPECT_EQ(json["bytes"], 1448);
+    EXPECT_EQ(json["sequence"], 4'000'000'000);
+    EXPECT_NE(text_of(raw).find("ESTABLISHED    1448B"), std::string::npos);
+}
+
+TEST(TcpRender, ResetsAndDropsWithoutASocket) {
+    nc_tcp_event raw = connect_event();
+    raw.kind = NC_TCP_RESET;
+    raw.before = raw.after = 0;
+    raw.cookie = 0;
+    raw.owner = {};
+    raw.flags = NC_TCP_RST_SENT | NC_TCP_REASON;
+    raw.reason = 2;
+    Json json = json_of(raw, {{2, "no_socket"}});
+    EXPECT_EQ(json["direction"], "sent");
+    EXPECT_EQ(json["reason"], "no_socket");
+    EXPECT_EQ(json_of(raw)["reason"], "2"); // which no enum of this kernel has
+    for (const char* member : {"state", "cookie", "process"})
+        EXPECT_TRUE(json[member].is_null()) << member;
+    raw.flags = NC_TCP_RST_RECEIVED;
+    EXPECT_EQ(json_of(raw)["direction"], "received");
+    EXPECT_TRUE(json_of(raw)["reason"].is_null());
+    raw.kind = NC_TCP_DROP;
+    raw.length = 5;
+    json = json_of(raw, {{2, "no_socket"}});
+    EXPECT_EQ(json["event"], "drop");
+    EXPECT_EQ(json["reason"], "no_socket");
+    EXPECT_EQ(json["bytes"], 5);
+    EXPECT_TRUE(json["place"].is_null());
 }
 
 TEST(TcpRender, WhatIsNotKnownIsNull) {
