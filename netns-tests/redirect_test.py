@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import redirect_conformance as conformance
-from lab import IN_VM, PATIENCE, Netctl, bpftool, run, until
+from lab import IN_VM, PATIENCE, Netctl, bpftool, listening, run, until
 
 HERE = Path(__file__).parent
 # Behaviours for the guests, which are ten times slower: those where kernels differ.
@@ -749,7 +749,7 @@ def nginx(lab, tested):
     (root / "nginx.conf").write_text(NGINX.format(root=root))
     argv = ("nginx", "-p", root, "-e", "stderr", "-c", root / "nginx.conf")
     process = lab.start(*tested.group.wrap(argv))
-    until(lambda: socket.socket().connect_ex(("127.0.0.1", 8081)) == 0, what="nginx")
+    until(lambda: listening("self", 8081), what="nginx")
     return root, process
 
 
@@ -817,7 +817,7 @@ def test_redis(tested, lab):
     group = tested.group
     argv = ("redis-server", "--port", "6379", "--save", "", "--dir", lab.directory)
     lab.start(*group.wrap(argv))
-    until(lambda: socket.socket().connect_ex(("127.0.0.1", 6379)) == 0, what="redis")
+    until(lambda: listening("self", 6379), what="redis")
 
     def work():
         tests = "set,get,incr,lpush,lpop,sadd,hset,mset"
@@ -892,7 +892,7 @@ def test_bench_with_a_server(netctl, lab, group):
 
     argv = ("redis-server", "--port", "6379", "--save", "", "--dir", lab.directory)
     lab.start(*group.wrap(argv))
-    until(lambda: socket.socket().connect_ex(("127.0.0.1", 6379)) == 0, what="redis")
+    until(lambda: listening("self", 6379), what="redis")
     force = ("--force", "all")  # other tests run the self-test
     ping = ("--target", "localhost:6379", "--send", r"PING\r\n")
     report = json.loads(bench(*ping, *force).stdout)
@@ -906,7 +906,7 @@ def test_bench_with_a_server(netctl, lab, group):
     root.mkdir()
     (root / "nginx.conf").write_text(ENDING_NGINX.format(root=root))
     lab.start(*group.wrap(("nginx", "-p", root, "-e", "stderr", "-c", root / "nginx.conf")))
-    until(lambda: socket.socket().connect_ex(("127.0.0.1", 8080)) == 0, what="nginx")
+    until(lambda: listening("self", 8080), what="nginx")
     get = r"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
     done = bench("--target", "127.0.0.1:8080", "--send", get, *force)
     assert "127.0.0.1:8080 ends a connection after 299 answers" in done.stderr
@@ -984,14 +984,16 @@ def test_bench_up_to_the_largest_message(netctl):
 def test_iperf3(redirected, lab):
     """Streams: they stay on TCP, whole."""
     redirected.netctl("redirect", "rule", "add", "dport", "5201")
-    lab.start(*redirected.group.wrap(("iperf3", "-s")))
-    until(lambda: socket.socket().connect_ex(("127.0.0.1", 5201)) == 0, what="iperf3")
     for more in ((), ("-R",), ("-l", "1000", "-P", "2")):
+        # One for each: it serves one at a time, and takes its time to be ready again.
+        server = lab.start(*redirected.group.wrap(("iperf3", "-s", "-1")))
+        until(lambda: listening("self", 5201), what="iperf3")
         out = redirected.group.run(
             "iperf3", "-c", "127.0.0.1", "-n", "64M", "-J", *more, check=False
         ).stdout
         # It ends when enough was sent, with some of it on its way.
         assert json.loads(out)["end"]["sum_received"]["bytes"] >= 32 << 20, out
+        server.wait(30)
 
 
 @pytest.mark.timeout(180)
@@ -1002,7 +1004,7 @@ def test_tls_program(tested, lab, nginx):
     argv = ("openssl", "s_server", "-quiet", "-rev", "-port", "4433",
             "-cert", root / "c.pem", "-key", root / "k.pem")  # fmt: skip
     lab.start(*group.wrap(argv))
-    until(lambda: socket.socket().connect_ex(("127.0.0.1", 4433)) == 0, what="openssl")
+    until(lambda: listening("self", 4433), what="openssl")
     tested.netctl("redirect", "rule", "add", "dport", "4433")
     lines = "".join(f"line {i} of the session\n" for i in range(2000))
     got = group.run(
