@@ -11,6 +11,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
+#include <netctl/abi/trace_rtt.h>
 #include <netctl/abi/trace_tcp.h>
 #include <netctl/lib/trace.h>
 
@@ -441,6 +442,104 @@ int BPF_PROG(tcp_drop, struct sk_buff *skb, void *location, __u32 reason)
 	event->length = length;
 	event->place = (__u64)location;
 	end_event(count, event);
+	return 0;
+}
+
+const volatile __u32 group_by;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, NC_RTT_GROUPS);
+	__type(key, struct nc_rtt_group);
+	__type(value, struct nc_rtt_values);
+} groups SEC(".maps");
+
+struct nc_rtt_values no_values;
+
+static __always_inline __u32 slot_of(__u32 value)
+{
+	__u32 power = NC_RTT_SLOT_BITS, rest = value >> NC_RTT_SLOT_BITS;
+
+	if (value < 1 << NC_RTT_SLOT_BITS)
+		return value;
+	if (value >> 27)
+		return NC_RTT_SLOTS - 1;
+	for (int shift = 16; shift; shift >>= 1)
+		if (rest >> shift) {
+			rest >>= shift;
+			power += shift;
+		}
+	return ((power - NC_RTT_SLOT_BITS + 1) << NC_RTT_SLOT_BITS) +
+	       (value >> (power - NC_RTT_SLOT_BITS) & ((1 << NC_RTT_SLOT_BITS) - 1));
+}
+
+/* Each segment that comes in on an established connection. */
+SEC("tp_btf/tcp_probe")
+int BPF_PROG(tcp_rtt, struct sock *sk)
+{
+	struct nc_trace_counters *count = nc_trace_count();
+	struct connection *connection = NULL;
+	struct nc_trace_ends ends = {};
+	struct nc_rtt_group group = {};
+	struct nc_rtt_values *values;
+	struct tcp_sock *tp;
+	__u32 rtt, slot, least;
+
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp || !count)
+		return 0;
+	rtt = tp->srtt_us >> 3;
+	if (!rtt)
+		return 0;
+	nc_ends_of_full(sk, &ends);
+	if (!nc_ends_selected(&ends, sk->__sk_common.skc_net.net->ns.inum) ||
+	    !nc_cgroup_selected(sk))
+		return 0;
+	if (group_by & (NC_RTT_BY_PROCESS | NC_RTT_BY_PORT) ||
+	    selection.select & (NC_TRACE_SELECT_PID | NC_TRACE_SELECT_COMM))
+		connection = bpf_sk_storage_get(&connections, sk, 0, 0);
+	if (selection.select & (NC_TRACE_SELECT_PID | NC_TRACE_SELECT_COMM) &&
+	    (!connection || !nc_owner_selected(&connection->owner)))
+		return 0;
+	if (group_by & NC_RTT_BY_REMOTE) {
+		__builtin_memcpy(group.address, ends.remote, 16);
+		group.family = ends.family;
+	}
+	/* Of who is older than the tracer it is not known who asked; ports that clients get are high. */
+	if (group_by & NC_RTT_BY_PORT) {
+		bool server = connection && connection->role == NC_TCP_SERVER;
+
+		if (!connection || connection->role == NC_TCP_UNKNOWN)
+			server = ends.local_port < ends.remote_port;
+		group.port = server ? ends.local_port : ends.remote_port;
+	}
+	if (group_by & NC_RTT_BY_CGROUP)
+		group.cgroup_id = nc_cgroup_of(sk);
+	if (group_by & NC_RTT_BY_PROCESS && connection)
+		group.owner = connection->owner;
+	values = bpf_map_lookup_elem(&groups, &group);
+	if (!values) {
+		bpf_map_update_elem(&groups, &group, &no_values, BPF_NOEXIST);
+		values = bpf_map_lookup_elem(&groups, &group);
+		if (!values) {
+			count->no_memory++;
+			return 0;
+		}
+	}
+	slot = slot_of(rtt);
+	asm volatile(
+		""
+		: "+r"(slot)); /* the check is for the verifier: it does not know what the compiler does */
+	if (slot < NC_RTT_SLOTS)
+		values->slots[slot]++;
+	values->samples++;
+	count->sent++;
+	values->sum_us += rtt;
+	values->deviation_sum_us += tp->mdev_us >> 2;
+	least = tp->rtt_min.s[0].v;
+	if (least != ~0u && (!values->min_us || least < values->min_us))
+		values->min_us = least;
 	return 0;
 }
 

@@ -51,7 +51,7 @@ NC_STATIC_ASSERT(sizeof(struct nc_trace_ends) == 40, "nc_trace_ends is ABI");
 /* A per-CPU array of one, `counters`. */
 struct nc_trace_counters {
 	__u64 seen;	 /* events on TCP sockets */
-	__u64 sent;	 /* records put into the ring */
+	__u64 sent;	 /* records put into the ring, or samples that were counted */
 	__u64 lost;	 /* records that found it full */
 	__u64 no_memory; /* sockets that could not be remembered */
 };

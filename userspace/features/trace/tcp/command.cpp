@@ -3,20 +3,19 @@
 
 #include <charconv>
 #include <chrono>
-#include <optional>
+#include <map>
 #include <string>
-#include <unordered_map>
 #include <utility>
 
 #include <fmt/format.h>
 
 #include "core/json.hpp"
+#include "features/trace/cgroup_names.hpp"
 #include "features/trace/container.hpp"
 #include "features/trace/line_writer.hpp"
 #include "features/trace/signals.hpp"
 #include "features/trace/tcp/connections.hpp"
 #include "features/trace/tcp/tcp_render.hpp"
-#include "sys/cgroup.hpp"
 #include "sys/clock.hpp"
 #include "sys/kernel_symbols.hpp"
 
@@ -41,20 +40,6 @@ Result<std::uint64_t> parse_duration(const std::string& option, const std::strin
                             "write it like 500us, 1ms or 2s; at most a day");
     return number * scale;
 }
-
-/// What is looked up once for each cgroup that comes by.
-class CgroupNames {
-  public:
-    const std::optional<std::string>& of(std::uint64_t id) {
-        const auto [known, first] = known_.try_emplace(id);
-        if (first)
-            known->second = sys::cgroup_name(id);
-        return known->second;
-    }
-
-  private:
-    std::unordered_map<std::uint64_t, std::optional<std::string>> known_;
-};
 
 class Stream {
   public:
@@ -251,6 +236,7 @@ Command tcp_command() {
                 .options = stream_options({}),
                 .run = handler_of(NC_TCP_DROP),
             },
+            rtt_command(),
         }};
 }
 

@@ -7,5 +7,7 @@ namespace netctl::trace::tcp {
 
 /// `netctl trace tcp`.
 Command tcp_command();
+/// `netctl trace tcp rtt`.
+Command rtt_command();
 
 } // namespace netctl::trace::tcp

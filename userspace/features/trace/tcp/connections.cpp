@@ -9,6 +9,7 @@
 
 #include "bpf/object.hpp"
 #include "bpf/probe.hpp"
+#include "netctl/abi/trace_rtt.h"
 #include "tcp_connections.skel.h"
 
 namespace netctl::trace::tcp {
@@ -33,6 +34,7 @@ Result<Connections> trace_connections(const ConnectionsRequest& request, OnEvent
     bpf::capture_libbpf_messages();
     auto skeleton = NETCTL_TRY(bpf::Skeleton<tcp_connections>::open());
     const bpf::Object object = skeleton.object();
+    NETCTL_TRY(object.set_autocreate("groups", false));
     const std::uint32_t wanted = 1u << request.kind;
     NETCTL_TRY(object.set_constant("wanted", std::span(&wanted, 1)));
     NETCTL_TRY(object.set_rodata("min_ns", std::as_bytes(std::span(&request.min_ns, 1))));
@@ -67,6 +69,20 @@ Result<Connections> trace_connections(const ConnectionsRequest& request, OnEvent
                               on_event(event);
                           }));
     return Connections{std::move(instrument), std::move(reasons)};
+}
+
+Result<RoundTrips> count_round_trips(const Selection& selection, std::uint32_t by) {
+    bpf::capture_libbpf_messages();
+    auto skeleton = NETCTL_TRY(bpf::Skeleton<tcp_connections>::open());
+    const bpf::Object object = skeleton.object();
+    NETCTL_TRY(object.set_constant("group_by", std::span(&by, 1)));
+    InstrumentPlan plan;
+    plan.ring_bytes = 64 * 1024; // in which nothing comes
+    plan.programs = {"tcp_state", "tcp_rtt"};
+    plan.iterators = {"tcp_owners"};
+    auto instrument =
+        NETCTL_TRY(Instrument::start(object, selection, plan, [](std::span<const std::byte>) {}));
+    return RoundTrips{std::move(instrument), NETCTL_TRY(object.map("groups"))};
 }
 
 } // namespace netctl::trace::tcp

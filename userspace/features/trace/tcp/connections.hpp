@@ -8,6 +8,7 @@
 #include <map>
 #include <string>
 
+#include "bpf/map.hpp"
 #include "core/result.hpp"
 #include "features/trace/instrument.hpp"
 #include "features/trace/selection.hpp"
@@ -33,5 +34,13 @@ using OnEvent = std::function<void(const nc_tcp_event&)>;
 
 /// Traces from now on. `on_event` is called while the instrument's poll() or stop() run.
 Result<Connections> trace_connections(const ConnectionsRequest& request, OnEvent on_event);
+
+struct RoundTrips {
+    Instrument instrument;
+    bpf::RawMap groups; ///< per CPU, nc_rtt_group to nc_rtt_values
+};
+
+/// Counts round-trip times by groups from now on; `by` are NC_RTT_BY_*.
+Result<RoundTrips> count_round_trips(const Selection& selection, std::uint32_t by);
 
 } // namespace netctl::trace::tcp
