@@ -291,8 +291,9 @@ class RegionMaker {
             addresses.push_back(all_ipv6);
         restrict(region, Key::src, addresses);
         restrict(region, Key::dst, addresses);
-        for (const Key key : {Key::proto, Key::dscp, Key::frag, Key::ttl})
-            restrict(region, key, present(key));
+        for (const KeyInfo& key : rule_keys())
+            if (key.part == NC_HAS_PROTO)
+                restrict(region, key.key, present(key.key));
         const auto protocols = [&](std::span<const std::uint8_t> numbers) {
             Values values;
             for (const std::uint8_t number : numbers)

@@ -16,6 +16,9 @@ namespace {
 
 static_assert(int{frag_none} == NC_FRAG_NONE && int{frag_first} == NC_FRAG_FIRST &&
               int{frag_tiny} == NC_FRAG_TINY && int{frag_later} == NC_FRAG_LATER);
+static_assert(int{socket_none} == NC_SOCKET_NONE && int{socket_listening} == NC_SOCKET_LISTENING &&
+              int{socket_established} == NC_SOCKET_ESTABLISHED &&
+              int{socket_related} == NC_SOCKET_RELATED);
 
 class LinearCompiler {
   public:

@@ -61,6 +61,13 @@ const char* frag_text(std::uint8_t frag) {
     }
 }
 
+std::string socket_text(std::uint8_t socket) {
+    for (const NamedRange& named : info(Key::socket).names)
+        if (named.low == socket && named.high == socket)
+            return std::string(named.name);
+    return std::to_string(socket);
+}
+
 } // namespace
 
 std::string packet_text(const nc_packet& packet) {
@@ -74,6 +81,8 @@ std::string packet_text(const nc_packet& packet) {
             text += fmt::format(" type {} code {}", packet.icmp_type, packet.icmp_code);
         if (packet.frag != NC_FRAG_NONE)
             text += fmt::format(" frag {}", frag_text(packet.frag));
+        if (packet.socket != NC_SOCKET_NONE)
+            text += fmt::format(" socket {}", socket_text(packet.socket));
     } else if ((packet.has & NC_HAS_ETHER) != 0) {
         text = fmt::format("{} > {} ether-type 0x{:04x}", mac_text(packet.ether_src),
                            mac_text(packet.ether_dst), packet.ether_type);
@@ -104,7 +113,8 @@ Json packet_json(const nc_packet& packet) {
     // What people know by name.
     for (const auto& [key, name] : {std::pair("proto", proto_text(packet.proto)),
                                     std::pair("flags", flags_text(packet.flags)),
-                                    std::pair("frag", std::string(frag_text(packet.frag)))})
+                                    std::pair("frag", std::string(frag_text(packet.frag))),
+                                    std::pair("socket", socket_text(packet.socket))})
         if (!json[key].is_null())
             json[key] = name;
     json.erase("mark");

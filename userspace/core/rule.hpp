@@ -81,6 +81,14 @@ struct Match {
 /// Values of `frag` in Match::ranges and in nc_packet::frag.
 enum Frag : std::uint8_t { frag_none = 0, frag_first = 1, frag_tiny = 2, frag_later = 3 };
 
+/// Values of `socket` in Match::ranges and in nc_packet::socket.
+enum Socket : std::uint8_t {
+    socket_none = 0,
+    socket_listening = 1,
+    socket_established = 2,
+    socket_related = 3,
+};
+
 enum class ActionKind : std::uint8_t {
     // final
     pass,

@@ -40,7 +40,8 @@ class Checker {
         if (!families.ipv4 && !families.ipv6 && has(Key::src) && has(Key::dst))
             return never(Key::dst, "src and dst are of different IP versions");
         NETCTL_TRY(check_upper_layer());
-        return check_fragments();
+        NETCTL_TRY(check_fragments());
+        return check_socket();
     }
 
   private:
@@ -113,6 +114,29 @@ class Checker {
                                                     to_string(match.key)));
         }
         return {};
+    }
+
+    Result<> check_socket() const {
+        const Match* socket = rule_.find(Key::socket);
+        if (socket == nullptr || holds(*socket, socket_none))
+            return {};
+        const Match* frag = rule_.find(Key::frag);
+        if (frag != nullptr && !holds(*frag, frag_none) && !holds(*frag, frag_first) &&
+            !holds(*frag, frag_tiny))
+            return never(Key::socket, "a later fragment has no ports to find a socket by");
+        const auto has = [this](Key key) { return rule_.find(key) != nullptr; };
+        const IcmpKinds kinds = possible_icmp(rule_);
+        const bool of_ports =
+            (holds(*socket, socket_established) || holds(*socket, socket_listening)) &&
+            (leaves(rule_, protocol_tcp) || (leaves(rule_, protocol_udp) && !has(Key::flags))) &&
+            !has(Key::icmp_type) && !has(Key::icmp_code);
+        const bool of_errors = holds(*socket, socket_related) && (kinds.icmp || kinds.icmp6) &&
+                               !has(Key::sport) && !has(Key::dport) && !has(Key::flags);
+        if (of_ports || of_errors)
+            return {};
+        return never(Key::socket,
+                     "only tcp and udp are 'established' or 'listening', and only icmp "
+                     "and icmp6 'related'");
     }
 
     const RuleSource& source_;

@@ -67,6 +67,14 @@ constexpr NamedRange fragments[] = {
     one("later", frag_later), {"any", frag_first, frag_later},
 };
 
+constexpr NamedRange sockets[] = {
+    one("none", socket_none),
+    one("listening", socket_listening),
+    one("established", socket_established),
+    one("related", socket_related),
+    {"any", socket_listening, socket_related},
+};
+
 constexpr NamedRange vlans[] = {{"any", 0, 4095}};
 
 constexpr NamedRange flag_names[] = {

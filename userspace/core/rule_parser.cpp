@@ -280,8 +280,11 @@ class Parser {
             return fmt::format("the protocol is a key of its own: proto {}{}", word,
                                is_key(next) ? fmt::format(" {} …", next) : "");
         if (word == "state" || word == "ctstate" || word == "ct" || word == "-m")
-            return "filters look at packets, not at connections: the first packet of a TCP "
-                   "connection is 'flags syn/syn,ack'";
+            return is_key("socket")
+                       ? "what this host has a connection or a listener for is 'socket "
+                         "established' and 'socket listening'; the first packet of a "
+                         "TCP connection is 'flags syn/syn,ack'"
+                       : "these rules ask before there is a connection";
         constexpr std::pair<std::string_view, std::string_view> options[] = {
             {"-s", "src"},
             {"--source", "src"},

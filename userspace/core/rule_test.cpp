@@ -152,6 +152,10 @@ TEST(Rule, HasOneCanonicalText) {
         {Hook::xdp, "dscp {be, 1-7, af43} drop", "dscp {0-7, af43} then drop"},
         {Hook::xdp, "proto {136, dccp} dport 80 drop", "proto {dccp, udplite} dport 80 drop"},
         {Hook::xdp, "ttl {1, 0, 255} drop", "ttl {0-1, 255} drop"},
+        {Hook::xdp, "socket {related, listening, established} drop", "socket any drop"},
+        {Hook::tc, "socket not none pass", "socket not none pass"},
+        {Hook::xdp, "proto icmp socket {none, related} drop",
+         "proto icmp socket {none, related} drop"},
         {Hook::xdp, "len {64, 1500-9000} drop", "len {64, 1500-9000} drop"},
         {Hook::xdp, "len 0-4294967295 drop", "len 0-4294967295 drop"},
         {Hook::xdp, "ether-type {0x806, 34525, 0x1234} drop",
@@ -301,7 +305,7 @@ TEST(RuleError, ShowsPlaceFindingAndWhatIsAllowed) {
               "  src 10.0.0.0/8 dprot 80 drop\n"
               "                 ^~~~~\n"
               "keys of xdp: src dst sport dport proto flags icmp-type icmp-code vlan frag dscp len "
-              "ether-type ether-src ether-dst ttl\n"
+              "ether-type ether-src ether-dst ttl socket\n"
               "actions of xdp: pass drop tx redirect\n"
               "modifiers: limit log comment");
     EXPECT_EQ(key.error().hint, "");
@@ -313,7 +317,7 @@ TEST(RuleError, ShowsPlaceFindingAndWhatIsAllowed) {
               "  uid 0 drop\n"
               "  ^~~\n"
               "keys of tc: src dst sport dport proto flags icmp-type icmp-code vlan frag dscp len "
-              "ether-type ether-src ether-dst mark ttl\n"
+              "ether-type ether-src ether-dst mark ttl socket\n"
               "actions of tc: pass drop redirect next set mark set priority set dscp mirror rate\n"
               "modifiers: limit log comment");
 
@@ -538,8 +542,8 @@ TEST(RuleError, SaysWhatWordsOfOtherToolsAreHere) {
         {Hook::xdp, "dport 80 -j drop", "an action stands alone, without '-j'"},
         {Hook::xdp, "-i eth0 drop", "rules belong to the interface that they are added to"},
         {Hook::xdp, "state established pass",
-         "filters look at packets, not at connections: the first packet of a TCP connection is "
-         "'flags syn/syn,ack'"},
+         "what this host has a connection or a listener for is 'socket established' and 'socket "
+         "listening'; the first packet of a TCP connection is 'flags syn/syn,ack'"},
         {Hook::tc, "set makr 5", ""},
     };
     for (const auto& row : rows) {
@@ -611,6 +615,21 @@ TEST(RuleError, RefusesWhatCanNeverMatch) {
          "this rule can never match: no packet has both 'dport' and 'icmp-type' [icmp-type 8]"},
         {Hook::xdp, "icmp-code 8 flags syn drop",
          "this rule can never match: no packet has both 'flags' and 'icmp-code' [icmp-code 8]"},
+        {Hook::xdp, "frag later socket established drop",
+         "this rule can never match: a later fragment has no ports to find a socket by "
+         "[socket established]"},
+        {Hook::xdp, "proto sctp socket any drop",
+         "this rule can never match: only tcp and udp are 'established' or 'listening', and only "
+         "icmp "
+         "and icmp6 'related' [socket any]"},
+        {Hook::xdp, "dport 80 socket related drop",
+         "this rule can never match: only tcp and udp are 'established' or 'listening', and only "
+         "icmp "
+         "and icmp6 'related' [socket related]"},
+        {Hook::xdp, "icmp-type 3 socket listening drop",
+         "this rule can never match: only tcp and udp are 'established' or 'listening', and only "
+         "icmp "
+         "and icmp6 'related' [socket listening]"},
         {Hook::xdp, "frag tiny flags syn drop",
          "this rule can never match: a tiny or later fragment has no 'flags' [flags syn]"},
         {Hook::xdp, "frag later sport 80 drop",
@@ -857,6 +876,12 @@ class RandomRules {
                 else if (about != link)
                     match(key).ranges = {chance(50) ? Range{frag_none, frag_none}
                                                     : Range{frag_first, frag_tiny}};
+                break;
+            case Key::socket:
+                if (about != link)
+                    numbers(key, about == icmp
+                                     ? std::vector<std::uint64_t>{socket_none, socket_related}
+                                     : std::vector<std::uint64_t>{socket_none, socket_established});
                 break;
             case Key::ether_type:
                 if (about == link)

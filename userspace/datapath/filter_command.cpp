@@ -363,6 +363,7 @@ Result<int> simulate_capture(const Arguments& arguments, Context& context, Frame
     const bool summary = arguments.has("summary");
     const std::string expected = arguments.get("expect");
     std::uint64_t number = 0, judged = 0, skipped = 0, others = 0, undecided = 0;
+    bool asks_socket = false;
     std::size_t captured = 0; // of the frame at hand; what follows is made up
     // Rules in the order of their ids; what no rule decided comes behind them.
     Tallies tallies;
@@ -400,6 +401,7 @@ Result<int> simulate_capture(const Arguments& arguments, Context& context, Frame
         if (simulated.rule)
             what = fmt::format("rule {}", simulated.rule->id);
         judged++;
+        asks_socket |= (simulated.looked_at >> static_cast<unsigned>(Key::socket) & 1) != 0;
         const bool open =
             captured < frame.size() && matters(frame, captured, form, simulated.looked_at);
         if (open)
@@ -428,7 +430,11 @@ Result<int> simulate_capture(const Arguments& arguments, Context& context, Frame
                                            open ? "undecided" : to_string(verdict), what,
                                            classifier::packet_text(simulated.result.packet)));
     };
-    NETCTL_TRY(simulate(next, handle));
+    NETCTL_TRY(simulate(said_socket(arguments), next, handle));
+    if (asks_socket && !arguments.has("socket"))
+        context.out.note(
+            "rules ask for the socket of a packet, which a file does not hold: 'none' for "
+            "all of them; --socket says what else there is");
     if (skipped > 0)
         context.out.note(
             fmt::format("{} frames shorter than an Ethernet header left out", skipped));
@@ -457,13 +463,30 @@ Result<int> print_simulation(const Arguments& arguments, Context& context, Frame
     return status;
 }
 
+Option socket_option() {
+    std::vector<std::string> names;
+    for (const NamedRange& named : info(Key::socket).names)
+        if (named.low == named.high)
+            names.emplace_back(named.name);
+    return {"socket", fmt::format("{}", fmt::join(names, "|")),
+            "what this host has for each packet (default: none)", names};
+}
+
+nc_socket said_socket(const Arguments& arguments) {
+    for (const NamedRange& named : info(Key::socket).names)
+        if (named.low == named.high && named.name == arguments.get("socket"))
+            return static_cast<nc_socket>(named.low);
+    return NC_SOCKET_NONE;
+}
+
 std::vector<Option> simulate_options(std::initializer_list<nc_verdict> verdicts) {
     std::vector<std::string> names;
     for (const nc_verdict verdict : verdicts)
         names.push_back(to_string(verdict));
     return {{"summary", "", "print totals by rule instead of each packet", {}},
             {"expect", fmt::format("{}", fmt::join(names, "|")),
-             "exit status 0 if all packets get this verdict, 1 if not, 4: could not tell", names}};
+             "exit status 0 if all packets get this verdict, 1 if not, 4: could not tell", names},
+            socket_option()};
 }
 
 } // namespace netctl::datapath

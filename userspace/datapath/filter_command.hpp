@@ -49,10 +49,13 @@ Result<int> print_log(const Arguments& arguments, Context& context, FrameForm fo
                       const Follow& follow);
 std::vector<Option> log_options();
 
-using Simulate = std::function<Result<>(const NextFrame&, const HandleSimulated&)>;
+using Simulate = std::function<Result<>(nc_socket, const NextFrame&, const HandleSimulated&)>;
 /// The handler of `simulate FILE`, with the options of `simulate_options`.
 Result<int> print_simulation(const Arguments& arguments, Context& context, FrameForm form,
                              const Simulate& simulate);
+/// What this host has for packets that are made up or come from a file: what --socket says.
+Option socket_option();
+nc_socket said_socket(const Arguments& arguments);
 /// `verdicts` are those that the hook can give: what --expect takes.
 std::vector<Option> simulate_options(std::initializer_list<nc_verdict> verdicts);
 

@@ -148,7 +148,8 @@ Result<> FilterPoint::follow_log(const HandleEvent& handle,
     return datapath::follow_log(pins, live, title(), handle, idle);
 }
 
-Result<> FilterPoint::simulate(const NextFrame& next, const HandleSimulated& handle) const {
+Result<> FilterPoint::simulate(nc_socket socket, const NextFrame& next,
+                               const HandleSimulated& handle) const {
     const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
     std::optional<Root> root = NETCTL_TRY(Root::open(root_));
     LivePoint live = NETCTL_TRY(open(*root));
@@ -160,7 +161,7 @@ Result<> FilterPoint::simulate(const NextFrame& next, const HandleSimulated& han
     const bool ether = hook_ == Hook::xdp || (live.state.point.flags & NC_POINT_ETHER) != 0;
     const bpf::RawMap result = NETCTL_TRY(loaded.object.map("result"));
     return run_simulation(
-        live.state, sets, ether, result, next,
+        live.state, sets, ether, socket, result, next,
         [&](std::span<const std::uint8_t> frame) { return run(loaded.generation.program, frame); },
         handle);
 }

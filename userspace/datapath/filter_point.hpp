@@ -55,7 +55,7 @@ class FilterPoint : public RuleEditor {
     /// See datapath::follow_log.
     Result<> follow_log(const HandleEvent& handle, const std::function<bool()>& idle) const;
     /// Runs the rules over frames, without touching traffic or counters.
-    Result<> simulate(const NextFrame& next, const HandleSimulated& handle) const;
+    Result<> simulate(nc_socket socket, const NextFrame& next, const HandleSimulated& handle) const;
 
     // ---- attaching, step by step; in the point's network namespace ----
 

@@ -109,7 +109,11 @@ class PacketReader {
         packet.ether_type = ipv4 ? 0x0800 : 0x86dd;
         made_.said |= bit(Key::ether_type);
         if (!has(Key::proto)) {
-            packet.proto = has(Key::icmp_type) || has(Key::icmp_code) ? icmp : protocol_tcp;
+            const bool related = packet.socket == NC_SOCKET_RELATED;
+            packet.proto =
+                has(Key::icmp_type) || has(Key::icmp_code) || related ? icmp : protocol_tcp;
+            if (related && !has(Key::icmp_type))
+                packet.icmp_type = ipv4 ? 3 : 1; // destination unreachable
             if (packet.proto == icmp || has(Key::flags))
                 made_.said |= bit(Key::proto);
         }

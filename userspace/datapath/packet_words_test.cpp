@@ -26,6 +26,10 @@ TEST(PacketWords, SayWhatRulesLookAt) {
     EXPECT_EQ(read("src 192.0.2.1 frag later"), "192.0.2.1 > 0.0.0.0 tcp frag later len 74");
     EXPECT_EQ(read("ether-type arp ether-src 02:00:00:00:00:01"),
               "02:00:00:00:00:01 > 00:00:00:00:00:00 ether-type 0x0806 len 74");
+    EXPECT_EQ(read("dport 22 socket established", Hook::xdp),
+              "0.0.0.0:0 > 0.0.0.0:22 tcp syn socket established len 74");
+    EXPECT_EQ(read("socket related dst 2001:db8::1", Hook::xdp),
+              ":: > 2001:db8::1 icmp6 type 1 code 0 socket related len 74");
     EXPECT_EQ(read("proto gre"), "0.0.0.0 > 0.0.0.0 gre len 74");
     EXPECT_EQ(read(""), "0.0.0.0:0 > 0.0.0.0:0 tcp syn len 74");
 }

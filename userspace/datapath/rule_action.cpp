@@ -51,6 +51,9 @@ std::uint32_t wanted_fields(const Rule& rule) {
     std::uint32_t wanted = 0;
     for (const Match& match : rule.matches)
         wanted |= 1U << static_cast<unsigned>(match.key);
+    if (rule.find(Key::socket) != nullptr) // which is looked up by them
+        wanted |= 1U << NC_FIELD_SRC | 1U << NC_FIELD_DST | 1U << NC_FIELD_SPORT |
+                  1U << NC_FIELD_DPORT | 1U << NC_FIELD_ICMP_TYPE;
     if (rule.limit && rule.limit->per.of != Accounts::Of::rule) {
         wanted |= 1U << NC_FIELD_SRC | 1U << NC_FIELD_DST;
         if (rule.limit->per.dport)

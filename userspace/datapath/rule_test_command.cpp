@@ -12,6 +12,7 @@
 #include "core/json.hpp"
 #include "core/rule_keys.hpp"
 #include "datapath/filter.hpp"
+#include "datapath/filter_command.hpp"
 #include "datapath/judge.hpp"
 #include "datapath/packet_words.hpp"
 #include "sys/pcap.hpp"
@@ -69,14 +70,24 @@ Result<AskedPacket> asked_packet(const Arguments& arguments, Hook hook, bool eth
     if (words + arguments.has("hex") + arguments.has("read") != 1)
         return Error::usage("say one packet: in words, with --hex, or with --read",
                             "for example: src 192.0.2.1 proto tcp dport 22 flags syn");
+    if (words && arguments.has("socket"))
+        return Error::usage("--socket goes with --hex and --read",
+                            "say it in words: socket established");
     if (words) {
         const SaidPacket said = NETCTL_TRY(read_packet(rule_text(arguments.rest()), hook, ether));
         return AskedPacket{said.packet, true, {}, said.said};
     }
-    if (arguments.has("hex"))
-        return from_frame(NETCTL_TRY(read_hex(arguments.get("hex"))), true, ether);
-    return from_capture(arguments.get("read"),
-                        NETCTL_TRY(arguments.number("frame", 1, 1, std::uint64_t{1} << 62)), ether);
+    AskedPacket asked =
+        arguments.has("hex")
+            ? NETCTL_TRY(from_frame(NETCTL_TRY(read_hex(arguments.get("hex"))), true, ether))
+            : NETCTL_TRY(from_capture(
+                  arguments.get("read"),
+                  NETCTL_TRY(arguments.number("frame", 1, 1, std::uint64_t{1} << 62)), ether));
+    if ((asked.packet.has & NC_HAS_PROTO) != 0)
+        asked.packet.socket = said_socket(arguments);
+    if (!arguments.has("socket"))
+        asked.said &= ~(std::uint32_t{1} << NC_FIELD_SOCKET);
+    return asked;
 }
 
 /// A packet's value of a key, for people; empty if it has none.
@@ -255,6 +266,7 @@ Command rule_test_command(Hook hook, const std::vector<Positional>& place, const
                     {"hex", "BYTES", "the packet as a frame in hexadecimal digits", {}},
                     {"read", "FILE", "a packet of a capture file", {}},
                     {"frame", "N", "which of the file (default: 1)", {}},
+                    socket_option(),
                     {"expect", fmt::format("{}", fmt::join(names, "|")),
                      "exit status 0 if this is the verdict, 1 if not, 4: could not tell", names}},
         .run = [=](const Arguments& arguments, Context& context) -> Result<int> {

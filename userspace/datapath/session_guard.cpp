@@ -105,6 +105,7 @@ std::vector<nc_packet> packets_of(const SshSession& session, bool egress, bool e
     packet.proto = protocol_tcp;
     packet.ether_type = ipv4 ? 0x0800 : 0x86dd;
     packet.ttl = 64;
+    packet.socket = egress ? NC_SOCKET_NONE : NC_SOCKET_ESTABLISHED;
     constexpr std::uint8_t ack = 0x10, push = 0x08;
     std::vector<nc_packet> packets;
     for (const auto& [flags, payload] :

@@ -352,6 +352,7 @@ Match Fuzz::match(Key key, std::span<const nc_packet> seen, const TestSets& sets
             match.ranges = {{frag_first, frag_later}};
         return match;
     }
+    case Key::socket: return number_match(key, below(socket_related + 1), socket_related);
     case Key::len: return number_match(key, packet.len, 9000);
     default:
         return number_match(key, classifier::number_of(packet, key).value_or(0), info(key).max);

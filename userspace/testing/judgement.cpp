@@ -23,6 +23,12 @@ nc_verdict verdict_of(const Rule& rule) {
 
 } // namespace
 
+classifier::Parsed with_socket(classifier::Parsed parsed, nc_socket socket) {
+    if ((parsed.packet.has & NC_HAS_PROTO) != 0)
+        parsed.packet.socket = socket;
+    return parsed;
+}
+
 nc_result expected_result(const ProgSetup& setup, const classifier::Parsed& parsed) {
     nc_result expected{};
     expected.position = NC_NO_RULE;

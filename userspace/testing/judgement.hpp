@@ -12,6 +12,7 @@
 
 namespace netctl::testing {
 
+classifier::Parsed with_socket(classifier::Parsed parsed, nc_socket socket);
 nc_result expected_result(const ProgSetup& setup, const classifier::Parsed& parsed);
 /// Fields of a packet that was not parsed are not specified.
 bool same(const nc_result& kernel, const nc_result& reference);

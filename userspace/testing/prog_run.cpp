@@ -135,7 +135,7 @@ classifier::SetOracle oracle(const TestSets& sets) {
 
 ProgRun::~ProgRun() {
     if (result_)
-        munmap(const_cast<nc_result*>(result_), page);
+        munmap(result_, page);
 }
 
 ProgRun::ProgRun(ProgRun&& other) noexcept
@@ -216,10 +216,10 @@ Result<> ProgRun::prepare(const char* program, const ProgSetup& setup) {
     }
 
     result_map_ = NETCTL_TRY(object_.map("result"));
-    void* mapped = mmap(nullptr, page, PROT_READ, MAP_SHARED, result_map_.fd(), 0);
+    void* mapped = mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, result_map_.fd(), 0);
     if (mapped == MAP_FAILED)
         return Error::system(errno, "cannot map the program's result");
-    result_ = static_cast<const nc_result*>(mapped);
+    result_ = static_cast<nc_result*>(mapped);
     program_ = NETCTL_TRY(object_.program(program));
     return {};
 }

@@ -82,6 +82,8 @@ class ProgRun {
 
     /// What a simulating program found out in its last run.
     const nc_result& result() const { return *result_; }
+    /// What a simulating program is to be told that this host has for the packets of the next runs.
+    void tell_socket(nc_socket socket) const { result_->socket = socket; }
     /// Sums over all CPUs.
     Result<nc_stats> stats() const;
     Result<nc_counter> counter(std::size_t position) const;
@@ -100,7 +102,7 @@ class ProgRun {
     bpf::Object object_;
     bpf::Program program_;
     bpf::RawMap result_map_;
-    const nc_result* result_ = nullptr; // mapped
+    nc_result* result_ = nullptr; // mapped
     std::vector<bpf::RawMap> chunks_;
 };
 

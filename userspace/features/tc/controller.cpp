@@ -377,6 +377,11 @@ Result<> check_rules(const std::vector<Rule>& rules, const sys::Interface& inter
                      Direction direction) {
     std::map<std::string, Result<sys::Interface>> targets;
     for (const Rule& rule : rules) {
+        if (direction == Direction::egress && rule.find(Key::socket) != nullptr)
+            return Error::failed(
+                fmt::format("{}: 'socket' is about packets that arrive, and {} leave",
+                            to_string(rule), title(interface.name, direction)),
+                fmt::format("ask at `{}`, or in xdp", title(interface.name, Direction::ingress)));
         for (const Action& action : rule.actions) {
             if (action.device.empty())
                 continue;

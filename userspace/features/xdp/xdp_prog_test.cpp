@@ -71,14 +71,19 @@ class Comparison {
         if (splits_ && fuzz.percent(25))
             linear = static_cast<std::uint32_t>(
                 14 + fuzz.below(std::min<std::size_t>(frame.bytes.size(), 3000) - 13));
-        const nc_result expected = expected_result(setup_, classifier::parse_ethernet(frame.bytes));
+        // The namespace of the tests has no sockets: the plain program finds none.
+        const classifier::Parsed parsed = classifier::parse_ethernet(frame.bytes);
+        const auto socket = static_cast<nc_socket>(fuzz.below(NC_SOCKET_RELATED + 1));
+        const nc_result simulated = expected_result(setup_, with_socket(parsed, socket));
+        simulating_->tell_socket(socket);
         auto action = simulating_->run(frame.bytes, linear);
         ASSERT_TRUE(action) << action.error().what;
         const nc_result& found = simulating_->result();
-        EXPECT_TRUE(same(found, expected) && *action == code_of(expected.verdict))
-            << "kernel:    " << to_text(found) << "\nreference: " << to_text(expected)
+        EXPECT_TRUE(same(found, simulated) && *action == code_of(simulated.verdict))
+            << "kernel:    " << to_text(found) << "\nreference: " << to_text(simulated)
             << "\nreturned " << *action << where(frame, linear);
 
+        const nc_result expected = expected_result(setup_, parsed);
         std::uint32_t plain_code = code_of(expected.verdict);
         const bool gone = expected.verdict == NC_VERDICT_REDIRECT &&
                           setup_.rules[expected.position].actions.back().device != "lo";

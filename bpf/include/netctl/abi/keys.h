@@ -101,7 +101,11 @@ KEY(MARK, mark, "mark", MASK32, 0, 2,                                           
 KEY(TTL, ttl, "ttl", U8, NC_HAS_PROTO, 1,                                                          \
     xdp | tc, numbers, 255, no_names,                                                              \
     "0-255, a range A-B, or a list {A, B}",                                                        \
-    "TTL of IPv4, hop limit of IPv6")
+    "TTL of IPv4, hop limit of IPv6")                                                              \
+KEY(SOCKET, socket, "socket", U8, NC_HAS_PROTO, 1,                                                 \
+    xdp | tc, names, socket_related, sockets,                                                      \
+    "established, listening, related, none, any, or a list {A, B}",                                \
+    "what this host has for the packet that arrives: a connection, or a socket that takes it")
 
 /*
  * What only connections have: NAME, name, text, and from `hooks` on as above.

@@ -25,6 +25,18 @@ enum nc_has {
  * bytes of TCP, the ports of other protocols, type and code of ICMP (the attack of RFC 1858). */
 enum nc_frag { NC_FRAG_NONE = 0, NC_FRAG_FIRST = 1, NC_FRAG_TINY = 2, NC_FRAG_LATER = 3 };
 
+/*
+ * What this host has for a packet that arrives: a TCP connection or a connected UDP socket with just these
+ * addresses and ports; a listener, or a UDP socket that takes from everywhere; or, for an ICMP error, one of
+ * them (of TCP: a connection) that sent the packet that it quotes.
+ */
+enum nc_socket {
+	NC_SOCKET_NONE = 0,
+	NC_SOCKET_LISTENING = 1,
+	NC_SOCKET_ESTABLISHED = 2,
+	NC_SOCKET_RELATED = 3,
+};
+
 /* The members by size, so that nothing is hidden between them. */
 #define NC_MEMBER_4_ADDRESS(name) __be32 name[4];
 #define NC_MEMBER_4_U32(name) __u32 name;
@@ -59,7 +71,7 @@ enum nc_frag { NC_FRAG_NONE = 0, NC_FRAG_FIRST = 1, NC_FRAG_TINY = 2, NC_FRAG_LA
  * One member a key (keys.h): addresses in network order, numbers in host order. `ether_type` is the one
  * behind the VLAN tags that were looked through, `vlan` the id of the outer tag, `proto` the upper-layer
  * protocol behind IPv6 extension headers, `flags` byte 13 of the TCP header, `frag` an enum nc_frag,
- * `mark` the skb's, 0 in XDP, and `len` that of the frame as the hook sees it.
+ * `mark` the skb's, 0 in XDP, `socket` an enum nc_socket, and `len` that of the frame as the hook sees it.
  */
 struct nc_packet {
 	__u32 has; /* enum nc_has */

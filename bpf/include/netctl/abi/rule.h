@@ -290,6 +290,8 @@ struct nc_result {
 	__u32 verdict;	/* enum nc_verdict */
 	__u32 reason;	/* enum nc_reason */
 	__u32 unparsed; /* enum nc_unparsed, if that is the reason */
+	__u32 socket;	/* enum nc_socket that IP packets have: written before the run */
+	__u32 reserved;
 	__u64 set_bits; /* membership, bit i = set use i */
 	struct nc_packet packet;
 };

@@ -23,6 +23,8 @@
 
 #define nc_ctx struct xdp_md /* no typedef: the verifier knows contexts by their struct */
 
+const volatile __u32 simulate; /* ruleset.h says what it is */
+
 static __always_inline void *nc_ctx_data(const nc_ctx *ctx)
 {
 	return (void *)(long)ctx->data;

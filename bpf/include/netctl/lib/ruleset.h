@@ -109,6 +109,15 @@ static __always_inline __u32 nc_first_rule(const struct nc_packet *packet, __u64
 							       first;
 }
 
+/* A simulation asks for no sockets: it is told what there is. */
+static __always_inline __u32 nc_told_socket(void)
+{
+	__u32 zero = 0;
+	const struct nc_result *told = bpf_map_lookup_elem(&result, &zero);
+
+	return told ? told->socket : NC_SOCKET_NONE;
+}
+
 static __always_inline void nc_judge(nc_ctx *ctx, struct nc_judgement *j)
 {
 	int parsed;
@@ -118,6 +127,8 @@ static __always_inline void nc_judge(nc_ctx *ctx, struct nc_judgement *j)
 	j->position = NC_NO_RULE;
 	if (unlikely(parsed != NC_PARSED))
 		goto unparsed;
+	if (simulate && j->packet.has & NC_HAS_PROTO)
+		j->packet.socket = nc_told_socket();
 	/* ^: what follows is not to be looked at anew for each constant that they may be (nc_fault). */
 	if (n_set_uses)
 		j->set_bits = nc_set_bits(&j->packet) ^ nc_zero;

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What this host has for a packet (enum nc_socket): the kernel's own tables of sockets are asked, in the
+ * network namespace that the packet came into. There is no table here, so nothing to fill up (I15).
+ */
+#ifndef NETCTL_LIB_SOCKET_H
+#define NETCTL_LIB_SOCKET_H
+
+#include <netctl/lib/bpf.h>
+
+#include <netctl/abi/packet.h>
+#include <netctl/lib/frame.h>
+
+/* Of the TCP connection, or of the listener: request sockets and those in TIME_WAIT are connections. The
+ * comments for the assembler keep the compiler from joining this with what follows: to the verifier the two
+ * helpers return different things. */
+static __always_inline __u32 nc_tcp_socket(nc_ctx *ctx, struct bpf_sock_tuple *tuple, __u32 size)
+{
+	struct bpf_sock *socket = bpf_skc_lookup_tcp(ctx, tuple, size, BPF_F_CURRENT_NETNS, 0);
+	__u32 state;
+
+	if (!socket)
+		return NC_SOCKET_NONE;
+	state = socket->state;
+	asm volatile("# tcp");
+	bpf_sk_release(socket);
+	return state == BPF_TCP_LISTEN ? NC_SOCKET_LISTENING : NC_SOCKET_ESTABLISHED;
+}
+
+/* A connected UDP socket is in the state of an established TCP connection. */
+static __always_inline __u32 nc_udp_socket(nc_ctx *ctx, struct bpf_sock_tuple *tuple, __u32 size)
+{
+	struct bpf_sock *socket = bpf_sk_lookup_udp(ctx, tuple, size, BPF_F_CURRENT_NETNS, 0);
+	__u32 state;
+
+	if (!socket)
+		return NC_SOCKET_NONE;
+	state = socket->state;
+	asm volatile("# udp");
+	bpf_sk_release(socket);
+	return state == BPF_TCP_ESTABLISHED ? NC_SOCKET_ESTABLISHED : NC_SOCKET_LISTENING;
+}
+
+static __always_inline __u32 nc_socket_for(nc_ctx *ctx, struct bpf_sock_tuple *tuple, bool ipv4,
+					   __u32 proto)
+{
+	__u32 size = ipv4 ? sizeof(tuple->ipv4) : sizeof(tuple->ipv6);
+
+	if (proto == NC_PROTO_TCP)
+		return nc_tcp_socket(ctx, tuple, size);
+	if (proto == NC_PROTO_UDP)
+		return nc_udp_socket(ctx, tuple, size);
+	return NC_SOCKET_NONE;
+}
+
+/* ICMP that reports what became of a packet: destination unreachable, time exceeded, parameter problem, and
+ * in ICMPv6 packet too big. A redirect is none: it is about routes. */
+static __always_inline bool nc_is_icmp_error(bool ipv4, __u32 type)
+{
+	return ipv4 ? type == 3 || type == 11 || type == 12 : type >= 1 && type <= 4;
+}
+
+/*
+ * The addresses and ports that an answer to the packet quoted at `offset` would have; `end` is where the ICMP
+ * message ends. Returns the quoted packet's upper-layer protocol, or 0 where no ports can be read.
+ */
+static __always_inline __u32 nc_read_quoted(const struct nc_frame *frame, __u32 offset, __u32 end,
+					    bool ipv4, struct bpf_sock_tuple *tuple)
+{
+	__u8 copy[sizeof(struct ipv6hdr)] __attribute__((aligned(8)));
+	const __be16 *ports;
+	__u32 proto;
+
+	offset &= NC_OFFSET_MASK;
+	nc_opaque(offset);
+	offset &= NC_OFFSET_MASK;
+	if (ipv4) {
+		const struct iphdr *ip;
+		__u8 start;
+
+		if (offset + sizeof(*ip) > end)
+			return 0;
+		ip = nc_bytes(frame, offset, sizeof(*ip), copy);
+		if (!ip)
+			return 0;
+		start = *(const __u8 *)ip;
+		if (start >> 4 != 4 || (start & 0xf) < 5 || bpf_ntohs(ip->frag_off) & 0x1fff)
+			return 0;
+		tuple->ipv4.saddr = ip->daddr;
+		tuple->ipv4.daddr = ip->saddr;
+		proto = ip->protocol;
+		offset += (start & 0xf) * 4;
+	} else {
+		const struct ipv6hdr *ip;
+
+		if (offset + sizeof(*ip) > end)
+			return 0;
+		ip = nc_bytes(frame, offset, sizeof(*ip), copy);
+		if (!ip || *(const __u8 *)ip >> 4 != 6)
+			return 0;
+		__builtin_memcpy(tuple->ipv6.saddr, &ip->daddr, sizeof(tuple->ipv6.saddr));
+		__builtin_memcpy(tuple->ipv6.daddr, &ip->saddr, sizeof(tuple->ipv6.daddr));
+		proto = ip->nexthdr;
+		offset += sizeof(*ip);
+		/* What is sent in fragments; other extension headers would take a walk, and more stack than
+		 * there is. */
+		if (proto == NC_PROTO_FRAGMENT) {
+			const __u8 *header;
+
+			offset &= NC_OFFSET_MASK;
+			nc_opaque(offset);
+			offset &= NC_OFFSET_MASK;
+			if (offset + 8 > end)
+				return 0;
+			header = nc_bytes(frame, offset, 8, copy);
+			if (!header || (header[2] << 8 | header[3]) & 0xfff8)
+				return 0;
+			proto = header[0];
+			offset += 8;
+		}
+	}
+	offset &= NC_OFFSET_MASK;
+	nc_opaque(offset);
+	offset &= NC_OFFSET_MASK;
+	if ((proto != NC_PROTO_TCP && proto != NC_PROTO_UDP) || offset + 4 > end)
+		return 0;
+	ports = nc_bytes(frame, offset, 4, copy);
+	if (!ports)
+		return 0;
+	if (ipv4) {
+		tuple->ipv4.sport = ports[1];
+		tuple->ipv4.dport = ports[0];
+	} else {
+		tuple->ipv6.sport = ports[1];
+		tuple->ipv6.dport = ports[0];
+	}
+	return proto;
+}
+
+/*
+ * What this host has for `p`, a packet whose transport header is at `offset` and which ends at `end`; its
+ * addresses, ports, `proto` and `icmp_type` have been read.
+ * A global function, like nc_walk_extensions(): the verifier looks at it once.
+ */
+__noinline __u32 nc_find_socket(nc_ctx *ctx, const struct nc_packet *p, __u32 offset, __u32 end)
+{
+	struct bpf_sock_tuple tuple = {};
+	bool ipv4;
+
+	if (!p)
+		return NC_SOCKET_NONE;
+	ipv4 = p->has & NC_HAS_IPV4;
+	if (p->proto == NC_PROTO_ICMP || p->proto == NC_PROTO_ICMPV6) {
+		struct nc_frame frame = {
+			.ctx = ctx,
+			.data = nc_ctx_data(ctx),
+			.data_end = nc_ctx_data_end(ctx),
+			.length = nc_ctx_length(ctx),
+		};
+		__u32 proto, found;
+
+		if (!nc_is_icmp_error(ipv4, p->icmp_type))
+			return NC_SOCKET_NONE;
+		proto = nc_read_quoted(&frame, offset + 8, end, ipv4, &tuple);
+		found = nc_socket_for(ctx, &tuple, ipv4, proto);
+		/* A listener has sent nothing in its own name: its answers belong to requests. */
+		return found == NC_SOCKET_ESTABLISHED ||
+				       (found == NC_SOCKET_LISTENING && proto == NC_PROTO_UDP) ?
+			       NC_SOCKET_RELATED :
+			       NC_SOCKET_NONE;
+	}
+	if (ipv4) {
+		tuple.ipv4.saddr = p->src[0];
+		tuple.ipv4.daddr = p->dst[0];
+		tuple.ipv4.sport = bpf_htons(p->sport);
+		tuple.ipv4.dport = bpf_htons(p->dport);
+	} else {
+		__builtin_memcpy(tuple.ipv6.saddr, p->src, sizeof(tuple.ipv6.saddr));
+		__builtin_memcpy(tuple.ipv6.daddr, p->dst, sizeof(tuple.ipv6.daddr));
+		tuple.ipv6.sport = bpf_htons(p->sport);
+		tuple.ipv6.dport = bpf_htons(p->dport);
+	}
+	return nc_socket_for(ctx, &tuple, ipv4, p->proto);
+}
+
+#endif
