@@ -17,7 +17,7 @@ class Row:
     on: str = "server"  # whose interface eth0 is meant: the receiver's of the probes, or the sender's
     share: int = 4  # of the points that are tried; what takes seconds has less
     shows: bool = True  # whether one can tell the new state from the old one
-    draining: bool = False  # whether it takes time, in which it says so: killed then, it goes on when it is repeated
+    draining: bool = False  # whether it takes time, in which status says so: killed then, it goes on when repeated
 
     @property
     def features(self):

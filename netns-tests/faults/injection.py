@@ -47,7 +47,7 @@ class Point:
 
 
 # How long a command may take, in seconds; some that hang would do so for ever.
-LIMIT = 60 * PATIENCE
+LIMIT = 120 * PATIENCE
 
 
 def strace(argv, log, *options, **keywords):

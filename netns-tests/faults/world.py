@@ -56,6 +56,11 @@ def _without(value, names):
     return value
 
 
+def without_counts(value):
+    """A JSON document without what traffic and time change."""
+    return _without(value, _COUNTS)
+
+
 def _rule_counts(value, where=""):
     """{place and id of a rule: its counters}"""
     found = {}
@@ -217,6 +222,12 @@ class World:
         if "set" in features:
             seen["members"] = self._members()
         return State(told, attached, seen, self._pins(), sorted(one["kind"] for one in qdiscs))
+
+    def unfinished(self, features):
+        """Whether netctl tells of hooks that a killed command left."""
+        done = run(*self.netctl.argv("status", options=("--json",)), check=False)
+        hooks = json.loads(done.stdout)["hooks"]
+        return any(hook["feature"] in features and hook["state"] == "unfinished" for hook in hooks)
 
     def _json(self, *words, on=None):
         netns = getattr(self, on).netns if on else None

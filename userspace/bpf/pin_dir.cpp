@@ -270,10 +270,21 @@ bool PinDir::exists() const {
 }
 
 bool PinDir::has(const std::string& name) const {
+    return look_for(name).value_or(false);
+}
+
+Result<bool> PinDir::look_for(const std::string& name) const {
     const auto dir = walk();
+    if (!dir && dir.error().code == ENOENT)
+        return false;
+    if (!dir)
+        return Error(dir.error());
     struct stat info {};
-    return dir && fstatat(dir->get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 &&
-           (S_ISREG(info.st_mode) || S_ISDIR(info.st_mode));
+    if (fstatat(dir->get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0)
+        return S_ISREG(info.st_mode) || S_ISDIR(info.st_mode);
+    if (errno == ENOENT)
+        return false;
+    return Error::system(errno, fmt::format("cannot look at {}", path_of(name)));
 }
 
 Result<> PinDir::check_below() const {
@@ -297,8 +308,14 @@ Result<Fd> PinDir::open_directory() const {
 }
 
 std::vector<std::string> PinDir::list() const {
+    return names().value_or({});
+}
+
+Result<std::vector<std::string>> PinDir::names() const {
     auto fd = open_directory();
-    return fd ? names_in(std::move(*fd), path_).value_or({}) : std::vector<std::string>();
+    if (!fd && fd.error().code == ENOENT)
+        return std::vector<std::string>();
+    return names_in(NETCTL_TRY(std::move(fd)), path_);
 }
 
 /// A descriptor of the pin itself, which no rename and no link in its place can turn into another.
@@ -433,12 +450,19 @@ Result<> PinDir::remove_all() const {
     return remove_tree(parent->get(), names_.back(), path_, base_->device);
 }
 
-void PinDir::remove_if_empty() const {
+Result<> PinDir::remove_empty() const {
     if (names_.empty())
-        return; // the bpffs itself
+        return {}; // the bpffs itself
     const auto parent = walk(names_.size() - 1);
-    if (parent && is_name(names_.back()))
-        unlinkat(parent->get(), names_.back().c_str(), AT_REMOVEDIR);
+    if (!parent && parent.error().code == ENOENT)
+        return {};
+    if (!parent)
+        return Error(parent.error());
+    if (is_name(names_.back()) &&
+        unlinkat(parent->get(), names_.back().c_str(), AT_REMOVEDIR) != 0 && errno != ENOENT &&
+        errno != ENOTEMPTY)
+        return Error::system(errno, fmt::format("cannot remove {}", path_));
+    return {};
 }
 
 } // namespace netctl::bpf

@@ -51,14 +51,18 @@ class PinDir {
     std::string parent_name() const;
 
     bool exists() const;
-    /// Whether there is a pin or a directory of this name.
+    /// Whether there is a pin or a directory of this name. Where it cannot be known, has() says no, and
+    /// look_for() is an error: ask it where a no has something made or removed.
     bool has(const std::string& name) const;
+    Result<bool> look_for(const std::string& name) const;
     /// Whether every directory below is one that may be trusted; the error names the first that is not.
     Result<> check_below() const;
     /// Makes the directory and those above it, as far as they are missing.
     Result<> create() const;
-    /// Names in it, as they are (encoded), sorted; empty if there is no such directory.
+    /// Names in it, as they are (encoded), sorted; empty if there is no such directory. For list() also where
+    /// it cannot be read; ask names() where nothing in it has something removed.
     std::vector<std::string> list() const;
+    Result<std::vector<std::string>> names() const;
 
     /// Opens a pin. The error's code is ENOENT if it is not there. On a file system that is mounted
     /// read-only a map can be read, and a link cannot be opened (EROFS).
@@ -80,8 +84,10 @@ class PinDir {
     Result<> unpin(const std::string& name) const;
     /// Removes the directory with all below it; no error if it is not there. Never the root itself.
     Result<> remove_all() const;
-    /// Removes the directory if it is empty; no error if not.
-    void remove_if_empty() const;
+    /// Removes the directory if it is empty; no error if not, or if it is not there.
+    Result<> remove_empty() const;
+    /// The same where it is no matter if that fails.
+    void remove_if_empty() const { static_cast<void>(remove_empty()); }
 
     /// A descriptor of it, for locks and for those who read its names.
     Result<Fd> open_directory() const;

@@ -89,7 +89,7 @@ Result<BaseStore> BaseStore::open(const Root& root) {
 
 Result<BaseStore> BaseStore::open_or_make(const Root& root) {
     const bpf::PinDir dir = bases_dir(root);
-    if (dir.has("refs"))
+    if (NETCTL_TRY(dir.look_for("refs")))
         return open(root);
     NETCTL_TRY(dir.create());
     BaseStore made = NETCTL_TRY(make());

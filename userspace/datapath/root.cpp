@@ -30,7 +30,7 @@ Result<> make_meta(const bpf::PinDir& dir) {
 }
 
 Result<> check_version(const bpf::PinDir& dir) {
-    if (!dir.has("meta"))
+    if (!NETCTL_TRY(dir.look_for("meta")))
         return {};
     const MetaMap map = NETCTL_TRY(open_meta(dir));
     const auto meta = NETCTL_TRY(map.lookup(0));
@@ -145,40 +145,65 @@ Result<LockedRoot> LockedRoot::open(const RootOptions& options) {
 }
 
 Result<LockedRoot> LockedRoot::wait_for(const bpf::PinDir& dir, const RootOptions& options) {
+    const bpf::PinDir lock_dir = dir.sub(lock_name);
+    const auto end = std::chrono::steady_clock::now() + options.lock_timeout;
     for (;;) {
-        NETCTL_TRY(dir.sub(lock_name).create());
-        auto lock = take_lock(dir, bpf::LockMode::exclusive, options);
-        if (!lock && lock.error().code == ENOENT)
-            continue; // the last user removed the root between the two steps
-        if (!lock)
+        const auto made = lock_dir.create();
+        auto lock = made ? take_lock(dir, bpf::LockMode::exclusive, options)
+                         : Result<bpf::DirLock>(made.error());
+        // The last user may remove the root between any two steps; and a bpffs that is gone stays so.
+        if (!lock && lock.error().code == ENOENT && std::chrono::steady_clock::now() < end)
+            continue;
+        if (!lock) {
+            leave_as_found(dir);
             return std::move(lock).error();
+        }
         NETCTL_TRY(dir.check_below());
         NETCTL_TRY(check_version(dir));
         LockedRoot root(dir, std::move(*lock));
-        if (!dir.has("meta"))
+        if (!NETCTL_TRY(dir.look_for("meta")))
             NETCTL_TRY(make_meta(dir));
         return root;
     }
 }
 
+/// Takes away a root that was made for a lock that could not be had. Only who holds the lock may remove
+/// it; if somebody else does, the root is his to remove.
+void LockedRoot::leave_as_found(const bpf::PinDir& dir) {
+    const bpf::PinDir lock_dir = dir.sub(lock_name);
+    auto lock = bpf::DirLock::try_acquire(lock_dir);
+    if (lock && lock->still_at(lock_dir))
+        LockedRoot(dir, std::move(*lock)); // which goes with it, if nothing else is there
+    else
+        dir.remove_if_empty();
+}
+
 LockedRoot::~LockedRoot() {
     if (!lock_)
         return; // moved on, and so is this duty
-    // Nothing but our own lock and meta left: leave the host as it was (invariant I9).
+    if (const auto tidied = tidy(); !tidied)
+        warn(Text::format("the root {} could not be tidied up: {}", dir_.path(),
+                          tidied.error().what));
+}
+
+/// With nothing but our own lock and meta left, leaves the host as it was (invariant I9).
+Result<> LockedRoot::tidy() const {
     for (const char* name : {"xdp", "tc", "sets", "redirect", "policy", "trace"})
-        dir_.sub(name).remove_if_empty();
+        NETCTL_TRY(dir_.sub(name).remove_empty());
     // The policy's programs have these from the start, sets or not.
-    if (!dir_.sub("sets").exists() && !dir_.sub("policy").exists())
-        (void)dir_.sub("bases").remove_all(); // if it fails: again next time
+    if (!NETCTL_TRY(dir_.look_for("sets")) && !NETCTL_TRY(dir_.look_for("policy")))
+        NETCTL_TRY(dir_.sub("bases").remove_all());
     // Where a new root could not be made whole, it may lack one of these, or have one aside.
-    std::vector<std::string> names = dir_.list();
+    std::vector<std::string> names = NETCTL_TRY(dir_.names());
     const bool listed = std::erase(names, lock_name) != 0;
     std::erase(names, "meta");
     std::erase(names, "meta~new");
-    if (listed && names.empty() && dir_.unpin("meta~new") && dir_.unpin("meta")) {
-        dir_.sub(lock_name).remove_if_empty();
-        dir_.remove_if_empty();
-    }
+    if (!listed || !names.empty())
+        return {};
+    NETCTL_TRY(dir_.unpin("meta~new"));
+    NETCTL_TRY(dir_.unpin("meta"));
+    NETCTL_TRY(dir_.sub(lock_name).remove_empty());
+    return dir_.remove_empty();
 }
 
 Result<std::uint64_t> LockedRoot::next_generation() const {

@@ -69,6 +69,8 @@ class LockedRoot : public Root {
   private:
     using Root::Root;
     static Result<LockedRoot> wait_for(const bpf::PinDir& dir, const RootOptions& options);
+    static void leave_as_found(const bpf::PinDir& dir);
+    Result<> tidy() const;
 };
 
 } // namespace netctl::datapath

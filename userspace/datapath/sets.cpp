@@ -137,6 +137,15 @@ Result<std::uint32_t> free_number(const Root& root) {
     return Error::failed(fmt::format("there are {} sets already", BaseStore::most - 1));
 }
 
+/// Removes what is no set: `info` comes last and goes first, so these are of writers that were interrupted.
+Result<> remove_halves(const LockedRoot& root) {
+    const bpf::PinDir sets = sets_dir(root);
+    for (const std::string& name : NETCTL_TRY(sets.names()))
+        if (!NETCTL_TRY(sets.sub(name).look_for("info")))
+            NETCTL_TRY(sets.sub(name).remove_all());
+    return sets.remove_empty();
+}
+
 Result<> drop_bases(const BaseStore& bases, std::uint32_t number) {
     if (!bases.has_base(number))
         return {}; // to free one takes CAP_SYS_ADMIN
@@ -223,7 +232,7 @@ std::vector<std::string> Set::list(const Root& root) {
 Result<Set> Set::open(const Root& root, const std::string& name) {
     NETCTL_TRY(check_name(name));
     const bpf::PinDir dir = sets_dir(root).sub(name);
-    if (!dir.has("info"))
+    if (!NETCTL_TRY(dir.look_for("info")))
         return Error::failed(
             fmt::format("there is no set '{}' under {}", name, root.dir().path()),
             fmt::format("make it with `netctl set create {} --type host|cidr|port`", name));
@@ -322,11 +331,11 @@ Result<> Set::create(const LockedRoot& root, const std::string& name, SetType ty
     if (max_entries == 0 || max_entries > largest_set)
         return Error::usage(fmt::format("a set holds 1 to {} elements", largest_set));
     const bpf::PinDir dir = sets_dir(root).sub(name);
-    if (dir.has("info"))
+    if (NETCTL_TRY(dir.look_for("info")))
         return Error::failed(fmt::format("there is a set '{}' already", name));
     if (type == SetType::cidr && max_entries > NC_BASE_MAX)
         return Error::usage(fmt::format("a set of type cidr holds 1 to {} elements", NC_BASE_MAX));
-    NETCTL_TRY(dir.remove_all()); // left by a writer that was killed
+    NETCTL_TRY(remove_halves(root));
     // All that can be refused comes before the directory.
     std::vector<std::pair<const char*, bpf::RawMap>> maps;
     const auto make = [&](const char* pin, const std::string& form) -> Result<> {
@@ -370,11 +379,13 @@ Result<> Set::destroy(const LockedRoot& root, const std::string& name,
     NETCTL_TRY(check_name(name));
     const bpf::PinDir dir = sets_dir(root).sub(name);
     const auto set = open(root, name);
-    if (!set && !dir.has("info"))
+    if (!set && !NETCTL_TRY(dir.look_for("info"))) {
+        NETCTL_TRY(remove_halves(root));
         return Error(set.error());
+    }
     NETCTL_TRY(dir.unpin("info")); // the commit: half a set is none
     Aftermath after(notes);
-    after.tidy(fmt::format("the pins of set '{}'", name), dir.remove_all());
+    after.tidy(fmt::format("the pins of set '{}'", name), remove_halves(root)); // it is one now
     if (set)
         after.tidy(fmt::format("the base of set '{}'", name),
                    drop_bases(*set->bases_, set->number()));

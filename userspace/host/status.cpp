@@ -96,8 +96,25 @@ Result<Hooks> tc_hooks(const RootOptions& root) {
     return hooks;
 }
 
+/// What an interrupted `enable` or `disable` left.
+HookStatus unfinished(const std::string& feature) {
+    return {feature,
+            "",
+            "",
+            "unfinished",
+            0,
+            0,
+            0,
+            {fmt::format("a command that was interrupted left hooks, which do nothing: `netctl {} "
+                         "disable` takes them away",
+                         feature)},
+            {}};
+}
+
 Result<Hooks> policy_hooks(const RootOptions& root) {
     const policy::Status status = NETCTL_TRY(policy::Controller(root).status());
+    if (status.unfinished)
+        return Hooks{unfinished("policy")};
     if (!status.enabled)
         return Hooks();
     const nc_policy_stats& stats = status.stats;
@@ -127,7 +144,9 @@ Result<Hooks> policy_hooks(const RootOptions& root) {
 
 Result<Hooks> redirect_hooks(const RootOptions& root) {
     const redirect::Status status = NETCTL_TRY(redirect::Controller(root).status());
-    if (!status.enabled && !status.draining)
+    if (status.unfinished)
+        return Hooks{unfinished("redirect")};
+    if (!status.enabled)
         return Hooks();
     const nc_rd_stats& stats = status.stats;
     HookStatus hook{
@@ -201,7 +220,7 @@ Detached detach_all(const RootOptions& root) {
             all.failed.push_back(fmt::format("{}: {}", what, outcome.error().what.string()));
     };
     const auto status = redirect::Controller(root).status();
-    if (!status.has_value() || status->enabled || status->draining)
+    if (!status.has_value() || status->enabled || status->unfinished)
         tell("redirect", redirect::Controller(root).disable(drain_ms));
     const auto frames = xdp::Controller(root, "").status_of_all();
     if (!frames)
@@ -218,7 +237,7 @@ Detached detach_all(const RootOptions& root) {
             tell(fmt::format("tc {} {}", point.interface, tc::to_string(point.direction)),
                  tc::Controller(root, point.netns).detach(point.interface, point.direction));
     const auto policy = policy::Controller(root).status();
-    if (!policy.has_value() || policy->enabled)
+    if (!policy.has_value() || policy->enabled || policy->unfinished)
         tell("policy", policy::Controller(root).disable());
     return all;
 }

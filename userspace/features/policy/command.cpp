@@ -179,6 +179,9 @@ Text status_text(const Status& status) {
 Result<int> status(const Arguments&, Context& context) {
     const Status status = NETCTL_TRY(controller(context).status());
     if (!status.enabled) {
+        if (status.unfinished)
+            context.out.note("a command that was interrupted left hooks, which let everything "
+                             "pass: `netctl policy disable` takes them away");
         context.out.document({{"enabled", false}}, Text::format("the policy is not enabled\n"));
         return 0;
     }

@@ -33,9 +33,14 @@ constexpr std::uint32_t default_log_rate = 10000;
 /// Pins beside the links, for other tools.
 constexpr std::array pinned_maps{"counters", "stats", "events", "seen"};
 
-/// Removes links of an enable that did not come to its end. They let everything pass.
-Result<> remove_unfinished(const bpf::PinDir& dir) {
-    return dir.remove_all();
+/// Removes links of a command that did not come to its end.
+Result<> remove_unfinished(const bpf::PinDir& dir, std::vector<std::string>& notes) {
+    if (!dir.exists())
+        return {};
+    NETCTL_TRY(dir.remove_all());
+    notes.emplace_back("a command that was interrupted had left hooks, which let everything pass: "
+                       "they are gone now");
+    return {};
 }
 
 bool is_scope(const nc_policy_head& head, const std::string& cgroup) {
@@ -221,7 +226,7 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
                                  "--mode, --default, --log-rate and --rules change it while it "
                                  "runs; disable it first to change its layers or its cgroup");
     } else {
-        NETCTL_TRY(remove_unfinished(dir));
+        NETCTL_TRY(remove_unfinished(dir, report.notes));
         head.log_rate = default_log_rate;
     }
     head.mode = request.mode.value_or(static_cast<nc_policy_mode>(head.mode));
@@ -302,9 +307,11 @@ Result<std::vector<std::string>> Controller::disable() const {
     const std::uint32_t zero = 0;
     std::uint32_t id = 0;
     const Result<bool> filled = slot ? slot->lookup(&zero, &id) : slot.error();
-    if (!dir.exists() || (filled.has_value() && !*filled)) {
-        NETCTL_TRY(remove_unfinished(dir)); // an enable that was killed may have left something
+    if (!dir.exists())
         return Error::failed("the policy is not enabled: there is nothing to disable");
+    if (filled.has_value() && !*filled) {
+        NETCTL_TRY(remove_unfinished(dir, notes));
+        return notes;
     }
     Transaction transaction(notes);
     // Empties the slot first: all hooks let pass from that moment on, none before another.

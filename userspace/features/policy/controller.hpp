@@ -60,7 +60,8 @@ struct LayerStatus {
 };
 
 struct Status {
-    bool enabled = false; ///< if not, there is nothing else to tell
+    bool enabled = false;    ///< if not, there is nothing else to tell but the next one
+    bool unfinished = false; ///< hooks that do nothing are left of a command that was interrupted
     nc_policy_head settings{};
     std::string scope;
     std::array<LayerStatus, NC_LAYERS> layers;

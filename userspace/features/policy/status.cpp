@@ -66,8 +66,10 @@ Result<Status> Controller::status() const {
     const Root root = NETCTL_TRY(Root::open(root_));
     const auto live = NETCTL_TRY(open_live(root));
     Status status;
-    if (!live)
+    if (!live) {
+        status.unfinished = policy_dir(root).exists();
         return status;
+    }
     status.enabled = true;
     status.settings = live->head;
     status.scope = live->head.scope;

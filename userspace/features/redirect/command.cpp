@@ -124,6 +124,9 @@ Result<int> run(const Arguments& arguments, Context& context) {
 Result<int> status(const Arguments&, Context& context) {
     const Status status = NETCTL_TRY(Controller(context.root).status());
     if (!status.enabled) {
+        if (status.unfinished)
+            context.out.note("a command that was interrupted left hooks, which redirect nothing: "
+                             "`netctl redirect disable` takes them away");
         context.out.document({{"enabled", false}}, Text::format("redirection is not enabled\n"));
         return 0;
     }

@@ -32,16 +32,25 @@ bpf::PinDir redirect_dir(const datapath::Root& root) {
 
 Result<Datapath> open_enabled(const datapath::Root& root) {
     const bpf::PinDir dir = redirect_dir(root);
-    if (!dir.has("link_sockops"))
+    if (!NETCTL_TRY(dir.look_for("link_sockops")))
         return Error::failed("redirection is not enabled", "netctl redirect enable");
     return Datapath::open(dir);
 }
 
 namespace {
 
+constexpr const char* left_behind = "a command that was interrupted had left hooks, which redirect "
+                                    "nothing: they are gone now";
+
+/// Whether an enabling or disabling was killed: what it left is attached, maybe, and does nothing.
+bool is_unfinished(const datapath::Root& root) {
+    const bpf::PinDir dir = redirect_dir(root);
+    return root.dir().has(staging) || (dir.exists() && !dir.has("link_sockops"));
+}
+
 /// Whether it is enabled on a cgroup that is gone; an error if on one that is there.
 Result<bool> check_not_enabled(const datapath::Root& root) {
-    if (!redirect_dir(root).has("link_sockops"))
+    if (!NETCTL_TRY(redirect_dir(root).look_for("link_sockops")))
         return false;
     const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(open_enabled(root)).conf());
     const auto name = sys::cgroup_name(conf.cgroup);
@@ -121,8 +130,10 @@ Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
 
     const bpf::PinDir& parent = root.dir();
     const bpf::PinDir aside = parent.sub(staging);
+    if (is_unfinished(root))
+        enabled.notes.emplace_back(left_behind);
     NETCTL_TRY(aside.remove_all());              // of one that was killed half way
-    NETCTL_TRY(redirect_dir(root).remove_all()); // of a disable that was: nothing is attached
+    NETCTL_TRY(redirect_dir(root).remove_all()); // of a disable that was
     Transaction transaction(enabled.notes);
     transaction.or_else(aside.path(), [aside] { return aside.remove_all(); });
     NETCTL_TRY(datapath.attach(cgroup));
@@ -140,14 +151,20 @@ Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
 Result<bool> Controller::disable(unsigned timeout_ms) {
     std::vector<std::string> notes;
     std::optional<Datapath> draining;
+    bool unfinished = false;
     Transaction transaction(notes);
     {
         const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
-        NETCTL_TRY(root.dir().sub(staging).remove_all());
         const bpf::PinDir dir = redirect_dir(root);
-        if (!dir.exists())
-            return false;
-        if (dir.has("conf")) { // else the last disable was killed behind the draining
+        unfinished = is_unfinished(root);
+        NETCTL_TRY(root.dir().sub(staging).remove_all());
+        if (!dir.exists()) {
+            if (unfinished)
+                warn(left_behind);
+            return unfinished;
+        }
+        if (NETCTL_TRY(
+                dir.look_for("conf"))) { // else the last disable was killed behind the draining
             draining = NETCTL_TRY(Datapath::open(dir));
             nc_rd_conf conf = NETCTL_TRY(draining->conf());
             if ((conf.flags & NC_RD_DRAINING) == 0)
@@ -180,7 +197,7 @@ Result<bool> Controller::disable(unsigned timeout_ms) {
     const bpf::PinDir dir = redirect_dir(root);
     if (!dir.exists())
         return true; // somebody else has disabled it, too
-    if (dir.has("conf")) {
+    if (NETCTL_TRY(dir.look_for("conf"))) {
         const Datapath datapath = NETCTL_TRY(Datapath::open(dir));
         if ((NETCTL_TRY(datapath.conf()).flags & NC_RD_DRAINING) == 0)
             return Error::failed("somebody else has enabled redirection again meanwhile",
@@ -193,6 +210,8 @@ Result<bool> Controller::disable(unsigned timeout_ms) {
         after.tidy("conf", dir.unpin("conf"));
         after.tidy(dir.path(), dir.remove_all());
         after.value("the root's generation", root.next_generation(), std::uint64_t{0});
+        if (unfinished)
+            after.note(left_behind);
     });
     for (const std::string& note : notes)
         warn(note);
@@ -207,8 +226,10 @@ Result<bool> Controller::joiner_runs() const {
 Result<Status> Controller::status() const {
     const auto root = NETCTL_TRY(datapath::Root::open(root_));
     Status status;
-    if (!redirect_dir(root).has("link_sockops"))
+    if (!NETCTL_TRY(redirect_dir(root).look_for("link_sockops"))) {
+        status.unfinished = is_unfinished(root);
         return status;
+    }
     const Datapath datapath = NETCTL_TRY(open_enabled(root));
     const nc_rd_conf conf = NETCTL_TRY(datapath.conf());
     status.enabled = true;
@@ -238,7 +259,7 @@ Result<> Controller::run(bool wait, const std::function<bool()>& stop,
     while (!stop()) {
         std::optional<datapath::Root> root = NETCTL_TRY(datapath::Root::open(root_));
         const bpf::PinDir dir = redirect_dir(*root);
-        if (!dir.has("link_sockops")) {
+        if (!NETCTL_TRY(dir.look_for("link_sockops"))) {
             root.reset();
             if (!wait)
                 return Error::failed("redirection is not enabled", "netctl redirect enable");

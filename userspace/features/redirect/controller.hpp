@@ -29,6 +29,8 @@ struct EnableOptions {
 
 struct Status {
     bool enabled = false;
+    bool unfinished =
+        false; ///< not enabled: hooks that do nothing are left of an interrupted command
     bool draining = false;
     bool allow_blocking = false;
     bool cross_netns = false;
