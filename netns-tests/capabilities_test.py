@@ -54,6 +54,8 @@ COMMANDS = {
     "set list NAME": (SET, "set list s"),
     "set test": (SET, "set test s 192.0.2.1"),
     "set import": (SET, "set import s {elements}"),
+    "set diff": ((SET[0], "set import s {elements}"), "set diff s {elements}"),
+    "set swap": ((*SET, "set create t --type cidr"), "set swap s t"),
     "set fold": (SET, "set fold s"),
     "redirect enable": ((), "redirect enable --cgroup {cgroup}"),
     "redirect enable --force all": ((), "redirect enable --force all --cgroup {cgroup}"),

@@ -104,6 +104,7 @@ class Stage:
             ]
         lines += [
             (("set", "create"), ("another", "--type", "host")),
+            (("set", "create"), ("other", "--type", "host")),
             (("set", "list"), ()),
             (("set", "chgrp"), ("another", "root")),
             (("set", "add"), ("another", "192.0.2.7")),
@@ -111,6 +112,10 @@ class Stage:
             (("set", "list"), ("stage",)),
             (("set", "test"), ("another", "192.0.2.7")),
             (("set", "import"), ("stage", self.elements)),
+            (("set", "import"), ("other", self.elements)),
+            (("set", "diff"), ("other", self.elements)),
+            (("set", "swap"), ("another", "other")),
+            (("set", "swap"), ("other", "another")),
             (("set", "fold"), ("stage",)),
             (("set", "delete"), ("another", "192.0.2.7")),
             (("set", "destroy"), ("another",)),

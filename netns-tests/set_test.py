@@ -601,7 +601,7 @@ def state_changing_calls(netctl, argv, tmp_path, **options):
     trace = tmp_path / "trace"
     run("strace", "-f", "-o", trace, "-e", "trace=bpf", *netctl.argv(*argv), **options)
     calls = [line for line in trace.read_text().splitlines() if "bpf(" in line]
-    changing = ("UPDATE", "DELETE", "OBJ_PIN")
+    changing = ("UPDATE", "DELETE", "OBJ_PIN", "TEST_RUN")
     numbers = [i for i, line in enumerate(calls, 1) if any(word in line for word in changing)]
     assert numbers
     return numbers
@@ -756,3 +756,153 @@ def test_a_group_may_write_one_set(netctl):
         assert run(*nobody, *argv, check=False).returncode, argv
     netctl("set", "add", "open", "192.0.2.2", "2001:db8::1")  # and the owner goes on
     assert elements(netctl, "open") == ["192.0.2.1", "192.0.2.2", "2001:db8::1"]
+
+
+# ---- diff, swap, list --sort ----
+
+
+def test_diff_tells_what_a_replacement_would_change(netctl, tmp_path):
+    make(netctl, "s", "cidr", "192.0.2.0/24", "192.0.2.7", "2001:db8::/32", "198.51.100.1")
+    netctl("set", "import", "s", input="\n".join(networks(1100)))  # a base
+    netctl("set", "add", "s", "--ttl", 3600, "203.0.113.1", "203.0.113.2")
+    edit(netctl, "s", "update", "cidr", "203.0.113.9", TAKEN_OUT)  # over, so none
+    same = netctl("set", "list", "s").stdout
+    assert netctl("set", "diff", "s", input=same).stdout == ""
+    listing = tmp_path / "list"
+    listing.write_text("\n".join(["192.0.2.0/24", "192.0.2.7  absent", "203.0.113.1", "203.0.113.2  expires in 9 s",
+                                  "2001:db8::1", *networks(1100)[1:]]))  # fmt: skip
+    before = netctl("set", "list", "s").stdout
+    done = netctl("set", "diff", "s", listing, check=False)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == ["- 10.0.0.0/28", "- 198.51.100.1", "- 2001:db8::/32", "+ 2001:db8::1",
+                                        "~ 192.0.2.7  absent", "~ 203.0.113.1"]  # fmt: skip
+    found = netctl.json("set", "diff", "s", listing, check=False)
+    assert {kind: [each["element"] for each in found[kind]] for kind in ("added", "removed", "changed")} == {
+        "added": ["2001:db8::1"],
+        "removed": ["10.0.0.0/28", "198.51.100.1", "2001:db8::/32"],
+        "changed": ["192.0.2.7", "203.0.113.1"],
+    }
+    assert elements(netctl, "s") == [line.split()[0] for line in before.splitlines()]  # nothing was changed
+    netctl("set", "import", "s", listing, "--replace")
+    assert netctl("set", "diff", "s", listing).stdout == ""
+    # What cannot be read, or is not there, is no answer.
+    listing.write_text("192.0.2.0/24\n10.0.0.1/8\n")
+    assert "bits set behind" in netctl.fails("set", "diff", "s", listing, status=2)
+    assert "1 left out" not in netctl.fails("set", "diff", "s", listing, "--skip-bad", status=1)
+    assert "no set 'nobody'" in netctl.fails("set", "diff", "nobody", listing, status=4)
+    assert netctl.json("set", "diff", "s", "/dev/null", check=False)["removed"] != []
+
+
+@pytest.mark.kernel
+def test_swap_is_one_step_for_traffic(netctl, link, streamer, tmp_path):
+    """Rules go on to mean the name; no packet of who is in both sets gets by, whichever way each holds it."""
+    client, server = link
+    make(netctl, "a", "cidr", str(ipaddress.ip_network(f"{client.ip4}/25", strict=False)))
+    make(netctl, "b", "cidr", str(ipaddress.ip_network(f"{client.ip4}/24", strict=False)), "192.0.2.200")
+    netctl("set", "import", "b", input="\n".join(networks(MANY)))  # a base, and a has none
+    netctl("set", "add", "a", "--ttl", 3600, "2001:db8:77::/48")
+    filter = Filter(netctl, server)
+    filter.add("proto udp dport 4000 src @a drop", "proto udp dport 4001 src @b drop", "proto udp dport 7 src @a drop")
+    before = {name: listed(netctl, name) for name in "ab"}
+    with (
+        Stream(streamer, client, server, 4, 4000) as one,
+        Stream(streamer, client, server, 4, 4001) as other,
+        Stream(streamer, client, server, 6, 4000) as passes,
+    ):
+        for turn in range(3 if IN_VM else 11):
+            netctl("set", "swap", "a", "b")
+            passes.await_all(passes.hundred())
+            after = {name: listed(netctl, name) for name in "ab"}
+            if turn % 2 == 0:
+                assert (after["a"], after["b"]) == (before["b"], before["a"])
+            else:
+                assert after == before
+        assert one.sent > 100 and other.sent > 100
+    assert one.arrived == [] and other.arrived == []
+    # The datapath's word on who is where: a holds what b held.
+    assert listed(netctl, "a") == before["b"]
+    with Wire(client, server) as wire:
+        deliver(wire, client, server, ["10.0.0.1", "2001:db8:77::1", "198.18.0.1"], [False, True, True], dport=7)
+        netctl("set", "swap", "b", "a")
+        deliver(wire, client, server, ["10.0.0.1", "2001:db8:77::1", "198.18.0.1"], [True, False, True], dport=7)
+    for name in "ab":
+        netctl("set", "fold", name)
+        assert {each[0] for each in listed(netctl, name)} == {each[0] for each in before[name]}
+
+
+@pytest.mark.parametrize("fault", ("signal=KILL", "error=ENOMEM"))
+@pytest.mark.parametrize("kind", ("host", "cidr", "port", "base"))
+def test_a_swap_is_all_or_nothing(netctl, tmp_path, kind, fault):
+    based, kind = kind == "base", "cidr" if kind == "base" else kind
+    old, new = BOTH[kind]
+    make(netctl, "s", kind)
+    make(netctl, "t", kind)
+    foreign = 60000 if kind == "port" else "100.64.0.1"
+
+    def prepare():
+        netctl("set", "import", "s", "--replace", input="\n".join(old + (networks(1100) if based else [])))
+        netctl("set", "import", "t", "--replace", input="\n".join(new + (networks6(1100) if based else [])))
+        edit(netctl, "s", "update", kind, foreign)
+        own, in_both = ("99", "86") if kind == "port" else ("100.64.0.2", new[-1])
+        netctl("set", "add", "t", "--ttl", "100000", own)
+        if not fault.startswith("signal"):  # one that is there for good in s and for a time in t is written by itself
+            netctl("set", "delete", "t", in_both)
+            netctl("set", "add", "t", "--ttl", "100000", in_both)
+
+    def both():
+        return listed(netctl, "s"), listed(netctl, "t")
+
+    prepare()
+    before = both()
+    argv = ("set", "swap", "s", "t")
+    numbers = state_changing_calls(netctl, argv, tmp_path)
+    after = both()
+    assert after == before[::-1] and before[0] != before[1]
+    if len(numbers) > 12:
+        numbers = numbers[:: len(numbers) // 8 + 1] + numbers[-4:]
+    seen = set()
+    for number in numbers:
+        prepare()
+        done = inject(netctl, argv, fault, number)
+        found = both()
+        assert found in (before, after), f"call {number} of {numbers}: neither old nor new"
+        if not fault.startswith("signal"):
+            assert (done.returncode == 0) == (found == after), f"call {number}: {done.stderr}"
+        seen.add(found == after)
+        # The next command finds what a killed one left, and goes on from there.
+        netctl(*argv)
+        assert both() == (before if found == after else after)
+    assert False in seen
+    for name in "st":
+        for pin in ("ports",) if kind == "port" else ("v4", "v6"):
+            for each in bpftool("map", "dump", "pinned", netctl.root / "sets" / name / pin):
+                assert each["formatted"]["value"]["flags"] in (0, 2)
+
+
+def test_what_cannot_be_swapped(netctl):
+    make(netctl, "a", "host", "192.0.2.1", "192.0.2.2", "192.0.2.3", size=3)
+    make(netctl, "b", "cidr", "192.0.2.0/24")
+    make(netctl, "c", "host", "198.51.100.1", size=2)
+    for status, words, answer in (
+        (2, ("a", "a"), "is both of the two"),
+        (2, ("a", "b"), "set 'a' is of type host, and set 'b' of type cidr"),
+        (1, ("a", "c"), "set 'c' is full: it holds 2 elements"),
+        (1, ("a", "nobody"), "there is no set 'nobody'"),
+    ):
+        assert answer in netctl.fails("set", "swap", *words, status=status)
+    assert elements(netctl, "a") == ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+    assert elements(netctl, "c") == ["198.51.100.1"]
+
+
+def test_list_sorted(netctl):
+    make(netctl, "s", "host", "192.0.2.5", "2001:db8::5")
+    for element, seconds in (("192.0.2.3", 3000), ("192.0.2.9", 1000), ("2001:db8::1", 2000)):
+        netctl("set", "add", "s", "--ttl", seconds, element)
+    by_address = ["192.0.2.3", "192.0.2.5", "192.0.2.9", "2001:db8::1", "2001:db8::5"]
+    by_end = ["192.0.2.9", "2001:db8::1", "192.0.2.3", "192.0.2.5", "2001:db8::5"]
+    for words, order in (((), by_address), (("--sort", "address"), by_address), (("--sort", "ttl"), by_end),
+                         (("--sort", "ttl", "--top", 2), by_end[:2]), (("--top", 9), by_address)):  # fmt: skip
+        assert [each["element"] for each in netctl.json("set", "list", "s", *words)] == order, words
+        assert [line.split()[0] for line in netctl("set", "list", "s", *words).stdout.splitlines()] == order
+    for words in (("s", "--sort", "size"), ("s", "--top", 0), ("--top", 1), ("--sort", "ttl")):
+        netctl.fails("set", "list", *words, status=2)

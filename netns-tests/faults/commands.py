@@ -87,6 +87,7 @@ def _sets():
             Row(f"set add {kind}", made, f"set add s {four} {six}"),
             Row(f"set add --ttl {kind}", made, f"set add s --ttl 3600 {four} {six}"),
             Row(f"set delete {kind}", full, f"set delete s {four} {six}"),
+            Row(f"set swap {kind}", (*full, f"set create t --type {kind}", f"set add t 192.0.2.51 {six}"), "set swap s t"),
             Row(f"set import {kind}", (*made, "set add s 192.0.2.51"), f"set import s < {lines}"),
             Row(f"set import --replace {kind}", full, "set import s --replace < 192.0.2.51; 2001:db8:1::51"),
         ]
@@ -104,6 +105,7 @@ def _sets():
         Row("set import --replace of a base and live elements", (*based, "set add s 192.0.2.51 2001:db8:1::51"),
             "set import s --replace < {others4}; {others6}"),
         Row("set delete from a base", based, "set delete s 192.0.2.50 2001:db8:1::50"),
+        Row("set swap with a base", (*based, "set create t --type cidr", "set add t 192.0.2.51"), "set swap s t"),
         Row("set fold", (*based, "set add s 192.0.2.51 2001:db8:1::51", "set delete s 192.0.2.50"), "set fold s", shows=False),
         Row("set destroy with a base", ("set create s --type cidr", "set import s < {many4}"), "set destroy s"),
     ]  # fmt: skip

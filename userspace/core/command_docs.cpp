@@ -84,7 +84,8 @@ std::string completer(const Positional& positional, const std::string& path) {
         return "interfaces";
     if (positional.name == "FILE")
         return "files";
-    if (positional.name == "NAME" && path.starts_with("set ") && path != "set create")
+    if ((positional.name == "NAME" || positional.name == "OTHER") && path.starts_with("set ") &&
+        path != "set create")
         return "sets";
     if ((positional.name == "RULE" || positional.name == "PACKET") && hook_of(path))
         return "rules_" + std::to_string(static_cast<unsigned>(*hook_of(path)));

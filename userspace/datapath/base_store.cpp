@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "bpf/standalone.hpp"
+#include "bpf/write_words.hpp"
 
 namespace netctl::datapath {
 
@@ -291,6 +292,23 @@ Result<BaseStore::Turn> BaseStore::prepare(std::uint32_t number, const NewBases&
         turn.word |= part_of(families[i], *first, lines);
     }
     return turn;
+}
+
+Result<std::array<BaseStore::Turn, 2>> BaseStore::prepare_swap(std::uint32_t one,
+                                                               std::uint32_t other) const {
+    if (!copy_.empty())
+        return Error::system(EROFS, "cannot write the bases of the sets");
+    NETCTL_TRY(recover());
+    constexpr std::uint64_t turn = std::uint64_t{1} << NC_SET_WORD_TURN, bases = turn - 1;
+    const auto next = [&](std::uint32_t number, std::uint32_t from) {
+        return Turn{number, ((word(number) & ~bases) + turn) | (word(from) & bases)};
+    };
+    return std::array{next(one, other), next(other, one)};
+}
+
+Result<> BaseStore::put_in_force(const std::array<Turn, 2>& turns) const {
+    return bpf::write_words(refs_,
+                            {{{turns[0].number, turns[0].word}, {turns[1].number, turns[1].word}}});
 }
 
 void BaseStore::put_in_force(const Turn& turn) const {

@@ -51,6 +51,10 @@ class BaseStore {
     /// The commit: puts the bases in force in one step, for all programs, together with what the live
     /// elements of the set have been told to become at its next turn.
     void put_in_force(const Turn& turn) const;
+    /// The turns with which two sets get each other's bases. Nothing is in force yet, and nothing made.
+    Result<std::array<Turn, 2>> prepare_swap(std::uint32_t one, std::uint32_t other) const;
+    /// The commit of such turns, in one step: both, or with an error neither.
+    Result<> put_in_force(const std::array<Turn, 2>& turns) const;
     /// Returns when no program looks at what was in force before, and has freed it. Also takes back a
     /// turn that was prepared and not put in force, or whose writer was killed.
     Result<> settle() const;

@@ -35,6 +35,8 @@ constexpr std::uint32_t quickly_counted = 4096;
 /// Old and new elements are in the maps side by side while many change at once.
 constexpr std::uint32_t most_besides = 1U << 22;
 constexpr std::uint64_t if_there = 2; // BPF_EXIST
+/// Of an element that turns: what it was is still there.
+constexpr nc_set_value nothing_to_restore{0, NC_SET_NONE};
 /// What takes an element out of the base: one that expired long ago.
 constexpr nc_set_value taken_out{1, NC_SET_FOLD};
 
@@ -491,7 +493,7 @@ Result<> Set::mark(const std::vector<Change>& changes, std::vector<SetEntry>& ma
                               key.bytes.begin() + static_cast<std::ptrdiff_t>(key.size));
             batch.values.push_back(value);
             batch.key_size = key.size;
-            marked.push_back({change.element, {}});
+            marked.push_back({change.element, nothing_to_restore});
             continue;
         }
         const nc_set_value now = *stored;
@@ -505,7 +507,7 @@ Result<> Set::mark(const std::vector<Change>& changes, std::vector<SetEntry>& ma
         else
             next =
                 *change.value; // a new time to live, for which there is no room beside the old one
-        marked.push_back({change.element, now});
+        marked.push_back({change.element, next.flags & NC_SET_TURNS ? nothing_to_restore : now});
         // Not if somebody else has deleted it meanwhile.
         const auto status = map.update(key.bytes.data(), &next, if_there);
         if (!status && status.error().code != ENOENT)
@@ -568,21 +570,10 @@ Result<> Set::change(const std::vector<Change>& changes, const BaseStore::NewBas
     const nc_set_info before = NETCTL_TRY(info());
     std::vector<SetEntry> marked;
     Transaction transaction(notes);
-    transaction.or_else(fmt::format("the preparation of set '{}'", name_), [&]() -> Result<> {
-        sort_entries(marked);
-        for (const SetEntry& entry : marked) {
-            NETCTL_TRY(resolve(entry.element));
-            if (entry.value.expires != 0) // it may have a new time to live
-                NETCTL_TRY(write_one({entry.element, entry.value}));
-        }
-        NETCTL_TRY(bases_->settle());
-        return set_info(before);
-    });
-    if (!changes.empty()) {
-        nc_set_info turning = before;
-        turning.turning = 1;
-        NETCTL_TRY(set_info(turning));
-    }
+    transaction.or_else(fmt::format("the preparation of set '{}'", name_),
+                        [&] { return take_back(marked, before); });
+    if (!changes.empty())
+        NETCTL_TRY(announce(before));
     const BaseStore::Turn turn = NETCTL_TRY(bases_->prepare(number_, bases));
     NETCTL_TRY(mark(changes, marked));
     base_ = {};
@@ -591,12 +582,107 @@ Result<> Set::change(const std::vector<Change>& changes, const BaseStore::NewBas
     std::move(transaction).commit([&](Aftermath& after) {
         const auto tidy = [&]() -> Result<> {
             NETCTL_TRY(bases_->settle());
-            sort_entries(marked);
-            for (const SetEntry& entry : marked)
-                NETCTL_TRY(resolve(entry.element));
+            NETCTL_TRY(resolve_all(marked));
             return set_info(before);
         };
         after.tidy(fmt::format("set '{}'", name_), tidy());
+    });
+    return {};
+}
+
+Result<> Set::announce(nc_set_info before) const {
+    before.turning = 1;
+    return set_info(before);
+}
+
+Result<> Set::resolve_all(std::vector<SetEntry>& marked) const {
+    sort_entries(marked);
+    for (const SetEntry& entry : marked)
+        NETCTL_TRY(resolve(entry.element));
+    return {};
+}
+
+Result<> Set::take_back(std::vector<SetEntry>& marked, const nc_set_info& before) const {
+    sort_entries(marked);
+    for (const SetEntry& entry : marked) {
+        NETCTL_TRY(resolve(entry.element));
+        if (!same(entry.value, nothing_to_restore))
+            NETCTL_TRY(write_one({entry.element, entry.value}));
+    }
+    NETCTL_TRY(bases_->settle());
+    return set_info(before);
+}
+
+std::vector<Set::Change> Set::differences(const std::vector<SetEntry>& from,
+                                          const std::vector<SetEntry>& to) {
+    std::vector<Change> changes;
+    for (const SetEntry& entry : to) {
+        const SetEntry* present = find_entry(from, entry.element);
+        if (!present || !(same(present->value, entry.value) ||
+                          (is_plain(present->value) && is_plain(entry.value))))
+            changes.push_back({entry.element, entry.value});
+    }
+    for (const SetEntry& entry : from)
+        if (!find_entry(to, entry.element))
+            changes.push_back({entry.element, std::nullopt});
+    return changes;
+}
+
+Result<> Set::swap(const Set& one, const Set& other, std::vector<std::string>& notes) {
+    if (one.name_ == other.name_)
+        return Error::usage(fmt::format("set '{}' is both of the two", one.name_));
+    if (one.type_ != other.type_)
+        return Error::usage(fmt::format("set '{}' is of type {}, and set '{}' of type {}",
+                                        one.name_, to_string(one.type_), other.name_,
+                                        to_string(other.type_)),
+                            "sets of one type are swapped");
+    const std::array both{&one, &other};
+    std::array<std::vector<SetEntry>, 2> live, marked;
+    std::array<nc_set_info, 2> before{};
+    for (std::size_t i = 0; i < 2; i++) {
+        NETCTL_TRY(both[i]->recover());
+        live[i] = NETCTL_TRY(both[i]->live_entries());
+        before[i] = NETCTL_TRY(both[i]->info());
+        if (!both[1 - i]->fit({}, NETCTL_TRY(both[i]->entries())))
+            return both[1 - i]->full();
+    }
+    Transaction transaction(notes);
+    transaction.or_else(
+        fmt::format("the preparation of sets '{}' and '{}'", one.name_, other.name_),
+        [&]() -> Result<> {
+            for (std::size_t i = 0; i < 2; i++)
+                NETCTL_TRY(both[i]->take_back(marked[i], before[i]));
+            return {};
+        });
+    for (std::size_t i = 0; i < 2; i++) {
+        NETCTL_TRY(both[i]->announce(before[i]));
+        const auto status = both[i]->mark(differences(live[i], live[1 - i]), marked[i]);
+        if (!status && means_full(status.error()))
+            return Error::failed(
+                fmt::format("set '{}' has no room for its old and its new elements at once",
+                            both[i]->name_),
+                "make a larger one with `netctl set create --size N`; both are as they were");
+        NETCTL_TRY(Result<>(status));
+    }
+    NETCTL_TRY(one.bases_->put_in_force(
+        NETCTL_TRY(one.bases_->prepare_swap(one.number_, other.number_)))); // the commit
+    std::move(transaction).commit([&](Aftermath& after) {
+        const auto tidy = [&]() -> Result<> {
+            NETCTL_TRY(one.bases_->settle());
+            for (std::size_t i = 0; i < 2; i++) {
+                NETCTL_TRY(both[i]->resolve_all(marked[i]));
+                nc_set_info now = before[i];
+                now.unfolded = before[1 - i].unfolded;
+                now.counted = before[1 - i].counted;
+                NETCTL_TRY(both[i]->set_info(now));
+            }
+            return {};
+        };
+        after.tidy(fmt::format("sets '{}' and '{}'", one.name_, other.name_), tidy());
+        for (const Set* set : both) {
+            set->base_ = {};
+            set->stored_.reset();
+        }
     });
     return {};
 }

@@ -94,6 +94,10 @@ class Set {
     /// `all` also those of other tools; exceptions and elements that expire stay. No packet gets
     /// another verdict.
     Result<> fold(bool all, std::vector<std::string>& notes) const;
+    /// Gives two sets of one type each other's elements, in one step that is both sets'. Sizes, groups and
+    /// names stay; fails if either has no room for what the other holds. As with add(), elements that are live in
+    /// both get each other's times to live and exceptions one by one before the step.
+    static Result<> swap(const Set& one, const Set& other, std::vector<std::string>& notes);
     /// Whether a packet with this address or port would be found in it: the longest prefix decides
     /// in cidr sets, expired elements and tombstones do not count.
     Result<bool> contains(const SetElement& element) const;
@@ -144,6 +148,15 @@ class Set {
     Result<> change(const std::vector<Change>& changes, const BaseStore::NewBases& bases,
                     std::vector<std::string>& notes) const;
     Result<> write_one(const Change& change) const;
+    /// What makes the live maps those of another set.
+    static std::vector<Change> differences(const std::vector<SetEntry>& from,
+                                           const std::vector<SetEntry>& to);
+    /// What comes before mark(): tells the next writer of a turn that is being made.
+    Result<> announce(nc_set_info before) const;
+    /// Behind a turn that was taken, or given up: elements that turn are what they are by now.
+    Result<> resolve_all(std::vector<SetEntry>& marked) const;
+    /// Gives a turn up.
+    Result<> take_back(std::vector<SetEntry>& marked, const nc_set_info& before) const;
     /// Has the elements turn with the set's next turn; those written are put into `marked`.
     Result<> mark(const std::vector<Change>& changes, std::vector<SetEntry>& marked) const;
     /// Makes elements that turn what they are by now.

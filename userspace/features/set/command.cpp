@@ -94,6 +94,13 @@ Json entry_json(const SetEntry& entry) {
             {"absent", (entry.value.flags & NC_SET_ABSENT) != 0}};
 }
 
+Json entries_json(const std::vector<SetEntry>& entries) {
+    Json json = Json::array();
+    for (const SetEntry& entry : entries)
+        json.push_back(entry_json(entry));
+    return json;
+}
+
 Text entry_text(const SetEntry& entry) {
     Text text = datapath::to_string(entry.element);
     const std::uint32_t now = datapath::boottime_seconds();
@@ -111,18 +118,31 @@ Result<int> fold(const Arguments& arguments, Context& context) {
     return 0;
 }
 
+/// Those that end first come first, those that are there for good last; else as they were.
+void sort_by_end(std::vector<SetEntry>& entries) {
+    std::stable_sort(entries.begin(), entries.end(), [](const SetEntry& a, const SetEntry& b) {
+        return a.value.expires - 1 < b.value.expires - 1; // 0, which is never, is the greatest
+    });
+}
+
 Result<int> list(const Arguments& arguments, Context& context) {
     const Controller controller(context.root);
-    Json json = Json::array();
+    const std::uint64_t top = NETCTL_TRY(arguments.number("top", 0, 1, std::uint64_t{1} << 26));
     if (arguments.given("NAME")) {
+        std::vector<SetEntry> entries = NETCTL_TRY(controller.entries(arguments["NAME"]));
+        if (arguments.get("sort") == "ttl")
+            sort_by_end(entries);
+        if (top != 0 && entries.size() > top)
+            entries.resize(top);
         Text text;
-        for (const SetEntry& entry : NETCTL_TRY(controller.entries(arguments["NAME"]))) {
-            json.push_back(entry_json(entry));
+        for (const SetEntry& entry : entries)
             text += entry_text(entry);
-        }
-        context.out.document(json, text);
+        context.out.document(entries_json(entries), text);
         return 0;
     }
+    if (arguments.has("sort") || top != 0)
+        return Error::usage("--sort and --top are about the elements of a set, and none is named");
+    Json json = Json::array();
     TextTable table({{"set"},
                      {"type"},
                      {"elements", true},
@@ -158,10 +178,45 @@ Result<int> test(const Arguments& arguments, Context& context) {
     return *member ? 0 : 1;
 }
 
-Result<int> import(const Arguments& arguments, Context& context) {
+Result<std::vector<ElementList>> read_files(const Arguments& arguments) {
     std::vector<ElementList> lists;
     for (const std::string& path : NETCTL_TRY(sys::text_files(arguments["FILE"])))
         lists.push_back({sys::text_name(path), NETCTL_TRY(sys::read_text(path))});
+    return lists;
+}
+
+Result<DiffReport> compare(const Arguments& arguments, Context& context) {
+    return Controller(context.root)
+        .diff(arguments["NAME"], NETCTL_TRY(read_files(arguments)), arguments.has("skip-bad"));
+}
+
+Result<int> diff(const Arguments& arguments, Context& context) {
+    auto found = compare(arguments, context);
+    if (!found)
+        return std::move(found).error().could_not_tell();
+    for (const Error& error : found->bad)
+        context.out.note(Text::format("left out: {}", error.what));
+    Text text;
+    for (const auto& [sign, entries] :
+         {std::pair{"-", &found->removed}, {"+", &found->added}, {"~", &found->changed}})
+        for (const SetEntry& entry : *entries)
+            text += Text::format("{} {}", sign, entry_text(entry));
+    context.out.document({{"added", entries_json(found->added)},
+                          {"removed", entries_json(found->removed)},
+                          {"changed", entries_json(found->changed)},
+                          {"skipped", found->skipped}},
+                         text);
+    return found->added.empty() && found->removed.empty() && found->changed.empty() ? 0 : 1;
+}
+
+Result<int> swap(const Arguments& arguments, Context& context) {
+    context.out.notes(
+        NETCTL_TRY(Controller(context.root).swap(arguments["NAME"], arguments["OTHER"])));
+    return 0;
+}
+
+Result<int> import(const Arguments& arguments, Context& context) {
+    const std::vector<ElementList> lists = NETCTL_TRY(read_files(arguments));
     const ImportReport report = NETCTL_TRY(Controller(context.root)
                                                .import(arguments["NAME"], lists,
                                                        {.replace = arguments.has("replace"),
@@ -222,6 +277,11 @@ const Command& command() {
             {.name = "list",
              .summary = "list the sets, or the elements of one",
              .positionals = {{"NAME", Count::optional}},
+             .options = {{"sort",
+                          "address|ttl",
+                          "elements by address, or port, as they come; or first what ends first",
+                          {"address", "ttl"}},
+                         {"top", "N", "the first N elements alone", {}}},
              .run = list},
             {.name = "test",
              .summary = "tell whether an address or port is in a set; exit status 0 yes, 1 no, 4 "
@@ -239,6 +299,17 @@ const Command& command() {
                          {"allow-empty", "", "replace also by nothing", {}},
                          {"skip-bad", "", "leave out what cannot be read, and tell how much", {}}},
              .run = import},
+            {.name = "diff",
+             .summary =
+                 "tell what `import --replace` of a list would change; exit status 0 nothing, "
+                 "1 something, 4 could not tell",
+             .positionals = {{"NAME"}, {"FILE", Count::optional}},
+             .options = {{"skip-bad", "", "leave out what cannot be read, and tell how much", {}}},
+             .run = diff},
+            {.name = "swap",
+             .summary = "give two sets each other's elements, in one step",
+             .positionals = {{"NAME"}, {"OTHER"}},
+             .run = swap},
             {.name = "fold",
              .summary =
                  "move prefixes from the live map, which other tools write, into the fast base",

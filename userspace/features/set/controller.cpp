@@ -179,6 +179,37 @@ std::vector<datapath::SetEntry> entries_of(const std::vector<datapath::ListedEle
     return entries;
 }
 
+struct ReadLists {
+    std::vector<datapath::SetEntry> entries; ///< sorted, of equal elements one
+    std::size_t skipped = 0;
+    std::vector<Error> bad;
+};
+
+/// Fails if there is a line that cannot be read, unless those are skipped.
+Result<ReadLists> read_lists(datapath::SetType type, const std::vector<ElementList>& lists,
+                             bool skip_bad) {
+    ReadLists all;
+    std::vector<datapath::ListedElement> elements;
+    for (const ElementList& list : lists) {
+        datapath::ReadElements read = datapath::read_elements(type, list.text, list.source);
+        all.skipped += read.bad;
+        for (Error& error : read.errors)
+            if (all.bad.size() < datapath::most_errors)
+                all.bad.push_back(std::move(error));
+        elements.insert(elements.end(), read.elements.begin(), read.elements.end());
+    }
+    if (all.skipped > 0 && !skip_bad)
+        return unreadable(all.bad, all.skipped);
+    datapath::sort_listed(elements);
+    all.entries = entries_of(elements);
+    return all;
+}
+
+/// Whether an element is a member or an exception, and whether for good.
+std::pair<bool, bool> kind_of(const datapath::SetEntry& entry) {
+    return {(entry.value.flags & NC_SET_ABSENT) != 0, entry.value.expires != 0};
+}
+
 } // namespace
 
 Result<ImportReport> Controller::import(const std::string& name,
@@ -187,30 +218,59 @@ Result<ImportReport> Controller::import(const std::string& name,
     ImportReport report;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const Set set = NETCTL_TRY(Set::open(root, name));
-    std::vector<datapath::ListedElement> elements;
-    std::vector<Error> errors;
-    for (const ElementList& list : lists) {
-        datapath::ReadElements read = datapath::read_elements(set.type(), list.text, list.source);
-        report.skipped += read.bad;
-        for (Error& error : read.errors)
-            if (errors.size() < datapath::most_errors)
-                errors.push_back(std::move(error));
-        elements.insert(elements.end(), read.elements.begin(), read.elements.end());
-    }
-    if (report.skipped > 0 && !options.skip_bad)
-        return unreadable(errors, report.skipped);
-    report.bad = std::move(errors);
-    if (elements.empty() && options.replace && !options.allow_empty)
+    ReadLists read = NETCTL_TRY(read_lists(set.type(), lists, options.skip_bad));
+    report.skipped = read.skipped;
+    report.bad = std::move(read.bad);
+    if (read.entries.empty() && options.replace && !options.allow_empty)
         return Error::usage(
             fmt::format("there are no elements to replace those of set '{}' by", name),
             "--allow-empty empties it; an input that failed looks the same");
-    datapath::sort_listed(elements);
-    report.elements = elements.size();
+    report.elements = read.entries.size();
     if (options.replace)
-        NETCTL_TRY(set.assign(entries_of(elements), report.notes));
+        NETCTL_TRY(set.assign(std::move(read.entries), report.notes));
     else
-        report.spared = NETCTL_TRY(set.add(entries_of(elements), report.notes));
+        report.spared = NETCTL_TRY(set.add(std::move(read.entries), report.notes));
     return report;
+}
+
+Result<DiffReport> Controller::diff(const std::string& name, const std::vector<ElementList>& lists,
+                                    bool skip_bad) const {
+    const Root root = NETCTL_TRY(Root::open(root_));
+    const Set set = NETCTL_TRY(Set::open(root, name));
+    ReadLists read = NETCTL_TRY(read_lists(set.type(), lists, skip_bad));
+    DiffReport report;
+    report.skipped = read.skipped;
+    report.bad = std::move(read.bad);
+    std::vector<datapath::SetEntry> present = NETCTL_TRY(set.entries());
+    const std::uint32_t now = datapath::boottime_seconds();
+    std::erase_if(present, [&](const datapath::SetEntry& entry) {
+        return entry.value.expires != 0 && entry.value.expires <= now;
+    });
+    // Both are sorted.
+    auto old = present.begin();
+    for (const datapath::SetEntry& entry : read.entries) {
+        for (; old != present.end() && old->element < entry.element; ++old)
+            report.removed.push_back(*old);
+        if (old == present.end() || entry.element < old->element) {
+            report.added.push_back(entry);
+            continue;
+        }
+        if (kind_of(*old) != kind_of(entry))
+            report.changed.push_back(entry);
+        ++old;
+    }
+    report.removed.insert(report.removed.end(), old, present.end());
+    return report;
+}
+
+Result<std::vector<std::string>> Controller::swap(const std::string& one,
+                                                  const std::string& other) {
+    std::vector<std::string> notes;
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
+    const Set first = NETCTL_TRY(Set::open(root, one));
+    const Set second = NETCTL_TRY(Set::open(root, other));
+    NETCTL_TRY(Set::swap(first, second, notes));
+    return notes;
 }
 
 } // namespace netctl::set

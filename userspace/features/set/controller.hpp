@@ -45,6 +45,15 @@ struct ImportReport : ChangeReport {
     std::vector<Error> bad;  ///< the first of them
 };
 
+/// What a list would change if it were imported with `replace`.
+struct DiffReport {
+    std::vector<datapath::SetEntry> added, removed;
+    /// In both, but of another kind: a member and an exception, or for good and with a time to live. As in the list.
+    std::vector<datapath::SetEntry> changed;
+    std::size_t skipped = 0; ///< as in ImportReport
+    std::vector<Error> bad;
+};
+
 class Controller {
   public:
     explicit Controller(RootOptions root) : root_(std::move(root)) {}
@@ -74,6 +83,11 @@ class Controller {
     /// them, and nothing is added then.
     Result<ImportReport> import(const std::string& name, const std::vector<ElementList>& lists,
                                 const ImportOptions& options);
+    /// What import() with `replace` would change; how long elements last is not compared.
+    Result<DiffReport> diff(const std::string& name, const std::vector<ElementList>& lists,
+                            bool skip_bad) const;
+    /// Gives two sets each other's elements (datapath::Set::swap).
+    Result<std::vector<std::string>> swap(const std::string& one, const std::string& other);
 
   private:
     RootOptions root_;
