@@ -195,7 +195,12 @@ LinePlace line_of(std::string_view text, std::size_t byte) {
 } // namespace
 
 bool ElementReader::json(std::string_view text) {
-    const std::size_t first = text.find_first_not_of(" \t\r\n");
+    constexpr std::string_view blanks = " \t\r\n";
+    const std::size_t first = text.find_first_not_of(blanks);
+    // What Go's programs print for no elements.
+    if (first != std::string_view::npos &&
+        text.substr(first, text.find_last_not_of(blanks) - first + 1) == "null")
+        return true;
     if (first == std::string_view::npos || (text[first] != '{' && text[first] != '['))
         return false;
     JsonReader reader(*this, source_);

@@ -199,6 +199,11 @@ TEST(SetText, DurationsOfGo) {
     EXPECT_FALSE(go_duration(""));
 }
 
+TEST(SetText, NullIsNoElements) {
+    EXPECT_EQ(good(SetType::cidr, "null\n"), "");
+    EXPECT_NE(bad(SetType::cidr, "null\n192.0.2.1\n").find("'null'"), std::string::npos);
+}
+
 TEST(SetText, TimesToLiveHaveBounds) {
     EXPECT_EQ(*parse_ttl("0"), 0U);
     EXPECT_EQ(*parse_ttl("3153600000"), longest_ttl);
