@@ -232,9 +232,11 @@ def fortress(request, lab, netctl):
     for key in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
         router.sysctl(key, 1)
     router.ip("link", "set", "dev", "out", "mtu", 1300)
-    for end, gateway in ((near, inner), (far, outer)):
-        end.netns.ip("route", "add", "default", "via", gateway.ip4)
-        end.netns.ip("-6", "route", "add", "default", "via", gateway.ip6)
+    near.netns.ip("route", "add", "default", "via", inner.ip4)
+    near.netns.ip("-6", "route", "add", "default", "via", inner.ip6)
+    # The client keeps to the narrow link, which takes nothing larger from it, and does not tell the server to.
+    client.ip("route", "add", "default", "via", outer.ip4, "mtu", 1300, "advmss", 1460)
+    client.ip("-6", "route", "add", "default", "via", outer.ip6, "mtu", 1300, "advmss", 1440)
     if request.param == "xdp":
         made = Filter(netctl, near, "--default", "drop")
     else:
