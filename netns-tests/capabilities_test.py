@@ -87,6 +87,15 @@ COMMANDS = {
     "trace tcp retrans": ((), "~trace tcp retrans"),
     "doctor": ((), "doctor"),
     "status": ((*XDP, *SET), "status"),
+    "check": ((), "check {config}"),
+    "plan": ((*XDP, *SET), "plan {same}"),
+    "export": ((*XDP, *SET), "export"),
+    "apply": (SET, "apply {config}"),
+    "apply --confirm": (SET, "apply {config} --confirm 1h"),
+    "confirm": ((*SET, "apply {config} --confirm 1h"), "confirm"),
+    "rollback": ((*SET, "apply {config} --confirm 1h"), "rollback"),
+    "save": (SET, "save --file {saved}"),
+    "restore": ((), "restore --file {config}"),
     "detach --all": ((*XDP, *TCX[:1], *POLICY), "detach --all"),
 }
 
@@ -119,7 +128,10 @@ class Trial:
         self._netctl = netctl
         (directory / "capture").write_bytes(NO_PACKETS)
         (directory / "elements").write_text("192.0.2.3\n")
-        self._words = {"cgroup": lab.cgroup().path, "capture": directory / "capture", "elements": directory / "elements"}
+        (directory / "config").write_text("sets: {applied: {type: host, elements: [192.0.2.1]}}\n")
+        (directory / "same").write_text("sets: {s: {type: cidr, managed: external}}\n")
+        more = {name: directory / name for name in ("config", "same", "saved")}
+        self._words = {**more, "cgroup": lab.cgroup().path, "capture": directory / "capture", "elements": directory / "elements"}
         self._before = before
         self._text = text
 

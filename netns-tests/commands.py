@@ -36,6 +36,11 @@ class Stage:
         self.policy_rules.write_text("dst 192.0.2.0/24 allow\n")
         self.elements = tmp_path / "elements"
         self.elements.write_text("192.0.2.1\n")
+        self.same = tmp_path / "same.yaml"
+        self.same.write_text("absent: [set not-there]\n")
+        self.config = tmp_path / "config.yaml"
+        self.config.write_text("sets:\n  applied: {type: host, elements: [192.0.2.1]}\n")
+        self.saved = tmp_path / "saved.yaml"
         self.capture = tmp_path / "capture.pcap"
         ends = {"src": "192.0.2.1", "dst": "192.0.2.2"}
         request = b"GET /path HTTP/1.1\r\nHost: example\r\n\r\n"
@@ -156,6 +161,16 @@ class Stage:
             (("trace", "tcp", "retrans"), ("--duration", "1")),
             (("doctor",), ()),
             (("status",), ()),
+            (("check",), (self.config,)),
+            (("diff",), (self.same,)),
+            (("plan",), (self.same,)),
+            (("export",), ()),
+            (("save",), ("--file", self.saved)),
+            (("restore",), ("--file", self.saved)),
+            (("apply",), (self.config, "--confirm", "1h")),
+            (("rollback",), ()),
+            (("apply",), (self.config, "--confirm", "1h")),
+            (("confirm",), ()),
             (("detach",), ("--all",)),
         ]  # fmt: skip
         return [(leaf, None if words is None else tuple(map(str, words))) for leaf, words in lines]

@@ -56,7 +56,11 @@ class Examples:
             "xdp log": ("--write", directory / "xdp.pcap"),
             "tc log": ("--write", directory / "tc.pcap"),
             "detach": ("--all",),
+            "save": ("--file", directory / "saved.yaml"),
+            "restore": ("--file", directory / "saved.yaml"),
         }
+        self.config = directory / "config.yaml"
+        self.config.write_text("absent: [set none]\n")
         self.words = {
             "xdp": "dport 7 drop", "tc": "dport 7 drop", "policy": "dport 7 audit",
             "redirect rule": "dport 7 allow",
@@ -68,6 +72,7 @@ class Examples:
         rule = next((rule for about, rule in self.words.items() if spoken.startswith(about)), "")
         self.rules.write_text(f"{rule}\n")
         file = {"simulate": self.capture, "import": self.elements}.get(words[-1], self.rules)
+        file = self.config if words[-1] in ("check", "plan", "diff", "apply") else file
         known = {
             "IFACE": ["eth0"], "ingress|egress": ["ingress"], "NAME": ["names"], "ID": ["1"],
             "ELEMENT": ["192.0.2.7"], "RULE": rule.split(), "DST": ["192.0.2.9"],

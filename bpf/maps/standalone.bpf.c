@@ -6,6 +6,8 @@
 #include <netctl/lib/policy/templates.h>
 #include <netctl/lib/templates.h>
 
+#include <netctl/abi/journal.h>
+
 char LICENSE[] SEC("license") = "GPL";
 
 struct {
@@ -14,6 +16,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct nc_meta);
 } meta SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct nc_journal);
+} journal SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -10,6 +10,7 @@
 #include "bpf/probe.hpp"
 #include "bpf/standalone.hpp"
 #include "core/log.hpp"
+#include "datapath/one_writing.hpp"
 
 namespace netctl::datapath {
 
@@ -46,6 +47,8 @@ constexpr const char* lock_name = "lock";
 
 /// The reading that this thread has begun.
 thread_local const OneReading* begun = nullptr;
+/// The writing that this thread has begun.
+thread_local const OneWriting* writing = nullptr;
 
 /// "netctl (pid 4711)" for each process that holds the lock.
 std::string holders_of(const bpf::PinDir& lock) {
@@ -92,6 +95,8 @@ Result<Root> Root::open(const RootOptions& options) {
     const std::string path = NETCTL_TRY(bpf::root_path(options.path));
     if (begun && begun->root_.dir().path() == path)
         return Root(begun->root_.dir(), {});
+    if (writing && writing->root().dir().path() == path)
+        return Root(writing->root().dir(), {});
     for (;;) {
         const bpf::PinDir dir = NETCTL_TRY(bpf::PinDir::open(path));
         if (!dir.exists())
@@ -127,9 +132,27 @@ OneReading::~OneReading() {
         begun = nullptr;
 }
 
+Result<OneWriting> OneWriting::begin(const RootOptions& options) {
+    OneWriting one(NETCTL_TRY(LockedRoot::acquire(options)));
+    writing = &one;
+    return one;
+}
+
+OneWriting::OneWriting(OneWriting&& other) noexcept : root_(std::move(other.root_)) {
+    if (writing == &other)
+        writing = this;
+}
+
+OneWriting::~OneWriting() {
+    if (writing == this)
+        writing = nullptr;
+}
+
 Result<LockedRoot> LockedRoot::acquire(const RootOptions& options) {
     NETCTL_TRY(bpf::check_capabilities());
     const std::string path = NETCTL_TRY(bpf::root_path(options.path));
+    if (writing && writing->root().dir().path() == path)
+        return LockedRoot(writing->root().dir(), {});
     const std::string mounted = NETCTL_TRY(bpf::ensure_bpffs(path));
     if (!mounted.empty())
         tell(fmt::format("mounted bpffs at {}", mounted));
@@ -138,7 +161,10 @@ Result<LockedRoot> LockedRoot::acquire(const RootOptions& options) {
 
 Result<LockedRoot> LockedRoot::open(const RootOptions& options) {
     NETCTL_TRY(bpf::check_capabilities());
-    const bpf::PinDir dir = NETCTL_TRY(bpf::PinDir::open(NETCTL_TRY(bpf::root_path(options.path))));
+    const std::string path = NETCTL_TRY(bpf::root_path(options.path));
+    if (writing && writing->root().dir().path() == path)
+        return LockedRoot(writing->root().dir(), {});
+    const bpf::PinDir dir = NETCTL_TRY(bpf::PinDir::open(path));
     if (dir.list().empty())
         return LockedRoot(dir.absent(), {});
     return wait_for(dir, options);

@@ -19,8 +19,20 @@
 #include "bpf/standalone.hpp"
 #include "core/transaction.hpp"
 #include "datapath/set_base.hpp"
+#include "datapath/set_name.hpp"
 
 namespace netctl::datapath {
+
+Result<> check_set_name(const std::string& name) {
+    const bool fine = !name.empty() && name.size() <= 64 &&
+                      std::all_of(name.begin(), name.end(), [](unsigned char c) {
+                          return std::isalnum(c) || c == '_' || c == '-';
+                      });
+    if (fine)
+        return {};
+    return Error::usage(fmt::format("'{}' is no name for a set", name),
+                        "1 to 64 letters, digits, '_' and '-'");
+}
 
 namespace {
 
@@ -88,17 +100,6 @@ SetElement element_of(SetType type, Family family, const std::uint8_t* key) {
     for (unsigned bit = prefix.length; bit < bits; bit++)
         prefix.address.bytes[bit / 8] &= static_cast<std::uint8_t>(~(0x80 >> bit % 8));
     return prefix;
-}
-
-Result<> check_name(const std::string& name) {
-    const bool fine = !name.empty() && name.size() <= 64 &&
-                      std::all_of(name.begin(), name.end(), [](unsigned char c) {
-                          return std::isalnum(c) || c == '_' || c == '-';
-                      });
-    if (fine)
-        return {};
-    return Error::usage(fmt::format("'{}' is no name for a set", name),
-                        "1 to 64 letters, digits, '_' and '-'");
 }
 
 bpf::PinDir sets_dir(const Root& root) {
@@ -232,7 +233,7 @@ std::vector<std::string> Set::list(const Root& root) {
 }
 
 Result<Set> Set::open(const Root& root, const std::string& name) {
-    NETCTL_TRY(check_name(name));
+    NETCTL_TRY(check_set_name(name));
     const bpf::PinDir dir = sets_dir(root).sub(name);
     if (!NETCTL_TRY(dir.look_for("info")))
         return Error::failed(
@@ -329,7 +330,7 @@ Result<> Set::give_to_group(const LockedRoot& root, const std::string& name, std
 
 Result<> Set::create(const LockedRoot& root, const std::string& name, SetType type,
                      std::uint32_t max_entries, std::optional<std::uint32_t> group) {
-    NETCTL_TRY(check_name(name));
+    NETCTL_TRY(check_set_name(name));
     if (max_entries == 0 || max_entries > largest_set)
         return Error::usage(fmt::format("a set holds 1 to {} elements", largest_set));
     const bpf::PinDir dir = sets_dir(root).sub(name);
@@ -378,7 +379,7 @@ Result<> Set::create(const LockedRoot& root, const std::string& name, SetType ty
 
 Result<> Set::destroy(const LockedRoot& root, const std::string& name,
                       std::vector<std::string>& notes) {
-    NETCTL_TRY(check_name(name));
+    NETCTL_TRY(check_set_name(name));
     const bpf::PinDir dir = sets_dir(root).sub(name);
     const auto set = open(root, name);
     if (!set && !NETCTL_TRY(dir.look_for("info"))) {

@@ -3,6 +3,7 @@
 
 #include "datapath/point.hpp"
 #include "features/features.hpp"
+#include "host/apply.hpp"
 #include "host/host.hpp"
 #include "sys/netns.hpp"
 
@@ -24,15 +25,26 @@ Result<> check_netns(const Context& context) {
     return status;
 }
 
-void check_netns_first(Command& command) {
+/// An apply that was killed, or was not confirmed in time, is taken back by whatever is called next.
+void finish_apply(const Context& context) {
+    const auto finished = host::finish_pending(context.root);
+    if (finished)
+        context.out.notes(*finished);
+    else
+        context.out.note(Text::format("an apply is to be taken back, and that does not work: {}",
+                                      finished.error().what));
+}
+
+void prepare_first(Command& command) {
     if (command.run)
         command.run = [run = std::move(command.run)](const Arguments& arguments,
                                                      Context& context) -> Result<int> {
             NETCTL_TRY(check_netns(context));
+            finish_apply(context);
             return run(arguments, context);
         };
     for (Command& child : command.children)
-        check_netns_first(child);
+        prepare_first(child);
 }
 
 } // namespace
@@ -42,7 +54,9 @@ Command command_table() {
     root.children = feature_commands();
     for (const auto& command : {host::status_command, host::detach_command, host::doctor_command})
         root.children.push_back(command());
-    check_netns_first(root);
+    for (Command& command : host::apply_commands())
+        root.children.push_back(std::move(command));
+    prepare_first(root);
     return root;
 }
 

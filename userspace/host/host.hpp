@@ -10,5 +10,7 @@ namespace netctl::host {
 Command status_command();
 Command detach_command();
 Command doctor_command();
+/// check, plan, diff, apply, export, confirm, rollback, save, restore.
+std::vector<Command> apply_commands();
 
 } // namespace netctl::host

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bpf/pin_dir.hpp"
@@ -110,17 +111,23 @@ class Controller {
     Result<std::uint32_t> add_rule(const Rule& rule, bool first);
     Result<> delete_rule(std::uint32_t id);
     Result<> flush_rules();
+    /// Puts rules in the place of all of them, in one step; those whose text was there keep their ids.
+    Result<> replace_rules(const std::vector<Rule>& rules);
 
     /// Where connect() goes instead; the first that matches decides.
     Result<std::vector<ListedRule>> to_rules() const;
     Result<std::uint32_t> add_to(const Rule& rule);
     Result<> delete_to(std::uint32_t id);
+    Result<> replace_to(const std::vector<Rule>& rules);
 
   private:
     // For the list of R, nc_rd_rule or nc_rd_to.
     template <class R> Result<std::vector<ListedRule>> list_of() const;
     template <class R>
     Result<std::uint32_t> add_to_list(std::vector<R> entries, const std::string& text, bool first);
+    Result<> check_learnable(const std::vector<Rule>& rules) const;
+    template <class R>
+    Result<> replace_list(const std::vector<std::pair<std::vector<R>, std::string>>& wanted);
     template <class R> Result<> delete_from_list(std::uint32_t id, const char* where);
     RootOptions root_;
 };

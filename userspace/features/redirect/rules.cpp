@@ -2,6 +2,8 @@
 //
 // The verbs of `rule` and of `to`: lists of the same kind, kept in two banks each.
 #include <algorithm>
+#include <cstring>
+#include <map>
 #include <span>
 #include <type_traits>
 
@@ -136,6 +138,83 @@ template <class R> Result<> Controller::delete_from_list(std::uint32_t id, const
     return {};
 }
 
+/// Whether this kernel lets rules ask for an executable.
+Result<> Controller::check_learnable(const std::vector<Rule>& rules) const {
+    const auto conf_now = [&]() -> Result<nc_rd_conf> {
+        const auto root = NETCTL_TRY(datapath::Root::open(root_));
+        return NETCTL_TRY(open_enabled(root)).conf();
+    };
+    const nc_rd_conf conf = NETCTL_TRY(conf_now());
+    const bool asked =
+        std::ranges::any_of(rules, [](const Rule& rule) { return rule.find(Key::exe) != nullptr; });
+    if (asked && (conf.flags & NC_RD_NEVER_PASS) != 0)
+        return Error::unsupported(
+            "this kernel's FIONREAD miscounts what passes while a joined connection's executables "
+            "are being learnt (self-test: fionread-passed), so rules cannot ask for 'exe'",
+            "use dport, dst or cgroup; or enable with --force fionread-passed");
+    return {};
+}
+
+template <class R>
+Result<>
+Controller::replace_list(const std::vector<std::pair<std::vector<R>, std::string>>& wanted) {
+    Notes notes;
+    const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
+    const Datapath datapath = NETCTL_TRY(open_enabled(root));
+    if (!lets_join<R> && !wanted.empty() &&
+        NETCTL_TRY(datapath::judge_first(root)) == datapath::ConnectOrder::rewritten_first)
+        return datapath::judged_too_late();
+    nc_rd_conf conf = NETCTL_TRY(datapath.conf());
+    const auto before = NETCTL_TRY(datapath.read_bank<R>());
+    std::multimap<std::string, std::uint32_t> ids; // that texts had
+    for (std::size_t i = 0; i < used(before); i++)
+        if (i == 0 || before.rules[i].id != before.rules[i - 1].id)
+            ids.emplace(std::string(before.texts[i].data(),
+                                    strnlen(before.texts[i].data(), before.texts[i].size())),
+                        before.rules[i].id);
+    Datapath::BankOf<R> bank;
+    const std::size_t longest = bank.texts[0].size() - 1;
+    for (const auto& [entries, text] : wanted) {
+        const std::size_t count = used(bank);
+        if (text.size() > longest)
+            return Error::usage(fmt::format("the rule is longer than {} characters", longest));
+        if (entries.size() > bank.rules.size() - count)
+            return Error::failed(
+                fmt::format("the rules take more than {} places", bank.rules.size()),
+                "each element of a list takes one; prefixes and ranges need fewer");
+        std::vector<R> own = entries;
+        const auto known = ids.find(text);
+        const std::uint32_t id =
+            known != ids.end() ? known->second : (conf.*ListConf<R>::next_id)++;
+        if (known != ids.end())
+            ids.erase(known);
+        for (R& entry : own)
+            entry.id = id;
+        insert(bank, count, own, text);
+    }
+    Transaction transaction(notes.texts);
+    NETCTL_TRY(datapath.commit_bank(bank, conf));
+    std::move(transaction).commit([&](Aftermath& after) {
+        settle(datapath, lets_join<R>, root, after);
+    });
+    return {};
+}
+
+Result<> Controller::replace_rules(const std::vector<Rule>& rules) {
+    std::vector<std::pair<std::vector<nc_rd_rule>, std::string>> wanted;
+    for (const Rule& rule : rules)
+        wanted.emplace_back(NETCTL_TRY(rule_entries(rule)), to_string(rule));
+    NETCTL_TRY(check_learnable(rules));
+    return replace_list(wanted);
+}
+
+Result<> Controller::replace_to(const std::vector<Rule>& rules) {
+    std::vector<std::pair<std::vector<nc_rd_to>, std::string>> wanted;
+    for (const Rule& rule : rules)
+        wanted.emplace_back(NETCTL_TRY(to_entries(rule)), to_string(rule));
+    return replace_list(wanted);
+}
+
 Result<std::vector<Controller::ListedRule>> Controller::rules() const {
     return list_of<nc_rd_rule>();
 }
@@ -146,16 +225,7 @@ Result<std::vector<Controller::ListedRule>> Controller::to_rules() const {
 
 Result<std::uint32_t> Controller::add_rule(const Rule& rule, bool first) {
     const std::vector<nc_rd_rule> entries = NETCTL_TRY(rule_entries(rule));
-    const auto conf_now = [&]() -> Result<nc_rd_conf> {
-        const auto root = NETCTL_TRY(datapath::Root::open(root_));
-        return NETCTL_TRY(open_enabled(root)).conf();
-    };
-    const nc_rd_conf conf = NETCTL_TRY(conf_now());
-    if (rule.find(Key::exe) != nullptr && (conf.flags & NC_RD_NEVER_PASS) != 0)
-        return Error::unsupported(
-            "this kernel's FIONREAD miscounts what passes while a joined connection's executables "
-            "are being learnt (self-test: fionread-passed), so rules cannot ask for 'exe'",
-            "use dport, dst or cgroup; or enable with --force fionread-passed");
+    NETCTL_TRY(check_learnable({rule}));
     return add_to_list(entries, to_string(rule), first);
 }
 

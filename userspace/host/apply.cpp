@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "host/apply.hpp"
+
+#include <algorithm>
+#include <random>
+
+#include <fmt/format.h>
+
+#include "datapath/one_writing.hpp"
+#include "sys/detached.hpp"
+
+namespace netctl::host {
+
+namespace {
+
+using datapath::OneWriting;
+
+constexpr std::uint64_t second_ns = 1'000'000'000;
+
+std::uint64_t new_id() {
+    return std::random_device()();
+}
+
+/// Undoes steps that were done, the last first. What could not be undone.
+std::vector<std::string> undo(const std::vector<Step>& done, const RootOptions& root) {
+    std::vector<std::string> left;
+    for (auto step = done.rbegin(); step != done.rend(); ++step)
+        if (const auto undone = carry_out(step->reversed(), root, true); !undone)
+            left.push_back(fmt::format("{}: {}", step->title, undone.error().what.string()));
+    return left;
+}
+
+Error not_waiting(const std::string& id) {
+    return Error::failed(id.empty()
+                             ? std::string("no apply waits to be confirmed")
+                             : fmt::format("the apply {} does not wait to be confirmed", id));
+}
+
+/// The journal that waits to be confirmed and has this name, or any.
+Result<Journal> waiting(const datapath::Root& root, const std::string& id) {
+    auto journal = NETCTL_TRY(read_journal(root));
+    if (!journal || (!id.empty() && journal_name(journal->id) != id))
+        return not_waiting(id);
+    return std::move(*journal);
+}
+
+/// Leads back to where a journal says, and ends it.
+Result<std::vector<std::string>> go_back(const datapath::LockedRoot& root,
+                                         const RootOptions& options, const Journal& journal) {
+    const HostConfig before = NETCTL_TRY(parse_config("the journal", journal.way_back));
+    const HostConfig present = NETCTL_TRY(read_present(options));
+    const Plan plan = NETCTL_TRY(make_plan(before, present, "", MissingInterface::note));
+    std::vector<std::string> notes = plan.notes;
+    for (const Step& step : plan.steps) {
+        auto told = carry_out(step, options, true);
+        if (!told)
+            return std::move(told).error().within(step.title);
+        notes.insert(notes.end(), told->begin(), told->end());
+    }
+    NETCTL_TRY(remove_journal(root));
+    return notes;
+}
+
+std::uint64_t seconds_until(std::uint64_t deadline_ns) {
+    const std::uint64_t now = boottime_ns();
+    return deadline_ns > now ? (deadline_ns - now + second_ns - 1) / second_ns : 0;
+}
+
+/// Something that takes it back when the time is up, whatever becomes of us.
+Result<> start_watch(const RootOptions& root, const std::string& id) {
+    std::vector<std::string> words;
+    if (!root.path.empty())
+        words = {"--root", root.path};
+    words.insert(words.end(), {"--quiet", "rollback", "--if-unconfirmed", id});
+    return sys::start_detached("netctl-rollback-" + id, words);
+}
+
+} // namespace
+
+Result<Plan> plan(const HostConfig& wanted, const RootOptions& root, const std::string& netns) {
+    const auto reading = NETCTL_TRY(datapath::OneReading::begin(root));
+    return make_plan(wanted, NETCTL_TRY(read_present(root)), netns, MissingInterface::error);
+}
+
+Result<Applied> apply(const HostConfig& wanted, const RootOptions& root,
+                      const ApplyOptions& options) {
+    const OneWriting writing = NETCTL_TRY(OneWriting::begin(root));
+    if (const auto journal = NETCTL_TRY(read_journal(writing.root())))
+        return Error::failed(fmt::format("the apply {} waits to be confirmed, for {} s more",
+                                         journal_name(journal->id),
+                                         seconds_until(journal->deadline_ns)),
+                             "`netctl confirm` or `netctl rollback` first");
+    const HostConfig present = NETCTL_TRY(read_present(root));
+    Plan plan = NETCTL_TRY(
+        make_plan(wanted, present, options.netns,
+                  options.missing_is_fine ? MissingInterface::note : MissingInterface::error));
+    Applied applied{.steps = {}, .objects = plan.objects, .notes = std::move(plan.notes), .id = {}};
+    if (plan.steps.empty())
+        return applied;
+
+    Journal journal;
+    journal.state = NC_JOURNAL_APPLYING;
+    journal.id = new_id();
+    journal.changes = plan.steps.size();
+    if (options.confirm_s != 0)
+        journal.deadline_ns = boottime_ns() + options.confirm_s * second_ns;
+    journal.way_back = config_text(way_back(plan.steps));
+    NETCTL_TRY(write_journal(writing.root(), journal));
+    if (options.confirm_s != 0) {
+        applied.id = journal_name(journal.id);
+        if (auto watch = start_watch(root, applied.id); !watch) {
+            NETCTL_TRY(remove_journal(writing.root()));
+            return std::move(watch).error();
+        }
+    }
+    for (const Step& step : plan.steps) {
+        auto told = carry_out(step, root, options.dared || options.confirm_s != 0);
+        if (told) {
+            applied.notes.insert(applied.notes.end(), told->begin(), told->end());
+            applied.steps.push_back(step);
+            continue;
+        }
+        Error error = std::move(told).error().within(step.title);
+        const std::vector<std::string> left = undo(applied.steps, root);
+        if (left.empty()) {
+            NETCTL_TRY(remove_journal(writing.root()));
+            if (error.hint.empty())
+                error.hint = "nothing is changed";
+            return error;
+        }
+        error.what += Text::format("\nand what was done before could not be taken back: {}",
+                                   fmt::format("{}", fmt::join(left, "; ")));
+        error.hint = "`netctl rollback` tries that again";
+        return error;
+    }
+    // The commit of the whole: from here on a kill leaves all of it in force.
+    if (options.confirm_s == 0)
+        NETCTL_TRY(remove_journal(writing.root()));
+    else
+        NETCTL_TRY(update_journal(writing.root(), NC_JOURNAL_CONFIRMING, journal.deadline_ns));
+    return applied;
+}
+
+Result<std::optional<Pending>> pending(const RootOptions& options) {
+    const auto root = NETCTL_TRY(datapath::Root::open(options));
+    const auto journal = NETCTL_TRY(read_journal(root));
+    if (!journal)
+        return std::optional<Pending>();
+    return std::optional(
+        Pending{journal_name(journal->id), seconds_until(journal->deadline_ns), journal->changes});
+}
+
+Result<> confirm(const RootOptions& options, const std::string& id) {
+    const OneWriting writing = NETCTL_TRY(OneWriting::begin(options));
+    NETCTL_TRY(waiting(writing.root(), id));
+    return remove_journal(writing.root());
+}
+
+Result<> extend(const RootOptions& options, const std::string& id, std::uint64_t seconds) {
+    const OneWriting writing = NETCTL_TRY(OneWriting::begin(options));
+    NETCTL_TRY(waiting(writing.root(), id));
+    return update_journal(writing.root(), NC_JOURNAL_CONFIRMING,
+                          boottime_ns() + seconds * second_ns);
+}
+
+Result<std::vector<std::string>> roll_back(const RootOptions& options, const std::string& id) {
+    const OneWriting writing = NETCTL_TRY(OneWriting::begin(options));
+    const Journal journal = NETCTL_TRY(waiting(writing.root(), id));
+    return go_back(writing.root(), options, journal);
+}
+
+Result<> forget(const RootOptions& options) {
+    const OneWriting writing = NETCTL_TRY(OneWriting::begin(options));
+    return remove_journal(writing.root());
+}
+
+Result<std::vector<std::string>> finish_pending(const RootOptions& options) {
+    std::vector<std::string> told;
+    if (!has_journal(options))
+        return told;
+    const OneWriting writing = NETCTL_TRY(OneWriting::begin(options));
+    const auto journal = NETCTL_TRY(read_journal(writing.root()));
+    if (!journal ||
+        (journal->state == NC_JOURNAL_CONFIRMING && seconds_until(journal->deadline_ns) != 0))
+        return told;
+    told = NETCTL_TRY(go_back(writing.root(), options, *journal));
+    told.insert(
+        told.begin(),
+        journal->state == NC_JOURNAL_CONFIRMING
+            ? fmt::format("the apply {} was not confirmed in time: {} as before",
+                          journal_name(journal->id), "all is")
+            : fmt::format("the apply {} did not come to its end: what it had done is undone",
+                          journal_name(journal->id)));
+    return told;
+}
+
+} // namespace netctl::host

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "core/json.hpp"
+#include "host/apply.hpp"
+#include "host/host.hpp"
+#include "host/saved.hpp"
+
+namespace netctl::host {
+
+namespace {
+
+using Count = Positional::Count;
+
+constexpr std::uint64_t longest_confirm = 7 * 24 * 3600;
+
+/// `60`, `60s`, `5m`, `1h`: seconds.
+Result<std::uint64_t> parse_time(const std::string& option, const std::string& text) {
+    std::uint64_t number = 0;
+    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), number);
+    const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+    const std::uint64_t factor = unit.empty() || unit == "s" ? 1
+                                 : unit == "m"               ? 60
+                                 : unit == "h"               ? 3600
+                                                             : 0;
+    if (status != std::errc{} || factor == 0 || number == 0 || number > longest_confirm / factor)
+        return Error::usage(Text::format("--{} takes a time, not '{}'", option, text),
+                            "60s, 5m or 1h; a week at most");
+    return number * factor;
+}
+
+Json steps_json(const std::vector<Step>& steps) {
+    Json json = Json::array();
+    for (const Step& step : steps)
+        json.push_back({{"object", step.title}, {"action", step.action}, {"lines", step.lines}});
+    return json;
+}
+
+Text steps_text(const std::vector<Step>& steps) {
+    Text text;
+    for (const Step& step : steps) {
+        text += Text::format("{}: {}\n", step.title, step.action);
+        if (step.action != "remove")
+            for (const std::string& line : step.lines)
+                text += Text::format("  {}\n", line);
+    }
+    return text;
+}
+
+std::string count_of(std::size_t count, const char* one) {
+    return fmt::format("{} {}{}", count, one, count == 1 ? "" : "s");
+}
+
+Text lines_text(std::string_view text) {
+    Text lines;
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t end = std::min(text.find('\n', at), text.size());
+        lines += Text::format("{}\n", text.substr(at, end - at));
+        at = end + 1;
+    }
+    return lines;
+}
+
+Result<HostConfig> config_of(const Arguments& arguments) {
+    if (!arguments.given("FILE"))
+        return Error::usage("FILE is missing", "a file, a folder of *.yaml files, or - for "
+                                               "standard input");
+    HostConfig config = NETCTL_TRY(read_config(arguments["FILE"]));
+    if (arguments.has("prune"))
+        config.prune = true;
+    return config;
+}
+
+Result<int> check(const Arguments& arguments, Context& context) {
+    const HostConfig config = NETCTL_TRY(config_of(arguments));
+    std::size_t rules = 0;
+    for (const FilterConfig& filter : config.filters)
+        rules += filter.rules.size();
+    if (config.policy)
+        rules += config.policy->rules.size();
+    if (config.redirect)
+        rules += config.redirect->rules.size() + config.redirect->to.size();
+    context.out.document(
+        {{"sets", config.sets.size()},
+         {"filters", config.filters.size()},
+         {"policy", config.policy.has_value()},
+         {"redirect", config.redirect.has_value()},
+         {"rule_count", rules}},
+        Text::format("{}, {}, {}: no errors\n", count_of(config.sets.size(), "set"),
+                     count_of(config.filters.size(), "filter"), count_of(rules, "rule")));
+    return 0;
+}
+
+Result<int> show_plan(const Arguments& arguments, Context& context) {
+    const auto made = [&]() -> Result<Plan> {
+        return plan(NETCTL_TRY(config_of(arguments)), context.root, context.netns);
+    };
+    auto planned = made();
+    if (!planned) {
+        // 2 says that there are changes, so that words that are wrong are 1, too.
+        Error error = std::move(planned).error();
+        if (error.kind == ErrorKind::usage)
+            error.kind = ErrorKind::failed;
+        return error;
+    }
+    context.out.notes(planned->notes);
+    const Text end = planned->steps.empty()
+                         ? Text::format("nothing to change: {} as the file says\n",
+                                        count_of(planned->objects, "object"))
+                         : Text::format("{}\n", count_of(planned->steps.size(), "change"));
+    context.out.document(
+        {{"changes", steps_json(planned->steps)}, {"object_count", planned->objects}},
+        steps_text(planned->steps) + end);
+    return planned->steps.empty() ? 0 : 2;
+}
+
+Result<int> do_apply(const Arguments& arguments, Context& context) {
+    if (arguments.has("schema")) {
+        const std::string schema = config_schema();
+        context.out.document(Json::parse(schema), lines_text(schema));
+        return 0;
+    }
+    ApplyOptions options{.netns = context.netns, .dared = arguments.has("yes")};
+    if (arguments.has("confirm"))
+        options.confirm_s = NETCTL_TRY(parse_time("confirm", arguments.get("confirm")));
+    const HostConfig config = NETCTL_TRY(config_of(arguments));
+    const Applied applied = NETCTL_TRY(apply(config, context.root, options));
+    context.out.notes(applied.notes);
+    Text text = applied.steps.empty()
+                    ? Text::format("nothing to change: {} as the file says\n",
+                                   count_of(applied.objects, "object"))
+                    : steps_text(applied.steps) +
+                          Text::format("{} done\n", count_of(applied.steps.size(), "change"));
+    if (!applied.id.empty())
+        text += Text::format("`netctl confirm {}` within {} s, or all becomes as it was\n",
+                             applied.id, options.confirm_s);
+    context.out.document({{"changes", steps_json(applied.steps)},
+                          {"object_count", applied.objects},
+                          {"confirm_id", applied.id.empty() ? Json() : Json(applied.id)}},
+                         text);
+    return 0;
+}
+
+Result<int> do_export(const Arguments&, Context& context) {
+    const auto reading = NETCTL_TRY(datapath::OneReading::begin(context.root));
+    const std::string text = config_text(NETCTL_TRY(read_present(context.root)));
+    context.out.document({{"yaml", text}}, lines_text(text));
+    return 0;
+}
+
+Result<int> do_confirm(const Arguments& arguments, Context& context) {
+    const std::string id = arguments["ID"];
+    if (arguments.has("extend")) {
+        const std::uint64_t seconds = NETCTL_TRY(parse_time("extend", arguments.get("extend")));
+        NETCTL_TRY(extend(context.root, id, seconds));
+        context.out.done(Text::format("{} s to confirm, from now on", seconds));
+        return 0;
+    }
+    NETCTL_TRY(confirm(context.root, id));
+    context.out.done("confirmed: all stays as it is");
+    return 0;
+}
+
+/// Waits until the time is up, and goes back then; at an end as soon as somebody confirms.
+Result<int> watch_over(const Context& context, const std::string& id) {
+    for (;;) {
+        const auto waits = pending(context.root);
+        if (waits.has_value() && (!*waits || (*waits)->id != id))
+            return 0;
+        if (waits.has_value() && (*waits)->seconds_left == 0)
+            break;
+        if (!waits.has_value() && !has_journal(context.root))
+            return 0;
+        // An apply that goes on has the root: its end is waited for, too.
+        std::this_thread::sleep_for(std::chrono::seconds(1));
+    }
+    NETCTL_TRY(finish_pending(context.root));
+    return 0;
+}
+
+Result<int> do_rollback(const Arguments& arguments, Context& context) {
+    if (arguments.has("if-unconfirmed"))
+        return watch_over(context, arguments.get("if-unconfirmed"));
+    if (arguments.has("forget")) {
+        NETCTL_TRY(forget(context.root));
+        return 0;
+    }
+    context.out.notes(NETCTL_TRY(roll_back(context.root, arguments["ID"])));
+    context.out.done("all is as it was before the apply");
+    return 0;
+}
+
+Result<int> do_save(const Arguments& arguments, Context& context) {
+    const std::string path = arguments.get("file", saved_path);
+    if (NETCTL_TRY(pending(context.root)))
+        return Error::failed("an apply waits to be confirmed",
+                             "what may go back is not saved: `netctl confirm` first");
+    const auto reading = NETCTL_TRY(datapath::OneReading::begin(context.root));
+    NETCTL_TRY(write_saved(path, config_text(NETCTL_TRY(read_present(context.root)))));
+    context.out.done(Text::format("saved to {}", path));
+    return 0;
+}
+
+Result<int> do_restore(const Arguments& arguments, Context& context) {
+    const std::string path = arguments.get("file", saved_path);
+    const Restored restored =
+        NETCTL_TRY(restore(NETCTL_TRY(read_config(path)), context.root, context.netns));
+    context.out.notes(restored.notes);
+    for (const std::string& title : restored.done)
+        context.out.done(Text::format("{}: restored", title));
+    if (restored.failed.empty())
+        return 0;
+    for (std::size_t i = 0; i + 1 < restored.failed.size(); i++)
+        context.out.note(restored.failed[i]);
+    return Error::failed(restored.failed.back(), "all else is restored");
+}
+
+const std::vector<Positional>& file_positional() {
+    static const std::vector<Positional> one{{"FILE", Count::optional}};
+    return one;
+}
+
+Option prune_option() {
+    return {"prune", "", "also take away what the file does not name", {}};
+}
+
+Command plan_command(const char* name, const char* summary) {
+    return {.name = name,
+            .summary = summary,
+            .description = "Exit status 0: nothing; 2: there are changes; 1: that could not be "
+                           "told, or the file is wrong.",
+            .positionals = file_positional(),
+            .options = {prune_option()},
+            .run = show_plan};
+}
+
+} // namespace
+
+std::vector<Command> apply_commands() {
+    return {
+        {.name = "check",
+         .summary = "tell what is wrong with a configuration file; needs no privileges",
+         .positionals = file_positional(),
+         .run = check},
+        plan_command("plan", "show what apply would change"),
+        plan_command("diff", "the same as plan"),
+        {.name = "apply",
+         .summary = "make the host be as a configuration file says",
+         .description = "FILE is a file, a folder of *.yaml files, or - for standard input. "
+                        "Everything is done, or nothing.",
+         .positionals = file_positional(),
+         .options =
+             {prune_option(),
+              {"confirm", "TIME", "go back after this time, unless it is confirmed", {}},
+              {"yes", "", "also if it cuts off the ssh session that the command comes from", {}},
+              {"schema", "", "print a JSON Schema of the file instead, for editors", {}}},
+         .run = do_apply},
+        {.name = "export",
+         .summary = "print what is in force as a configuration file",
+         .run = do_export},
+        {.name = "confirm",
+         .summary = "let what `apply --confirm` did stay",
+         .positionals = {{"ID", Count::optional}},
+         .options = {{"extend", "TIME", "do not confirm, but wait for so long from now on", {}}},
+         .run = do_confirm},
+        {.name = "rollback",
+         .summary = "go back to what was before `apply --confirm`",
+         .positionals = {{"ID", Count::optional}},
+         .options = {{"if-unconfirmed",
+                      "ID",
+                      "wait until its time is up, and go back unless it was confirmed",
+                      {}},
+                     {"forget", "", "leave all as it is, if going back does not work", {}}},
+         .run = do_rollback},
+        {.name = "save",
+         .summary = "write what is in force to a file, for the next boot",
+         .options = {{"file", "FILE", "which (default: /var/lib/netctl/saved.yaml)", {}}},
+         .run = do_save},
+        {.name = "restore",
+         .summary = "put in force what was saved, as far as it can be had",
+         .options = {{"file", "FILE", "which (default: /var/lib/netctl/saved.yaml)", {}}},
+         .run = do_restore},
+    };
+}
+
+} // namespace netctl::host
