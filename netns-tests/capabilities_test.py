@@ -81,6 +81,7 @@ COMMANDS = {
     "trace tcp connlat": ((), "~trace tcp connlat"),
     "trace tcp states": ((), "~trace tcp states"),
     "trace tcp life": ((), "~trace tcp life"),
+    "trace tcp backlog": ((), "trace tcp backlog"),
     "trace tcp rtt": ((), "~trace tcp rtt"),
     "trace tcp drops": ((), "~trace tcp drops"),
     "trace tcp reset": ((), "~trace tcp reset"),

@@ -155,6 +155,7 @@ class Stage:
             (("trace", "tcp", "connlat"), ("--duration", "1")),
             (("trace", "tcp", "states"), ("--duration", "1")),
             (("trace", "tcp", "life"), ("--duration", "1")),
+            (("trace", "tcp", "backlog"), ()),
             (("trace", "tcp", "rtt"), ("--duration", "1")),
             (("trace", "tcp", "drops"), ("--duration", "1")),
             (("trace", "tcp", "reset"), ("--duration", "1")),

@@ -570,3 +570,57 @@ int tcp_owners(struct bpf_iter__task_file *ctx)
 	}
 	return 0;
 }
+
+/* What waits at listening sockets, found through the files that are open of them. */
+SEC("iter/task_file")
+int tcp_listeners(struct bpf_iter__task_file *ctx)
+{
+	struct nc_trace_counters *count = nc_trace_count();
+	struct task_struct *task = ctx->task;
+	const struct inet_connection_sock *icsk;
+	struct nc_tcp_listener *listener;
+	struct nc_trace_owner owner = {};
+	struct nc_trace_ends ends = {};
+	struct file *file = ctx->file;
+	struct socket *socket;
+	struct sock *sk;
+	__u32 netns;
+
+	if (!count || !task || !file || task->tgid != task->pid)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk || sk->sk_protocol != IPPROTO_TCP || sk->__sk_common.skc_state != TCP_LISTEN ||
+	    (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6))
+		return 0;
+	nc_owner_is(&owner, task);
+	nc_ends_of_full(sk, &ends);
+	netns = sk->__sk_common.skc_net.net->ns.inum;
+	if (!nc_ends_selected(&ends, netns) || !nc_cgroup_selected(sk) ||
+	    !nc_owner_selected(&owner))
+		return 0;
+	count->seen++;
+	listener = bpf_ringbuf_reserve(&events, sizeof(*listener), 0);
+	if (!listener) {
+		count->lost++;
+		return 0;
+	}
+	__builtin_memset(listener, 0, sizeof(*listener));
+	icsk = (const void *)sk;
+	listener->kind = NC_TCP_LISTENER;
+	listener->netns = netns;
+	listener->time_ns = bpf_ktime_get_ns();
+	listener->cookie = bpf_get_socket_cookie(sk);
+	listener->cgroup_id = nc_cgroup_of(sk);
+	listener->ends = ends;
+	listener->owner = owner;
+	listener->ready = sk->sk_ack_backlog;
+	listener->limit = sk->sk_max_ack_backlog;
+	listener->half_open = BPF_CORE_READ(icsk, icsk_accept_queue.qlen.counter);
+	listener->drops = (__u32)sk->sk_drops.counter;
+	bpf_ringbuf_submit(listener, BPF_RB_NO_WAKEUP);
+	count->sent++;
+	return 0;
+}

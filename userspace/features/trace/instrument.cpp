@@ -41,8 +41,15 @@ Result<Instrument> Instrument::start(const bpf::Object& object, const Selection&
     }
     // Behind the others, so that no socket comes between: what those know already, these leave alone.
     for (const std::string& name : plan.iterators)
-        NETCTL_TRY(bpf::run_iterator(NETCTL_TRY(object.program(name))));
+        instrument.iterators_.push_back(NETCTL_TRY(object.program(name)));
+    NETCTL_TRY(instrument.iterate());
     return instrument;
+}
+
+Result<> Instrument::iterate() const {
+    for (const bpf::Program& program : iterators_)
+        NETCTL_TRY(bpf::run_iterator(program));
+    return {};
 }
 
 Result<> Instrument::stop() {

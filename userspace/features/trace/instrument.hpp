@@ -33,7 +33,7 @@ struct InstrumentCounters {
 
 struct InstrumentPlan {
     std::vector<std::string> programs;  ///< attached, in this order
-    std::vector<std::string> iterators; ///< run once when they are
+    std::vector<std::string> iterators; ///< run when they are, and by iterate()
     std::uint32_t ring_bytes = 0;
 };
 
@@ -48,6 +48,10 @@ class Instrument {
     Result<> poll() { return reader_->read(); }
     /// Waits until it is worth while to look again: some milliseconds, or not at all.
     void rest() { reader_->rest(); }
+    /// Runs the iterators again.
+    Result<> iterate() const;
+    /// Hands out all that is in the ring; for instruments that attach nothing.
+    Result<> drain() { return reader_->drain(); }
     /// Detaches, and hands out what is in the ring.
     Result<> stop();
     Result<InstrumentCounters> counters() const;
@@ -56,6 +60,7 @@ class Instrument {
     bpf::RawMap counters_;
     std::unique_ptr<RecordReader> reader_;
     std::vector<bpf::Program> programs_;
+    std::vector<bpf::Program> iterators_;
     std::vector<bpf::Link> links_;
 };
 

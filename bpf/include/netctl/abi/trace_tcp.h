@@ -15,6 +15,7 @@ enum nc_tcp_kind {
 	NC_TCP_RETRANSMIT,  /* a segment is sent again */
 	NC_TCP_RESET,	    /* a reset was sent, or came in and counts */
 	NC_TCP_DROP,	    /* the kernel dropped a segment */
+	NC_TCP_LISTENER,    /* nc_tcp_listener: what waits at a listening socket */
 };
 
 /* Of nc_tcp_event.why, RETRANSMIT. */
@@ -70,5 +71,22 @@ struct nc_tcp_event {
 	__u32 min_rtt_us; /* 0: never measured */
 };
 NC_STATIC_ASSERT(sizeof(struct nc_tcp_event) == 176, "nc_tcp_event is ABI");
+
+/* Once for each file that is open of it; of one cookie, the first counts. */
+struct nc_tcp_listener {
+	__u8 kind;
+	__u8 reserved[3];
+	__u32 netns;
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u64 cookie;
+	__u64 cgroup_id;
+	struct nc_trace_ends ends;
+	struct nc_trace_owner owner;
+	__u32 ready;	 /* connections that wait for accept() */
+	__u32 half_open; /* connections whose last ACK is awaited */
+	__u32 limit;	 /* what listen() was told, or net.core.somaxconn if that is less */
+	__u64 drops;	 /* connections that were refused or forgotten since it listens */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_tcp_listener) == 112, "nc_tcp_listener is ABI");
 
 #endif

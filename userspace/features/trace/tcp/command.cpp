@@ -237,6 +237,7 @@ Command tcp_command() {
                 .run = handler_of(NC_TCP_DROP),
             },
             rtt_command(),
+            backlog_command(),
         }};
 }
 

@@ -9,5 +9,7 @@ namespace netctl::trace::tcp {
 Command tcp_command();
 /// `netctl trace tcp rtt`.
 Command rtt_command();
+/// `netctl trace tcp backlog`.
+Command backlog_command();
 
 } // namespace netctl::trace::tcp

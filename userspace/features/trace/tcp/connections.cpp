@@ -85,4 +85,24 @@ Result<RoundTrips> count_round_trips(const Selection& selection, std::uint32_t b
     return RoundTrips{std::move(instrument), NETCTL_TRY(object.map("groups"))};
 }
 
+Result<Instrument> look_at_listeners(const Selection& selection,
+                                     std::function<void(const nc_tcp_listener&)> on_listener) {
+    bpf::capture_libbpf_messages();
+    auto skeleton = NETCTL_TRY(bpf::Skeleton<tcp_connections>::open());
+    const bpf::Object object = skeleton.object();
+    NETCTL_TRY(object.set_autocreate("groups", false));
+    InstrumentPlan plan;
+    plan.ring_bytes = 4 * 1024 * 1024;
+    plan.iterators = {"tcp_listeners"};
+    return Instrument::start(
+        object, selection, plan,
+        [on_listener = std::move(on_listener)](std::span<const std::byte> bytes) {
+            nc_tcp_listener listener;
+            if (bytes.size() < sizeof listener)
+                return;
+            std::memcpy(&listener, bytes.data(), sizeof listener);
+            on_listener(listener);
+        });
+}
+
 } // namespace netctl::trace::tcp

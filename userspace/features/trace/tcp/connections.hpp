@@ -43,4 +43,9 @@ struct RoundTrips {
 /// Counts round-trip times by groups from now on; `by` are NC_RTT_BY_*.
 Result<RoundTrips> count_round_trips(const Selection& selection, std::uint32_t by);
 
+/// Looks at listening sockets now, and with each iterate(). `on_listener` is called while the instrument's drain() or stop()
+/// run, once for each file that is open of one.
+Result<Instrument> look_at_listeners(const Selection& selection,
+                                     std::function<void(const nc_tcp_listener&)> on_listener);
+
 } // namespace netctl::trace::tcp

@@ -196,6 +196,10 @@ void append_figures(std::string& out, const nc_tcp_event& raw) {
 
 } // namespace
 
+Endpoint end_of(std::uint8_t family, const std::uint8_t (&address)[16], std::uint16_t port) {
+    return {address_of(family, address), port};
+}
+
 Event make_event(const nc_tcp_event& raw, std::int64_t clock_offset,
                  const std::map<std::uint32_t, std::string>& reasons) {
     Event event;
@@ -203,8 +207,8 @@ Event make_event(const nc_tcp_event& raw, std::int64_t clock_offset,
     event.process = {raw.owner.pid,
                      std::string(raw.owner.comm, strnlen(raw.owner.comm, sizeof raw.owner.comm)),
                      nullptr};
-    event.local = {address_of(raw.ends.family, raw.ends.local), raw.ends.local_port};
-    event.remote = {address_of(raw.ends.family, raw.ends.remote), raw.ends.remote_port};
+    event.local = end_of(raw.ends.family, raw.ends.local, raw.ends.local_port);
+    event.remote = end_of(raw.ends.family, raw.ends.remote, raw.ends.remote_port);
     if (raw.since_ns != 0)
         event.took_ns = raw.time_ns - raw.since_ns;
     if (raw.kind == NC_TCP_DROP || (raw.flags & NC_TCP_REASON) != 0) {
@@ -277,6 +281,7 @@ Text header_of(nc_tcp_kind kind) {
     case NC_TCP_RESET: return first + Text::format("{:<12} {:<8}  REASON\n", "STATE", "RESET");
     case NC_TCP_DROP:
         return first + Text::format("{:<12} {:>7}  {:<24} PLACE\n", "STATE", "BYTES", "REASON");
+    case NC_TCP_LISTENER: break; // is no line of a stream
     }
     return {};
 }

@@ -28,6 +28,9 @@ struct Event {
     nc_tcp_event raw{};
 };
 
+/// As records have an end; an address that an IPv6 socket speaks IPv4 with is IPv4.
+Endpoint end_of(std::uint8_t family, const std::uint8_t (&address)[16], std::uint16_t port);
+
 /// From the record; addresses that IPv6 sockets speak IPv4 with are IPv4.
 Event make_event(const nc_tcp_event& raw, std::int64_t clock_offset,
                  const std::map<std::uint32_t, std::string>& reasons);
