@@ -493,6 +493,26 @@ def test_a_policy_whose_own_cgroup_went_away(policy, listener):
     policy("disable")
 
 
+def test_an_enable_on_a_new_cgroup_that_fails_leaves_no_hook_there(policy, listener):
+    """Its rules cannot be put in force, since somebody took a set of theirs away by hand."""
+    policy.netctl("set", "create", "s", "--type", "host")
+    policy.netctl("set", "add", "s", "127.0.0.1")
+    policy.enable()
+    policy.add(f"dst @s dport {listener.port} deny")
+    policy.cgroup.path.rmdir()
+    policy.cgroup.path.mkdir()
+    pin = Path(policy.netctl.root) / "sets/s/info"
+    aside = pin.with_name("aside")
+    pin.rename(aside)
+    assert "no set 's'" in policy.fails("enable")
+    assert not bpftool("cgroup", "show", policy.cgroup.path)
+    assert not policy.group("inner").refused("127.0.0.1", listener.port)
+    aside.rename(pin)
+    policy("enable")
+    assert policy.group("inner").refused("127.0.0.1", listener.port)
+    policy("disable")
+
+
 def test_a_rule_with_the_directory_of_a_cgroup(policy, listener):
     """`enable --cgroup` takes the directory's own path; so do rules."""
     policy.enable()

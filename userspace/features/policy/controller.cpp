@@ -249,13 +249,15 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
 
     Published published;
     if (live) {
+        Transaction transaction(report.notes);
         if (lost) {
-            NETCTL_TRY(attach_anew(scope, dir));
+            NETCTL_TRY(attach_anew(scope, dir, transaction));
             NETCTL_TRY(order_hooks(root));
             head.scope_id = scope.id;
             report.notes.push_back(*lost + ": it is now");
         }
         published = NETCTL_TRY(publish(root, live->maps(), state, head, &*live, report.notes));
+        std::move(transaction).commit([](Aftermath&) {});
     } else {
         if (scope.name.size() >= sizeof head.scope)
             return Error::usage(fmt::format("the path of the cgroup {} is too long", scope.name));

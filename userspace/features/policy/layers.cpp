@@ -148,17 +148,21 @@ Result<> attach_all(const bpf::Object& object, const sys::Cgroup& scope, std::ui
     return {};
 }
 
-Result<> attach_anew(const sys::Cgroup& scope, const bpf::PinDir& dir) {
+Result<> attach_anew(const sys::Cgroup& scope, const bpf::PinDir& dir, Transaction& transaction) {
     const Fd cgroup = NETCTL_TRY(sys::open_cgroup(scope));
     for (std::size_t hook = 0; hook < NC_HOOK_LSM_CONNECT; hook++) {
-        if (!dir.has(hook_names[hook]))
+        const char* name = hook_names[hook];
+        if (!NETCTL_TRY(dir.look_for(name)))
             continue;
-        const bpf::LinkInfo info = NETCTL_TRY(NETCTL_TRY(dir.open_link(hook_names[hook])).info());
+        // The pin of the former link leads to the program, though the link is on nothing any more.
+        const auto former = std::make_shared<bpf::Link>(NETCTL_TRY(dir.open_link(name)));
+        const bpf::LinkInfo info = NETCTL_TRY(former->info());
         const bpf::Program program = NETCTL_TRY(bpf::Program::open_id(info.program_id));
-        NETCTL_TRY(dir.replace(hook_names[hook],
-                               NETCTL_TRY(bpf::attach_to_cgroup(cgroup.get(), program,
-                                                                static_cast<bpf::CgroupHook>(hook),
-                                                                bpf::CgroupPlace::first))));
+        const bpf::Link link = NETCTL_TRY(bpf::attach_to_cgroup(
+            cgroup.get(), program, static_cast<bpf::CgroupHook>(hook), bpf::CgroupPlace::first));
+        transaction.or_else(dir.path_of(name),
+                            [dir, name, former] { return dir.replace(name, *former); });
+        NETCTL_TRY(dir.replace(name, link));
     }
     return {};
 }

@@ -10,6 +10,7 @@
 
 #include "bpf/object.hpp"
 #include "bpf/pin_dir.hpp"
+#include "core/transaction.hpp"
 #include "features/policy/controller.hpp"
 #include "sys/cgroup.hpp"
 
@@ -41,7 +42,8 @@ Result<> attach_all(const bpf::Object& object, const sys::Cgroup& scope, std::ui
                     const bpf::PinDir& dir);
 
 /// Puts the programs of the pinned links of the cgroup layer on `scope`, since the cgroup that they were on
-/// is gone; the pins are replaced.
-Result<> attach_anew(const sys::Cgroup& scope, const bpf::PinDir& dir);
+/// is gone; the pins are replaced. Unless the transaction is committed they are the former ones again, and the
+/// new cgroup has no hook.
+Result<> attach_anew(const sys::Cgroup& scope, const bpf::PinDir& dir, Transaction& transaction);
 
 } // namespace netctl::policy
