@@ -270,7 +270,7 @@ Json schema_of_key(const ConfigKey& key) {
     Json json;
     const Json word{{"type", Json::array({"string", "number", "boolean"})}};
     switch (key.form) {
-    case ConfigForm::text: json["type"] = Json::array({"string", "number"}); break;
+    case ConfigForm::text: json = word; break;
     case ConfigForm::choice: json["enum"] = key.choices; break;
     case ConfigForm::number:
         json = {{"type", "integer"}, {"minimum", key.low}, {"maximum", key.high}};
