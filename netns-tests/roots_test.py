@@ -73,11 +73,12 @@ class Examples:
         self.rules.write_text(f"{rule}\n")
         file = {"simulate": self.capture, "import": self.elements}.get(words[-1], self.rules)
         file = self.config if words[-1] in ("check", "plan", "diff", "apply") else file
+        file = self.elements if spoken == "set diff" else file
         known = {
             "IFACE": ["eth0"], "ingress|egress": ["ingress"], "NAME": ["names"], "ID": ["1"],
             "ELEMENT": ["192.0.2.7"], "RULE": rule.split(), "DST": ["192.0.2.9"],
             "PORT": ["7"], "PROTO": ["tcp"], "FILE": [file], "PACKET": ["dport", "7"],
-            "GROUP": ["nogroup"],
+            "GROUP": ["nogroup"], "OTHER": ["others"],
         }  # fmt: skip
         said = []
         for word in re.sub(r"\[--[^]]*\]", "", usage).split()[len(words) :]:
