@@ -56,8 +56,8 @@ class Examples:
             "xdp log": ("--write", directory / "xdp.pcap"),
             "tc log": ("--write", directory / "tc.pcap"),
             "detach": ("--all",),
-            "save": ("--file", directory / "saved.yaml"),
-            "restore": ("--file", directory / "saved.yaml"),
+            "save": ("--file", directory / "kept" / "saved.yaml"),
+            "restore": ("--file", directory / "kept" / "saved.yaml"),
         }
         self.config = directory / "config.yaml"
         self.config.write_text("absent: [set none]\n")
