@@ -97,6 +97,8 @@ COMMANDS = {
     "rollback": ((*SET, "apply {config} --confirm 1h"), "rollback"),
     "save": (SET, "save --file {saved}"),
     "restore": ((), "restore --file {config}"),
+    "metrics --textfile": ((*XDP, *SET), "metrics --textfile {prom} --once"),
+    "metrics --listen": ((*XDP, *SET), "~metrics --listen 127.0.0.1:0"),
     "detach --all": ((*XDP, *TCX[:1], *POLICY), "detach --all"),
 }
 
@@ -132,6 +134,7 @@ class Trial:
         (directory / "config").write_text("sets: {applied: {type: host, elements: [192.0.2.1]}}\n")
         (directory / "same").write_text("sets: {s: {type: cidr, managed: external}}\n")
         more = {name: directory / name for name in ("config", "same", "saved")}
+        more["prom"] = directory / "netctl.prom"
         self._words = {**more, "cgroup": lab.cgroup().path, "capture": directory / "capture", "elements": directory / "elements"}
         self._before = before
         self._text = text

@@ -172,6 +172,7 @@ class Stage:
             (("rollback",), ()),
             (("apply",), (self.config, "--confirm", "1h")),
             (("confirm",), ()),
+            (("metrics",), ("--textfile", self.elements.with_suffix(".prom"), "--once")),
             (("detach",), ("--all",)),
         ]  # fmt: skip
         return [(leaf, None if words is None else tuple(map(str, words))) for leaf, words in lines]

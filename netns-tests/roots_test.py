@@ -58,6 +58,7 @@ class Examples:
             "detach": ("--all",),
             "save": ("--file", directory / "kept" / "saved.yaml"),
             "restore": ("--file", directory / "kept" / "saved.yaml"),
+            "metrics": ("--textfile", directory / "netctl.prom", "--once"),
         }
         self.config = directory / "config.yaml"
         self.config.write_text("absent: [set none]\n")

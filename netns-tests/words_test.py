@@ -24,7 +24,7 @@ from lab import Cgroup, run, until
 REPO = Path(__file__).resolve().parent.parent
 MANUAL = sorted([*REPO.glob("userspace/features/*/netctl-*.8"), *REPO.glob("userspace/host/netctl-*.8"), REPO / "docs/man/netctl.8"])
 # These run until they are interrupted, and nothing of theirs is wanted before something has happened.
-STREAMS = re.compile(r"netctl (xdp log|tc log|policy log --follow|trace http(?!.* --(read|top))|trace tcp(?!.* --duration))")
+STREAMS = re.compile(r"netctl (xdp log|tc log|policy log --follow|trace http(?!.* --(read|top))|trace tcp(?!.* --duration)|metrics --listen)")
 # Their exit status is an answer.
 ANSWERS = re.compile(r"netctl (policy|set) test")
 

@@ -11,6 +11,7 @@
 #include "core/command.hpp"
 #include "core/command_docs.hpp"
 #include "host/command_table.hpp"
+#include "host/metrics_table.hpp"
 
 namespace netctl {
 
@@ -20,6 +21,10 @@ namespace {
 int generate(const Command& root, const std::vector<std::string>& words) {
     if (words.size() == 2 && words[1] == "bash-completion") {
         print_text(Text::trusted(bash_completion(root)));
+        return 0;
+    }
+    if (words.size() == 2 && words[1] == "metrics") {
+        print_text(Text::trusted(host::metrics_markdown()));
         return 0;
     }
     if (words.size() == 4 && words[1] == "man") {
@@ -48,7 +53,7 @@ int generate(const Command& root, const std::vector<std::string>& words) {
             return 0;
         }
     }
-    print_error(Error::usage("generate takes 'bash-completion' or 'man NAME FILE'"));
+    print_error(Error::usage("generate takes 'bash-completion', 'metrics' or 'man NAME FILE'"));
     return 2;
 }
 

@@ -12,5 +12,6 @@ Command detach_command();
 Command doctor_command();
 /// check, plan, diff, apply, export, confirm, rollback, save, restore.
 std::vector<Command> apply_commands();
+Command metrics_command();
 
 } // namespace netctl::host

@@ -8,10 +8,6 @@
 #include <fmt/format.h>
 
 #include "datapath/root.hpp"
-#include "features/policy/controller.hpp"
-#include "features/redirect/controller.hpp"
-#include "features/tc/controller.hpp"
-#include "features/xdp/controller.hpp"
 
 namespace netctl::host {
 
@@ -45,9 +41,7 @@ HookStatus filter_status(const std::string& feature, const std::string& place,
                     datapath::to_string(filter.presence),
                     filter.rules.size(),
                     stats.packets,
-                    stats.verdicts[NC_VERDICT_DROP],
-                    {},
-                    {}};
+                    stats.verdicts[NC_VERDICT_DROP]};
     switch (filter.presence) {
     case Presence::attached: break;
     case Presence::renamed:
@@ -69,6 +63,7 @@ HookStatus filter_status(const std::string& feature, const std::string& place,
     if (!filter.trouble.empty())
         hook.troubles.push_back("not all of it can be read: " + filter.trouble);
     add_unreadable(hook, filter.rules);
+    hook.in_force = hook.troubles.empty();
     add(hook.troubles, stats.redirect_failed, "packets not redirected, since the target is gone");
     add(hook.troubles, stats.limit_failed, "packets without room for a limit's state");
     add(hook.troubles, stats.mirror_failed, "copies not mirrored");
@@ -77,49 +72,41 @@ HookStatus filter_status(const std::string& feature, const std::string& place,
     return hook;
 }
 
-Result<Hooks> xdp_hooks(const RootOptions& root) {
-    Hooks hooks;
-    for (const xdp::Status& point : NETCTL_TRY(xdp::Controller(root, "").status_of_all()))
-        hooks.push_back(filter_status("xdp", point.interface, point));
-    return hooks;
-}
-
-Result<Hooks> tc_hooks(const RootOptions& root) {
-    Hooks hooks;
-    for (const tc::Status& point : NETCTL_TRY(tc::Controller(root, "").status_of_all())) {
-        HookStatus hook = filter_status(
-            "tc", fmt::format("{} {}", point.interface, tc::to_string(point.direction)), point);
-        if (point.fq_missing)
-            hook.troubles.emplace_back("the qdisc fq is gone: rates drop instead of delaying");
-        hooks.push_back(std::move(hook));
-    }
-    return hooks;
-}
-
 /// What an interrupted `enable` or `disable` left.
 HookStatus unfinished(const std::string& feature) {
-    return {feature,
-            "",
-            "",
-            "unfinished",
-            0,
-            0,
-            0,
-            {fmt::format("a command that was interrupted left hooks, which do nothing: `netctl {} "
-                         "disable` takes them away",
-                         feature)},
-            {}};
+    HookStatus hook{feature, "", "", "unfinished"};
+    hook.in_force = false;
+    hook.troubles.push_back(
+        fmt::format("a command that was interrupted left hooks, which do nothing: `netctl {} "
+                    "disable` takes them away",
+                    feature));
+    return hook;
 }
 
-Result<Hooks> policy_hooks(const RootOptions& root) {
-    const policy::Status status = NETCTL_TRY(policy::Controller(root).status());
+} // namespace
+
+HookStatus hook_of(const xdp::Status& point) {
+    return filter_status("xdp", point.interface, point);
+}
+
+HookStatus hook_of(const tc::Status& point) {
+    HookStatus hook = filter_status(
+        "tc", fmt::format("{} {}", point.interface, tc::to_string(point.direction)), point);
+    if (point.fq_missing) {
+        hook.in_force = false;
+        hook.troubles.emplace_back("the qdisc fq is gone: rates drop instead of delaying");
+    }
+    return hook;
+}
+
+std::optional<HookStatus> hook_of(const policy::Status& status) {
     if (status.unfinished)
-        return Hooks{unfinished("policy")};
+        return unfinished("policy");
     if (!status.enabled)
-        return Hooks();
+        return {};
     const nc_policy_stats& stats = status.stats;
-    HookStatus hook{"policy", status.scope, "",          "enabled", status.rules.size(), 0,
-                    0,        {},           status.notes};
+    HookStatus hook{"policy", status.scope, "", "enabled", status.rules.size()};
+    hook.remarks = status.notes;
     bool live = false;
     for (const nc_policy_layer layer : {NC_LAYER_CGROUP, NC_LAYER_LSM}) {
         live = live || status.layers[layer].live;
@@ -127,7 +114,6 @@ Result<Hooks> policy_hooks(const RootOptions& root) {
         const std::uint64_t judged = stats.allowed[layer] + stats.denied[layer];
         hook.judged = std::max(hook.judged, judged);
         hook.refused = std::max<std::uint64_t>(hook.refused, stats.denied[layer]);
-        add(hook.troubles, stats.failed[layer], "connections met a broken table and were denied");
     }
     // A layer that this kernel does not have is none of an enabled policy's troubles.
     if (status.lost || !live)
@@ -135,19 +121,21 @@ Result<Hooks> policy_hooks(const RootOptions& root) {
     if (!status.trouble.empty())
         hook.troubles.push_back("its rules cannot be read: " + status.trouble);
     add_unreadable(hook, status.rules);
+    hook.in_force = hook.troubles.empty();
+    for (const std::uint64_t failed : stats.failed)
+        add(hook.troubles, failed, "connections met a broken table and were denied");
     hook.state = status.lost || !live ? "not live" : "live";
     if (status.settings.mode == NC_POLICY_AUDIT)
         hook.remarks.emplace_back("in mode audit: nothing is refused");
     add(hook.remarks, stats.log_lost, "log events lost: the buffer was full");
-    return Hooks{hook};
+    return hook;
 }
 
-Result<Hooks> redirect_hooks(const RootOptions& root) {
-    const redirect::Status status = NETCTL_TRY(redirect::Controller(root).status());
+std::optional<HookStatus> hook_of(const redirect::Status& status) {
     if (status.unfinished)
-        return Hooks{unfinished("redirect")};
+        return unfinished("redirect");
     if (!status.enabled)
-        return Hooks();
+        return {};
     const nc_rd_stats& stats = status.stats;
     HookStatus hook{
         "redirect",
@@ -156,17 +144,46 @@ Result<Hooks> redirect_hooks(const RootOptions& root) {
         status.draining ? "draining" : "enabled",
         status.rules + status.to_rules,
         stats.announced,
-        std::accumulate(std::begin(stats.on_tcp), std::end(stats.on_tcp), std::uint64_t{0}),
-        {},
-        {}};
+        std::accumulate(std::begin(stats.on_tcp), std::end(stats.on_tcp), std::uint64_t{0})};
     if (status.rules != 0 && !status.joiner && !status.draining)
         hook.troubles.emplace_back("no joiner runs, so no connection joins: `netctl redirect run`");
     if (!status.live)
         hook.troubles.emplace_back("its cgroup is gone, or was made anew");
+    hook.in_force = hook.troubles.empty();
     add(hook.troubles, stats.helper_failed, "times the kernel had no memory for a connection");
     if (status.forced)
         hook.remarks.emplace_back("forced: cases of the self-test failed");
-    return Hooks{hook};
+    return hook;
+}
+
+namespace {
+
+template <class Status> Hooks hooks_of(const std::vector<Status>& points) {
+    Hooks hooks;
+    for (const Status& point : points)
+        hooks.push_back(hook_of(point));
+    return hooks;
+}
+
+template <class Status> Hooks hooks_of(const Status& status) {
+    const auto hook = hook_of(status);
+    return hook ? Hooks{*hook} : Hooks();
+}
+
+Result<Hooks> xdp_hooks(const RootOptions& root) {
+    return hooks_of(NETCTL_TRY(xdp::Controller(root, "").status_of_all()));
+}
+
+Result<Hooks> tc_hooks(const RootOptions& root) {
+    return hooks_of(NETCTL_TRY(tc::Controller(root, "").status_of_all()));
+}
+
+Result<Hooks> policy_hooks(const RootOptions& root) {
+    return hooks_of(NETCTL_TRY(policy::Controller(root).status(policy::Controller::Why::skip)));
+}
+
+Result<Hooks> redirect_hooks(const RootOptions& root) {
+    return hooks_of(NETCTL_TRY(redirect::Controller(root).status()));
 }
 
 struct Feature {

@@ -10,7 +10,11 @@
 
 #include "core/result.hpp"
 #include "core/root_options.hpp"
+#include "features/policy/controller.hpp"
+#include "features/redirect/controller.hpp"
 #include "features/set/controller.hpp"
+#include "features/tc/controller.hpp"
+#include "features/xdp/controller.hpp"
 
 namespace netctl::host {
 
@@ -23,10 +27,12 @@ struct HookStatus {
     std::size_t rules = 0;
     std::uint64_t judged = 0;  ///< packets or connections
     std::uint64_t refused = 0; ///< of these dropped or denied; of redirect: left on TCP
+    /// It is where it should be, and all of it can be read; whatever it has counted.
+    bool in_force = true;
     /// Why it does not do what its rules say, each in words. None: it is healthy.
-    std::vector<std::string> troubles;
+    std::vector<std::string> troubles{};
     /// What a user should know although all is well.
-    std::vector<std::string> remarks;
+    std::vector<std::string> remarks{};
 };
 
 struct HostStatus {
@@ -38,6 +44,12 @@ struct HostStatus {
     /// Nothing: no hook that could be read is not well, and some could not.
     std::optional<bool> healthy() const;
 };
+
+/// What the status of a feature says of its hook. Nothing: it is not in use.
+HookStatus hook_of(const xdp::Status& point);
+HookStatus hook_of(const tc::Status& point);
+std::optional<HookStatus> hook_of(const policy::Status& status);
+std::optional<HookStatus> hook_of(const redirect::Status& status);
 
 /// Reads all points, the policy, redirection and the sets. Features that cannot be read are told in `unread`, the
 /// others all the same. An error: the root cannot be read.

@@ -116,7 +116,9 @@ class Controller {
     Result<EnableReport> enable(const EnableRequest& request) const;
     /// Takes all programs off at once and removes all pins.
     Result<std::vector<std::string>> disable() const;
-    Result<Status> status() const;
+    /// Whether to try out why a layer is not live, which takes longer than all else.
+    enum class Why : bool { skip, tell };
+    Result<Status> status(Why why = Why::tell) const;
     std::unique_ptr<datapath::RuleEditor> edit(const EditOptions& options) const;
     /// Calls `handle` for each event until it returns false. With `follow`, waits for more until the
     /// policy is disabled; `idle` is asked at least ten times a second whether to go on. Only one

@@ -62,7 +62,7 @@ Result<std::vector<nc_counter>> read_counters(const bpf::RawMap& outer,
 
 } // namespace
 
-Result<Status> Controller::status() const {
+Result<Status> Controller::status(Why why) const {
     const Root root = NETCTL_TRY(Root::open(root_));
     const auto live = NETCTL_TRY(open_live(root));
     Status status;
@@ -82,7 +82,7 @@ Result<Status> Controller::status() const {
             about.live = false;
             about.why = *lost;
         }
-        if (about.live || !about.why.empty())
+        if (about.live || !about.why.empty() || why == Why::skip)
             continue;
         const auto loads = load_layer(static_cast<nc_policy_layer>(layer));
         about.why =
