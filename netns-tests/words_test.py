@@ -26,7 +26,7 @@ MANUAL = sorted([*REPO.glob("userspace/features/*/netctl-*.8"), *REPO.glob("user
 # These run until they are interrupted, and nothing of theirs is wanted before something has happened.
 STREAMS = re.compile(r"netctl (xdp log|tc log|policy log --follow|trace http(?!.* --(read|top))|trace tcp(?!.* --duration)|metrics --listen)")
 # Their exit status is an answer.
-ANSWERS = re.compile(r"netctl (policy|set) test")
+ANSWERS = re.compile(r"netctl ((policy|set) test|plan)")
 
 
 # Anything that simulate can judge: Ethernet frames of a UDP packet and of nothing known.
@@ -125,7 +125,7 @@ class Host:
         # Its cgroup is the root of all, and its bpffs is empty.
         prepare = (
             f"umount -l {Cgroup.mount()} && mount -t cgroup2 none {Cgroup.mount()} && mount -t bpf bpf /sys/fs/bpf && "
-            f"mount --bind {lab.directory}/hosts /etc/hosts && "
+            f"mount --bind {lab.directory}/hosts /etc/hosts && mount -t tmpfs none /var/lib && "
             f"mkdir -p {Cgroup.mount()}/system.slice/web.service {Cgroup.mount()}/system.slice/nginx.service && "
             f"mkdir {Cgroup.mount()}/user && echo ready && exec sleep infinity"
         )
@@ -162,6 +162,7 @@ class Host:
             )
         )
         (self.files / "list.txt").write_text("203.0.113.0/24\n")
+        (self.files / "netctl.yaml").write_text((REPO / "examples/web-server.yaml").read_text())
 
     def wrap(self, command):
         inside = ["nsenter", f"--target={self.holder.pid}", "--mount", "--cgroup", "--net", "--"]
@@ -202,6 +203,7 @@ class Host:
             tracer = self.start("exec netctl trace http")
             tracer.expect("^netctl: tracing", 60)
             step.command = step.command.replace("4711", str(tracer.pid))
+        step.command = step.command.replace("/etc/netctl.yaml", "netctl.yaml")
         if not self.has_fq:
             step.command = step.command.replace(" --setup-fq", "")
         if happens and not STREAMS.match(step.command):
