@@ -153,7 +153,7 @@ bool PageServer::advance(Client& client, Time now,
         if (end == std::string::npos && client.request.size() <= max_request)
             return true;
         client.response =
-            end == std::string::npos || end > max_request
+            end > max_request // or there is none
                 ? response_of("431 Request Header Fields Too Large", "text/plain", {}, {}, true)
                 : respond(std::string_view(client.request).substr(0, end));
         client.until = std::chrono::steady_clock::now() + time_to_take;
