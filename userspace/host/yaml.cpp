@@ -107,7 +107,7 @@ class TreeBuilder : public YAML::EventHandler {
         if (level.node.kind == YamlNode::Kind::list) {
             level.node.items.push_back(std::move(node));
         } else if (level.key) {
-            level.node.members.emplace_back(std::move(*level.key), std::move(node));
+            level.node.members.push_back({std::move(*level.key), std::move(node)});
             level.key.reset();
         } else {
             if (node.kind != YamlNode::Kind::scalar)

@@ -15,6 +15,8 @@
 
 namespace netctl::host {
 
+struct YamlMember;
+
 struct YamlNode {
     enum class Kind { none, scalar, list, map };
     Kind kind = Kind::none;
@@ -22,9 +24,13 @@ struct YamlNode {
     bool quoted = false;              ///< a scalar that is a string whatever it looks like
     std::string text;                 ///< of a scalar
     std::vector<YamlNode> items;
-    std::vector<std::pair<YamlNode, YamlNode>> members;
+    std::vector<YamlMember> members;
 
     const YamlNode* find(std::string_view key) const;
+};
+
+struct YamlMember {
+    YamlNode name, value;
 };
 
 struct YamlDocument {

@@ -12,8 +12,8 @@
 #include <netctl/lib/frame.h>
 
 /* Of the TCP connection, or of the listener: request sockets and those in TIME_WAIT are connections. The
- * comments for the assembler keep the compiler from joining this with what follows: to the verifier the two
- * helpers return different things. */
+ * barriers, which are not the same, keep the compiler from joining this with what follows: to the verifier the
+ * two helpers return different things. */
 static __always_inline __u32 nc_tcp_socket(nc_ctx *ctx, struct bpf_sock_tuple *tuple, __u32 size)
 {
 	struct bpf_sock *socket = bpf_skc_lookup_tcp(ctx, tuple, size, BPF_F_CURRENT_NETNS, 0);
@@ -22,7 +22,7 @@ static __always_inline __u32 nc_tcp_socket(nc_ctx *ctx, struct bpf_sock_tuple *t
 	if (!socket)
 		return NC_SOCKET_NONE;
 	state = socket->state;
-	asm volatile("# tcp");
+	asm volatile("" : "+r"(state));
 	bpf_sk_release(socket);
 	return state == BPF_TCP_LISTEN ? NC_SOCKET_LISTENING : NC_SOCKET_ESTABLISHED;
 }
@@ -36,7 +36,7 @@ static __always_inline __u32 nc_udp_socket(nc_ctx *ctx, struct bpf_sock_tuple *t
 	if (!socket)
 		return NC_SOCKET_NONE;
 	state = socket->state;
-	asm volatile("# udp");
+	asm volatile("" : "+r"(state), "+r"(socket));
 	bpf_sk_release(socket);
 	return state == BPF_TCP_ESTABLISHED ? NC_SOCKET_ESTABLISHED : NC_SOCKET_LISTENING;
 }
