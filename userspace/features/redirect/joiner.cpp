@@ -256,7 +256,9 @@ Result<Datapath::Answer> Joiner::join(const Announced& announced, const Datapath
 }
 
 Result<> Joiner::try_again() {
-    if (busy_.empty() || sys::now_ms() < next_try_ms_)
+    const std::uint64_t round = sys::now_ms();
+    const auto is_due = [&](const Busy& busy) { return busy.next_ms <= round; };
+    if (round < next_try_ms_ || std::ranges::none_of(busy_, is_due))
         return {};
     const std::uint64_t begin = cpu_us();
     const OtherCpu elsewhere;
