@@ -31,6 +31,7 @@ def deaf(pair):
         yield one
 
 
+@pytest.mark.kernel
 def test_connections_that_wait_are_counted(netctl, pair, deaf):
     client, server = pair
     with contextlib.ExitStack() as held:
@@ -61,6 +62,7 @@ def test_connections_that_wait_are_counted(netctl, pair, deaf):
     assert one["ready"] == 4
 
 
+@pytest.mark.kernel
 def test_connections_that_are_half_open_are_counted(netctl, pair, deaf):
     client, server = pair
     with Peer(client, lambda packet: None) as peer:
@@ -71,6 +73,7 @@ def test_connections_that_are_half_open_are_counted(netctl, pair, deaf):
     assert (one["ready"], one["full_percent"]) == (0, 60)
 
 
+@pytest.mark.kernel
 def test_selection_order_and_reports(lab, netctl, pair, deaf):
     client, server = pair
     with server.netns.socket(socket.AF_INET6) as other:
