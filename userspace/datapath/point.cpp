@@ -16,6 +16,7 @@
 
 #include <fmt/format.h>
 
+#include "bpf/per_cpu_sum.hpp"
 #include "bpf/tc.hpp"
 #include "bpf/xdp.hpp"
 #include "netctl/abi/changes.h"
@@ -461,19 +462,7 @@ Result<std::vector<nc_counter>> read_counters(const bpf::Program& program,
 
 Result<nc_stats> read_stats(const bpf::Program& program) {
     const bpf::RawMap map = NETCTL_TRY(program.map("stats"));
-    const std::uint32_t zero = 0;
-    const auto values = NETCTL_TRY((bpf::lookup_per_cpu<std::uint32_t, nc_stats>(map, zero)));
-    // Every member is a __u64, so the sum is one over the struct's words.
-    static_assert(sizeof(nc_stats) % sizeof(std::uint64_t) == 0);
-    std::array<std::uint64_t, sizeof(nc_stats) / sizeof(std::uint64_t)> sum{}, words{};
-    for (const nc_stats& value : values) {
-        std::memcpy(words.data(), &value, sizeof value);
-        for (std::size_t i = 0; i < sum.size(); i++)
-            sum[i] += words[i];
-    }
-    nc_stats total{};
-    std::memcpy(&total, sum.data(), sizeof total);
-    return total;
+    return bpf::sum_per_cpu<nc_stats>(map);
 }
 
 } // namespace netctl::datapath

@@ -14,6 +14,7 @@
 
 #include <fmt/format.h>
 
+#include "bpf/per_cpu_sum.hpp"
 #include "bpf/standalone.hpp"
 #include "bpf/xdp.hpp"
 #include "classifier/engine.hpp"
@@ -96,17 +97,6 @@ Result<> fill_set(const bpf::Object& object, const TestSet& set, std::uint32_t u
         NETCTL_TRY(put(object, name, use, map));
     }
     return {};
-}
-
-template <class T> Result<T> sum_of_cpus(const bpf::RawMap& map, std::uint32_t index) {
-    static_assert(sizeof(T) % 8 == 0);
-    using Words = std::array<std::uint64_t, sizeof(T) / 8>;
-    Words sum{};
-    for (const Words& words : NETCTL_TRY((bpf::lookup_per_cpu<std::uint32_t, Words>(map, index))))
-        std::transform(sum.begin(), sum.end(), words.begin(), sum.begin(), std::plus{});
-    T result;
-    std::memcpy(&result, sum.data(), sizeof result);
-    return result;
 }
 
 } // namespace
@@ -277,12 +267,12 @@ Result<bpf::RawMap> ProgRun::set_map(const std::string& outer, std::uint32_t use
 }
 
 Result<nc_stats> ProgRun::stats() const {
-    return sum_of_cpus<nc_stats>(NETCTL_TRY(object_.map("stats")), 0);
+    return bpf::sum_per_cpu<nc_stats>(NETCTL_TRY(object_.map("stats")), 0);
 }
 
 Result<nc_counter> ProgRun::counter(std::size_t position) const {
-    return sum_of_cpus<nc_counter>(chunks_[position / NC_COUNTER_CHUNK],
-                                   static_cast<std::uint32_t>(position % NC_COUNTER_CHUNK));
+    return bpf::sum_per_cpu<nc_counter>(chunks_[position / NC_COUNTER_CHUNK],
+                                        static_cast<std::uint32_t>(position % NC_COUNTER_CHUNK));
 }
 
 } // namespace netctl::testing

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <array>
-#include <cstring>
 #include <map>
 
 #include <fmt/format.h>
 
+#include "bpf/per_cpu_sum.hpp"
 #include "features/policy/controller.hpp"
 #include "features/policy/layers.hpp"
 #include "features/policy/state.hpp"
@@ -15,22 +14,6 @@ using datapath::InstalledRule;
 using datapath::Root;
 
 namespace {
-
-Result<nc_policy_stats> read_stats(const bpf::RawMap& map) {
-    const std::uint32_t zero = 0;
-    const auto values =
-        NETCTL_TRY((bpf::lookup_per_cpu<std::uint32_t, nc_policy_stats>(map, zero)));
-    // Every member is a __u64, so the sum is one over the struct's words.
-    std::array<std::uint64_t, sizeof(nc_policy_stats) / sizeof(std::uint64_t)> sum{}, words{};
-    for (const nc_policy_stats& value : values) {
-        std::memcpy(words.data(), &value, sizeof value);
-        for (std::size_t i = 0; i < sum.size(); i++)
-            sum[i] += words[i];
-    }
-    nc_policy_stats total{};
-    std::memcpy(&total, sum.data(), sizeof total);
-    return total;
-}
 
 /// Counters of the rules, in their order: connections by layer.
 Result<std::vector<nc_counter>> read_counters(const bpf::RawMap& outer,
@@ -97,7 +80,7 @@ Result<Status> Controller::status(Why why) const {
         status.notes.push_back(fmt::format("its rules cannot be read: {}", status.trouble));
     }
     const bpf::RawMap stats = NETCTL_TRY(live->program.map("stats"));
-    status.stats = NETCTL_TRY(read_stats(stats));
+    status.stats = NETCTL_TRY(bpf::sum_per_cpu<nc_policy_stats>(stats));
     const bpf::RawMap counters = NETCTL_TRY(live->program.map("counters"));
     const auto totals = NETCTL_TRY(read_counters(counters, live->rules));
     for (std::size_t i = 0; i < totals.size(); i++) {

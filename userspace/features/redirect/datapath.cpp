@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 
 #include "bpf/connect.hpp"
+#include "bpf/per_cpu_sum.hpp"
 #include "bpf/sockets.hpp"
 #include "redirect.skel.h"
 #include "redirect_ioctl.skel.h"
@@ -306,18 +307,7 @@ Result<nc_rd_pair> Datapath::pair(std::uint32_t slot) const {
 }
 
 Result<nc_rd_stats> Datapath::stats() const {
-    const std::uint32_t zero = 0;
-    nc_rd_stats sum{};
-    constexpr std::size_t words = sizeof(sum) / sizeof(__u64);
-    const auto values = NETCTL_TRY((bpf::lookup_per_cpu<std::uint32_t, nc_rd_stats>(stats_, zero)));
-    std::array<__u64, words> total{};
-    for (const nc_rd_stats& value : values) {
-        std::array<__u64, words> one{};
-        std::memcpy(one.data(), &value, sizeof(value));
-        for (std::size_t i = 0; i < words; i++)
-            total[i] += one[i];
-    }
-    std::memcpy(&sum, total.data(), sizeof(sum));
+    nc_rd_stats sum = NETCTL_TRY(bpf::sum_per_cpu<nc_rd_stats>(stats_));
     for (const nc_rd_pair& pair : NETCTL_TRY(pairs()))
         if (alive(pair))
             for (int i = 0; i < 2; i++) {

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "features/trace/instrument.hpp"
 
-#include <array>
-#include <cstring>
 #include <utility>
 
 #include <fmt/format.h>
 
+#include "bpf/per_cpu_sum.hpp"
 #include "bpf/sockets.hpp"
 
 namespace netctl::trace {
@@ -58,16 +57,8 @@ Result<> Instrument::stop() {
 }
 
 Result<InstrumentCounters> Instrument::counters() const {
-    // All members are of one type: add them up as an array.
-    using Words = std::array<__u64, sizeof(nc_trace_counters) / sizeof(__u64)>;
-    Words sum{};
-    const std::vector<Words> cpus =
-        NETCTL_TRY((bpf::lookup_per_cpu<std::uint32_t, Words>(counters_, 0)));
-    for (const Words& cpu : cpus)
-        for (std::size_t i = 0; i < sum.size(); ++i)
-            sum[i] += cpu[i];
     InstrumentCounters counters;
-    std::memcpy(&counters.kernel, sum.data(), sizeof counters.kernel);
+    counters.kernel = NETCTL_TRY(bpf::sum_per_cpu<nc_trace_counters>(counters_));
     for (const bpf::Program& program : programs_)
         if (const auto info = program.info())
             counters.recursions += info->recursions;

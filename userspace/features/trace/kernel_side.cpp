@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "features/trace/kernel_side.hpp"
 
-#include <array>
-#include <cstddef>
-#include <cstring>
 #include <utility>
+
+#include "bpf/per_cpu_sum.hpp"
 
 namespace netctl::trace {
 
@@ -40,16 +39,8 @@ Result<KernelSide> KernelSide::load(const bpf::Object& object, nc_http_config co
 }
 
 Result<Counters> KernelSide::counters() const {
-    // All members are of one type: add them up as an array.
-    using Words = std::array<__u64, sizeof(nc_http_counters) / sizeof(__u64)>;
-    Words sum{};
-    const std::vector<Words> cpus =
-        NETCTL_TRY((bpf::lookup_per_cpu<std::uint32_t, Words>(counters_, 0)));
-    for (const Words& cpu : cpus)
-        for (std::size_t i = 0; i < sum.size(); ++i)
-            sum[i] += cpu[i];
     Counters counters;
-    std::memcpy(&counters.kernel, sum.data(), sizeof counters.kernel);
+    counters.kernel = NETCTL_TRY(bpf::sum_per_cpu<nc_http_counters>(counters_));
     counters.received = reader_->received();
     return counters;
 }
