@@ -33,4 +33,11 @@ bool LineWriter::write() {
     return written.error != EPIPE;
 }
 
+void LineWriter::add_end(const Json& members) {
+    Json end{{"event", "end"}};
+    end.update(members);
+    end["not_written"] = unwritten_;
+    pending_ += Text::format("{}\n", end.dump());
+}
+
 } // namespace netctl::trace

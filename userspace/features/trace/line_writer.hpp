@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "core/json.hpp"
 #include "core/output.hpp"
 #include "core/text.hpp"
 
@@ -20,6 +21,8 @@ class LineWriter {
     /// Writes them. False if nobody reads any more. Any other trouble is told once, and what it took of the lines is
     /// counted.
     bool write();
+    /// Adds the last object of a stream of JSON, which counts: `members`, with `event` end and `not_written`.
+    void add_end(const Json& members);
     /// Lines that could not be written.
     std::uint64_t unwritten() const { return unwritten_; }
 

@@ -71,10 +71,9 @@ class BacklogReport {
         NETCTL_TRY(instrument.stop());
         const InstrumentCounters counters = NETCTL_TRY(instrument.counters());
         if (context_->out.json()) {
-            Json end{{"event", "end"}, {"shown", shown_}};
-            end.update(counters.json());
-            end["not_written"] = lines_.unwritten();
-            lines_.pending() += Text::format("{}\n", end.dump());
+            Json members{{"shown", shown_}};
+            members.update(counters.json());
+            lines_.add_end(members);
         }
         lines_.write();
         if (counters.lost() != 0)

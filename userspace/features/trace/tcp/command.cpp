@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "features/trace/tcp/command.hpp"
 
-#include <charconv>
 #include <chrono>
 #include <map>
 #include <string>
@@ -9,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "core/duration.hpp"
 #include "core/json.hpp"
 #include "features/trace/cgroup_names.hpp"
 #include "features/trace/container.hpp"
@@ -24,22 +24,6 @@ namespace netctl::trace::tcp {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-/// `1ms`, `500us`, `2s`, in nanoseconds.
-Result<std::uint64_t> parse_duration(const std::string& option, const std::string& text) {
-    std::uint64_t number = 0;
-    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), number);
-    const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
-    const std::uint64_t scale = unit == "us"   ? 1'000
-                                : unit == "ms" ? 1'000'000
-                                : unit == "s"  ? 1'000'000'000
-                                               : 0;
-    constexpr std::uint64_t day_ns = 86'400'000'000'000;
-    if (status != std::errc{} || scale == 0 || number > day_ns / scale)
-        return Error::usage(fmt::format("--{} '{}' is no time", option, text),
-                            "write it like 500us, 1ms or 2s; at most a day");
-    return number * scale;
-}
 
 class Stream {
   public:
@@ -63,10 +47,9 @@ class Stream {
         NETCTL_TRY(connections.instrument.stop());
         const InstrumentCounters counters = NETCTL_TRY(connections.instrument.counters());
         if (context_->out.json()) {
-            Json end{{"event", "end"}, {"shown", shown_}};
-            end.update(counters.json());
-            end["not_written"] = lines_.unwritten();
-            lines_.pending() += Text::format("{}\n", end.dump());
+            Json members{{"shown", shown_}};
+            members.update(counters.json());
+            lines_.add_end(members);
         }
         lines_.write();
         std::string told = fmt::format("{} shown; {}", shown_, counters.text());
@@ -149,7 +132,10 @@ Handler handler_of(nc_tcp_kind kind) {
         request.selection = NETCTL_TRY(parse_selection(arguments, context));
         request.ring_bytes = NETCTL_TRY(parse_ring_bytes(arguments));
         if (arguments.has("min"))
-            request.min_ns = NETCTL_TRY(parse_duration("min", arguments.get("min")));
+            request.min_ns = static_cast<std::uint64_t>(
+                NETCTL_TRY(parse_duration("min", arguments.get("min"),
+                                          std::chrono::nanoseconds::zero(), std::chrono::hours(24)))
+                    .count());
         const std::uint64_t count = NETCTL_TRY(arguments.number("count", 0, 1, UINT64_MAX));
         const std::uint64_t duration = NETCTL_TRY(arguments.number("duration", 0, 1, 31'536'000));
         return Stream(std::move(request), context).run(count, duration);

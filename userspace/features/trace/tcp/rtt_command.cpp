@@ -108,13 +108,10 @@ class RoundTripReport {
         if (count == 0 || told < count)
             show(NETCTL_TRY(trace.read()));
         const InstrumentCounters counters = NETCTL_TRY(trace.counters());
-        if (context_->out.json()) {
-            Json end{
-                {"event", "end"}, {"samples", counters.kernel.sent}, {"lost", counters.lost()}};
-            end["not_counted"] = counters.kernel.no_memory;
-            end["not_written"] = lines_.unwritten();
-            lines_.pending() += Text::format("{}\n", end.dump());
-        }
+        if (context_->out.json())
+            lines_.add_end({{"samples", counters.kernel.sent},
+                            {"lost", counters.lost()},
+                            {"not_counted", counters.kernel.no_memory}});
         lines_.write();
         std::string last =
             fmt::format("{} samples, {} lost", counters.kernel.sent, counters.lost());
