@@ -18,7 +18,6 @@ namespace {
 
 using Told = std::vector<std::string>;
 
-constexpr std::uint32_t set_host_size = 65536, set_size = 1048576;
 constexpr unsigned apply_drain_ms = 5000;
 
 Result<Told> do_set(const Step& step, const RootOptions& root) {
@@ -28,9 +27,8 @@ Result<Told> do_set(const Step& step, const RootOptions& root) {
     const SetConfig& to = *step.set_to;
     Told told;
     if (!step.set_from)
-        told = NETCTL_TRY(controller.create(
-            to.name, to.type,
-            to.size.value_or(to.type == datapath::SetType::host ? set_host_size : set_size), ""));
+        told = NETCTL_TRY(
+            controller.create(to.name, to.type, to.size.value_or(set::default_size(to.type)), ""));
     if (to.external || (!step.set_from && to.elements.empty()))
         return told;
     std::string text;

@@ -16,16 +16,12 @@ namespace {
 using datapath::SetEntry;
 using Count = Positional::Count;
 
-/// A hash has its table at once, 16 bytes an element and IP version; a trie and a base have not.
-constexpr std::uint64_t default_host_size = 65536, default_size = 1048576;
-
 Result<int> create(const Arguments& arguments, Context& context) {
     if (!arguments.has("type"))
         return Error::usage("--type is missing", "host, cidr or port");
     const auto type = NETCTL_TRY(datapath::parse_set_type(arguments.get("type")));
-    const std::uint64_t size = NETCTL_TRY(
-        arguments.number("size", type == datapath::SetType::host ? default_host_size : default_size,
-                         1, std::uint64_t{1} << 26));
+    const std::uint64_t size =
+        NETCTL_TRY(arguments.number("size", default_size(type), 1, std::uint64_t{1} << 26));
     Controller controller(context.root);
     context.out.notes(NETCTL_TRY(controller.create(
         arguments["NAME"], type, static_cast<std::uint32_t>(size), arguments.get("group"))));

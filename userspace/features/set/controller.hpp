@@ -54,6 +54,12 @@ struct DiffReport {
     std::vector<Error> bad;
 };
 
+/// How many elements of each family a set has room for if nobody says it. A hash has its table at once, 16 bytes
+/// an element and IP version; a trie and a base have not.
+constexpr std::uint32_t default_size(datapath::SetType type) {
+    return type == datapath::SetType::host ? 65536 : 1048576;
+}
+
 class Controller {
   public:
     explicit Controller(RootOptions root) : root_(std::move(root)) {}
