@@ -2,6 +2,7 @@
 """netctl apply and its kin, with traffic. The letters I1 to I14 are the invariants of docs/architecture.md."""
 
 import json
+import os
 import random
 import signal
 import socket
@@ -318,6 +319,32 @@ def test_what_is_exported_applies_to_the_same(netctl, link, lab, tmp_path):
         assert not netctl.root.exists()
         netctl("apply", path)
         assert netctl("export").stdout == exported
+
+
+def test_an_interface_that_is_called_like_a_pattern_means_itself(netctl, link, tmp_path):
+    _, server = link
+    server.netns.ip_batch("link add a* type veth peer name ab")
+    netctl("xdp", "attach", "a*", "--mode", "generic", netns=server.netns)
+    exported = write_text(tmp_path / "exported.yaml", netctl("export").stdout)
+    assert not plan(netctl, exported, 0)  # not of `ab`, too
+    netctl("detach", "--all")
+    netctl("apply", exported)
+    assert [point["interface"] for point in netctl.json("xdp", "status")] == ["a*"]
+
+
+def test_a_name_that_yaml_cannot_hold_is_refused(netctl, lab, tmp_path):
+    path = os.fsencode(lab.cgroup().path) + b"/x\xff"
+    os.mkdir(path)
+    netctl("policy", "enable", "--cgroup", os.fsdecode(path), "--layer", "cgroup", "--mode", "audit")
+    assert "x\\xff' is no UTF-8" in netctl.fails("export")
+    netctl.fails("save", "--file", tmp_path / "saved.yaml")
+    # Nor can what would lead back be written: then nothing is done.
+    before = netctl("policy", "status").stdout
+    netctl.fails("apply", write_text(tmp_path / "nothing.yaml", "prune: true\n"), "--confirm", "1h")
+    assert netctl("policy", "status").stdout == before
+    assert list(tmp_path.glob("saved*")) == []
+    netctl("policy", "disable")
+    os.rmdir(path)
 
 
 # ---- confirm ----

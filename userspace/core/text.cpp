@@ -130,6 +130,16 @@ std::size_t utf8_length(std::string_view text) {
     return length;
 }
 
+bool is_utf8(std::string_view text) {
+    while (!text.empty()) {
+        const std::size_t length = utf8_length(text);
+        if (length == 0)
+            return false;
+        text.remove_prefix(length);
+    }
+    return true;
+}
+
 std::size_t shown_length(std::string_view text) {
     const std::size_t length = utf8_length(text);
     return length != 0 && !is_hidden(code_point(text.substr(0, length))) ? length : 0;

@@ -25,6 +25,8 @@ namespace netctl {
 /// The length of the UTF-8 sequence at the beginning of `text`, which is not empty; 0 if there is no
 /// valid one (RFC 3629, table 3-7 of Unicode: no overlong forms, no surrogates, nothing above U+10FFFF).
 std::size_t utf8_length(std::string_view text);
+/// Whether all of it is such sequences.
+bool is_utf8(std::string_view text);
 /// The length of the character at the beginning of `text` if it is shown as it is, else 0.
 std::size_t shown_length(std::string_view text);
 

@@ -104,7 +104,7 @@ Result<Applied> apply(const HostConfig& wanted, const RootOptions& root,
     journal.changes = plan.steps.size();
     if (options.confirm_s != 0)
         journal.deadline_ns = boottime_ns() + options.confirm_s * second_ns;
-    journal.way_back = config_text(way_back(plan.steps));
+    journal.way_back = NETCTL_TRY(config_text(way_back(plan.steps)));
     NETCTL_TRY(write_journal(writing.root(), journal));
     if (options.confirm_s != 0) {
         applied.id = journal_name(journal.id);

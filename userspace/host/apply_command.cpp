@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <thread>
 
 #include <fmt/format.h>
 
+#include "core/duration.hpp"
 #include "core/json.hpp"
 #include "host/apply.hpp"
 #include "host/host.hpp"
@@ -17,21 +17,12 @@ namespace {
 
 using Count = Positional::Count;
 
-constexpr std::uint64_t longest_confirm = 7 * 24 * 3600;
-
-/// `60`, `60s`, `5m`, `1h`: seconds.
-Result<std::uint64_t> parse_time(const std::string& option, const std::string& text) {
-    std::uint64_t number = 0;
-    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), number);
-    const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
-    const std::uint64_t factor = unit.empty() || unit == "s" ? 1
-                                 : unit == "m"               ? 60
-                                 : unit == "h"               ? 3600
-                                                             : 0;
-    if (status != std::errc{} || factor == 0 || number == 0 || number > longest_confirm / factor)
-        return Error::usage(Text::format("--{} takes a time, not '{}'", option, text),
-                            "60s, 5m or 1h; a week at most");
-    return number * factor;
+/// The seconds that an option gives to confirm in; parts of one count as one.
+Result<std::uint64_t> confirm_seconds(const std::string& option, const std::string& text) {
+    using std::chrono::seconds;
+    constexpr std::chrono::hours week(7 * 24);
+    const auto span = NETCTL_TRY(parse_duration(option, text, seconds(1), week));
+    return static_cast<std::uint64_t>(std::chrono::ceil<seconds>(span).count());
 }
 
 Json steps_json(const std::vector<Step>& steps) {
@@ -127,7 +118,7 @@ Result<int> do_apply(const Arguments& arguments, Context& context) {
     }
     ApplyOptions options{.netns = context.netns, .dared = arguments.has("yes")};
     if (arguments.has("confirm"))
-        options.confirm_s = NETCTL_TRY(parse_time("confirm", arguments.get("confirm")));
+        options.confirm_s = NETCTL_TRY(confirm_seconds("confirm", arguments.get("confirm")));
     const HostConfig config = NETCTL_TRY(config_of(arguments));
     const Applied applied = NETCTL_TRY(apply(config, context.root, options));
     context.out.notes(applied.notes);
@@ -148,7 +139,7 @@ Result<int> do_apply(const Arguments& arguments, Context& context) {
 
 Result<int> do_export(const Arguments&, Context& context) {
     const auto reading = NETCTL_TRY(datapath::OneReading::begin(context.root));
-    const std::string text = config_text(NETCTL_TRY(read_present(context.root)));
+    const std::string text = NETCTL_TRY(config_text(NETCTL_TRY(read_present(context.root))));
     context.out.document({{"yaml", text}}, lines_text(text));
     return 0;
 }
@@ -156,7 +147,8 @@ Result<int> do_export(const Arguments&, Context& context) {
 Result<int> do_confirm(const Arguments& arguments, Context& context) {
     const std::string id = arguments["ID"];
     if (arguments.has("extend")) {
-        const std::uint64_t seconds = NETCTL_TRY(parse_time("extend", arguments.get("extend")));
+        const std::uint64_t seconds =
+            NETCTL_TRY(confirm_seconds("extend", arguments.get("extend")));
         NETCTL_TRY(extend(context.root, id, seconds));
         context.out.done(Text::format("{} s to confirm, from now on", seconds));
         return 0;
@@ -201,7 +193,7 @@ Result<int> do_save(const Arguments& arguments, Context& context) {
         return Error::failed("an apply waits to be confirmed",
                              "what may go back is not saved: `netctl confirm` first");
     const auto reading = NETCTL_TRY(datapath::OneReading::begin(context.root));
-    NETCTL_TRY(write_saved(path, config_text(NETCTL_TRY(read_present(context.root)))));
+    NETCTL_TRY(write_saved(path, NETCTL_TRY(config_text(NETCTL_TRY(read_present(context.root))))));
     context.out.done(Text::format("saved to {}", path));
     return 0;
 }
@@ -252,7 +244,7 @@ std::vector<Command> apply_commands() {
         {.name = "apply",
          .summary = "make the host be as a configuration file says",
          .description = "FILE is a file, a folder of *.yaml files, or - for standard input. "
-                        "Everything is done, or nothing.",
+                        "If a step fails, those before it are undone.",
          .positionals = file_positional(),
          .options =
              {prune_option(),

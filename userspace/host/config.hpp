@@ -79,8 +79,8 @@ Result<HostConfig> read_config(const std::string& path);
 /// The same of a text that is in no file; `file:` is refused in it.
 Result<HostConfig> parse_config(const std::string& name, const std::string& text);
 
-/// A text that reads as the same configuration.
-std::string config_text(const HostConfig& config);
+/// A text that reads as the same configuration. Errors: a name that is no UTF-8, which YAML cannot hold.
+Result<std::string> config_text(const HostConfig& config);
 
 /// JSON Schema (draft 7) of what read_config() takes, made of the table that it reads by.
 std::string config_schema();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <algorithm>
+#include <optional>
 
 #include <fmt/format.h>
 
@@ -10,11 +11,15 @@ namespace netctl::host {
 
 namespace {
 
-/// In double quotes, which YAML reads as JSON does.
-std::string yaml_quoted(std::string_view text) {
-    std::string quoted;
-    append_json_string(quoted, text);
-    return quoted;
+/// An interface's name as a pattern of interfaces that matches no other: the kernel takes `a*` for a name, too.
+std::string pattern_of(std::string_view name) {
+    std::string pattern;
+    for (const char c : name) {
+        if (std::string_view("*?[\\").find(c) != std::string_view::npos)
+            pattern += '\\';
+        pattern += c;
+    }
+    return pattern;
 }
 
 class ConfigWriter {
@@ -41,7 +46,7 @@ class ConfigWriter {
     }
 
     void set(const SetConfig& set) {
-        head(2, yaml_quoted(set.name));
+        head(2, quoted(set.name));
         key(4, "type", datapath::to_string(set.type));
         if (set.size)
             key(4, "size", std::to_string(*set.size));
@@ -51,11 +56,11 @@ class ConfigWriter {
     }
 
     void filter(const FilterConfig& filter) {
-        key(2, "- interfaces", "[" + yaml_quoted(filter.interface) + "]");
+        key(2, "- interfaces", "[" + quoted(pattern_of(filter.interface)) + "]");
         if (filter.hook == Hook::tc)
             key(4, "direction", filter.direction);
         if (!filter.netns.empty())
-            key(4, "netns", yaml_quoted(filter.netns));
+            key(4, "netns", quoted(filter.netns));
         if (!filter.mode.empty())
             key(4, "mode", filter.mode);
         key(4, "default", verdict(filter.default_verdict));
@@ -66,7 +71,7 @@ class ConfigWriter {
 
     void policy(const PolicyConfig& policy) {
         head(0, "policy");
-        key(2, "cgroup", yaml_quoted(policy.cgroup));
+        key(2, "cgroup", quoted(policy.cgroup));
         if (!policy.layer.empty())
             key(2, "layer", policy.layer);
         key(2, "mode", policy.mode == NC_POLICY_MODE_AUDIT ? "audit" : "enforce");
@@ -77,7 +82,7 @@ class ConfigWriter {
 
     void redirect(const RedirectConfig& redirect) {
         head(0, "redirect");
-        key(2, "cgroup", yaml_quoted(redirect.cgroup));
+        key(2, "cgroup", quoted(redirect.cgroup));
         key(2, "allow-blocking", redirect.allow_blocking ? "true" : "false");
         key(2, "cross-netns", redirect.cross_netns ? "true" : "false");
         block(2, "force", redirect.force);
@@ -85,18 +90,33 @@ class ConfigWriter {
         rules(2, "to", redirect.to);
     }
 
-    std::string text() && { return std::move(text_); }
+    Result<std::string> text() && {
+        if (no_utf8_)
+            return Error::failed(
+                Text::format("'{}' is no UTF-8, which a configuration has to be", *no_utf8_),
+                "another name for what is called so");
+        return std::move(text_);
+    }
 
   private:
+    /// A name in double quotes, which YAML reads as JSON does.
+    std::string quoted(std::string_view name) {
+        if (!is_utf8(name))
+            no_utf8_ = name;
+        std::string quoted;
+        append_json_string(quoted, name);
+        return quoted;
+    }
     static const char* verdict(nc_verdict verdict) {
         return verdict == NC_VERDICT_DROP ? "drop" : verdict == NC_VERDICT_NEXT ? "next" : "pass";
     }
     std::string text_;
+    std::optional<std::string> no_utf8_; ///< a name that cannot be written
 };
 
 } // namespace
 
-std::string config_text(const HostConfig& config) {
+Result<std::string> config_text(const HostConfig& config) {
     ConfigWriter writer;
     if (!config.sets.empty())
         writer.head(0, "sets");
