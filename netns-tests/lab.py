@@ -34,6 +34,8 @@ BPFFS = Path("/sys/fs/bpf")
 
 # How much longer than on a fast machine things may take; set for software emulation.
 PATIENCE = float(os.environ.get("NETCTL_PATIENCE", "1"))
+# Seconds that anything may take that ends by itself: a bound is there to end what hangs, not to measure.
+LONG = 20.0
 IN_VM = bool(os.environ.get("NETCTL_VM"))
 # A guest runs a share of the tests, unless it is told to run all.
 GUEST_SHARE = os.environ.get("NETCTL_VM", "all") != "all"
@@ -41,9 +43,10 @@ GUEST_SHARE = os.environ.get("NETCTL_VM", "all") != "all"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def until(condition, timeout=5.0, what=None):
+def until(condition, timeout=LONG, what=None):
     """Waits until `condition()` is true and returns its value. An AssertionError in it means not
     yet, and is what the test sees if it never comes true."""
+    timeout = max(timeout, LONG)
     deadline = time.monotonic() + timeout * PATIENCE
     while True:
         problem = None
@@ -61,7 +64,7 @@ def until(condition, timeout=5.0, what=None):
         time.sleep(0.01)
 
 
-def run(*argv, check=True, timeout=30.0, **options):
+def run(*argv, check=True, timeout=2 * LONG, **options):
     """Runs a command to its end; its output is text, in `.stdout` and `.stderr`."""
     argv = [str(word) for word in argv]
     if "input" not in options:
@@ -112,7 +115,7 @@ class Process:
         complete = self.stdout.rpartition("\n")[0]
         return [json.loads(line) for line in complete.splitlines() if line.strip()]
 
-    def expect(self, pattern, timeout=5.0):
+    def expect(self, pattern, timeout=LONG):
         """Waits until the output, standard or error, matches the pattern; returns the match."""
 
         def matched():
@@ -122,14 +125,14 @@ class Process:
 
         return until(matched, timeout, f"{pattern!r} from {self}")
 
-    def wait(self, timeout=30.0):
+    def wait(self, timeout=2 * LONG):
         """Waits for its end; returns the exit status."""
         return self.popen.wait(timeout * PATIENCE)
 
     def send(self, number):
         self.popen.send_signal(number)
 
-    def stop(self, number=signal.SIGTERM, timeout=5.0):
+    def stop(self, number=signal.SIGTERM, timeout=LONG):
         """Ends it if it still runs; by force if it does not listen. Returns the exit status."""
         if self.alive():
             self.popen.send_signal(number)
@@ -270,7 +273,7 @@ class Namespace:
         with self:
             return socket.socket(family, kind, protocol)
 
-    def ping(self, address, count=1, timeout=1.0):
+    def ping(self, address, count=1, timeout=LONG / 2):
         """Whether all of `count` echo requests are answered."""
         seconds = max(1, round(timeout * PATIENCE))
         done = self.run("ping", "-nqc", count, "-i", 0.01, "-W", seconds, address, check=False)

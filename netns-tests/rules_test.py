@@ -147,7 +147,7 @@ def test_settings_change_in_one_step(filter, pair):
     filter.add("dport 7 drop")
     before = filter.status()
     assert filter("set", "--default", "drop", "--log-rate", "5")["default"] == "drop"
-    assert not client.netns.ping(server.ip4)
+    assert not client.netns.ping(server.ip4, timeout=0.1)
     status = filter.status()
     assert (status["default"], status["on_unparsed"], status["log"]["rate"]) == ("drop", "drop", 5)
     assert status["generation"] == before["generation"] + 1
@@ -170,7 +170,7 @@ def test_attach_with_rules_and_default(filter, pair, tmp_path):
     assert filter("attach", "--rules", rules, "--default", "drop")["rule_count"] == 2
     status = filter.status()
     assert (status["default"], status["generation"]) == ("drop", 1)
-    assert client.netns.ping(server.ip4) and not client.netns.ping(server.ip6)
+    assert client.netns.ping(server.ip4) and not client.netns.ping(server.ip6, timeout=0.1)
 
 
 @pytest.mark.parametrize("direction", ("ingress", "egress"))

@@ -102,3 +102,35 @@ def test_a_suite_that_runs_out_of_its_time(lab, repository, suite):
     running = start(lab, repository, suite, NETCTL_SUITE_LIMIT="10")
     assert running.wait() == 1
     check_report(report(repository), "ended after 10 s")
+
+
+SECOND_TRY = '''
+from pathlib import Path
+import pytest
+
+def test_steady():
+    pass
+
+@pytest.mark.parametrize("word", ["a b", "c"])
+def test_unsteady(word):
+    tried = Path(__file__).with_name(f"tried-{word}")
+    first = not tried.exists()
+    tried.touch()
+    assert not first or word != "a b", "too early"
+
+@pytest.mark.parametrize("n", range(WRONG))
+def test_wrong(n):
+    assert n == -1
+'''
+
+
+@pytest.mark.parametrize("wrong, last", ((1, "3 passed, 1 failed, 0 skipped"), (3, "2 passed, 4 failed, 0 skipped")))
+def test_a_few_that_fail_are_tried_again(lab, repository, wrong, last):
+    """What passes then is listed all the same; many failures are not tried again."""
+    (repository / "netns-tests/tiny_test.py").write_text(SECOND_TRY.replace("WRONG", str(wrong)))
+    start(lab, repository, "netns").wait()
+    text = report(repository)
+    listed = "unsteady:\n  results tiny_test.test_unsteady[a b]: AssertionError: too early"
+    assert (listed in text) == (wrong < 3), text
+    assert text.splitlines()[-1] == last, text
+    assert (repository / "results/netns-again.xml").exists() == (wrong < 3)

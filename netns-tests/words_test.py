@@ -24,7 +24,7 @@ from lab import Cgroup, run, until
 REPO = Path(__file__).resolve().parent.parent
 MANUAL = sorted([*REPO.glob("userspace/features/*/netctl-*.8"), *REPO.glob("userspace/host/netctl-*.8"), REPO / "docs/man/netctl.8"])
 # These run until they are interrupted, and nothing of theirs is wanted before something has happened.
-STREAMS = re.compile(r"netctl (xdp log|tc log|policy log --follow|trace http(?!.* --(read|top))|trace tcp(?!.* --duration)|metrics --listen)")
+STREAMS = re.compile(r"netctl (xdp log|tc log|policy log --follow|trace http(?!.* --(read|top))|trace tcp(?! backlog)(?!.* --duration)|metrics --listen)")
 # Their exit status is an answer.
 ANSWERS = re.compile(r"netctl ((policy|set) test|plan)")
 
@@ -80,7 +80,7 @@ def general(line):
             text.count(".") == 3 or text.count(":") > 1
         ) and not re.fullmatch(r"\d\d:\d\d:\d\d\.\d+", text):  # fmt: skip
             return text
-        if client := re.fullmatch(r"(\d+\.\d+\.\d+\.\d+):[345]\d{4}", text):
+        if client := re.fullmatch(r"(\d+\.\d+\.\d+\.\d+):(?:3[2-9]|[45]\d|60)\d{3}", text):
             return f"{client[1]}:PORT"
         if re.fullmatch(r"\d+\.\d+\.\d+\.\d+:\d+", text):
             return text
