@@ -99,6 +99,7 @@ COMMANDS = {
     "restore": ((), "restore --file {config}"),
     "metrics --textfile": ((*XDP, *SET), "metrics --textfile {prom} --once"),
     "metrics --listen": ((*XDP, *SET), "~metrics --listen 127.0.0.1:0"),
+    "set add --confirm": (SET, "set add s 192.0.2.9 --confirm 1h"),
     "detach --all": ((*XDP, *TCX[:1], *POLICY), "detach --all"),
 }
 

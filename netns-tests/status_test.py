@@ -95,7 +95,7 @@ def test_a_root_that_cannot_be_read_is_neither_well_nor_not(netctl, full):
 
 def test_nothing_in_use_is_fine(netctl):
     told, _ = look(netctl)
-    assert told == {"healthy": True, "hooks": [], "sets": [], "unread": []}
+    assert told == {"healthy": True, "hooks": [], "sets": [], "unread": [], "pending": None}
 
 
 def test_watching_tells_rates(netctl, lab, full):

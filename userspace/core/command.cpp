@@ -314,11 +314,11 @@ int run_command(const Command& root, const std::vector<std::string>& words) {
     set_quiet(arguments.has("quiet"));
     Output out(arguments.has("json"), arguments.has("quiet"));
     const char* root_from_environment = std::getenv("NETCTL_ROOT");
-    Context context{{arguments.get("root", root_from_environment ? root_from_environment
-                                                                 : "/sys/fs/bpf/netctl"),
-                     std::chrono::seconds(*lock_timeout)},
-                    netns_spelling(arguments.get("netns")),
-                    out};
+    Context context{
+        {arguments.get("root", root_from_environment ? root_from_environment : default_root),
+         std::chrono::seconds(*lock_timeout)},
+        netns_spelling(arguments.get("netns")),
+        out};
     const auto status = command->run(arguments, context);
     if (!status) {
         print_error(status.error());

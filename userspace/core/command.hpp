@@ -46,6 +46,12 @@ class Arguments {
     std::string operator[](const std::string& positional) const;
     /// The words of the `rest` positional.
     const std::vector<std::string>& rest() const { return rest_; }
+    /// The same with an option that takes no value, whether it was given or not.
+    Arguments with(const std::string& option) const {
+        Arguments more = *this;
+        more.options_.emplace(option, "");
+        return more;
+    }
 
   private:
     friend class CommandParser;

@@ -8,6 +8,9 @@
 
 namespace netctl {
 
+/// The root that a host has where no other is named.
+inline constexpr const char* default_root = "/sys/fs/bpf/netctl";
+
 struct RootOptions {
     std::string path;                      ///< --root: a directory in a bpffs, as it was given
     std::chrono::seconds lock_timeout{30}; ///< --lock-timeout: how long to wait for other commands

@@ -17,8 +17,9 @@ using datapath::OneWriting;
 
 constexpr std::uint64_t second_ns = 1'000'000'000;
 
+/// Its name begins with a letter, so that nobody takes it for a number.
 std::uint64_t new_id() {
-    return std::random_device()();
+    return std::random_device()() | 0xa0000000U;
 }
 
 /// Undoes steps that were done, the last first. What could not be undone.
@@ -75,6 +76,47 @@ Result<> start_watch(const RootOptions& root, const std::string& id) {
     return sys::start_detached("netctl-rollback-" + id, words);
 }
 
+/// Before the first change: writes down how it was, and has somebody watch the time if there is one.
+Result<Journal> begin_journal(const OneWriting& writing, const RootOptions& root,
+                              const HostConfig& before, std::size_t changes,
+                              std::uint64_t confirm_s) {
+    Journal journal;
+    journal.state = NC_JOURNAL_APPLYING;
+    journal.id = new_id();
+    journal.changes = changes;
+    if (confirm_s != 0)
+        journal.deadline_ns = boottime_ns() + confirm_s * second_ns;
+    journal.way_back = NETCTL_TRY(config_text(before));
+    NETCTL_TRY(write_journal(writing.root(), journal));
+    if (confirm_s == 0)
+        return journal;
+    if (auto watch = start_watch(root, journal_name(journal.id)); !watch) {
+        NETCTL_TRY(remove_journal(writing.root()));
+        return std::move(watch).error();
+    }
+    return journal;
+}
+
+Result<> refuse_if_one_waits(const datapath::Root& root) {
+    const auto journal = NETCTL_TRY(read_journal(root));
+    if (!journal)
+        return {};
+    return Error::failed(fmt::format("the apply {} waits to be confirmed, for {} s more",
+                                     journal_name(journal->id),
+                                     seconds_until(journal->deadline_ns)),
+                         "`netctl confirm` or `netctl rollback` first");
+}
+
+/// What is in force, without the elements of sets that are not named.
+HostConfig without_elements(HostConfig config, const std::set<std::string>& but) {
+    for (auto& [name, set] : config.sets)
+        if (!but.contains(name)) {
+            set.external = true;
+            set.elements.clear();
+        }
+    return config;
+}
+
 } // namespace
 
 Result<Plan> plan(const HostConfig& wanted, const RootOptions& root, const std::string& netns) {
@@ -85,11 +127,7 @@ Result<Plan> plan(const HostConfig& wanted, const RootOptions& root, const std::
 Result<Applied> apply(const HostConfig& wanted, const RootOptions& root,
                       const ApplyOptions& options) {
     const OneWriting writing = NETCTL_TRY(OneWriting::begin(root));
-    if (const auto journal = NETCTL_TRY(read_journal(writing.root())))
-        return Error::failed(fmt::format("the apply {} waits to be confirmed, for {} s more",
-                                         journal_name(journal->id),
-                                         seconds_until(journal->deadline_ns)),
-                             "`netctl confirm` or `netctl rollback` first");
+    NETCTL_TRY(refuse_if_one_waits(writing.root()));
     const HostConfig present = NETCTL_TRY(read_present(root));
     Plan plan = NETCTL_TRY(
         make_plan(wanted, present, options.netns,
@@ -98,21 +136,10 @@ Result<Applied> apply(const HostConfig& wanted, const RootOptions& root,
     if (plan.steps.empty())
         return applied;
 
-    Journal journal;
-    journal.state = NC_JOURNAL_APPLYING;
-    journal.id = new_id();
-    journal.changes = plan.steps.size();
+    const Journal journal = NETCTL_TRY(
+        begin_journal(writing, root, way_back(plan.steps), plan.steps.size(), options.confirm_s));
     if (options.confirm_s != 0)
-        journal.deadline_ns = boottime_ns() + options.confirm_s * second_ns;
-    journal.way_back = NETCTL_TRY(config_text(way_back(plan.steps)));
-    NETCTL_TRY(write_journal(writing.root(), journal));
-    if (options.confirm_s != 0) {
         applied.id = journal_name(journal.id);
-        if (auto watch = start_watch(root, applied.id); !watch) {
-            NETCTL_TRY(remove_journal(writing.root()));
-            return std::move(watch).error();
-        }
-    }
     for (const Step& step : plan.steps) {
         auto told = carry_out(step, root, options.dared || options.confirm_s != 0);
         if (told) {
@@ -141,8 +168,44 @@ Result<Applied> apply(const HostConfig& wanted, const RootOptions& root,
     return applied;
 }
 
+Result<std::optional<Applied>> on_trial(const RootOptions& root, std::uint64_t seconds,
+                                        const std::set<std::string>& sets,
+                                        const std::function<Result<bool>()>& change) {
+    const OneWriting writing = NETCTL_TRY(OneWriting::begin(root));
+    NETCTL_TRY(refuse_if_one_waits(writing.root()));
+    // What the change is about shows behind it. Until then the way back is all that there was, and no more.
+    HostConfig before = without_elements(NETCTL_TRY(read_present(root)), sets);
+    before.prune = true;
+    Journal journal = NETCTL_TRY(begin_journal(writing, root, before, 1, seconds));
+    before = NETCTL_TRY(parse_config("the journal", journal.way_back));
+    const auto changed = change();
+    const HostConfig after = NETCTL_TRY(read_present(root));
+    const Plan back = NETCTL_TRY(make_plan(before, after, "", MissingInterface::note));
+    if (back.steps.empty()) {
+        NETCTL_TRY(remove_journal(writing.root()));
+        if (!changed.has_value())
+            return changed.error();
+        return std::optional<Applied>();
+    }
+    Applied applied{.steps = {}, .objects = 0, .notes = {}, .id = journal_name(journal.id)};
+    for (auto step = back.steps.rbegin(); step != back.steps.rend(); ++step)
+        applied.steps.push_back(step->reversed());
+    journal.state = NC_JOURNAL_CONFIRMING;
+    journal.changes = applied.steps.size();
+    journal.way_back = NETCTL_TRY(config_text(way_back(applied.steps)));
+    NETCTL_TRY(write_journal(writing.root(), journal));
+    if (!changed.has_value())
+        return Error(changed.error())
+            .within(
+                fmt::format("it did a part, which goes back unless you confirm {}", applied.id));
+    return std::optional(std::move(applied));
+}
+
 Result<std::optional<Pending>> pending(const RootOptions& options) {
-    const auto root = NETCTL_TRY(datapath::Root::open(options));
+    return pending(NETCTL_TRY(datapath::Root::open(options)));
+}
+
+Result<std::optional<Pending>> pending(const datapath::Root& root) {
     const auto journal = NETCTL_TRY(read_journal(root));
     if (!journal)
         return std::optional<Pending>();
@@ -178,10 +241,15 @@ Result<std::vector<std::string>> finish_pending(const RootOptions& options) {
     std::vector<std::string> told;
     if (!has_journal(options))
         return told;
+    const auto waits = [](const Journal& journal) {
+        return journal.state == NC_JOURNAL_CONFIRMING && seconds_until(journal.deadline_ns) != 0;
+    };
+    // The rule: nobody is kept waiting to learn that there is nothing to do.
+    if (const auto seen = peek_journal(options); seen && waits(*seen))
+        return told;
     const OneWriting writing = NETCTL_TRY(OneWriting::begin(options));
     const auto journal = NETCTL_TRY(read_journal(writing.root()));
-    if (!journal ||
-        (journal->state == NC_JOURNAL_CONFIRMING && seconds_until(journal->deadline_ns) != 0))
+    if (!journal || waits(*journal))
         return told;
     told = NETCTL_TRY(go_back(writing.root(), options, *journal));
     told.insert(

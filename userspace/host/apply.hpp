@@ -5,7 +5,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -35,12 +37,21 @@ Result<Applied> apply(const HostConfig& wanted, const RootOptions& root,
 /// What apply() would do.
 Result<Plan> plan(const HostConfig& wanted, const RootOptions& root, const std::string& netns);
 
+/// Runs what changes something of the host by one commit of a feature, so that it goes back unless that is confirmed.
+/// `change`: whether it did it, or its error. `sets`: whose elements it may change; of all others only their being there
+/// comes back. Nothing: nothing is changed, so nothing waits.
+Result<std::optional<Applied>> on_trial(const RootOptions& root, std::uint64_t seconds,
+                                        const std::set<std::string>& sets,
+                                        const std::function<Result<bool>()>& change);
+
 /// What an earlier apply has to be done about: nothing if none waits to be confirmed.
 struct Pending {
     std::string id;
     std::uint64_t seconds_left = 0;
     std::uint64_t changes = 0;
 };
+/// Of a root that somebody reads.
+Result<std::optional<Pending>> pending(const datapath::Root& root);
 Result<std::optional<Pending>> pending(const RootOptions& root);
 
 /// Lets what an apply has done stay. `id` empty: whichever waits.

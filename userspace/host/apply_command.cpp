@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "bpf/bpffs.hpp"
 #include "core/duration.hpp"
 #include "core/json.hpp"
 #include "host/apply.hpp"
@@ -16,14 +17,6 @@ namespace netctl::host {
 namespace {
 
 using Count = Positional::Count;
-
-/// The seconds that an option gives to confirm in; parts of one count as one.
-Result<std::uint64_t> confirm_seconds(const std::string& option, const std::string& text) {
-    using std::chrono::seconds;
-    constexpr std::chrono::hours week(7 * 24);
-    const auto span = NETCTL_TRY(parse_duration(option, text, seconds(1), week));
-    return static_cast<std::uint64_t>(std::chrono::ceil<seconds>(span).count());
-}
 
 Json steps_json(const std::vector<Step>& steps) {
     Json json = Json::array();
@@ -144,6 +137,11 @@ Result<int> do_export(const Arguments&, Context& context) {
     return 0;
 }
 
+Result<> save(const Context& context, const std::string& path) {
+    const auto reading = NETCTL_TRY(datapath::OneReading::begin(context.root));
+    return write_saved(path, NETCTL_TRY(config_text(NETCTL_TRY(read_present(context.root)))));
+}
+
 Result<int> do_confirm(const Arguments& arguments, Context& context) {
     const std::string id = arguments["ID"];
     if (arguments.has("extend")) {
@@ -155,23 +153,31 @@ Result<int> do_confirm(const Arguments& arguments, Context& context) {
     }
     NETCTL_TRY(confirm(context.root, id));
     context.out.done("confirmed: all stays as it is");
+    // Another root is a trial beside the host's own: what it has is not for the next boot unless that is said.
+    const bool own = bpf::root_path(context.root.path).value_or("") == default_root;
+    if (arguments.has("no-save") || (!own && !arguments.has("file")))
+        return 0;
+    const std::string path = arguments.get("file", saved_path);
+    if (const auto saved = save(context, path))
+        context.out.done(Text::format("saved to {}", path));
+    else
+        context.out.note(
+            Text::format("confirmed, but not saved for the next boot: {}", saved.error().what));
     return 0;
 }
 
 /// Waits until the time is up, and goes back then; at an end as soon as somebody confirms.
 Result<int> watch_over(const Context& context, const std::string& id) {
-    for (;;) {
-        const auto waits = pending(context.root);
-        if (waits.has_value() && (!*waits || (*waits)->id != id))
-            return 0;
-        if (waits.has_value() && (*waits)->seconds_left == 0)
+    // Without the lock until there is something to do, so that nobody waits for us. Whatever fails is tried again, as
+    // long as there is a journal: others may hold the lock for longer than we wait for it.
+    while (has_journal(context.root)) {
+        const auto seen = peek_journal(context.root);
+        if (seen && journal_name(seen->id) != id)
             break;
-        if (!waits.has_value() && !has_journal(context.root))
-            return 0;
-        // An apply that goes on has the root: its end is waited for, too.
-        std::this_thread::sleep_for(std::chrono::seconds(1));
+        if (seen && seen->deadline_ns <= boottime_ns() && finish_pending(context.root))
+            break;
+        std::this_thread::sleep_for(std::chrono::milliseconds(500));
     }
-    NETCTL_TRY(finish_pending(context.root));
     return 0;
 }
 
@@ -192,8 +198,7 @@ Result<int> do_save(const Arguments& arguments, Context& context) {
     if (NETCTL_TRY(pending(context.root)))
         return Error::failed("an apply waits to be confirmed",
                              "what may go back is not saved: `netctl confirm` first");
-    const auto reading = NETCTL_TRY(datapath::OneReading::begin(context.root));
-    NETCTL_TRY(write_saved(path, NETCTL_TRY(config_text(NETCTL_TRY(read_present(context.root))))));
+    NETCTL_TRY(save(context, path));
     context.out.done(Text::format("saved to {}", path));
     return 0;
 }
@@ -233,6 +238,13 @@ Command plan_command(const char* name, const char* summary) {
 
 } // namespace
 
+Result<std::uint64_t> confirm_seconds(const std::string& option, const std::string& text) {
+    using std::chrono::seconds;
+    constexpr std::chrono::hours week(7 * 24);
+    const auto span = NETCTL_TRY(parse_duration(option, text, seconds(1), week));
+    return static_cast<std::uint64_t>(std::chrono::ceil<seconds>(span).count());
+}
+
 std::vector<Command> apply_commands() {
     return {
         {.name = "check",
@@ -258,7 +270,13 @@ std::vector<Command> apply_commands() {
         {.name = "confirm",
          .summary = "let what `apply --confirm` did stay",
          .positionals = {{"ID", Count::optional}},
-         .options = {{"extend", "TIME", "do not confirm, but wait for so long from now on", {}}},
+         .options = {{"extend", "TIME", "do not confirm, but wait for so long from now on", {}},
+                     {"file",
+                      "FILE",
+                      "save to this file (default: /var/lib/netctl/saved.yaml, and nothing of a "
+                      "root that --root names)",
+                      {}},
+                     {"no-save", "", "do not save what is in force for the next boot", {}}},
          .run = do_confirm},
         {.name = "rollback",
          .summary = "go back to what was before `apply --confirm`",

@@ -57,6 +57,7 @@ Command command_table() {
         root.children.push_back(command());
     for (Command& command : host::apply_commands())
         root.children.push_back(std::move(command));
+    host::add_confirm(root);
     prepare_first(root);
     return root;
 }

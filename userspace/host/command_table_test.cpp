@@ -6,6 +6,8 @@
 
 #include <gtest/gtest.h>
 
+#include "host/host.hpp"
+
 namespace netctl {
 
 namespace {
@@ -34,6 +36,19 @@ TEST(CommandTable, EveryLeafRunsAndEverythingIsDescribed) {
              {"attach", "detach", "status", "log", "simulate", "rule add", "rule insert",
               "rule delete", "rule list", "rule flush", "rule replace"})
             EXPECT_TRUE(leaves.contains(filter + verb)) << filter << verb;
+}
+
+TEST(CommandTable, WhatChangesSomethingCanGoBack) {
+    std::set<std::string> takes;
+    walk(command_table(), "", [&](const Command& node, const std::string& path) {
+        for (const Option& option : node.options)
+            if (option.name == "confirm")
+                takes.insert(path.substr(1));
+    });
+    std::set<std::string> wanted{"apply"};
+    for (const std::string& words : host::confirmable_commands())
+        wanted.insert(words);
+    EXPECT_EQ(takes, wanted);
 }
 
 } // namespace

@@ -14,4 +14,12 @@ Command doctor_command();
 std::vector<Command> apply_commands();
 Command metrics_command();
 
+/// Gives `--confirm TIME` to each command that changes what is in force.
+void add_confirm(Command& root);
+/// Their words: `xdp rule add`. What is not in the table below `root` is left out.
+const std::vector<std::string>& confirmable_commands();
+
+/// The seconds that an option gives to confirm in; parts of one count as one.
+Result<std::uint64_t> confirm_seconds(const std::string& option, const std::string& text);
+
 } // namespace netctl::host

@@ -17,6 +17,7 @@ namespace netctl::host {
 namespace {
 
 constexpr const char* journal_pin = "journal";
+constexpr const char* aside_pin = "journal~new";
 /// More than that no apply writes.
 constexpr std::uint64_t most_journal = std::uint64_t{256} << 20;
 
@@ -30,6 +31,10 @@ Result<nc_journal> block(const JournalMap& map, std::uint32_t number) {
     return *found;
 }
 
+Journal head_of(const nc_journal& head) {
+    return {static_cast<nc_journal_state>(head.state), head.id, head.deadline_ns, head.changes, {}};
+}
+
 } // namespace
 
 bool has_journal(const RootOptions& root) {
@@ -40,17 +45,30 @@ bool has_journal(const RootOptions& root) {
     return dir && dir->has(journal_pin);
 }
 
+std::optional<Journal> peek_journal(const RootOptions& root) {
+    const auto path = bpf::root_path(root.path);
+    if (!path)
+        return {};
+    const auto dir = bpf::PinDir::open(*path);
+    if (!dir || !dir->has(journal_pin))
+        return {};
+    auto raw = dir->open_map(journal_pin);
+    if (!raw)
+        return {};
+    const auto map = JournalMap::wrap(std::move(*raw));
+    if (!map)
+        return {};
+    const auto head = block(*map, 0);
+    return head ? std::optional(head_of(*head)) : std::nullopt;
+}
+
 Result<std::optional<Journal>> read_journal(const datapath::Root& root) {
     if (!root.dir().has(journal_pin))
         return std::optional<Journal>();
     const JournalMap map =
         NETCTL_TRY(JournalMap::wrap(NETCTL_TRY(root.dir().open_map(journal_pin))));
     const nc_journal head = NETCTL_TRY(block(map, 0));
-    Journal journal;
-    journal.state = static_cast<nc_journal_state>(head.state);
-    journal.id = head.id;
-    journal.deadline_ns = head.deadline_ns;
-    journal.changes = head.changes;
+    Journal journal = head_of(head);
     if (head.length > most_journal)
         return Error::failed("the journal of an apply cannot be read",
                              "`netctl rollback --forget` leaves all as it is");
@@ -83,7 +101,9 @@ Result<> write_journal(const datapath::LockedRoot& root, const Journal& journal)
         text.copy(part.text, NC_JOURNAL_TEXT, std::min(at, text.size()));
         NETCTL_TRY(map.update(i, part));
     }
-    return root.dir().pin(journal_pin, map.raw()); // published when it is filled
+    // Published when it is filled.
+    return root.dir().has(journal_pin) ? root.dir().replace(journal_pin, map.raw())
+                                       : root.dir().pin(journal_pin, map.raw());
 }
 
 Result<> update_journal(const datapath::LockedRoot& root, nc_journal_state state,
@@ -97,6 +117,7 @@ Result<> update_journal(const datapath::LockedRoot& root, nc_journal_state state
 }
 
 Result<> remove_journal(const datapath::LockedRoot& root) {
+    NETCTL_TRY(root.dir().unpin(aside_pin)); // of one that was killed
     return root.dir().unpin(journal_pin);
 }
 

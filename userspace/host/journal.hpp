@@ -24,7 +24,10 @@ struct Journal {
 /// Whether there is one; asks for no lock, and takes what cannot be seen for none.
 bool has_journal(const RootOptions& root);
 Result<std::optional<Journal>> read_journal(const datapath::Root& root);
-/// Publishes it, filled.
+/// The same without its way back, and without waiting for anybody: nothing if there is none, or none that can be read.
+/// What it says may be changing at this moment.
+std::optional<Journal> peek_journal(const RootOptions& root);
+/// Publishes it, filled, in the place of an older one if there is one.
 Result<> write_journal(const datapath::LockedRoot& root, const Journal& journal);
 /// Changes state and deadline: one write.
 Result<> update_journal(const datapath::LockedRoot& root, nc_journal_state state,

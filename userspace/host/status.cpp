@@ -225,6 +225,11 @@ Result<HostStatus> read_status(const RootOptions& root) {
         status.sets = std::move(*sets);
     else
         status.unread.push_back(fmt::format("set: {}", sets.error().what.string()));
+    auto waits = pending(NETCTL_TRY(datapath::Root::open(root)));
+    if (waits.has_value())
+        status.pending = std::move(*waits);
+    else
+        status.unread.push_back(waits.error().what.string());
     return status;
 }
 

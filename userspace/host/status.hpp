@@ -15,6 +15,7 @@
 #include "features/set/controller.hpp"
 #include "features/tc/controller.hpp"
 #include "features/xdp/controller.hpp"
+#include "host/apply.hpp"
 
 namespace netctl::host {
 
@@ -40,6 +41,8 @@ struct HostStatus {
     std::vector<set::SetStatus> sets;
     /// Features that could not be asked at all, with the error.
     std::vector<std::string> unread;
+    /// What goes back unless it is confirmed.
+    std::optional<Pending> pending;
 
     /// Nothing: no hook that could be read is not well, and some could not.
     std::optional<bool> healthy() const;

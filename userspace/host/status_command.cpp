@@ -45,6 +45,14 @@ class Rates {
     double seconds_ = 0;
 };
 
+Json pending_json(const std::optional<Pending>& pending) {
+    if (!pending)
+        return {};
+    return {{"id", pending->id},
+            {"seconds_left", pending->seconds_left},
+            {"change_count", pending->changes}};
+}
+
 Json status_json(const HostStatus& status, const Rates& rates) {
     Json hooks = Json::array(), sets = Json::array();
     for (const HookStatus& hook : status.hooks) {
@@ -70,11 +78,18 @@ Json status_json(const HostStatus& status, const Rates& rates) {
     return {{"healthy", healthy ? Json(*healthy) : Json()},
             {"hooks", hooks},
             {"sets", sets},
-            {"unread", status.unread}};
+            {"unread", status.unread},
+            {"pending", pending_json(status.pending)}};
 }
 
 Text status_text(const HostStatus& status, const Rates& rates) {
-    if (status.hooks.empty() && status.sets.empty() && status.unread.empty())
+    Text waits;
+    if (status.pending)
+        waits = Text::format("{} {} in {} s, unless `netctl confirm {}` comes before\n",
+                             status.pending->changes,
+                             status.pending->changes == 1 ? "change goes back" : "changes go back",
+                             status.pending->seconds_left, status.pending->id);
+    if (status.hooks.empty() && status.sets.empty() && status.unread.empty() && waits.empty())
         return Text::format("nothing of netctl is in use\n");
     TextTable hooks({{"hook"},
                      {"place"},
@@ -107,6 +122,7 @@ Text status_text(const HostStatus& status, const Rates& rates) {
     Text text = Text::format("{}\n", !healthy   ? "not all of it could be read"
                                      : *healthy ? "healthy"
                                                 : "NOT healthy");
+    text += waits;
     if (!hooks.empty())
         text += Text::format("\n{}", hooks.render());
     if (!sets.empty())
