@@ -73,6 +73,7 @@ COMMANDS = {
     "policy rule add": (POLICY, "policy rule add dst 192.0.2.10 deny"),
     "policy rule list": (POLICY, "policy rule list"),
     "policy test": (POLICY, "policy test 192.0.2.1 80 tcp"),
+    "policy explain": (POLICY, "policy explain 1 192.0.2.1 80 tcp"),
     "policy learn": (POLICY, "policy learn"),
     "policy log": (POLICY, "~policy log --follow"),
     "trace http": ((), "~trace http"),

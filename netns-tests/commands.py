@@ -5,6 +5,7 @@ A new command has its line here, or `test_every_command_is_on_stage` says so: wh
 commands (errors of writing, the form of JSON, strangers' text) is then tested for it as well.
 """
 
+import os
 import re
 
 from lab import run
@@ -130,6 +131,7 @@ class Stage:
             (("policy", "rule", "insert"), ("dport", "8", "allow")),
             (("policy", "rule", "list"), ()),
             (("policy", "test"), ("192.0.2.1", "80", "tcp")),
+            (("policy", "explain"), (str(os.getpid()), "192.0.2.1", "80", "tcp")),
             (("policy", "log"), ()),
             (("policy", "learn"), ()),
             (("policy", "rule", "delete"), ("1",)),

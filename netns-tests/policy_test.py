@@ -747,6 +747,53 @@ def test_test_tells_what_happens(policy, listener, ways):
         assert what in told and "hint: " in told
 
 
+def test_explain_tells_of_a_process_which_rules_do_not_match_and_who_judges(policy, listener, ways, lab):
+    policy.enable("--default", "allow")
+    group = policy.group("inner")
+    below = policy.group("inner/below")
+    policy.replace("uid not 65534 deny", "proto udp sport 53 deny", f"cgroup {below.name} deny",
+                   f"dst 127.0.0.1 dport {listener.port} exe {ways} uid 65534 cgroup {group.name} deny",
+                   "dport 99 deny")  # fmt: skip
+    script = "import time; print('ready', flush=True); time.sleep(600)"
+    process = lab.start(*group.wrap(["setpriv", "--reuid", "65534", "--clear-groups", "/usr/bin/python3", "-c", script]))
+    process.expect("^ready$")
+
+    def explain(pid, *argv):
+        done = run(*policy.netctl.argv("policy", "explain", pid, *argv, options=("--json",)), check=False)
+        answer = json.loads(done.stdout)
+        refused = answer["verdict"] == "deny" and bool(answer["layers"])
+        assert done.returncode == refused, done
+        return answer
+
+    answer = explain(process.pid, "127.0.0.1", listener.port, "tcp")
+    assert (answer["verdict"], answer["rule_id"], answer["reason"]) == ("allow", None, "default")
+    assert answer["process"]["uid"] == 65534 and answer["process"]["cgroup"] == group.name
+    assert answer["process"]["exe"] == os.path.realpath("/usr/bin/python3")
+    why = {rule["rule_id"]: rule["why_not"] for rule in answer["rules"]}
+    python = answer["process"]["exe"]
+    assert why == {
+        1: [{"match": "uid not 65534", "connection": 65534}],
+        2: [{"match": "sport 53", "connection": None}, {"match": "proto udp", "connection": "tcp"}],
+        3: [{"match": f"cgroup {below.name}", "connection": group.name}],
+        4: [{"match": f"exe {ways}", "connection": python}],
+        5: [{"match": "dport 99", "connection": listener.port}],
+    }
+    # The rule that decides is the last that is told, and so it goes: with another, and by the program itself.
+    answer = explain(process.pid, "192.0.2.1", 99, "tcp")
+    assert (answer["rule_id"], [rule["matches"] for rule in answer["rules"]]) == (5, [False] * 4 + [True])
+    assert "cgroup" in answer["layers"]
+    text = run(*policy.netctl.argv("policy", "explain", process.pid, "192.0.2.1", 99, "tcp"), check=False).stdout
+    assert "rule 2 does not match: sport 53, and it has none; proto udp, and it has tcp\n" in text
+    assert "rule 5 matches: dport 99 deny\n" in text and text.splitlines()[-1].startswith("judged by cgroup")
+    # One from elsewhere is judged by nobody, whatever the rules say.
+    answer = explain(os.getpid(), "192.0.2.1", 99, "tcp")
+    assert answer["layers"] == [] and answer["verdict"] == "deny"
+    assert "no process 2147483647" in policy.fails("explain", 2147483647, "192.0.2.1", 99, "tcp", status=4)
+    assert "no process id" in policy.fails("explain", "init", "192.0.2.1", 99, "tcp", status=2)
+    told = policy.json("test", "127.0.0.1", listener.port, "tcp", "--uid", "65534", "--explain", check=False)
+    assert [rule["rule_id"] for rule in told["rules"]] == [1, 2, 3, 4, 5]
+
+
 # ---- log, audit, learn ----
 
 

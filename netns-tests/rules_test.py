@@ -66,7 +66,7 @@ def test_a_packet_is_judged_rule_by_rule(filter, tmp_path):
     answer = ask(packet.replace("203.0.113.9", "198.51.100.9"), "--explain")
     assert (answer["verdict"], answer["rule_id"]) == ("pass", 3)
     assert [rule["why_not"] for rule in answer["rules"]] == [
-        [{"match": "dport 53", "packet": "22"}, {"match": "proto udp", "packet": "tcp"}],
+        [{"match": "dport 53", "packet": 22}, {"match": "proto udp", "packet": "tcp"}],
         [{"match": "src not @office", "packet": "198.51.100.9"}],
         [],
     ]

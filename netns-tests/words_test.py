@@ -26,7 +26,7 @@ MANUAL = sorted([*REPO.glob("userspace/features/*/netctl-*.8"), *REPO.glob("user
 # These run until they are interrupted, and nothing of theirs is wanted before something has happened.
 STREAMS = re.compile(r"netctl (xdp log|tc log|policy log --follow|trace http(?!.* --(read|top))|trace tcp(?! backlog)(?!.* --duration)|metrics --listen)")
 # Their exit status is an answer.
-ANSWERS = re.compile(r"netctl ((policy|set) test|plan)")
+ANSWERS = re.compile(r"netctl ((policy|set) test|policy explain|plan)")
 
 
 # Anything that simulate can judge: Ethernet frames of a UDP packet and of nothing known.
@@ -203,6 +203,7 @@ class Host:
             tracer = self.start("exec netctl trace http")
             tracer.expect("^netctl: tracing", 60)
             step.command = step.command.replace("4711", str(tracer.pid))
+        step.command = step.command.replace("explain 4711", f"explain {self.holder.pid}")
         step.command = step.command.replace("/etc/netctl.yaml", "netctl.yaml")
         if not self.has_fq:
             step.command = step.command.replace(" --setup-fq", "")

@@ -11,6 +11,7 @@
 #include "classifier/reference.hpp"
 #include "core/json.hpp"
 #include "core/rule_keys.hpp"
+#include "datapath/explanation.hpp"
 #include "datapath/filter.hpp"
 #include "datapath/filter_command.hpp"
 #include "datapath/judge.hpp"
@@ -90,23 +91,16 @@ Result<AskedPacket> asked_packet(const Arguments& arguments, Hook hook, bool eth
     return asked;
 }
 
-/// A packet's value of a key, for people; empty if it has none.
-std::string value_of(const nc_packet& packet, Key key) {
+/// A packet's value of a key; null if it has none.
+Json value_of(const nc_packet& packet, Key key) {
     if (key == Key::mark)
         return fmt::format("{:#x}", packet.mark);
     std::string name(to_string(key));
     std::replace(name.begin(), name.end(), '-', '_');
     const Json all = classifier::packet_json(packet);
     const auto value = all.find(name);
-    if (value == all.end() || value->is_null())
-        return "";
-    return value->is_string() ? value->get<std::string>() : value->dump();
+    return value == all.end() ? Json() : *value;
 }
-
-struct Reason {
-    std::string match; ///< "dport 22"
-    std::string value; ///< the packet's; empty: none
-};
 
 /// Which keys of a rule do not hold.
 std::vector<Reason> reasons(const Rule& rule, const nc_packet& packet,
@@ -150,7 +144,7 @@ class Answer {
                 break;
             seen_ |= looked_at(installed.rule);
             const auto why = reasons(installed.rule, asked_.packet, sets);
-            explain(installed.rule, why);
+            explanation_.add(installed.rule, why);
             if (why.empty()) {
                 decisive = &installed;
                 break;
@@ -171,36 +165,16 @@ class Answer {
                   {"packet", classifier::packet_json(asked_.packet)},
                   {"made_up", made_up}};
         if (explain)
-            json["rules"] = rules_;
+            json["rules"] = explanation_.json();
         if (!made_up.empty())
             context.out.note(Text::format("rules look at what the packet does not say ({}): {}",
                                           fmt::format("{}", fmt::join(made_up, ", ")),
                                           classifier::packet_text(asked_.packet)));
-        context.out.document(json, (explain ? text_ : Text()) +
+        context.out.document(json, (explain ? explanation_.text() : Text()) +
                                        Text::format("{}: {}\n", to_string(verdict_), what_));
     }
 
   private:
-    void explain(const Rule& rule, const std::vector<Reason>& why) {
-        Json reasons = Json::array();
-        std::vector<std::string> texts;
-        for (const Reason& reason : why) {
-            reasons.push_back({{"match", reason.match},
-                               {"packet", reason.value.empty() ? Json() : Json(reason.value)}});
-            texts.push_back(fmt::format("{}, and it {}", reason.match,
-                                        reason.value.empty() ? "has none" : "has " + reason.value));
-        }
-        rules_.push_back({{"rule_id", rule.id},
-                          {"rule_text", to_string(rule)},
-                          {"matches", why.empty()},
-                          {"why_not", std::move(reasons)}});
-        if (why.empty())
-            text_ += Text::format("rule {} matches: {}\n", rule.id, to_string(rule));
-        else
-            text_ += Text::format("rule {} does not match: {}\n", rule.id,
-                                  fmt::format("{}", fmt::join(texts, "; ")));
-    }
-
     void conclude(const Rule* rule) {
         rule_ = rule;
         if (!asked_.parsed) {
@@ -223,8 +197,7 @@ class Answer {
     const PointState& state_;
     const AskedPacket& asked_;
     std::uint32_t seen_ = 0; ///< keys that the rules looked at
-    Json rules_ = Json::array();
-    Text text_;
+    Explanation explanation_{"packet"};
     const Rule* rule_ = nullptr;
     nc_verdict verdict_ = NC_VERDICT_PASS;
     nc_reason reason_ = NC_REASON_DEFAULT;

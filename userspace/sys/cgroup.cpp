@@ -86,7 +86,11 @@ std::optional<std::string> cgroup_name(std::uint64_t id) {
 }
 
 std::optional<std::string> own_cgroup() {
-    std::ifstream file("/proc/self/cgroup");
+    return cgroup_of("/proc/self");
+}
+
+std::optional<std::string> cgroup_of(const std::string& process_directory) {
+    std::ifstream file(process_directory + "/cgroup");
     for (std::string line; std::getline(file, line);)
         if (line.starts_with("0::"))
             return line.substr(3);

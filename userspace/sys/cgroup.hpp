@@ -32,6 +32,9 @@ std::optional<std::string> cgroup_name(std::uint64_t id);
 /// The calling process's, by its name; nothing if it cannot be told.
 std::optional<std::string> own_cgroup();
 
+/// The same of the process that a directory of /proc is about ("/proc/4711").
+std::optional<std::string> cgroup_of(const std::string& process_directory);
+
 /// How far below the root a cgroup of this name is; the root is at 0.
 std::uint32_t cgroup_level(const std::string& name);
 

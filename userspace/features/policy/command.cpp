@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <algorithm>
 #include <arpa/inet.h>
-#include <charconv>
 #include <fstream>
-#include <grp.h>
 #include <map>
-#include <netdb.h>
 #include <pwd.h>
 #include <unistd.h>
 
@@ -16,7 +13,7 @@
 #include "core/rule_keys.hpp"
 #include "datapath/rule_command.hpp"
 #include "features/policy/controller.hpp"
-#include "sys/cgroup.hpp"
+#include "features/policy/test_command.hpp"
 #include "sys/clock.hpp"
 #include "sys/stop.hpp"
 #include "sys/text_file.hpp"
@@ -191,13 +188,6 @@ Result<int> status(const Arguments&, Context& context) {
 
 // ---- log ----
 
-std::string protocol_name(std::uint8_t number) {
-    for (const NamedRange& name : info(Key::proto).names)
-        if (name.low == number && name.prints)
-            return std::string(name.name);
-    return std::to_string(number);
-}
-
 std::string user_name(std::uint32_t uid) {
     const passwd* user = getpwuid(uid);
     return user ? user->pw_name : std::to_string(uid);
@@ -276,86 +266,7 @@ Result<int> log(const Arguments& arguments, Context& context) {
     return 0;
 }
 
-// ---- test and learn ----
-
-Result<std::uint32_t> number_of(const std::string& text, std::uint32_t most, const char* what) {
-    std::uint32_t number = 0;
-    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (status == std::errc{} && end == text.data() + text.size() && number <= most)
-        return number;
-    return Error::usage(fmt::format("'{}' is no {}", text, what),
-                        fmt::format("allowed: a name, or 0 to {}", most));
-}
-
-Result<std::uint8_t> protocol_of(const std::string& text) {
-    for (const NamedRange& name : info(Key::proto).names)
-        if (name.name == text)
-            return static_cast<std::uint8_t>(name.low);
-    auto number = number_of(text, 255, "protocol");
-    if (!number)
-        return std::move(number).error();
-    return static_cast<std::uint8_t>(*number);
-}
-
-Result<std::uint16_t> port_of(const std::string& text) {
-    if (const servent* service = getservbyname(text.c_str(), nullptr))
-        return ntohs(static_cast<std::uint16_t>(service->s_port));
-    return static_cast<std::uint16_t>(NETCTL_TRY(number_of(text, 65535, "port")));
-}
-
-/// Name of a cgroup: as rules have it, or its directory's. It need not be there, nor need those of rules.
-Result<std::string> cgroup_of(const std::string& text) {
-    if (const auto found = sys::find_cgroup(text))
-        return found->name;
-    if (!text.starts_with("/"))
-        return Error::usage(fmt::format("'{}' is no path of a cgroup", text),
-                            "for example: /system.slice/web.service");
-    return text;
-}
-
-Result<int> test(const Arguments& arguments, Context& context) {
-    Question question;
-    auto dst = Address::parse(arguments["DST"]);
-    if (!dst)
-        return Error::usage(dst.error().what, "for example: policy test 192.0.2.1 443 tcp");
-    question.dst = *dst;
-    question.dport = NETCTL_TRY(port_of(arguments["PORT"]));
-    question.proto = NETCTL_TRY(protocol_of(arguments["PROTO"]));
-    question.uid = getuid();
-    question.gid = getgid();
-    if (arguments.has("uid")) {
-        const std::string name = arguments.get("uid");
-        const passwd* user = getpwnam(name.c_str());
-        question.uid = user ? user->pw_uid : NETCTL_TRY(number_of(name, 0xfffffffe, "user"));
-    }
-    if (arguments.has("gid")) {
-        const std::string name = arguments.get("gid");
-        const group* found = getgrnam(name.c_str());
-        question.gid = found ? found->gr_gid : NETCTL_TRY(number_of(name, 0xfffffffe, "group"));
-    }
-    if (arguments.has("sport"))
-        question.sport = NETCTL_TRY(port_of(arguments.get("sport")));
-    question.cgroup = arguments.has("cgroup") ? NETCTL_TRY(cgroup_of(arguments.get("cgroup")))
-                                              : sys::own_cgroup().value_or("/");
-    question.exe = arguments.get("exe");
-    auto answered = controller(context).test(question);
-    if (!answered)
-        return std::move(answered).error().could_not_tell();
-    const Answer& answer = *answered;
-    const bool enforced = answer.verdict != NC_POLICY_DENY || answer.mode == NC_POLICY_MODE_ENFORCE;
-    const Json json{{"verdict", to_string(answer.verdict)},
-                    {"enforced", enforced},
-                    {"reason", to_string(answer.reason)},
-                    {"dst", answer.dst.to_string()},
-                    {"rule_id", answer.rule ? Json(answer.rule->id) : Json()},
-                    {"rule_text", answer.rule ? Json(to_string(*answer.rule)) : Json()}};
-    std::string by = "no rule matches";
-    if (answer.rule)
-        by = fmt::format("rule {}: {}", answer.rule->id, to_string(*answer.rule));
-    context.out.document(json, Text::format("{}{} ({})\n", to_string(answer.verdict),
-                                            enforced ? "" : ", but the mode is audit", by));
-    return answer.verdict == NC_POLICY_DENY && enforced ? 1 : 0;
-}
+// ---- learn ----
 
 Result<int> learn(const Arguments& arguments, Context& context) {
     const auto learnt = NETCTL_TRY(controller(context).learn(arguments.has("forget")));
@@ -446,20 +357,8 @@ const Command& command() {
               .options = {{"follow", "", "go on until the policy is disabled", {}},
                           {"count", "N", "stop after so many", {}}},
               .run = log},
-             {.name = "test",
-              .summary = "tell what would happen to a connection, and by which rule",
-              .description =
-                  "The kernel's own tables are asked, and nothing is counted. User, group "
-                  "and cgroup are the caller's where they are not given. Exit status 0: it would "
-                  "be "
-                  "let through, 1: refused, 4: could not tell.",
-              .positionals = {{"DST"}, {"PORT"}, {"PROTO"}},
-              .options = {{"uid", "USER", "user that connects", {}},
-                          {"gid", "GROUP", "group that connects", {}},
-                          {"cgroup", "PATH", "cgroup of the process", {}},
-                          {"exe", "PATH", "executable that the process runs", {}},
-                          {"sport", "PORT", "port that the socket is bound to", {}}},
-              .run = test},
+             test_command(),
+             explain_command(),
              {.name = "learn",
               .summary = "print rules that allow what the mode audit let pass",
               .options = {{"forget", "", "begin anew", {}}},

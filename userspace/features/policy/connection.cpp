@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
+
+#include "core/rule_keys.hpp"
 
 namespace netctl::policy {
 
@@ -73,6 +76,23 @@ bool is_below(const std::string& path, const std::string& above) {
 bool has_ports(std::uint8_t proto) {
     constexpr std::uint8_t protocols[] = {6, 17, 33, 132, 136};
     return std::find(std::begin(protocols), std::end(protocols), proto) != std::end(protocols);
+}
+
+std::string protocol_name(std::uint8_t number) {
+    for (const NamedRange& name : info(Key::proto).names)
+        if (name.low == number && name.prints)
+            return std::string(name.name);
+    return std::to_string(number);
+}
+
+std::vector<Match> unmet(const Rule& rule, const Connection& connection, const ResolveExe& resolve,
+                         const classifier::SetOracle& sets) {
+    const nc_packet packet = packet_of(connection);
+    std::vector<Match> found;
+    std::copy_if(
+        rule.matches.begin(), rule.matches.end(), std::back_inserter(found),
+        [&](const Match& match) { return !match_holds(match, connection, packet, resolve, sets); });
+    return found;
 }
 
 std::optional<std::size_t> first_match(std::span<const Rule> rules, const Connection& connection,

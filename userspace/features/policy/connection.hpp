@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "classifier/reference.hpp"
 #include "core/address.hpp"
@@ -42,8 +43,15 @@ Address normalise(const Address& address);
 
 bool has_ports(std::uint8_t proto);
 
+/// As rules have it, or the number.
+std::string protocol_name(std::uint8_t proto);
+
 /// Whether a cgroup is the one at `above`, or below it.
 bool is_below(const std::string& path, const std::string& above);
+
+/// The matches of a rule that do not hold, in its order; none: the rule matches.
+std::vector<Match> unmet(const Rule& rule, const Connection& connection, const ResolveExe& resolve,
+                         const classifier::SetOracle& sets);
 
 /// Position of the first rule that matches.
 std::optional<std::size_t> first_match(std::span<const Rule> rules, const Connection& connection,

@@ -10,6 +10,7 @@
 #include "core/transaction.hpp"
 #include "datapath/connect_order.hpp"
 #include "datapath/edit.hpp"
+#include "datapath/judge.hpp"
 #include "datapath/limit_state.hpp"
 #include "datapath/sets.hpp"
 #include "features/policy/commit.hpp"
@@ -359,6 +360,53 @@ Result<std::uint64_t> cgroup_row(const bpf::RawMap& cgroups, const nc_policy_hea
 
 } // namespace
 
+namespace {
+
+/// What the question's connection has of a key; null: nothing.
+Json value_of(const Question& question, const Address& dst, Key key) {
+    switch (key) {
+    case Key::dst: return dst.to_string();
+    case Key::proto: return protocol_name(question.proto);
+    case Key::dport: return has_ports(question.proto) ? Json(question.dport) : Json();
+    case Key::sport: return question.sport != 0 ? Json(question.sport) : Json();
+    case Key::uid: return question.uid;
+    case Key::gid: return question.gid;
+    case Key::cgroup: return question.cgroup;
+    case Key::exe: return question.exe.empty() ? Json() : Json(question.exe_name);
+    default: return {};
+    }
+}
+
+/// The kernel has decided; the reference tells which matches of the rules before do not hold.
+Result<> explain(const Root& root, const std::vector<InstalledRule>& rules,
+                 const Question& question, Answer& answer) {
+    NETCTL_TRY(datapath::check_readable(rules));
+    auto live = NETCTL_TRY(datapath::LiveSets::open(root, rules));
+    Connection connection;
+    connection.dst = answer.dst;
+    connection.proto = question.proto;
+    connection.dport = question.dport;
+    connection.sport = question.sport;
+    connection.uid = question.uid;
+    connection.gid = question.gid;
+    connection.cgroup = question.cgroup;
+    connection.exe = find_exe(question.exe).value_or(ExeId{});
+    for (const InstalledRule& installed : rules) {
+        std::vector<datapath::Reason> why_not;
+        for (const Match& match : unmet(installed.rule, connection, find_exe, live.oracle())) {
+            Rule alone;
+            alone.matches.push_back(match);
+            why_not.push_back({to_string(alone), value_of(question, answer.dst, match.key)});
+        }
+        answer.explanation.add(installed.rule, why_not);
+        if (why_not.empty())
+            break;
+    }
+    return live.status();
+}
+
+} // namespace
+
 Result<Answer> Controller::test(const Question& question) const {
     const Root root = NETCTL_TRY(Root::open(root_));
     const auto live = NETCTL_TRY(open_live(root));
@@ -407,6 +455,8 @@ Result<Answer> Controller::test(const Question& question) const {
             static_cast<nc_policy_verdict>(encode_action(live->rules[run.action]).verdict);
         answer.reason = NC_POLICY_BY_RULE;
     }
+    if (question.explain)
+        NETCTL_TRY(explain(root, live->rules, question, answer));
     return answer;
 }
 

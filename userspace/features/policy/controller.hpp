@@ -13,6 +13,7 @@
 
 #include "core/result.hpp"
 #include "core/rule.hpp"
+#include "datapath/explanation.hpp"
 #include "datapath/point.hpp"
 #include "datapath/rule_command.hpp"
 #include "features/policy/connection.hpp"
@@ -86,8 +87,10 @@ struct Question {
     std::uint8_t proto = 0;
     std::uint32_t uid = 0;
     std::uint32_t gid = 0;
-    std::string cgroup; ///< empty: the caller's
-    std::string exe;    ///< empty: none that a rule names
+    std::string cgroup;   ///< empty: the caller's
+    std::string exe;      ///< empty: none that a rule names
+    std::string exe_name; ///< what to call it
+    bool explain = false; ///< tell of each rule up to the decisive one why it does not match
 };
 
 struct Answer {
@@ -96,6 +99,7 @@ struct Answer {
     nc_policy_mode mode{};
     Address dst; ///< normalised
     std::optional<Rule> rule;
+    datapath::Explanation explanation{"connection"};
 };
 
 /// What the mode audit let pass since, in the form of a rule that allows it.
