@@ -204,6 +204,7 @@ def test_mistakes_name_their_place(netctl, tmp_path):
         ("---\nsets: {}\n---\nsets: {}\n", "", "document"),
         ("tc:\n  - interfaces: [eth0]\n", "2:5", "direction"),
         ("absent: [everything]\n", "1:10", "absent"),
+        ("xdp:\n  - interfaces: [eth0]\n    rules:\n      - dport 7 drop #8 too\n", "4:22", "comment"),
     ):  # fmt: skip
         path = write_text(tmp_path / "wrong.yaml", text)
         for command, status in (("check", 2), ("apply", 2), ("plan", 1)):
@@ -284,6 +285,98 @@ def test_a_step_that_fails_takes_all_back(netctl, link, text, port, tmp_path):
     assert netctl("export").stdout == before
     port.is_shut(netctl)
     assert not plan(netctl, path, 0)
+
+
+def test_what_does_not_load_comes_before_anything_is_in_force(netctl, link, tmp_path):
+    """All programs are loaded before the first is in force, whatever stands first in the file."""
+    client, server = link
+
+    def both(at_server, at_client, element):
+        return f"""\
+sets:
+  bad: {{type: host, elements: [{element}]}}
+xdp:
+  - {{interfaces: [{server.name}], netns: {server.netns.name}, mode: generic, rules: ['{at_server}']}}
+  - {{interfaces: [{client.name}], netns: {client.netns.name}, mode: generic, rules: ['{at_client}']}}
+"""
+
+    def generations():
+        return [point["generation"] for point in netctl.json("xdp", "status")]
+
+    apply(netctl, both("dport 7 drop", "dport 7 drop", "192.0.2.1"), tmp=tmp_path)
+    before, exported = generations(), netctl("export").stdout
+    broken = both("dport 8 drop", "dport 8 redirect nowhere", "192.0.2.2")
+    told = netctl.fails("apply", write_text(tmp_path / "broken.yaml", broken))
+    assert f"xdp {client.name} in {client.netns.name}: " in told and "nowhere" in told and told.count("xdp ") == 1, told
+    assert generations() == before  # none was swapped and swapped back
+    assert netctl("export").stdout == exported
+    # The other way round, and both in their order.
+    told = netctl.fails("apply", write_text(tmp_path / "broken.yaml", both("dport 8 redirect nowhere", "dport 8 drop", "192.0.2.2")))
+    assert f"xdp {server.name} in {server.netns.name}: " in told and generations() == before
+    apply(netctl, both("dport 8 drop", "dport 9 drop", "192.0.2.2"), tmp=tmp_path)
+    assert generations() == [one + 1 for one in before]
+    rules = [point["rules"][0]["rule_text"] for point in netctl.json("xdp", "status")]
+    assert sorted(rules) == ["dport 8 drop", "dport 9 drop"]
+
+
+def test_check_can_load(netctl, link, text, port, tmp_path):
+    _, server = link
+    good = write_text(tmp_path / "good.yaml", text)
+    assert "2 filters loaded" in netctl("check", good, "--load").stderr
+    assert not netctl.root.exists()  # nothing of it stays
+    port.opens()
+    broken = write_text(tmp_path / "broken.yaml", text.replace("dport 98 drop log", "dport 98 redirect nowhere"))
+    netctl("check", broken)
+    assert "nowhere" in netctl.fails("check", broken, "--load") and not netctl.root.exists()
+    netctl("apply", good)
+    before = netctl("export").stdout
+    assert "0 filters loaded" in netctl("check", good, "--load").stderr  # they are in force
+    netctl.fails("check", broken, "--load")
+    assert netctl("export").stdout == before
+    port.is_shut(netctl)
+
+
+def test_rules_never_see_less_of_a_set_than_before_or_after(netctl, link, port, tmp_path):
+    """An address that moves from a set into a rule, and back, is refused all the while. Each call of bpf() takes long, so
+    that what is open for a moment is open for long enough."""
+    client, server = link
+    head = f"xdp:\n  - interfaces: [{server.name}]\n    netns: {server.netns.name}\n    mode: generic\n    rules: ['src @bad drop'"
+    sets = "sets:\n  bad: {{type: host, size: 100, elements: [198.51.100.1, {}]}}\n"
+    in_set = write_text(tmp_path / "set.yaml", sets.format(client.ip4) + head + "]\n")
+    in_rule = write_text(tmp_path / "rule.yaml", sets.format("198.51.100.2") + head + f", 'src {client.ip4} drop']\n")
+    netctl("apply", in_set)
+    port.is_shut(netctl)
+    for path in (in_rule, in_set):
+        slow = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=bpf", "-e", "inject=bpf:delay_enter=2000")
+        apply = subprocess.Popen([*slow, *map(str, netctl.argv("apply", path))], stdout=subprocess.DEVNULL)
+        while apply.poll() is None:
+            assert not port.arrives()
+        assert apply.returncode == 0
+        assert not plan(netctl, path, 0)
+        port.is_shut(netctl)
+
+
+def test_the_ssh_session_is_asked_of_the_whole_plan(netctl, link, tmp_path):
+    """I14: also of sets that change under rules which stay, and of rules whose order among the objects is no matter."""
+    client, server = link
+    where = {"env": {**os.environ, "SSH_CONNECTION": f"{client.ip4} 50022 {server.ip4} 22"}}
+    head = f"xdp:\n  - interfaces: [{server.name}]\n    netns: {server.netns.name}\n    mode: generic\n    rules: ['src @bad drop']\n"
+    sets = "sets:\n  bad: {{type: cidr, elements: [198.51.100.1, {}]}}\n"
+    netctl("apply", write_text(tmp_path / "fine.yaml", sets.format("198.51.100.2") + head), **where)
+    before = netctl("export").stdout
+    cut = write_text(tmp_path / "cut.yaml", sets.format(client.ip4))
+    told = netctl.fails("apply", cut, status=2, **where)
+    assert f"xdp {server.name} in {server.netns.name}: 'src @bad drop' would cut this ssh session off" in told
+    assert netctl("export").stdout == before and not (netctl.root / "journal").exists()
+    told = netctl("apply", cut, "--confirm", "1h", **where).stderr
+    assert "would cut this ssh session off" in told and "goes back in 3600 s" in told
+    netctl("rollback")
+    assert netctl("export").stdout == before
+    # In front of it a set that spares the session, made by the same file.
+    both = sets.format(client.ip4) + f"  good: {{type: host, elements: [{client.ip4}]}}\n"
+    netctl("apply", write_text(tmp_path / "both.yaml", both + head.replace("['src @bad drop", "['src @good pass', 'src @bad drop")), **where)
+    netctl("apply", cut, **where)
+    netctl("apply", write_text(tmp_path / "yes.yaml", both + head), "--yes", **where)
 
 
 @pytest.mark.timeout(300)
@@ -403,6 +496,35 @@ def test_one_that_finds_the_time_passed_goes_back(netctl, link, port, tmp_path):
             subprocess.run(["kill", "-9", line.split()[0]], check=False)
     until(lambda: not netctl.json("status")["hooks"], 10)
     port.opens()
+
+
+# ---- probes ----
+
+
+def test_a_probe_decides(netctl, link, port, lab, tmp_path):
+    client, server = link
+    lab.http_server(server.netns, 8080)
+    web = f"http http://{server.ip4}:8080/"
+    head = f"xdp:\n  - interfaces: [{server.name}]\n    netns: {server.netns.name}\n    mode: generic\n"
+    good = write_text(tmp_path / "good.yaml", head + "    rules: [proto udp dport 9 drop]\n")
+    where = {"netns": client.netns}  # from which it is asked
+    for probe in (web, f"tcp {server.ip4}:8080", "command exec true"):
+        done = netctl.json("apply", good, "--confirm", "60s", "--probe", probe, **where)
+        assert done["confirm_id"] is None and not (netctl.root / "journal").exists()
+        port.is_shut(netctl)
+        netctl("apply", write_text(tmp_path / "none.yaml", "prune: true\n"))
+    bad = write_text(tmp_path / "bad.yaml", head + "    default: drop\n")
+    for probe, why in ((web, "cannot connect"), (f"tcp {server.ip4}:8080", "cannot connect"), ("command exit 3", "ended with 3"),
+                       (web + "none", "404")):  # fmt: skip
+        file = good if why == "404" else bad
+        told = netctl.fails("apply", file, "--confirm", "2s", "--probe", probe, **where)
+        # Where that took so long that no try came to its end, that is said.
+        assert why in told or "in time" in told or "timed out" in told, told
+        assert "as it was before" in told and not (netctl.root / "journal").exists(), told
+        port.opens()
+    for words in (("--probe", web), ("--confirm", "1h", "--probe", "icmp 192.0.2.1"), ("--confirm", "1h", "--probe", "tcp x")):
+        netctl.fails("apply", good, *words, status=2, **where)
+    assert not netctl.root.exists()
 
 
 # ---- kills ----

@@ -94,6 +94,7 @@ COMMANDS = {
     "export": ((*XDP, *SET), "export"),
     "apply": (SET, "apply {config}"),
     "apply --confirm": (SET, "apply {config} --confirm 1h"),
+    "check --load": (SET, "check {config} --load"),
     "confirm": ((*SET, "apply {config} --confirm 1h"), "confirm"),
     "rollback": ((*SET, "apply {config} --confirm 1h"), "rollback"),
     "save": (SET, "save --file {saved}"),

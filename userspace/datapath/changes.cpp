@@ -152,7 +152,8 @@ Result<std::unique_ptr<Plan>> make_plan(const PointState& before, PointState& st
 } // namespace
 
 Result<bool> commit_changes(const LivePoint& live, PointState& state, Hook hook,
-                            std::vector<std::string>& notes) {
+                            std::vector<std::string>& notes,
+                            const std::function<Result<>()>& ready) {
     const PointState& before = live.state;
     if (before.compiled < least_compiled || !same_settings(before.point, state.point) ||
         !check_readable(before.rules) || !check_readable(before.gone))
@@ -174,6 +175,7 @@ Result<bool> commit_changes(const LivePoint& live, PointState& state, Hook hook,
     NETCTL_TRY(block.update(&zero, plan->block.get()));
     const bpf::RawMap slot = NETCTL_TRY(find("changes"));
     const int fd = block.fd();
+    NETCTL_TRY(ready());
     // The commit. Returns when no CPU looks at the block before it any more, whose actions and
     // counters the next commit may use.
     Transaction transaction(notes);

@@ -3,6 +3,8 @@
 // Commits of few changes to many rules: without a new program.
 #pragma once
 
+#include <functional>
+
 #include "core/result.hpp"
 #include "core/rule.hpp"
 #include "datapath/point.hpp"
@@ -16,8 +18,10 @@ constexpr std::uint32_t least_compiled = 1000;
 /// Puts `state`, an edited copy of `live.state`, in force by filling the slot of the program's
 /// `changes`, which is one step (invariant I2). False, with nothing touched, if that cannot be
 /// done and takes a new program: fields, actions or sets that the program does not know, or more
-/// changes than fit. What could not be tidied up behind that step is told in `notes`.
+/// changes than fit. What could not be tidied up behind that step is told in `notes`. `ready` is called right before
+/// the step, and may refuse it.
 Result<bool> commit_changes(const LivePoint& live, PointState& state, Hook hook,
-                            std::vector<std::string>& notes);
+                            std::vector<std::string>& notes,
+                            const std::function<Result<>()>& ready);
 
 } // namespace netctl::datapath

@@ -101,7 +101,8 @@ Result<CommitReport> FilterPoint::commit(const Edit& edit, Scope scope) {
     state.point.generation++;
     report.generation = state.point.generation;
     Transaction transaction(report.notes);
-    if (!live.trouble && NETCTL_TRY(commit_changes(live, state, hook_, report.notes)))
+    if (!live.trouble &&
+        NETCTL_TRY(commit_changes(live, state, hook_, report.notes, [this] { return ready(); })))
         return std::move(transaction).commit([&](Aftermath& after) {
             after.value("the root's generation", root.next_generation(), std::uint64_t{0});
             tell(live.state, state, report.notes);
@@ -113,6 +114,7 @@ Result<CommitReport> FilterPoint::commit(const Edit& edit, Scope scope) {
     const LoadedFilter loaded =
         NETCTL_TRY(load(root, state, live.trouble ? nullptr : &live, false));
     const Generation& next = loaded.generation;
+    NETCTL_TRY(ready());
     NETCTL_TRY(swap(live, next.program));
     return std::move(transaction).commit([&](Aftermath& after) {
         after.tidy("the state of limits", forget_limits(next.program, state, hook_));

@@ -4,6 +4,7 @@
 // simulation, the same at every hook. A hook derives from it and says what it does its own way.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,6 +43,9 @@ class FilterPoint : public RuleEditor {
     const std::string& interface() const { return interface_; }
     /// Also what would cut off the ssh session that this process comes from.
     void dare() { dared_ = true; }
+    /// Called once all is loaded and filled, right before the step that puts it in force; an error leaves all as it was.
+    void when_ready(std::function<Result<>()> ready) { ready_ = std::move(ready); }
+    Result<> ready() const { return ready_ ? ready_() : Result<>(); }
     /// The directory of its pins, by the name of the interface.
     virtual bpf::PinDir dir(const Root& root) const = 0;
     /// Where its pins are for a reader: an interface that was renamed is found by its new name, too.
@@ -140,6 +144,7 @@ class FilterPoint : public RuleEditor {
     RootOptions root_;
     std::string netns_, interface_;
     bool dared_ = false;
+    std::function<Result<>()> ready_;
 };
 
 } // namespace netctl::datapath

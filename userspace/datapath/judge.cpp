@@ -39,10 +39,10 @@ nc_verdict verdict_of(const Rule& rule) {
     }
 }
 
-Result<Judged> judge(const PointState& state, const nc_packet& packet, LiveSets& sets) {
+Result<Judged> judge(const PointState& state, const nc_packet& packet,
+                     const classifier::SetOracle& oracle) {
     NETCTL_TRY(check_readable(
         state.rules)); // one that cannot be read has no keys, and would match everything
-    const classifier::SetOracle oracle = sets.oracle();
     Judged judged{nullptr, NC_NO_RULE, static_cast<nc_verdict>(state.point.default_verdict),
                   NC_REASON_DEFAULT};
     for (std::uint32_t i = 0; i < state.rules.size(); i++)
@@ -50,6 +50,11 @@ Result<Judged> judge(const PointState& state, const nc_packet& packet, LiveSets&
             judged = {&state.rules[i].rule, i, verdict_of(state.rules[i].rule), NC_REASON_RULE};
             break;
         }
+    return judged;
+}
+
+Result<Judged> judge(const PointState& state, const nc_packet& packet, LiveSets& sets) {
+    const Judged judged = NETCTL_TRY(judge(state, packet, sets.oracle()));
     NETCTL_TRY(sets.status());
     return judged;
 }

@@ -40,7 +40,10 @@ struct Judged {
     nc_reason reason{};
 };
 
-/// Limits count as not reached.
+/// Limits count as not reached. The sets are as an oracle tells.
+Result<Judged> judge(const PointState& state, const nc_packet& packet,
+                     const classifier::SetOracle& sets);
+/// The same with the sets as they are.
 Result<Judged> judge(const PointState& state, const nc_packet& packet, LiveSets& sets);
 
 /// The verdict of a rule's final action.

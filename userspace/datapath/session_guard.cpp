@@ -64,9 +64,9 @@ bool has_address(const std::string& interface, const Address& address) {
 }
 
 /// The rule, or null for the default verdict, that takes a packet of the session away; nothing if all go on.
-Result<std::optional<const Rule*>> refusing(const Root& root, const PointState& state,
+Result<std::optional<const Rule*>> refusing(const PointState& state,
+                                            const classifier::SetOracle& sets,
                                             const std::vector<nc_packet>& packets) {
-    LiveSets sets = NETCTL_TRY(LiveSets::open(root, state.rules));
     for (const nc_packet& packet : packets) {
         const Judged judged = NETCTL_TRY(judge(state, packet, sets));
         if (judged.verdict != NC_VERDICT_PASS && judged.verdict != NC_VERDICT_NEXT)
@@ -117,15 +117,15 @@ std::vector<nc_packet> packets_of(const SshSession& session, bool egress, bool e
     return packets;
 }
 
-Result<> check_session(const Root& root, const PointState* before, const PointState& state,
+Result<> check_session(const std::optional<GuardedState>& before, const GuardedState& after,
                        const Passage& passage) {
     const auto session = ssh_session();
     if (!session || !has_address(passage.interface, session->server))
         return {};
     const bool egress = passage.egress;
     const std::vector<nc_packet> packets = packets_of(*session, egress, passage.ether);
-    const auto now = NETCTL_TRY(refusing(root, state, packets));
-    if (!now || (before != nullptr && NETCTL_TRY(refusing(root, *before, packets))))
+    const auto now = NETCTL_TRY(refusing(after.state, after.sets, packets));
+    if (!now || (before && NETCTL_TRY(refusing(before->state, before->sets, packets))))
         return {};
     const std::string what = *now != nullptr ? fmt::format("'{}'", to_string(**now))
                                              : std::string("the default verdict");
@@ -135,6 +135,25 @@ Result<> check_session(const Root& root, const PointState* before, const PointSt
     return Error::usage(fmt::format("{} would cut this ssh session off, from {} port {}", what,
                                     session->client.to_string(), session->client_port),
                         fmt::format("put `{}` in front; --yes does it all the same", rule));
+}
+
+Result<> check_session(const Root& root, const PointState* before, const PointState& state,
+                       const Passage& passage) {
+    const auto session = ssh_session();
+    if (!session || !has_address(passage.interface, session->server))
+        return {};
+    LiveSets sets = NETCTL_TRY(LiveSets::open(root, state.rules));
+    std::optional<LiveSets> sets_before;
+    std::optional<GuardedState> was;
+    if (before != nullptr) {
+        sets_before = NETCTL_TRY(LiveSets::open(root, before->rules));
+        was = GuardedState{*before, sets_before->oracle()};
+    }
+    auto checked = check_session(was, GuardedState{state, sets.oracle()}, passage);
+    NETCTL_TRY(sets.status());
+    if (sets_before)
+        NETCTL_TRY(sets_before->status());
+    return checked;
 }
 
 } // namespace netctl::datapath

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "classifier/reference.hpp"
 #include "core/result.hpp"
 #include "datapath/point.hpp"
 #include "datapath/root.hpp"
@@ -34,7 +35,18 @@ struct Passage {
     bool ether = true; ///< packets have a link header
 };
 
-/// An error if `state` refuses packets of the session and what is in force, `before`, does not; null: nothing
+/// Rules, and the sets that they name, as they are or will be.
+struct GuardedState {
+    PointState state;
+    classifier::SetOracle sets;
+};
+
+/// An error if `after` refuses packets of the session and `before`, if there is one, does not. Asks only where the
+/// interface has the address that the session came to.
+Result<> check_session(const std::optional<GuardedState>& before, const GuardedState& after,
+                       const Passage& passage);
+
+/// The same with the sets as they are. An error if `state` refuses packets of the session and what is in force, `before`, does not; null: nothing
 /// is. Asks only where the interface has the address that the session came to.
 Result<> check_session(const Root& root, const PointState* before, const PointState& state,
                        const Passage& passage);

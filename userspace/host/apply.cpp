@@ -7,6 +7,8 @@
 #include <fmt/format.h>
 
 #include "datapath/one_writing.hpp"
+#include "host/all_or_none.hpp"
+#include "host/guard.hpp"
 #include "sys/detached.hpp"
 
 namespace netctl::host {
@@ -20,15 +22,6 @@ constexpr std::uint64_t second_ns = 1'000'000'000;
 /// Its name begins with a letter, so that nobody takes it for a number.
 std::uint64_t new_id() {
     return std::random_device()() | 0xa0000000U;
-}
-
-/// Undoes steps that were done, the last first. What could not be undone.
-std::vector<std::string> undo(const std::vector<Step>& done, const RootOptions& root) {
-    std::vector<std::string> left;
-    for (auto step = done.rbegin(); step != done.rend(); ++step)
-        if (const auto undone = carry_out(step->reversed(), root, true); !undone)
-            left.push_back(fmt::format("{}: {}", step->title, undone.error().what.string()));
-    return left;
 }
 
 Error not_waiting(const std::string& id) {
@@ -53,7 +46,7 @@ Result<std::vector<std::string>> go_back(const datapath::LockedRoot& root,
     const Plan plan = NETCTL_TRY(make_plan(before, present, "", MissingInterface::note));
     std::vector<std::string> notes = plan.notes;
     for (const Step& step : plan.steps) {
-        auto told = carry_out(step, options, true);
+        auto told = carry_out(step, options, true, {});
         if (!told)
             return std::move(told).error().within(step.title);
         notes.insert(notes.end(), told->begin(), told->end());
@@ -136,30 +129,36 @@ Result<Applied> apply(const HostConfig& wanted, const RootOptions& root,
     if (plan.steps.empty())
         return applied;
 
+    if (auto cut = check_ssh(present, after_steps(present, plan.steps));
+        !cut && !options.dared && !options.rehearse) {
+        if (options.confirm_s == 0)
+            return std::move(cut).error();
+        applied.notes.push_back(
+            fmt::format("{}: it goes back in {} s", cut.error().what.string(), options.confirm_s));
+    }
+
     const Journal journal = NETCTL_TRY(
         begin_journal(writing, root, way_back(plan.steps), plan.steps.size(), options.confirm_s));
     if (options.confirm_s != 0)
         applied.id = journal_name(journal.id);
-    for (const Step& step : plan.steps) {
-        auto told = carry_out(step, root, options.dared || options.confirm_s != 0);
-        if (told) {
-            applied.notes.insert(applied.notes.end(), told->begin(), told->end());
-            applied.steps.push_back(step);
-            continue;
-        }
-        Error error = std::move(told).error().within(step.title);
-        const std::vector<std::string> left = undo(applied.steps, root);
-        if (left.empty()) {
+    Outcome outcome = carry_out_all(plan.steps, root, options.dared || options.confirm_s != 0,
+                                    options.rehearse ? HowFar::loading : HowFar::whole);
+    if (outcome.error || !outcome.left.empty()) {
+        Error error =
+            outcome.error ? std::move(*outcome.error) : Error::failed("loading was tried");
+        if (outcome.left.empty()) {
             NETCTL_TRY(remove_journal(writing.root()));
             if (error.hint.empty())
                 error.hint = "nothing is changed";
             return error;
         }
         error.what += Text::format("\nand what was done before could not be taken back: {}",
-                                   fmt::format("{}", fmt::join(left, "; ")));
+                                   fmt::format("{}", fmt::join(outcome.left, "; ")));
         error.hint = "`netctl rollback` tries that again";
         return error;
     }
+    applied.notes.insert(applied.notes.end(), outcome.notes.begin(), outcome.notes.end());
+    applied.steps = std::move(plan.steps);
     // The commit of the whole: from here on a kill leaves all of it in force.
     if (options.confirm_s == 0)
         NETCTL_TRY(remove_journal(writing.root()));
@@ -174,7 +173,8 @@ Result<std::optional<Applied>> on_trial(const RootOptions& root, std::uint64_t s
     const OneWriting writing = NETCTL_TRY(OneWriting::begin(root));
     NETCTL_TRY(refuse_if_one_waits(writing.root()));
     // What the change is about shows behind it. Until then the way back is all that there was, and no more.
-    HostConfig before = without_elements(NETCTL_TRY(read_present(root)), sets);
+    const HostConfig present = NETCTL_TRY(read_present(root));
+    HostConfig before = without_elements(present, sets);
     before.prune = true;
     Journal journal = NETCTL_TRY(begin_journal(writing, root, before, 1, seconds));
     before = NETCTL_TRY(parse_config("the journal", journal.way_back));
@@ -188,6 +188,8 @@ Result<std::optional<Applied>> on_trial(const RootOptions& root, std::uint64_t s
         return std::optional<Applied>();
     }
     Applied applied{.steps = {}, .objects = 0, .notes = {}, .id = journal_name(journal.id)};
+    if (const auto cut = check_ssh(present, after); !cut)
+        applied.notes.push_back(cut.error().what.string());
     for (auto step = back.steps.rbegin(); step != back.steps.rend(); ++step)
         applied.steps.push_back(step->reversed());
     journal.state = NC_JOURNAL_CONFIRMING;

@@ -18,9 +18,10 @@
 namespace netctl::host {
 
 struct ApplyOptions {
-    std::string netns;            ///< of filters which name none
-    bool dared = false;           ///< also what cuts off the ssh session that asks
-    std::uint64_t confirm_s = 0;  ///< goes back unless it is confirmed in this time; 0: stays
+    std::string netns;           ///< of filters which name none
+    bool dared = false;          ///< also what cuts off the ssh session that asks
+    std::uint64_t confirm_s = 0; ///< goes back unless it is confirmed in this time; 0: stays
+    bool rehearse = false;       ///< only loads what it would put in force, and takes it away again
     bool missing_is_fine = false; ///< interfaces that are not there are told of and left out
 };
 

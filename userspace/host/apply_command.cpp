@@ -10,7 +10,9 @@
 #include "core/json.hpp"
 #include "host/apply.hpp"
 #include "host/host.hpp"
+#include "host/probe.hpp"
 #include "host/saved.hpp"
+#include "sys/netns.hpp"
 
 namespace netctl::host {
 
@@ -69,6 +71,15 @@ Result<int> check(const Arguments& arguments, Context& context) {
         rules += config.policy->rules.size();
     if (config.redirect)
         rules += config.redirect->rules.size() + config.redirect->to.size();
+    std::size_t loaded = 0;
+    if (arguments.has("load")) {
+        const Applied tried = NETCTL_TRY(
+            apply(config, context.root, {.netns = context.netns, .dared = true, .rehearse = true}));
+        context.out.notes(tried.notes);
+        for (const Step& step : tried.steps)
+            loaded += step.filter_to ? 1 : 0;
+        context.out.note(Text::format("{} loaded and thrown away", count_of(loaded, "filter")));
+    }
     context.out.document(
         {{"sets", config.sets.size()},
          {"filters", config.filters.size()},
@@ -103,54 +114,14 @@ Result<int> show_plan(const Arguments& arguments, Context& context) {
     return planned->steps.empty() ? 0 : 2;
 }
 
-Result<int> do_apply(const Arguments& arguments, Context& context) {
-    if (arguments.has("schema")) {
-        const std::string schema = config_schema();
-        context.out.document(Json::parse(schema), lines_text(schema));
-        return 0;
-    }
-    ApplyOptions options{.netns = context.netns, .dared = arguments.has("yes")};
-    if (arguments.has("confirm"))
-        options.confirm_s = NETCTL_TRY(confirm_seconds("confirm", arguments.get("confirm")));
-    const HostConfig config = NETCTL_TRY(config_of(arguments));
-    const Applied applied = NETCTL_TRY(apply(config, context.root, options));
-    context.out.notes(applied.notes);
-    Text text = applied.steps.empty()
-                    ? Text::format("nothing to change: {} as the file says\n",
-                                   count_of(applied.objects, "object"))
-                    : steps_text(applied.steps) +
-                          Text::format("{} done\n", count_of(applied.steps.size(), "change"));
-    if (!applied.id.empty())
-        text += Text::format("`netctl confirm {}` within {} s, or all becomes as it was\n",
-                             applied.id, options.confirm_s);
-    context.out.document({{"changes", steps_json(applied.steps)},
-                          {"object_count", applied.objects},
-                          {"confirm_id", applied.id.empty() ? Json() : Json(applied.id)}},
-                         text);
-    return 0;
-}
-
-Result<int> do_export(const Arguments&, Context& context) {
-    const auto reading = NETCTL_TRY(datapath::OneReading::begin(context.root));
-    const std::string text = NETCTL_TRY(config_text(NETCTL_TRY(read_present(context.root))));
-    context.out.document({{"yaml", text}}, lines_text(text));
-    return 0;
-}
-
 Result<> save(const Context& context, const std::string& path) {
     const auto reading = NETCTL_TRY(datapath::OneReading::begin(context.root));
     return write_saved(path, NETCTL_TRY(config_text(NETCTL_TRY(read_present(context.root)))));
 }
 
-Result<int> do_confirm(const Arguments& arguments, Context& context) {
-    const std::string id = arguments["ID"];
-    if (arguments.has("extend")) {
-        const std::uint64_t seconds =
-            NETCTL_TRY(confirm_seconds("extend", arguments.get("extend")));
-        NETCTL_TRY(extend(context.root, id, seconds));
-        context.out.done(Text::format("{} s to confirm, from now on", seconds));
-        return 0;
-    }
+/// Lets what was done stay, and saves it for the next boot.
+Result<int> confirm_and_save(const Arguments& arguments, const Context& context,
+                             const std::string& id) {
     NETCTL_TRY(confirm(context.root, id));
     context.out.done("confirmed: all stays as it is");
     // Another root is a trial beside the host's own: what it has is not for the next boot unless that is said.
@@ -166,6 +137,82 @@ Result<int> do_confirm(const Arguments& arguments, Context& context) {
     return 0;
 }
 
+/// What a probe decides: whether what was applied stays.
+Result<int> judge_by(const Probe& probe, const Arguments& arguments, const Context& context,
+                     const std::string& id, std::chrono::steady_clock::time_point end) {
+    const auto probed = [&]() -> Result<> {
+        const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(context.netns));
+        return probe_until(probe, end);
+    }();
+    if (probed)
+        return confirm_and_save(arguments, context, id);
+    auto back = roll_back(context.root, id);
+    // Whoever watches the time may have been faster.
+    if (!back && has_journal(context.root))
+        return std::move(back).error().within("the probe failed, and what was applied is in force");
+    return Error(probed.error())
+        .within(Text::format("all is as it was before, since the probe '{}' failed", probe.text));
+}
+
+Result<int> do_apply(const Arguments& arguments, Context& context) {
+    if (arguments.has("schema")) {
+        const std::string schema = config_schema();
+        context.out.document(Json::parse(schema), lines_text(schema));
+        return 0;
+    }
+    ApplyOptions options{.netns = context.netns, .dared = arguments.has("yes")};
+    if (arguments.has("confirm"))
+        options.confirm_s = NETCTL_TRY(confirm_seconds("confirm", arguments.get("confirm")));
+    std::optional<Probe> probe;
+    if (arguments.has("probe")) {
+        probe = NETCTL_TRY(parse_probe(arguments.get("probe")));
+        if (options.confirm_s == 0)
+            return Error::usage("--probe goes with --confirm TIME",
+                                "the time in which the probe has to pass");
+    }
+    const HostConfig config = NETCTL_TRY(config_of(arguments));
+    const auto probe_end =
+        std::chrono::steady_clock::now() + std::chrono::seconds(options.confirm_s);
+    const Applied applied = NETCTL_TRY(apply(config, context.root, options));
+    context.out.notes(applied.notes);
+    Text text = applied.steps.empty()
+                    ? Text::format("nothing to change: {} as the file says\n",
+                                   count_of(applied.objects, "object"))
+                    : steps_text(applied.steps) +
+                          Text::format("{} done\n", count_of(applied.steps.size(), "change"));
+    const bool probing = probe && !applied.id.empty();
+    int status = 0;
+    if (probing)
+        status = NETCTL_TRY(judge_by(*probe, arguments, context, applied.id, probe_end));
+    if (!applied.id.empty() && !probing)
+        text += Text::format("`netctl confirm {}` within {} s, or all becomes as it was\n",
+                             applied.id, options.confirm_s);
+    context.out.document(
+        {{"changes", steps_json(applied.steps)},
+         {"object_count", applied.objects},
+         {"confirm_id", applied.id.empty() || probing ? Json() : Json(applied.id)}},
+        text);
+    return status;
+}
+
+Result<int> do_export(const Arguments&, Context& context) {
+    const auto reading = NETCTL_TRY(datapath::OneReading::begin(context.root));
+    const std::string text = NETCTL_TRY(config_text(NETCTL_TRY(read_present(context.root))));
+    context.out.document({{"yaml", text}}, lines_text(text));
+    return 0;
+}
+
+Result<int> do_confirm(const Arguments& arguments, Context& context) {
+    const std::string id = arguments["ID"];
+    if (arguments.has("extend")) {
+        const std::uint64_t seconds =
+            NETCTL_TRY(confirm_seconds("extend", arguments.get("extend")));
+        NETCTL_TRY(extend(context.root, id, seconds));
+        context.out.done(Text::format("{} s to confirm, from now on", seconds));
+        return 0;
+    }
+    return confirm_and_save(arguments, context, id);
+}
 /// Waits until the time is up, and goes back then; at an end as soon as somebody confirms.
 Result<int> watch_over(const Context& context, const std::string& id) {
     // Without the lock until there is something to do, so that nobody waits for us. Whatever fails is tried again, as
@@ -250,6 +297,11 @@ std::vector<Command> apply_commands() {
         {.name = "check",
          .summary = "tell what is wrong with a configuration file; needs no privileges",
          .positionals = file_positional(),
+         .options = {{"load",
+                      "",
+                      "also load the filters that would change into the kernel, and throw them "
+                      "away; needs what apply needs",
+                      {}}},
          .run = check},
         plan_command("plan", "show what apply would change"),
         plan_command("diff", "the same as plan"),
@@ -261,6 +313,11 @@ std::vector<Command> apply_commands() {
          .options =
              {prune_option(),
               {"confirm", "TIME", "go back after this time, unless it is confirmed", {}},
+              {"probe",
+               "PROBE",
+               "with --confirm: `tcp HOST:PORT`, `http URL` or `command COMMAND` confirms when it "
+               "passes; else all goes back",
+               {}},
               {"yes", "", "also if it cuts off the ssh session that the command comes from", {}},
               {"schema", "", "print a JSON Schema of the file instead, for editors", {}}},
          .run = do_apply},

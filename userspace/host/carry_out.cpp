@@ -34,8 +34,8 @@ Result<Told> do_set(const Step& step, const RootOptions& root) {
     std::string text;
     for (const std::string& line : element_lines(to.elements))
         text += line + "\n";
-    auto report =
-        controller.import(to.name, {{to.name, text}}, {.replace = true, .allow_empty = true});
+    auto report = controller.import(to.name, {{to.name, text}},
+                                    {.replace = !step.only_adds, .allow_empty = true});
     if (!report && !step.set_from) {
         // One step for the user: what cannot be filled is not made.
         if (const auto gone = controller.destroy(to.name); !gone)
@@ -54,9 +54,10 @@ datapath::FilterSettings settings_to(const FilterConfig& filter) {
             .rules = filter.rules};
 }
 
-Result<Told> change_filter(datapath::FilterPoint& point, const FilterConfig& to, bool dared) {
-    if (dared)
-        point.dare();
+Result<Told> change_filter(datapath::FilterPoint& point, const FilterConfig& to,
+                           const Ready& ready) {
+    point.dare(); // whoever makes the plan asks, of all of it
+    point.when_ready(ready);
     const auto report = NETCTL_TRY(point.commit(
         [&](datapath::PointState& state) {
             settings_to(to).apply_to(state.point);
@@ -66,16 +67,17 @@ Result<Told> change_filter(datapath::FilterPoint& point, const FilterConfig& to,
     return report.notes;
 }
 
-Result<Told> do_xdp(const Step& step, const RootOptions& root, bool dared) {
+Result<Told> do_xdp(const Step& step, const RootOptions& root, const Ready& ready) {
     const FilterConfig& any = step.filter_to ? *step.filter_to : *step.filter_from;
     const xdp::Controller controller(root, any.netns);
     if (!step.filter_to)
         return controller.detach(any.interface);
     if (step.filter_from)
-        return change_filter(*controller.point(any.interface), any, dared);
+        return change_filter(*controller.point(any.interface), any, ready);
     xdp::AttachRequest request;
     request.interface = any.interface;
-    request.dared = dared;
+    request.dared = true;
+    request.ready = ready;
     request.mode = any.mode == "native"    ? xdp::ModeChoice::native
                    : any.mode == "generic" ? xdp::ModeChoice::generic
                                            : xdp::ModeChoice::automatic;
@@ -83,7 +85,7 @@ Result<Told> do_xdp(const Step& step, const RootOptions& root, bool dared) {
     return NETCTL_TRY(controller.attach(request)).notes;
 }
 
-Result<Told> do_tc(const Step& step, const RootOptions& root, bool dared) {
+Result<Told> do_tc(const Step& step, const RootOptions& root, const Ready& ready) {
     const FilterConfig& any = step.filter_to ? *step.filter_to : *step.filter_from;
     const tc::Direction direction =
         any.direction == "egress" ? tc::Direction::egress : tc::Direction::ingress;
@@ -91,11 +93,12 @@ Result<Told> do_tc(const Step& step, const RootOptions& root, bool dared) {
     if (!step.filter_to)
         return NETCTL_TRY(controller.detach(any.interface, direction)).notes;
     if (step.filter_from)
-        return change_filter(*controller.point(any.interface, direction), any, dared);
+        return change_filter(*controller.point(any.interface, direction), any, ready);
     tc::AttachRequest request;
     request.interface = any.interface;
     request.direction = direction;
-    request.dared = dared;
+    request.dared = true;
+    request.ready = ready;
     if (!any.mode.empty())
         request.mode = any.mode == "tcx" ? tc::Mode::tcx : tc::Mode::clsact;
     request.settings = settings_to(any);
@@ -164,7 +167,8 @@ std::vector<std::string> rule_texts(const std::vector<Rule>& rules) {
     return texts;
 }
 
-Result<std::vector<std::string>> carry_out(const Step& step, const RootOptions& root, bool dared) {
+Result<std::vector<std::string>> carry_out(const Step& step, const RootOptions& root, bool dared,
+                                           const Ready& ready) {
     if (step.set_from || step.set_to)
         return do_set(step, root);
     if (step.policy_from || step.policy_to)
@@ -172,7 +176,7 @@ Result<std::vector<std::string>> carry_out(const Step& step, const RootOptions& 
     if (step.redirect_from || step.redirect_to)
         return do_redirect(step, root);
     const FilterConfig& filter = step.filter_to ? *step.filter_to : *step.filter_from;
-    return filter.hook == Hook::xdp ? do_xdp(step, root, dared) : do_tc(step, root, dared);
+    return filter.hook == Hook::xdp ? do_xdp(step, root, ready) : do_tc(step, root, ready);
 }
 
 } // namespace netctl::host

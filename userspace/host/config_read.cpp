@@ -145,11 +145,31 @@ class ConfigReader {
             Text::format("{}:{}:{}", document_.name, number, column + within)));
     }
 
+    /// False, and an error, where YAML ended a rule without quotes at a ` #` that looks like a part of it.
+    bool nothing_cut_off(const ConfigLine& line) {
+        const YamlNode& node = *line.node;
+        const std::string_view source = document_.line(node.line);
+        if (node.quoted || source.size() < node.column ||
+            !source.substr(node.column - 1).starts_with(node.text))
+            return true;
+        const std::string_view rest = source.substr(node.column - 1 + node.text.size());
+        const std::size_t mark = rest.find_first_not_of(" \t");
+        if (mark == 0 || mark >= rest.size() - 1 || rest[mark] != '#' || rest[mark + 1] == ' ')
+            return true;
+        reading_.errors.push_back(document_.error_at(
+            node.line, node.column + node.text.size() + mark,
+            "YAML takes this for a comment, so it is no part of the rule",
+            "quotes around the rule make it one; a comment has a blank behind its #"));
+        return false;
+    }
+
     std::vector<Rule> rules(const YamlNode& node, std::string_view key, Hook hook) {
         std::vector<Rule> all;
         for (const ConfigLine& line : words_of_key(node, key)) {
             if (reading_.errors.size() > most_config_errors)
                 break;
+            if (!nothing_cut_off(line))
+                continue;
             auto rule = parse_rule(line.text, hook);
             if (rule)
                 all.push_back(std::move(*rule));

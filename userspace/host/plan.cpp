@@ -350,6 +350,7 @@ class PlanMaker {
 
 Step Step::reversed() const {
     Step back = *this;
+    back.only_adds = false;
     std::swap(back.set_from, back.set_to);
     std::swap(back.filter_from, back.filter_to);
     std::swap(back.policy_from, back.policy_to);

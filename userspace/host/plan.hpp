@@ -3,6 +3,7 @@
 // What has to be done so that the host is as a configuration says, and how each of these steps is done and undone.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -22,6 +23,7 @@ struct Step {
     std::optional<FilterConfig> filter_from{}, filter_to{};
     std::optional<PolicyConfig> policy_from{}, policy_to{};
     std::optional<RedirectConfig> redirect_from{}, redirect_to{};
+    bool only_adds = false; ///< of a set: `set_to` has what comes, and nothing goes
 
     Step reversed() const;
 };
@@ -40,9 +42,13 @@ enum class MissingInterface : bool { error, note };
 Result<Plan> make_plan(const HostConfig& wanted, const HostConfig& present,
                        const std::string& netns, MissingInterface missing);
 
-/// Does a step, through the feature's own commit: the object is as before or as it should be. `dared`: also what
-/// would cut off the ssh session that asks.
-Result<std::vector<std::string>> carry_out(const Step& step, const RootOptions& root, bool dared);
+/// Called when all of a step is loaded and filled, right before it is put in force; an error keeps it from that.
+using Ready = std::function<Result<>()>;
+
+/// Does a step, through the feature's own commit: the object is as before or as it should be. `dared`: also a policy
+/// that would cut off the ssh session that asks; filters are not asked. `ready` is for filters that are to be in force.
+Result<std::vector<std::string>> carry_out(const Step& step, const RootOptions& root, bool dared,
+                                           const Ready& ready);
 
 /// Rules as their canonical texts, by which they are compared.
 std::vector<std::string> rule_texts(const std::vector<Rule>& rules);

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -147,6 +148,7 @@ Result<std::string> run_in_cgroup(const std::function<void(const sys::Cgroup&, i
     Fd write_end(ends[1]);
     const pid_t child = fork();
     if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); // it has our locks
         setsid();
         {
             std::ofstream procs(path + "/cgroup.procs");

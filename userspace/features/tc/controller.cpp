@@ -426,6 +426,7 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     Point filter(root_, netns_, interface.name, request.direction);
     if (request.dared)
         filter.dare();
+    filter.when_ready(request.ready);
     const auto left = NETCTL_TRY(filter.left_behind(root, report.notes));
     const bpf::PinDir dir = filter.dir(root);
 
@@ -467,6 +468,7 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
         NETCTL_TRY(filter.load(root, state, left ? &*left : nullptr, false));
     const bpf::Program& program = loaded.generation.program;
     report.program_id = NETCTL_TRY(program.info()).id;
+    NETCTL_TRY(filter.ready());
     const bpf::PinDir point_root = interface_dir(root, netns_, interface.name);
     transaction.or_else(point_root.path(), [=]() -> Result<> {
         point_root.remove_if_empty();

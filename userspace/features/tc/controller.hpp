@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -32,7 +33,8 @@ struct Place {
 
 struct AttachRequest {
     std::string interface;
-    bool dared = false; ///< also if it cuts off the ssh session
+    bool dared = false;                ///< also if it cuts off the ssh session
+    std::function<Result<>()> ready{}; ///< see FilterPoint::when_ready()
     Direction direction = Direction::ingress;
     std::optional<Mode> mode; ///< nothing: tcx if the kernel has it, else clsact, and says so
     std::optional<Place> place;

@@ -263,6 +263,7 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     Point filter(root_, netns_, interface.name);
     if (request.dared)
         filter.dare();
+    filter.when_ready(request.ready);
     const auto left = NETCTL_TRY(filter.left_behind(root, report.notes));
     const bpf::PinDir dir = filter.dir(root);
     const bpf::XdpOccupant occupant = NETCTL_TRY(bpf::query_xdp(interface.index));
@@ -273,6 +274,7 @@ Result<AttachReport> Controller::attach(const AttachRequest& request) const {
     const LoadedFilter loaded =
         NETCTL_TRY(filter.load(root, state, left ? &*left : nullptr, false));
     const bpf::Program& program = loaded.generation.program;
+    NETCTL_TRY(filter.ready());
     bpf::Link link;
     Transaction transaction(report.notes);
     report.mode = occupant.mode;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,7 +25,8 @@ enum class ModeChoice {
 
 struct AttachRequest {
     std::string interface;
-    bool dared = false; ///< also if it cuts off the ssh session
+    bool dared = false;                ///< also if it cuts off the ssh session
+    std::function<Result<>()> ready{}; ///< see FilterPoint::when_ready()
     ModeChoice mode = ModeChoice::automatic;
     datapath::FilterSettings settings; ///< default verdict of a first attach: pass
     bool replace = false;              ///< take the interface from another program
