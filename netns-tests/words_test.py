@@ -22,7 +22,7 @@ import pytest
 from lab import Cgroup, run, until
 
 REPO = Path(__file__).resolve().parent.parent
-MANUAL = sorted([*REPO.glob("userspace/features/*/netctl-*.8"), *REPO.glob("userspace/host/netctl-*.8"), REPO / "docs/man/netctl.8"])
+MANUAL = sorted([*REPO.glob("userspace/features/*/netctl-*.8"), *REPO.glob("userspace/host/netctl-*.8"), REPO / "userspace/fleet/netctl-fleet.8", REPO / "docs/man/netctl.8"])
 # These run until they are interrupted, and nothing of theirs is wanted before something has happened.
 STREAMS = re.compile(r"netctl (xdp log|tc log|policy log --follow|trace http(?!.* --(read|top))|trace tcp(?! backlog)(?!.* --duration)|metrics --listen)")
 # Their exit status is an answer.
@@ -67,7 +67,7 @@ def manual_steps(page):
         text = block.replace("\\-", "-").replace("\\e", "\\").replace("\\(aq", "'")
         for line in text.splitlines():
             line = line.removeprefix("# ")
-            if line.startswith(("netctl ", "bpftool ")) or (lines and lines[-1].endswith("\\")):
+            if line.startswith(("netctl ", "netctl-fleet ", "bpftool ")) or (lines and lines[-1].endswith("\\")):
                 lines.append(line if lines and lines[-1].endswith("\\") else f"# {line}")
     return steps_of(lines)
 
@@ -122,6 +122,7 @@ class Host:
         for made in (self.files, binaries):
             made.mkdir()
         (binaries / "netctl").symlink_to(os.environ["NETCTL"])
+        (binaries / "netctl-fleet").symlink_to(os.environ["NETCTL"] + "-fleet")
         # Its cgroup is the root of all, and its bpffs is empty.
         prepare = (
             f"umount -l {Cgroup.mount()} && mount -t cgroup2 none {Cgroup.mount()} && mount -t bpf bpf /sys/fs/bpf && "
@@ -162,6 +163,8 @@ class Host:
             )
         )
         (self.files / "list.txt").write_text("203.0.113.0/24\n")
+        (self.files / "fleet.yaml").write_text((REPO / "examples/fleet/fleet.yaml").read_text())
+        (self.files / "policies").mkdir()
         (self.files / "netctl.yaml").write_text((REPO / "examples/web-server.yaml").read_text())
 
     def wrap(self, command):

@@ -302,7 +302,7 @@ int run_command(const Command& root, const std::vector<std::string>& words) {
         return 0;
     }
     if (arguments.has("version")) {
-        print_text(Text::format("netctl {}\n", NETCTL_VERSION));
+        print_text(Text::format("{} {}\n", root.name, NETCTL_VERSION));
         return 0;
     }
     const auto lock_timeout = arguments.number("lock-timeout", 30, 0, 86400);

@@ -8,7 +8,16 @@ namespace netctl {
 namespace {
 Verbosity chosen = Verbosity::none;
 bool quiet_flag = false;
+const char* chosen_name = "netctl";
 } // namespace
+
+void set_message_prefix(const char* name) {
+    chosen_name = name;
+}
+
+const char* message_prefix() {
+    return chosen_name;
+}
 
 void set_verbosity(Verbosity verbosity) {
     chosen = verbosity;
@@ -25,7 +34,7 @@ void debug(const Text& text) {
 
 void tell(const Text& text) {
     if (!quiet_flag)
-        std::fprintf(stderr, "netctl: %s\n", text.string().c_str());
+        std::fprintf(stderr, "%s: %s\n", chosen_name, text.string().c_str());
 }
 
 void set_quiet(bool quiet) {
@@ -33,7 +42,7 @@ void set_quiet(bool quiet) {
 }
 
 void warn(const Text& text) {
-    std::fprintf(stderr, "netctl: %s\n", text.string().c_str());
+    std::fprintf(stderr, "%s: %s\n", chosen_name, text.string().c_str());
 }
 
 } // namespace netctl

@@ -14,6 +14,10 @@ enum class Verbosity {
     libraries, ///< -vv, or $NETCTL_DEBUG: what the libraries have to say, in some hundred lines
 };
 
+/// What messages begin with; `netctl`, if nothing else is said.
+void set_message_prefix(const char* name);
+const char* message_prefix();
+
 void set_verbosity(Verbosity verbosity);
 Verbosity verbosity();
 /// One line to standard error from Verbosity::steps on.

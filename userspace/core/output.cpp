@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "core/json.hpp"
+#include "core/log.hpp"
 
 namespace netctl {
 
@@ -93,7 +94,7 @@ void Output::done(const Text& text) const {
 
 void Output::note(const Text& text) const {
     if (!quiet_)
-        fmt::print(stderr, "netctl: {}\n", text);
+        fmt::print(stderr, "{}: {}\n", message_prefix(), text);
 }
 
 void Output::notes(const std::vector<std::string>& texts) const {
@@ -103,7 +104,7 @@ void Output::notes(const std::vector<std::string>& texts) const {
 
 void print_error(const Error& error) {
     flush_out();
-    fmt::print(stderr, "netctl: {}\n", error.what);
+    fmt::print(stderr, "{}: {}\n", message_prefix(), error.what);
     if (!error.hint.empty())
         fmt::print(stderr, "hint: {}\n", error.hint);
 }
