@@ -352,8 +352,10 @@ void Agent::soak() {
     Trial& trial = *trial_;
     std::string why;
     for (const Probe& probe : trial.release.probes)
-        if (const auto good = applier_.probe(probe); !good && why.empty())
+        if (const auto good = applier_.probe(probe); !good) {
             why = fmt::format("probe {}: {}", probe.to_string(), good.error().what.string());
+            break;
+        }
     // The source is one of the probes: a release that cuts a host off from it could not be taken back from there.
     const auto bytes = source_.read("head", most_head_bytes);
     if (!bytes.has_value() && why.empty())

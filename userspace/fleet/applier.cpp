@@ -83,7 +83,7 @@ Result<AppliedRelease> NetctlApplier::apply(const Rendered& rendered,
 }
 
 Result<> NetctlApplier::confirm(const std::string& id) {
-    NETCTL_TRY(netctl({"confirm", id}));
+    NETCTL_TRY(netctl({"confirm", id, "--no-save"})); // keep() does, and tells if it does not work
     return {};
 }
 

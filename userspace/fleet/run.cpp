@@ -26,6 +26,8 @@ namespace netctl::fleet {
 
 namespace {
 
+constexpr unsigned longest_wait_ms = 5000;
+
 std::string own_name() {
     std::array<char, 256> name{};
     gethostname(name.data(), name.size() - 1);
@@ -154,7 +156,9 @@ Result<int> run(const Arguments& arguments, Context& context) {
         const bool retries = agent.state_name() == "waiting" && agent.state().attempt != 0;
         if (arguments.has("once") && !agent.soaking() && !retries)
             return is_good(agent.state_name()) ? 0 : 1;
-        source.wait(watchdog != 0 ? std::min(wanted, watchdog) : wanted);
+        // A signal that comes just before the wait does not end it.
+        const unsigned most = watchdog != 0 ? std::min(watchdog, longest_wait_ms) : longest_wait_ms;
+        source.wait(std::min(wanted, most));
     }
     notify_systemd("STOPPING=1");
     agent.end();
