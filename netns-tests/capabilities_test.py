@@ -77,6 +77,7 @@ COMMANDS = {
     "policy learn": (POLICY, "policy learn"),
     "policy log": (POLICY, "~policy log --follow"),
     "trace http": ((), "~trace http"),
+    "trace http --tls": ((), "~trace http --tls"),
     "trace http -i": ((), "~trace http -i eth0"),
     "trace http --read": ((), "trace http --read {capture}"),
     "trace tcp connlat": ((), "~trace tcp connlat"),

@@ -16,6 +16,8 @@
 #include "core/log.hpp"
 #include "features/trace/call_tracer.hpp"
 #include "features/trace/kernel_side.hpp"
+#include "features/trace/sealed.hpp"
+#include "features/trace/tls_source.hpp"
 #include "http_syscall.skel.h"
 #include "sys/cgroup.hpp"
 #include "sys/clock.hpp"
@@ -78,19 +80,32 @@ std::string last_line(const std::string& text) {
 
 class CallSession : public Session {
   public:
-    static Result<std::unique_ptr<Session>> open(ProbePoint point, const nc_http_config& config,
-                                                 const Request& request, const RootOptions& root,
-                                                 const Emit& emit) {
+    static Result<std::unique_ptr<CallSession>> open(ProbePoint point, const nc_http_config& config,
+                                                     const Request& request,
+                                                     const RootOptions& root, const Emit& emit) {
         auto skeleton = NETCTL_TRY(bpf::Skeleton<http_syscall>::open());
         std::unique_ptr<CallSession> session(
             new CallSession(point, request, std::move(skeleton), emit));
         NETCTL_TRY(session->start(config, request, root));
-        return std::unique_ptr<Session>(std::move(session));
+        return session;
+    }
+
+    /// Looks into TLS as well, from now on.
+    Result<> start_tls(const Request& request) {
+        tls_ = NETCTL_TRY(TlsSource::open(skeleton_.object(), point_ == ProbePoint::tracepoints,
+                                          request.tls_libraries));
+        tracer_.take_tls(sealed_, [this](std::uint64_t stream, const std::uint64_t(&until)[2]) {
+            if (tls_)
+                tls_->skip(stream, until);
+        });
+        return {};
     }
 
     Result<bool> poll() override {
         NETCTL_TRY(kernel_->reader().read());
         tracer_.tick(now());
+        if (tls_)
+            tls_->poll();
         if (capture_)
             capture_->file().flush_at_times();
         return true;
@@ -98,6 +113,8 @@ class CallSession : public Session {
     void rest() override { kernel_->reader().rest(); }
 
     Result<> stop() override {
+        if (tls_)
+            tls_->detach();
         links_.clear();
         NETCTL_TRY(kernel_->reader().drain());
         tracer_.finish(now());
@@ -113,6 +130,8 @@ class CallSession : public Session {
         Counters counters = NETCTL_TRY(kernel_->counters());
         counters.parser = parser_;
         counters.calls = calls_;
+        counters.sealed = sealed_.count();
+        counters.sealed_about = sealed_.told(8);
         for (const bpf::Program& program : programs_)
             if (const auto info = program.info())
                 counters.recursions += info->recursions;
@@ -120,8 +139,13 @@ class CallSession : public Session {
     }
 
     std::string description() const override {
-        return point_ == ProbePoint::tracepoints ? "system calls (socket tracepoints)"
-                                                 : "system calls (fexit of inet_sendmsg)";
+        std::string text = point_ == ProbePoint::tracepoints
+                               ? "system calls (socket tracepoints)"
+                               : "system calls (fexit of inet_sendmsg)";
+        if (tls_)
+            text += fmt::format(" and OpenSSL in {} file{}", tls_->libraries(),
+                                tls_->libraries() == 1 ? "" : "s");
+        return text;
     }
     std::string pins() const override { return kernel_->pins(); }
 
@@ -148,6 +172,9 @@ class CallSession : public Session {
         const bpf::Object object = skeleton_.object();
         const std::vector<std::string> programs = programs_of(point_);
         NETCTL_TRY(object.load_only(programs));
+        NETCTL_TRY(object.set_autocreate("tls_sockets", request.tls));
+        const std::uint8_t beside_tls = request.tls ? 1 : 0;
+        NETCTL_TRY(object.set_rodata("beside_tls", std::as_bytes(std::span(&beside_tls, 1))));
         constexpr const char* pinned[] = {"settings", "ports", "pids", "counters"};
         kernel_.emplace(NETCTL_TRY(KernelSide::load(
             object, config, pinned, request, root,
@@ -172,10 +199,14 @@ class CallSession : public Session {
     CallCounters calls_;
     Containers containers_{sys::cgroup_name};
     std::optional<CallCapture> capture_;
+    SealedConnections sealed_{[this](std::uint32_t pid) {
+        return tls_ ? tls_->why_not(pid) : std::string("ended before it was looked at");
+    }};
     CallTracer tracer_;
     std::optional<KernelSide> kernel_;
     std::vector<bpf::Program> programs_;
     std::vector<bpf::Link> links_;
+    std::unique_ptr<TlsSource> tls_;
 };
 
 } // namespace
@@ -186,8 +217,12 @@ Result<std::unique_ptr<Session>> open_call_session(const Request& request, const
     Error first = Error::failed(""), second = first;
     for (const ProbePoint point : {ProbePoint::tracepoints, ProbePoint::functions}) {
         auto session = CallSession::open(point, config, request, root, emit);
-        if (session)
-            return session;
+        if (session) {
+            // What fails here fails at either point.
+            if (request.tls)
+                NETCTL_TRY((*session)->start_tls(request));
+            return std::unique_ptr<Session>(*std::move(session));
+        }
         debug(session.error().what);
         (point == ProbePoint::tracepoints ? first : second) = std::move(session).error();
     }

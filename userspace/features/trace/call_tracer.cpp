@@ -13,6 +13,10 @@ namespace {
 constexpr Time closed_memory = 5 * second;
 /// A Unix socket whose other end is gone, and which is not read, tells nothing of its own end.
 constexpr Time half_closed_memory = 60 * second;
+/// What is left of a body in TLS has to be longer to be worth a word to the kernel.
+constexpr std::uint64_t worth_skipping = 256 * 1024;
+/// A connection's first byte as its two ends know it: of what was acknowledged, the SYN may be counted, or the FIN.
+constexpr std::int32_t origin_tolerance = 2;
 
 Address address_of(std::uint8_t family, const std::uint8_t (&bytes)[16]) {
     constexpr std::array<std::uint8_t, 12> mapped{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
@@ -83,6 +87,8 @@ const CallTracer::Connection* CallTracer::other_end(Connection& connection,
     if (connection.other_as_of == changes_)
         return connection.other;
     connection.other = nullptr;
+    if (!connection.placed)
+        return nullptr;
     bool undecided = false;
     if (connection.unix_path) {
         const auto found = connections_.find(connection.partner);
@@ -97,9 +103,13 @@ const CallTracer::Connection* CallTracer::other_end(Connection& connection,
         if (found == connections_.end())
             continue;
         Connection& other = *found->second;
+        if (other.tls != connection.tls)
+            continue;
         const bool proven =
             connection.partner == other.cookie ||
-            (transaction.asked_at && other.http->has_request_at(*transaction.asked_at));
+            (connection.tls
+                 ? same_origins(connection, other)
+                 : transaction.asked_at && other.http->has_request_at(*transaction.asked_at));
         if (other.netns != connection.netns) {
             if (!proven) {
                 undecided = true;
@@ -132,6 +142,11 @@ void CallTracer::emit(Connection& connection, Transaction& transaction) {
             --parser_counters_->unanswered;
         return;
     }
+    if (connection.held)
+        return;
+    counters_->unplaced += !connection.placed;
+    transaction.tls = connection.tls;
+    transaction.placed = connection.placed;
     transaction.unix_path = connection.unix_path;
     static const Process none;
     const Process& theirs = other ? other->process : none;
@@ -153,13 +168,17 @@ void CallTracer::open(const nc_http_open& open, Time now) {
     Connection& connection = connection_of(open.record.cookie, now);
     if (connection.known)
         remove_end(connection);
+    connection.tls = (open.record.flags & NC_HTTP_TLS) != 0;
+    connection.held = (open.record.flags & NC_HTTP_UNPLACED) != 0;
+    connection.placed = open.family != NC_HTTP_UNKNOWN_SOCKET;
     if (open.family == NC_HTTP_UNIX) {
         open_unix(connection, open);
-    } else {
+    } else if (connection.placed) {
         connection.local = {address_of(open.family, open.local), open.local_port};
         connection.remote = {address_of(open.family, open.remote), open.remote_port};
     }
     connection.netns = open.netns;
+    connection.origin = {open.origin_sent, open.origin_received};
     connection.process = {open.record.pid, name_of(open.comm),
                           containers_ ? containers_->of(open.cgroup_id) : nullptr};
     connection.skipped = (open.record.flags & NC_HTTP_SKIPPED) != 0;
@@ -169,9 +188,55 @@ void CallTracer::open(const nc_http_open& open, Time now) {
     for (const auto side : {NC_HTTP_SENT, NC_HTTP_RECEIVED})
         if (!connection.begun[side])
             connection.position[side] = open.begin[side];
-    if (!connection.unix_path)
+    if (!connection.unix_path && connection.placed)
         ends_.emplace(key_of(connection, false), connection.cookie);
+    if (connection.tls && connection.placed && sealed_)
+        sealed_->decoded(connection.local, connection.remote);
     ++changes_;
+}
+
+/// Somebody's TLS: told apart from what is decoded at its other end, as far as that is known by now.
+void CallTracer::sealed(const nc_http_open& open) {
+    if (!sealed_)
+        return;
+    const Endpoint local{address_of(open.family, open.local), open.local_port};
+    const Endpoint remote{address_of(open.family, open.remote), open.remote_port};
+    Connection end(budget_);
+    end.local = remote;
+    end.remote = local;
+    end.netns = open.netns;
+    const auto [begin, last] = ends_.equal_range(key_of(end, false));
+    for (auto one = begin; one != last; ++one) {
+        const auto found = connections_.find(one->second);
+        if (found != connections_.end() && found->second->tls && !found->second->closed)
+            return;
+    }
+    sealed_->add(local, remote, {open.record.pid, name_of(open.comm), nullptr});
+}
+
+bool CallTracer::same_origins(const Connection& one, const Connection& other) {
+    const auto near = [](std::uint32_t a, std::uint32_t b) {
+        const auto difference = static_cast<std::int32_t>(a - b);
+        return difference >= -origin_tolerance && difference <= origin_tolerance;
+    };
+    return near(one.origin[0], other.origin[1]) && near(one.origin[1], other.origin[0]);
+}
+
+void CallTracer::skip_body(Connection& connection) {
+    if (!skip_ || !connection.tls)
+        return;
+    std::uint64_t until[2] = {connection.skipped_until[0], connection.skipped_until[1]};
+    for (const auto side : {HttpConnection::a, HttpConnection::b}) {
+        const std::uint64_t rest = connection.http->skippable(side);
+        if (connection.http->opaque())
+            until[side] = UINT64_MAX;
+        else if (rest > worth_skipping && connection.position[side] >= until[side])
+            until[side] = connection.position[side] + rest;
+    }
+    if (until[0] == connection.skipped_until[0] && until[1] == connection.skipped_until[1])
+        return;
+    connection.skipped_until = {until[0], until[1]};
+    skip_(connection.cookie, until);
 }
 
 void CallTracer::open_unix(Connection& connection, const nc_http_open& open) {
@@ -206,14 +271,14 @@ void CallTracer::record(std::span<const std::byte> bytes, Time clock_offset) {
     std::memcpy(&record, bytes.data(), sizeof record);
     const Time now = record.time_ns + clock_offset;
     tick(now);
-    if (record.kind == NC_HTTP_OPEN) {
+    if (record.kind == NC_HTTP_OPEN || record.kind == NC_HTTP_SEALED) {
         nc_http_open event;
         if (bytes.size() < sizeof event) {
             ++counters_->damaged;
             return;
         }
         std::memcpy(&event, bytes.data(), sizeof event);
-        return open(event, now);
+        return record.kind == NC_HTTP_SEALED ? sealed(event) : open(event, now);
     }
     if (record.direction > NC_HTTP_RECEIVED || record.captured > record.length ||
         record.captured > bytes.size() - sizeof record) {
@@ -240,6 +305,7 @@ void CallTracer::record(std::span<const std::byte> bytes, Time clock_offset) {
                               Moment(now, static_cast<std::uint32_t>(record.position),
                                      static_cast<std::uint32_t>(record.answered)));
         connection.http->gap(side, record.length - record.captured, now);
+        skip_body(connection);
         break;
     }
     case NC_HTTP_END: {
@@ -259,6 +325,10 @@ void CallTracer::record(std::span<const std::byte> bytes, Time clock_offset) {
         if (found == connections_.end())
             break;
         Connection& connection = *found->second;
+        if (record.flags & NC_HTTP_FORGET) {
+            erase(record.cookie);
+            break;
+        }
         // The last bytes may have passed unseen: sendfile's tail, if its record was lost.
         if (connection.begun[0] && record.position > connection.position[0])
             connection.http->gap(HttpConnection::a, record.position - connection.position[0], now);
@@ -273,7 +343,7 @@ void CallTracer::record(std::span<const std::byte> bytes, Time clock_offset) {
 
 void CallTracer::write(const Connection& connection, const nc_http_record& record,
                        std::string_view bytes, Time now) {
-    if (capture_ && connection.known)
+    if (capture_ && connection.known && connection.placed)
         capture_->write({&connection.local, &connection.remote, &connection.unix_path,
                          &connection.process, connection.server},
                         record, bytes, now);

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -14,6 +15,7 @@
 #include "features/trace/call_capture.hpp"
 #include "features/trace/container.hpp"
 #include "features/trace/http_connection.hpp"
+#include "features/trace/sealed.hpp"
 #include "netctl/abi/http.h"
 
 namespace netctl::trace {
@@ -24,7 +26,8 @@ struct CallCounters {
     std::uint64_t unknown = 0;  ///< records of connections whose beginning was lost or forgotten
     std::uint64_t mirrored = 0; ///< transactions not told as the server's side is
     std::uint64_t missing_bytes = 0;
-    std::uint64_t evicted = 0; ///< connections forgotten because there were too many
+    std::uint64_t evicted = 0;  ///< connections forgotten because there were too many
+    std::uint64_t unplaced = 0; ///< transactions in TLS whose socket is not known
 };
 
 class CallTracer {
@@ -46,6 +49,13 @@ class CallTracer {
           both_sides_(both_sides),
           emit_(std::move(emit)) {}
 
+    /// Tells the kernel up to which positions, by direction, no bytes of a stream in TLS are wanted.
+    using Skip = std::function<void(std::uint64_t stream, const std::uint64_t (&until)[2])>;
+    /// With these, which have to outlive this, plaintext of TLS is taken as well.
+    void take_tls(SealedConnections& sealed, Skip skip) {
+        sealed_ = &sealed;
+        skip_ = std::move(skip);
+    }
     /// Writes what is told from now on; it has to outlive this.
     void write_to(CallCapture& capture) { capture_ = &capture; }
     /// One record of the ring. `clock_offset` is added to its time.
@@ -68,6 +78,11 @@ class CallTracer {
         bool known = false;   ///< there was an OPEN
         bool server = false;  ///< as the kernel says
         bool closed = false;
+        bool tls = false;
+        bool placed = true; ///< its addresses are known; only in TLS they may not be
+        bool held = false;  ///< it is not told of before they are
+        std::array<std::uint32_t, 2> origin{}; ///< in TLS: of the socket's own bytes
+        std::array<std::uint64_t, 2> skipped_until{};
         Time last = 0;
         std::array<bool, 2> begun{};
         std::array<bool, 2> ended{};
@@ -100,6 +115,10 @@ class CallTracer {
     const Connection* other_end(Connection& connection, const Transaction& transaction) const;
     void open(const nc_http_open& open, Time now);
     void open_unix(Connection& connection, const nc_http_open& open);
+    void sealed(const nc_http_open& open);
+    /// Whether both are ends of the same TCP connection, by where their bytes begin in it.
+    static bool same_origins(const Connection& one, const Connection& other);
+    void skip_body(Connection& connection);
     void emit(Connection& connection, Transaction& transaction);
     void write(const Connection& connection, const nc_http_record& record, std::string_view bytes,
                Time now);
@@ -111,6 +130,8 @@ class CallTracer {
     Time stalled_;
     Containers* containers_;
     CallCapture* capture_ = nullptr;
+    SealedConnections* sealed_ = nullptr;
+    Skip skip_;
     MemoryBudget budget_;
     const ParserOptions* options_;
     ParserCounters* parser_counters_;

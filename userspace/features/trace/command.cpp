@@ -132,11 +132,14 @@ Result<Wanted> read_arguments(const Arguments& arguments, const Context& context
     request.write = arguments.get("write");
     request.cgroup = arguments.get("cgroup");
     request.both_sides = arguments.has("both-sides");
+    request.tls = arguments.has("tls") || arguments.has("tls-lib");
+    if (arguments.has("tls-lib"))
+        request.tls_libraries.push_back(arguments.get("tls-lib"));
     request.containers = arguments.has("container");
     wanted.filter.container = arguments.get("container");
     if (arguments.has("read")) {
         for (const char* other : {"interface", "write", "source", "pid", "comm", "cgroup",
-                                  "container", "both-sides", "duration"})
+                                  "container", "both-sides", "tls", "tls-lib", "duration"})
             if (arguments.has(other))
                 return Error::usage(fmt::format("--read and --{} exclude each other", other));
         request.source = Source::file;
@@ -152,7 +155,8 @@ Result<Wanted> read_arguments(const Arguments& arguments, const Context& context
                             "give the file a name that ends in .pcapng: process names are comments "
                             "in it, which pcap has not");
     if (packets)
-        for (const char* other : {"pid", "comm", "cgroup", "container", "both-sides"})
+        for (const char* other :
+             {"pid", "comm", "cgroup", "container", "both-sides", "tls", "tls-lib"})
             if (arguments.has(other))
                 return Error::usage(
                     fmt::format("--{} needs --source syscall: packets know no processes", other));
@@ -252,6 +256,10 @@ std::string summary(const Counters& counters, std::uint64_t shown) {
     item(counters.parser.unasked, "answers without a request");
     item(counters.parser.unfinished, "under way at the end");
     item(counters.packets.tls, "TLS connections");
+    item(counters.calls.unplaced, "transactions in TLS whose socket is not known");
+    if (counters.sealed > 0)
+        text += fmt::format("; {} TLS connections not decoded ({})", counters.sealed,
+                            counters.sealed_about);
     item(counters.packets.not_http, "connections of other protocols");
     for (std::size_t kind = 0; kind < tunnel_kinds; ++kind)
         if (const std::uint64_t frames = counters.packets.layers.tunnelled[kind])
@@ -484,6 +492,16 @@ const Command& command() {
                         {"both-sides",
                          "",
                          "show a transaction of two local processes as each of them saw it",
+                         {}},
+                        {"tls",
+                         "",
+                         "what goes through OpenSSL, too: it is read where processes hand it over, "
+                         "before it is encrypted",
+                         {}},
+                        {"tls-lib",
+                         "FILE",
+                         "a library or program with OpenSSL's functions that no process has mapped "
+                         "yet, besides those that are found (with --tls, which it implies)",
                          {}},
                         {"stalled",
                          "TIME",

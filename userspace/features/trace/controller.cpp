@@ -39,8 +39,8 @@ Result<std::unique_ptr<Session>> open_session(const Request& request, const Root
     if (!request.interface.empty() || !request.write.empty())
         return open_packets(request, root, emit, notes);
     auto session = open_call_session(request, root, emit);
-    const bool about_processes =
-        request.pid != 0 || !request.comm.empty() || !request.cgroup.empty() || request.containers;
+    const bool about_processes = request.pid != 0 || !request.comm.empty() ||
+                                 !request.cgroup.empty() || request.containers || request.tls;
     if (session || session.error().kind != ErrorKind::unsupported || about_processes)
         return session;
     auto packets = open_packets(request, root, emit, notes);

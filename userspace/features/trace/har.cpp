@@ -133,7 +133,7 @@ std::string url_of(const Transaction& transaction) {
         append_url_part(url, target);
         return url;
     }
-    url = "http://";
+    url = transaction.tls ? "https://" : "http://";
     if (transaction.method == "CONNECT" && is_authority(target))
         return url + std::string(target) + '/';
     url += is_authority(transaction.host) ? transaction.host

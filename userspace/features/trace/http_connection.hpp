@@ -47,6 +47,8 @@ struct Transaction {
     std::optional<std::string> unix_path;
     Process client_process;
     Process server_process;
+    bool tls = false;         ///< it went through TLS, and was read within the process
+    bool placed = true;       ///< its socket is known; if not, there are no addresses
     bool client_view = false; ///< told by the client's socket, not the server's or the wire
     std::string method;       ///< empty: the request was not seen
     std::string target;

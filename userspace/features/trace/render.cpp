@@ -175,6 +175,7 @@ const std::string& columns_of(const Transaction& transaction) {
     struct Columns {
         Endpoint client, server;
         std::optional<std::string> unix_path;
+        bool placed = true;
         Process process;
         std::string text;
     };
@@ -184,12 +185,13 @@ const std::string& columns_of(const Transaction& transaction) {
     Columns& columns = cache[(transaction.client.port ^ transaction.server.port) % cache.size()];
     if (!columns.text.empty() && columns.client == transaction.client &&
         columns.server == transaction.server && columns.unix_path == transaction.unix_path &&
-        columns.process.pid == process.pid && columns.process.name == process.name &&
-        columns.process.container == process.container)
+        columns.placed == transaction.placed && columns.process.pid == process.pid &&
+        columns.process.name == process.name && columns.process.container == process.container)
         return columns.text;
     columns.client = transaction.client;
     columns.server = transaction.server;
     columns.unix_path = transaction.unix_path;
+    columns.placed = transaction.placed;
     columns.process = process;
     std::string& text = columns.text;
     text.clear();
@@ -198,13 +200,17 @@ const std::string& columns_of(const Transaction& transaction) {
             text.append(width - (text.size() - begin), ' ');
         text += ' ';
     };
-    if (transaction.unix_path)
+    if (!transaction.placed)
+        text += '-';
+    else if (transaction.unix_path)
         text += transaction.client_name();
     else
         append_endpoint(text, transaction.client);
     pad(0, 21);
     std::size_t begin = text.size();
-    if (transaction.unix_path)
+    if (!transaction.placed)
+        text += '-';
+    else if (transaction.unix_path)
         append_shown(text, transaction.server_name());
     else
         append_endpoint(text, transaction.server);
@@ -371,8 +377,11 @@ void append_text(Text& text, const Transaction& transaction) {
     append_shown(out, transaction.method.empty() ? "?" : transaction.method);
     out += ' ';
     if (path_of(transaction.target).data() == transaction.target.data() &&
-        transaction.method != "CONNECT")
+        transaction.method != "CONNECT") {
+        if (transaction.tls)
+            out += "https://";
         append_shown(out, transaction.host);
+    }
     append_shown(out, transaction.target.empty() ? "?" : transaction.target);
     if (transaction.request.absurd || transaction.response.absurd)
         out += " (absurd head)";
@@ -387,7 +396,9 @@ void append_json(Text& text, const Transaction& transaction) {
     std::string& out = text.trusted_bytes();
     out += R"({"time":")";
     out += iso_time(transaction.start());
-    if (transaction.unix_path) {
+    if (!transaction.placed) {
+        out += R"(","client":null,"server":null)";
+    } else if (transaction.unix_path) {
         out += R"(","client":"unix","server":)";
         append_json_string(out, transaction.server_name());
     } else {
@@ -400,6 +411,7 @@ void append_json(Text& text, const Transaction& transaction) {
     append_process_json(out, "client_process", transaction.client_process);
     append_process_json(out, "server_process", transaction.server_process);
     out += transaction.client_view ? R"(,"view":"client")" : R"(,"view":"server")";
+    out += transaction.tls ? R"(,"tls":true)" : R"(,"tls":false)";
     if (transaction.request.seen) {
         out += R"(,"method":)";
         append_json_string(out, transaction.method);

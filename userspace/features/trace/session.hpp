@@ -40,6 +40,8 @@ struct Request {
     std::uint32_t ring_bytes = 0; ///< 0: as the programs have it
     std::uint64_t stalled = 0;    ///< ns that a request waits before that is told; 0: never
     bool tunnels = true;          ///< capture files: look into tunnels
+    bool tls = false;             ///< system calls: look into OpenSSL, too
+    std::vector<std::string> tls_libraries; ///< and into these files
     ParserOptions parser;
 };
 
@@ -50,6 +52,8 @@ struct Counters {
     ParserCounters parser;
     CallCounters calls;
     PacketCounters packets;
+    std::size_t sealed = 0;   ///< TLS connections that were not decoded, if Request::tls
+    std::string sealed_about; ///< whose they were, and why
 };
 
 /// Traces from when it is made until stop(), and hands out transactions while poll() and stop() run.

@@ -634,6 +634,128 @@ TEST(CallTracer, SocketsOfOtherNamespacesAreTheOtherEndIfTcpNumbersAgree) {
     EXPECT_EQ(calls.counters.missing_bytes, 0u);
 }
 
+/// A stream of a TLS library: on the addresses of `open_in`, at numbers that TCP gave its ends' first bytes, or
+/// without a socket.
+void open_stream(Calls& calls, std::uint64_t number, std::optional<unsigned> host,
+                 std::uint32_t netns, std::uint32_t first_of_client, std::uint16_t flags = 0) {
+    nc_http_open event{};
+    event.record = calls.head(NC_HTTP_OPEN, NC_HTTP_STREAM | number, 0);
+    event.record.flags = NC_HTTP_TLS | flags;
+    event.record.pid = static_cast<__u32>(number);
+    event.netns = netns;
+    if (host) {
+        event.family = 4;
+        event.local[0] = event.remote[0] = 10;
+        event.local[3] = static_cast<std::uint8_t>(*host);
+        event.remote[3] = static_cast<std::uint8_t>(3 - *host);
+        event.local_port = *host == 1 ? 5000 : 443;
+        event.remote_port = *host == 1 ? 443 : 5000;
+        (*host == 1 ? event.origin_sent : event.origin_received) = first_of_client;
+        (*host == 1 ? event.origin_received : event.origin_sent) = 77;
+    }
+    calls.tracer->record(std::as_bytes(std::span(&event, 1)), 0);
+}
+
+TEST(CallTracer, StreamsOfTlsHaveTheirSocketsAddresses) {
+    constexpr std::uint64_t server = NC_HTTP_STREAM | 2, client = NC_HTTP_STREAM | 1;
+    const std::string whole = answer + std::string(1000, 'x');
+    struct Case {
+        std::uint32_t server_netns,
+            server_first; ///< of the client's bytes, as the server's end knows it
+        std::size_t told;
+    };
+    // Plaintext has the same positions in each connection, so these do not tell which are the same.
+    for (const Case& one : {Case{7, 1000, 1}, {8, 1001, 1}, {8, 5000, 2}}) {
+        Calls calls;
+        // The server's bytes come before its socket is known.
+        open_stream(calls, 1, 1, 7, 1000);
+        calls.data(client, sent, 0, ask);
+        open_stream(calls, 2, {}, one.server_netns, 0);
+        calls.data(server, received, 0, ask);
+        open_stream(calls, 2, 2, one.server_netns, one.server_first);
+        calls.data(server, sent, 0, whole).data(client, received, 0, whole);
+        ASSERT_EQ(calls.told.size(), one.told) << one.server_netns << " " << one.server_first;
+        EXPECT_TRUE(calls.told[0].tls);
+        EXPECT_TRUE(calls.told[0].placed);
+        EXPECT_EQ(calls.told[0].server_name(), "10.0.0.2:443");
+        EXPECT_EQ(calls.told[0].server_process.pid, 2u);
+        EXPECT_EQ(calls.told[0].client_process.pid, one.told == 1 ? 1u : 0u);
+    }
+}
+
+TEST(CallTracer, StreamsOfTlsAreNotTheOtherEndOfPlainConnections) {
+    Calls calls;
+    calls.open_in(7, 1, 1, 0, 11); // the client's, before it asked for TLS
+    open_stream(calls, 2, 2, 7, 0);
+    calls.data(1, sent, 0, ask).data(NC_HTTP_STREAM | 2, received, 0, ask);
+    calls.data(NC_HTTP_STREAM | 2, sent, 0, answer + std::string(1000, 'x'));
+    ASSERT_EQ(calls.told.size(), 1u);
+    EXPECT_EQ(calls.told[0].client_process.pid, 0u);
+}
+
+TEST(CallTracer, StreamsOfTlsWithoutASocket) {
+    const std::string whole = answer + std::string(1000, 'x');
+    constexpr std::uint64_t stream = NC_HTTP_STREAM | 2;
+    Calls calls;
+    open_stream(calls, 2, {}, 7, 0);
+    calls.data(stream, received, 0, ask).data(stream, sent, 0, whole);
+    ASSERT_EQ(calls.told.size(), 1u);
+    EXPECT_FALSE(calls.told[0].placed);
+    EXPECT_EQ(calls.counters.unplaced, 1u);
+    // Not to be told of before its port is known; and it is not one of those that are selected.
+    Calls held;
+    open_stream(held, 2, {}, 7, 0, NC_HTTP_UNPLACED);
+    held.data(stream, received, 0, ask)
+        .data(stream, sent, 0, whole)
+        .data(stream, received, 100, ask);
+    nc_http_record forget = held.head(NC_HTTP_CLOSE, stream, 0);
+    forget.flags = NC_HTTP_FORGET;
+    held.tracer->record(std::as_bytes(std::span(&forget, 1)), 0);
+    held.tracer->finish(held.time);
+    EXPECT_TRUE(held.told.empty());
+    EXPECT_EQ(held.counters.unplaced, 0u);
+}
+
+TEST(CallTracer, TlsThatNobodyDecodesIsCounted) {
+    SealedConnections sealed([](std::uint32_t pid) { return pid == 2 ? "GnuTLS" : "Go"; });
+    std::vector<std::uint64_t> skipped;
+    Calls calls;
+    calls.tracer->take_tls(sealed, [&](std::uint64_t stream, const std::uint64_t(&until)[2]) {
+        EXPECT_EQ(stream, NC_HTTP_STREAM | 9);
+        skipped = {until[0], until[1]};
+    });
+    const auto tell = [&](std::uint32_t pid, std::uint16_t local, std::uint16_t remote) {
+        nc_http_open event{};
+        event.record = calls.head(NC_HTTP_SEALED, 0, 0);
+        event.record.pid = pid;
+        event.family = 4;
+        event.local[0] = event.remote[0] = 10;
+        event.local[3] = local == 443 ? 2 : 1;
+        event.remote[3] = local == 443 ? 1 : 2;
+        event.local_port = local;
+        event.remote_port = remote;
+        std::memcpy(event.comm, "\033app", 4);
+        calls.tracer->record(std::as_bytes(std::span(&event, 1)), 0);
+    };
+    tell(2, 443, 5000);
+    tell(3, 5000, 443); // the other end of the same
+    tell(2, 443, 5001);
+    tell(4, 5002, 443);
+    EXPECT_EQ(sealed.count(), 3u);
+    EXPECT_EQ(sealed.told(1), "\\x1bapp 2: GnuTLS; and others");
+    // The end that is decoded counts for both, whichever is told of first.
+    open_stream(calls, 9, 1, 7, 0);
+    EXPECT_EQ(sealed.count(), 2u);
+    tell(2, 443, 5000);
+    EXPECT_EQ(sealed.count(), 2u);
+    // What comes of a long body is not wanted any more, nor what is no HTTP at all.
+    constexpr std::uint64_t stream = NC_HTTP_STREAM | 9;
+    calls.data(stream, sent, 1000, ask);
+    const std::string head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+    calls.data(stream, received, 2000, head);
+    EXPECT_EQ(skipped, (std::vector<std::uint64_t>{0, 2000 + head.size() + 1'000'000}));
+}
+
 TEST(CallTracer, WhatIsLostBehindTheBeginningIsMissing) {
     Calls calls;
     const std::uint64_t begin = (1ull << 32) + 4'294'967'290; // wraps within the request

@@ -65,13 +65,21 @@ enum nc_http_kind {
 	NC_HTTP_END,	  /* nc_http_record: one direction ended */
 	NC_HTTP_CLOSE,	  /* nc_http_record: the connection is gone */
 	NC_HTTP_PACKET,	  /* nc_http_packet */
+	NC_HTTP_SEALED, /* nc_http_open: a connection carries TLS that no hooked library has put there so far */
 };
 
 enum nc_http_direction { NC_HTTP_SENT = 0, NC_HTTP_RECEIVED = 1 };
 enum nc_http_role { NC_HTTP_UNKNOWN = 0, NC_HTTP_CLIENT = 1, NC_HTTP_SERVER = 2 };
 
 /* Bits of nc_http_record.flags. */
-#define NC_HTTP_SKIPPED (1u << 0) /* OPEN: a local client; nothing but this is told of it */
+#define NC_HTTP_SKIPPED (1u << 0)  /* OPEN: a local client; nothing but this is told of it */
+#define NC_HTTP_TLS (1u << 1)	   /* OPEN: what follows was inside TLS; see NC_HTTP_STREAM */
+#define NC_HTTP_UNPLACED (1u << 2) /* OPEN: whether its socket is selected is not known yet */
+#define NC_HTTP_FORGET (1u << 3)   /* CLOSE: it is not selected; nothing is to be told of it */
+
+/* In place of a socket's cookie: plaintext of a TLS library, with positions that count from the first byte that was
+ * seen. Its OPEN comes again when its socket becomes known. */
+#define NC_HTTP_STREAM (1ull << 63)
 
 /* Heads each record of the system-call source. */
 struct nc_http_record {
@@ -90,27 +98,28 @@ struct nc_http_record {
 };
 NC_STATIC_ASSERT(sizeof(struct nc_http_record) == 48, "nc_http_record is ABI");
 
+#define NC_HTTP_UNKNOWN_SOCKET 0
 #define NC_HTTP_UNIX 1
 #define NC_HTTP_PATH 108 /* of a Unix socket, as in sockaddr_un: an abstract name begins with 0 */
 
 struct nc_http_open {
 	struct nc_http_record record;
 	__u8 role;
-	__u8 family; /* 4, 6, or NC_HTTP_UNIX */
+	__u8 family; /* 4, 6, NC_HTTP_UNIX, or NC_HTTP_UNKNOWN_SOCKET (TLS only): no addresses */
 	__u16 local_port;
 	__u16 remote_port;
 	__u16 path_length;
 	__u8 local[16]; /* IPv4: the first four bytes */
 	__u8 remote[16];
 	__u32 netns;
-	__u32 reserved2;
+	__u32 origin_sent; /* TLS: the number of the connection's first byte, by direction, within one or two */
 	__u64 cgroup_id;
 	char comm[16];	/* of the thread group's leader */
 	__u64 begin[2]; /* positions of the first bytes that might have been seen, by direction */
 	/* Unix sockets: the cookie of the other end, 0 if it has none yet, and the path that one of them is bound to. */
 	__u64 peer;
 	char path[NC_HTTP_PATH];
-	__u32 reserved3;
+	__u32 origin_received;
 };
 NC_STATIC_ASSERT(sizeof(struct nc_http_open) == 48 + 88 + 120, "nc_http_open is ABI");
 
@@ -131,6 +140,13 @@ struct nc_http_flow {
 	__u8 reserved[2];
 };
 NC_STATIC_ASSERT(sizeof(struct nc_http_flow) == 12, "nc_http_flow is ABI");
+
+/* Of `tls_flows`, by a stream's id, which is not pinned: up to which position, by direction, userspace wants no
+ * bytes. */
+struct nc_http_tls_flow {
+	__u64 until[2];
+};
+NC_STATIC_ASSERT(sizeof(struct nc_http_tls_flow) == 16, "nc_http_tls_flow is ABI");
 
 /* A packet, from its IP header on, follows. */
 struct nc_http_packet {
