@@ -498,6 +498,61 @@ def test_one_that_finds_the_time_passed_goes_back(netctl, link, port, tmp_path):
     port.opens()
 
 
+# ---- plans in files, and files in files ----
+
+
+def test_a_plan_is_done_unless_the_host_has_changed(netctl, link, text, port, tmp_path):
+    _, server = link
+    path = write_text(tmp_path / "host.yaml", text)
+
+    def planned(file=path, *options):
+        done = run(*netctl.argv("plan", file, *options, options=("--json",)), check=False)
+        assert done.returncode == 2, done
+        return write_text(tmp_path / "plan.json", done.stdout)
+
+    netctl("apply", "--plan", planned())
+    port.is_shut(netctl)
+    assert not plan(netctl, path, 0)
+    netctl("set", "add", "bad", "198.51.100.7", "--ttl", "600")
+    change = planned(write_text(tmp_path / "other.yaml", text.replace("192.0.2.0/24", "198.51.100.0/24")))
+    netctl("set", "add", "banned", "192.0.2.9")  # no matter of it
+    netctl("set", "add", "bad", "203.0.113.0/24")
+    before = netctl("export").stdout
+    assert "not as it was when the plan was made: set bad" in netctl.fails("apply", "--plan", change)
+    netctl("set", "delete", "bad", "203.0.113.0/24")
+    netctl("apply", "--plan", change)  # as long as elements last is no change
+    assert "198.51.100.0/24" in netctl("export").stdout != before
+    assert "set bad" in netctl.fails("apply", "--plan", change)  # done already
+    remove = planned(write_text(tmp_path / "none.yaml", "prune: true\n"))
+    netctl("apply", "--plan", remove)
+    assert not netctl.root.exists()
+    netctl.fails("apply", path, "--plan", remove, status=2)
+    for wrong in ("", "{}", '{"config": "", "changes": [1]}', '{"config": 1, "changes": []}', "[]"):
+        assert "is no plan" in netctl.fails("apply", "--plan", write_text(tmp_path / "wrong.json", wrong), status=2)
+
+
+def test_files_include_files(netctl, tmp_path):
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "more.d").mkdir()
+    write_text(tmp_path / "list", "192.0.2.1\n")
+    write_text(tmp_path / "sets" / "bad.yaml", "sets:\n  bad: {type: host, file: ../list}\n")
+    write_text(tmp_path / "more.d" / "a.yaml", "sets: {a: {type: port, elements: [80]}}\n")
+    write_text(tmp_path / "more.d" / "b.yml", "include: ../deeper.yaml\n")
+    write_text(tmp_path / "more.d" / "notes.txt", "no YAML: [\n")
+    write_text(tmp_path / "deeper.yaml", "sets: {c: {type: port}}\n")
+    path = write_text(tmp_path / "host.yaml", "include: [sets/bad.yaml, more.d]\n")
+    assert set(plan(netctl, path, 2)) == {"set a", "set bad", "set c"}
+    for text, words in (
+        ("include: host.yaml\n", "each file is read once"),
+        ("include: missing.yaml\n", "missing.yaml"),
+        ("include: [deeper.yaml, more.d]\n", "each file is read once"),
+        ("include: deeper.yaml\nsets: {c: {type: port}}\n", "is told of twice"),
+    ):  # fmt: skip
+        told = netctl.fails("check", write_text(path, text), status=2)
+        assert words in told and ":1:" in told.replace(":2:", ":1:"), told
+    netctl.fails("check", "-", status=2, input="include: missing.yaml\n")
+
+
 # ---- probes ----
 
 

@@ -100,6 +100,26 @@ Result<> refuse_if_one_waits(const datapath::Root& root) {
                          "`netctl confirm` or `netctl rollback` first");
 }
 
+/// An error that names what is not as it was when the plan was made.
+Result<> check_planned(const Plan& plan, const std::map<std::string, std::string>& planned) {
+    std::vector<std::string> moved;
+    std::set<std::string> seen;
+    for (const Step& step : plan.steps) {
+        seen.insert(step.title);
+        const auto was = planned.find(step.title);
+        if (was == planned.end() || was->second != NETCTL_TRY(fingerprint(step)))
+            moved.push_back(step.title);
+    }
+    for (const auto& [title, was] : planned)
+        if (!seen.contains(title))
+            moved.push_back(title);
+    if (moved.empty())
+        return {};
+    return Error::failed(
+        fmt::format("not as it was when the plan was made: {}", fmt::join(moved, ", ")),
+        "plan again");
+}
+
 /// What is in force, without the elements of sets that are not named.
 HostConfig without_elements(HostConfig config, const std::set<std::string>& but) {
     for (auto& [name, set] : config.sets)
@@ -126,6 +146,8 @@ Result<Applied> apply(const HostConfig& wanted, const RootOptions& root,
         make_plan(wanted, present, options.netns,
                   options.missing_is_fine ? MissingInterface::note : MissingInterface::error));
     Applied applied{.steps = {}, .objects = plan.objects, .notes = std::move(plan.notes), .id = {}};
+    if (options.planned)
+        NETCTL_TRY(check_planned(plan, *options.planned));
     if (plan.steps.empty())
         return applied;
 

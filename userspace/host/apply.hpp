@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -21,7 +22,9 @@ struct ApplyOptions {
     std::string netns;           ///< of filters which name none
     bool dared = false;          ///< also what cuts off the ssh session that asks
     std::uint64_t confirm_s = 0; ///< goes back unless it is confirmed in this time; 0: stays
-    bool rehearse = false;       ///< only loads what it would put in force, and takes it away again
+    /// Object -> fingerprint of how it was when this was planned: as it is now, and nothing else is to change.
+    std::optional<std::map<std::string, std::string>> planned{};
+    bool rehearse = false; ///< only loads what it would put in force, and takes it away again
     bool missing_is_fine = false; ///< interfaces that are not there are told of and left out
 };
 

@@ -13,12 +13,53 @@
 #include "host/probe.hpp"
 #include "host/saved.hpp"
 #include "sys/netns.hpp"
+#include "sys/text_file.hpp"
 
 namespace netctl::host {
 
 namespace {
 
 using Count = Positional::Count;
+
+/// With what `apply --plan` needs to see that nothing has changed since.
+Result<Json> plan_json(const Plan& plan) {
+    Json changes = Json::array();
+    for (const Step& step : plan.steps)
+        changes.push_back({{"object", step.title},
+                           {"action", step.action},
+                           {"lines", step.lines},
+                           {"was", NETCTL_TRY(fingerprint(step))}});
+    return Json{{"changes", changes},
+                {"object_count", plan.objects},
+                {"config", NETCTL_TRY(config_text(way_on(plan.steps)))}};
+}
+
+struct Planned {
+    HostConfig config;
+    std::map<std::string, std::string> was;
+};
+
+/// Reads what plan_json() has made.
+Result<Planned> read_plan(const std::string& path) {
+    const std::string text = NETCTL_TRY(sys::read_text(path));
+    const Json json = Json::parse(text, nullptr, false);
+    const Error wrong = Error::usage(Text::format("{} is no plan", sys::text_name(path)),
+                                     "`netctl --json plan FILE` makes one");
+    const auto is_text = [](const Json& in, const char* key) {
+        return in.is_object() && in.contains(key) && in[key].is_string();
+    };
+    if (!is_text(json, "config") || !json.contains("changes") || !json["changes"].is_array())
+        return wrong;
+    Planned planned;
+    for (const Json& change : json["changes"]) {
+        if (!is_text(change, "object") || !is_text(change, "was"))
+            return wrong;
+        planned.was[change["object"].get<std::string>()] = change["was"].get<std::string>();
+    }
+    planned.config =
+        NETCTL_TRY(parse_config(sys::text_name(path), json["config"].get<std::string>()));
+    return planned;
+}
 
 Json steps_json(const std::vector<Step>& steps) {
     Json json = Json::array();
@@ -108,9 +149,8 @@ Result<int> show_plan(const Arguments& arguments, Context& context) {
                          ? Text::format("nothing to change: {} as the file says\n",
                                         count_of(planned->objects, "object"))
                          : Text::format("{}\n", count_of(planned->steps.size(), "change"));
-    context.out.document(
-        {{"changes", steps_json(planned->steps)}, {"object_count", planned->objects}},
-        steps_text(planned->steps) + end);
+    context.out.document(context.out.json() ? NETCTL_TRY(plan_json(*planned)) : Json(),
+                         steps_text(planned->steps) + end);
     return planned->steps.empty() ? 0 : 2;
 }
 
@@ -170,7 +210,16 @@ Result<int> do_apply(const Arguments& arguments, Context& context) {
             return Error::usage("--probe goes with --confirm TIME",
                                 "the time in which the probe has to pass");
     }
-    const HostConfig config = NETCTL_TRY(config_of(arguments));
+    HostConfig config;
+    if (arguments.has("plan")) {
+        if (arguments.given("FILE") || arguments.has("prune"))
+            return Error::usage("--plan has all that is to be done: without FILE and --prune");
+        Planned planned = NETCTL_TRY(read_plan(arguments.get("plan")));
+        config = std::move(planned.config);
+        options.planned = std::move(planned.was);
+    } else {
+        config = NETCTL_TRY(config_of(arguments));
+    }
     const auto probe_end =
         std::chrono::steady_clock::now() + std::chrono::seconds(options.confirm_s);
     const Applied applied = NETCTL_TRY(apply(config, context.root, options));
@@ -313,6 +362,10 @@ std::vector<Command> apply_commands() {
          .options =
              {prune_option(),
               {"confirm", "TIME", "go back after this time, unless it is confirmed", {}},
+              {"plan",
+               "FILE",
+               "do what `netctl --json plan` wrote, unless what it is about has changed since",
+               {}},
               {"probe",
                "PROBE",
                "with --confirm: `tcp HOST:PORT`, `http URL` or `command COMMAND` confirms when it "

@@ -315,6 +315,9 @@ const ConfigTable& config_table() {
           .form = ConfigForm::object,
           .help = "local TCP connections that skip the stack",
           .table = &redirect_table()},
+         {"include", ConfigForm::texts,
+          "files, or folders of *.yaml files, that are read as if they stood here; found from the "
+          "folder of this file"},
          {"absent", ConfigForm::texts,
           "what is taken away if it is there: `set NAME`, `xdp IFACE`, `tc IFACE ingress|egress`, "
           "`policy`, `redirect`"},

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <iterator>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -21,6 +22,7 @@ constexpr std::size_t most_config_errors = 20;
 struct Reading {
     HostConfig config;
     std::map<std::string, std::string> said; ///< title -> FILE:LINE
+    std::set<std::string> files;             ///< canonical paths
     std::vector<Error> errors;
 };
 
@@ -67,6 +69,13 @@ std::vector<ConfigLine> lines_of(const YamlNode* node) {
     return lines;
 }
 
+bool is_yaml(const std::string& path) {
+    return path.ends_with(".yaml") || path.ends_with(".yml");
+}
+
+void read_one(const std::string& name, const std::string& text, const std::string& folder,
+              Reading& reading);
+
 class ConfigReader {
   public:
     ConfigReader(const YamlDocument& document, std::string folder, Reading& reading)
@@ -94,6 +103,8 @@ class ConfigReader {
             read_redirect(*redirect);
         for (const ConfigLine& line : words_of_key(root, "absent"))
             read_absent(line);
+        for (const ConfigLine& line : words_of_key(root, "include"))
+            read_included(line);
         if (flag(root, "prune"))
             reading_.config.prune = true;
     }
@@ -314,6 +325,37 @@ class ConfigReader {
         reading_.config.redirect = std::move(redirect);
     }
 
+    void read_included(const ConfigLine& line) {
+        const auto fail = [&](const Text& what, const Text& hint = {}) {
+            reading_.errors.push_back(document_.error_at(*line.node, what, hint));
+        };
+        if (folder_.empty())
+            return fail("there is no file beside which it could be");
+        const std::filesystem::path path = std::filesystem::path(folder_) / line.text;
+        std::error_code failure;
+        const bool is_folder = std::filesystem::is_directory(path, failure);
+        std::vector<std::string> files{path.string()};
+        if (is_folder) {
+            auto found = sys::text_files(path.string());
+            if (!found)
+                return fail(found.error().what, found.error().hint);
+            files = std::move(*found);
+            std::erase_if(files, [](const std::string& file) { return !is_yaml(file); });
+        }
+        for (const std::string& file : files) {
+            if (reading_.errors.size() > most_config_errors)
+                return;
+            const auto canonical = std::filesystem::weakly_canonical(file, failure);
+            if (!reading_.files.insert(canonical.string()).second)
+                return fail(Text::format("{} is read already", file),
+                            "each file is read once, so none can include itself");
+            const auto text = sys::read_text(file);
+            if (!text)
+                return fail(text.error().what, text.error().hint);
+            read_one(file, *text, std::filesystem::path(file).parent_path().string(), reading_);
+        }
+    }
+
     void read_absent(const ConfigLine& line) {
         const bool known = line.text.starts_with("set ") || line.text.starts_with("xdp ") ||
                            line.text.starts_with("tc ") || line.text == "policy" ||
@@ -358,8 +400,10 @@ Result<HostConfig> finished(Reading reading) {
     return std::move(reading.config);
 }
 
-bool is_yaml(const std::string& path) {
-    return path.ends_with(".yaml") || path.ends_with(".yml");
+/// So that nothing includes it again.
+void remember(const std::string& path, Reading& reading) {
+    std::error_code failure;
+    reading.files.insert(std::filesystem::weakly_canonical(path, failure).string());
 }
 
 } // namespace
@@ -379,10 +423,14 @@ Result<HostConfig> read_config(const std::string& path) {
         if (files.empty())
             return Error::usage(Text::format("{} has no file *.yaml or *.yml", path));
         for (const std::string& file : files)
+            remember(file, reading);
+        for (const std::string& file : files)
             read_one(file, NETCTL_TRY(sys::read_text(file)), path, reading);
         return finished(std::move(reading));
     }
     const std::string text = NETCTL_TRY(sys::read_text(path));
+    if (path != "-")
+        remember(path, reading);
     std::string folder =
         path.empty() || path == "-" ? "." : std::filesystem::path(path).parent_path().string();
     read_one(sys::text_name(path), text, folder.empty() ? "." : folder, reading);

@@ -380,4 +380,22 @@ HostConfig way_back(const std::vector<Step>& steps) {
     return back;
 }
 
+HostConfig way_on(const std::vector<Step>& steps) {
+    std::vector<Step> back;
+    for (const Step& step : steps)
+        back.push_back(step.reversed());
+    return way_back(back);
+}
+
+Result<std::string> fingerprint(const Step& step) {
+    HostConfig was = way_back({step});
+    for (auto& [name, set] : was.sets)
+        for (datapath::ListedElement& element : set.elements)
+            element.ttl = element.ttl != 0 ? 1 : 0;
+    std::uint64_t hash = 0xcbf29ce484222325; // FNV-1a, by Fowler, Noll and Vo
+    for (const char c : NETCTL_TRY(config_text(was)))
+        hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+    return fmt::format("{:016x}", hash);
+}
+
 } // namespace netctl::host

@@ -55,5 +55,10 @@ std::vector<std::string> rule_texts(const std::vector<Rule>& rules);
 
 /// What a set of steps began with, as a configuration that leads back there.
 HostConfig way_back(const std::vector<Step>& steps);
+/// What they lead to, as a configuration of its own.
+HostConfig way_on(const std::vector<Step>& steps);
+/// Tells one state that a step begins with from others: sixteen hexadecimal digits. How long elements of sets last is
+/// not in it.
+Result<std::string> fingerprint(const Step& step);
 
 } // namespace netctl::host
