@@ -8,6 +8,8 @@ for each part between semicolons. `!` in front: not netctl, but run in the netwo
 
 from dataclasses import dataclass
 
+from faults.counts import COUNTS
+
 
 @dataclass(frozen=True)
 class Row:
@@ -18,11 +20,15 @@ class Row:
     share: int = 4  # of the points that are tried; what takes seconds has less
     shows: bool = True  # whether one can tell the new state from the old one
     draining: bool = False  # whether it takes time, in which status says so: killed then, it goes on when repeated
+    about: tuple[str, ...] = ()  # features, where the commands' first words do not tell
+    # Members of netctl's account that are no matter: what is undone by commits has had them.
+    aside: frozenset[str] = frozenset()
+    undo: tuple[str, ...] = ()  # what takes the new state away, if that is not the opposite of each command
 
     @property
     def features(self):
         """What is to be read to tell one state from another."""
-        return {words.split()[0] for words in (*self.before, self.command) if words[0] != "!"}
+        return set(self.about) or {words.split()[0] for words in (*self.before, self.command) if words[0] != "!"}
 
 
 def _rule_commands(point, extra=()):
@@ -143,7 +149,33 @@ def _redirections():
     ]
 
 
-ROWS = [*_filters(), *_sets(), *_policies(), *_redirections()]
+def _hosts():
+    filters = ("set create s --type host", "set add s 192.0.2.52", "xdp attach eth0",
+               "xdp rule add eth0 proto udp dport 8 src 192.0.2.51 drop")  # fmt: skip
+    about = ("apply", "set", "xdp", "tc")
+    # What is undone is undone by commits: generations and ids go on, and what comes back begins with new counters.
+    commits = COUNTS | {"generation", "rule_id", "users"}
+    undo = ("detach --all", "set destroy s")
+    return [
+        Row("apply", filters, "apply {filters}", share=3, about=about, aside=commits, undo=undo),
+        Row("apply of connections", (), "apply {connections}", share=1, about=("apply", "policy", "redirect"),
+            undo=("detach --all",)),
+        Row("apply, taking away", filters, "apply {whole_set} --prune", share=2, about=about, undo=("set destroy s",),
+            aside=commits),
+        Row("rollback", (*filters, "apply {filters} --confirm 1h"), "rollback", share=3, about=about, aside=commits,
+            undo=undo),
+        Row("confirm", (*filters, "apply {filters} --confirm 1h"), "confirm", share=2, about=about, aside=commits,
+            undo=undo),
+        Row("restore", ("set create t --type port",), "restore --file {whole_set}", share=3, about=("apply", "set"),
+            undo=("set destroy s", "set destroy t")),
+        Row("save", filters, "save --file {saved}", share=2, about=("save", "set", "xdp"),
+            undo=("!rm -r {kept}", *undo)),
+        Row("save, again", (*filters, "save --file {saved}", "xdp rule delete eth0 1"), "save --file {saved}", share=2,
+            about=("save", "set", "xdp"), undo=("!rm -r {kept}", *undo)),
+    ]  # fmt: skip
+
+
+ROWS = [*_filters(), *_sets(), *_policies(), *_redirections(), *_hosts()]
 
 # What is known to be wrong and stays so for a reason: (row, call, fault, reason). The first three are
 # regular expressions; such points are not tried, and stand among the skipped tests.

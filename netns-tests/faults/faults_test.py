@@ -6,20 +6,24 @@ Behind each such fault the old state is in force or the new one, whole; which on
 command left aside is gone behind the next one, which works.
 
 NETCTL_FAULTS is how many points are tried in all (default 300), or `all`. NETCTL_FAULTS_SEED chooses them
-(default 1, so that who changes nothing sees nothing change), and is printed. NETCTL_FAULTS_SHARD=I/N: the I-th of N parts of the commands, counted from 0.
+(default 1, so that who changes nothing sees nothing change), and is printed. NETCTL_FAULTS_SHARD=I/N: the I-th of N parts of
+the commands, counted from 0. NETCTL_FAULTS_TIME is for how many seconds points are tried (default 900); what is left then
+is told, and no failure: a slow machine tries fewer.
 """
 
 import os
 import re
+import time
 
 import pytest
 from faults import injection
 from faults.commands import KNOWN, ROWS
-from faults.world import World, without_counts
-from lab import run
+from faults.world import World, without, without_counts
+from lab import PATIENCE
 
 SEED = int(os.environ.get("NETCTL_FAULTS_SEED") or 1)
 WANTED = os.environ.get("NETCTL_FAULTS") or "300"
+END = time.monotonic() + float(os.environ.get("NETCTL_FAULTS_TIME") or (900 if WANTED != "all" else 1e9)) * PATIENCE
 SHARD, SHARDS = map(int, os.environ.get("NETCTL_FAULTS_SHARD", "0/1").split("/"))
 
 
@@ -33,7 +37,7 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="session")
 def count(record_testsuite_property):
     """Counts points; the sums end up in the report."""
-    sums = {"points tried": 0, "points in all": 0, "killed": 0, "not reached": 0, "commands": 0}
+    sums = {"points tried": 0, "points in all": 0, "killed": 0, "not reached": 0, "out of time": 0, "commands": 0}
     yield sums
     for name, value in sums.items():
         record_testsuite_property(name, value)
@@ -65,7 +69,7 @@ class Trial:
         assert not problems, problems
 
     def state(self):
-        return self.world.state(self.row.features, self.row.on)
+        return without(self.world.state(self.row.features, self.row.on), self.row.aside)
 
     def set_up(self):
         for words in self.row.before:
@@ -79,12 +83,13 @@ class Trial:
     def counted_anew(self, state):
         """The state with the counters as its probes have raised them."""
         state.told = self.world.told(self.row.features)
+        state.told = without(state, self.row.aside).told
         return state
 
     def take_down(self):
         """Undoes what stands when the command has been done, with netctl. Returns what is wrong then."""
         made = []
-        for words in (*self.row.before, self.row.command):
+        for words in () if self.row.undo else (*self.row.before, self.row.command):
             match = re.match(r"(xdp|tc|set|policy|redirect) (attach|detach|create|destroy|enable|disable)(.*)", words)
             if not match:
                 continue
@@ -96,7 +101,7 @@ class Trial:
                 made.append(place)
         problems = []
         undone = [" ".join([feature, {"xdp": "detach", "tc": "detach", "set": "destroy"}.get(feature, "disable"), *place])
-                  for feature, *place in reversed(made)]  # fmt: skip
+                  for feature, *place in reversed(made)] or list(self.row.undo)  # fmt: skip
         if not undone:
             # What the command, an undoing one itself, could not tidy up is found by the same again, or another.
             self.world.run(self.row.command, self.row.on, check=False)
@@ -124,7 +129,7 @@ class Trial:
         done, struck = injection.strike(point, argv, self.log, **options)
         after = self.state()
         told = f"exit status {done.returncode}: {done.stderr.strip()[-300:]}"
-        # What does not come to the point is no trouble in itself, if it is rare.
+        # A command need not make the same calls again; what does not come to the point has to be right all the same.
         self.missed += not struck
         killed = struck and point.fault == injection.KILLED
         # A failure that is told has left nothing, and who says nothing is done. What cannot be tidied up behind
@@ -156,6 +161,9 @@ class Trial:
         problems = []
         if outcome in ("old", "half"):
             problems += self.again(after)
+        elif not tidied and not killed:
+            # It said so: the next of its like takes away what is left.
+            self.world.run(self.row.command, self.row.on, check=False)
         return problems + self.take_down()
 
     def is_half(self, after, before):
@@ -198,28 +206,30 @@ def _quota(row):
 
 @pytest.mark.parametrize("row", [row for i, row in enumerate(ROWS) if i % SHARDS == SHARD], ids=lambda row: row.name)
 def test_faults(world, count, row):
+    if time.monotonic() > END:
+        count["out of time"] += _quota(row) if WANTED != "all" else 1
+        pytest.skip("out of time")
     world.scrub()
     trial = Trial(world, row)
-    groups = injection.points(trial.calls)
     known = [one for one in KNOWN if re.fullmatch(one[0], row.name)]
-    groups = [[point for point in group
-               if not any(re.search(call, point.call) and re.fullmatch(fault, point.fault) for _, call, fault, _ in known)]
-              for group in groups]  # fmt: skip
-    everything = sum(map(len, groups))
-    wanted = everything if WANTED == "all" else _quota(row)
-    chosen = injection.sample(groups, wanted, f"{SEED} {row.name}")
+    everything = [point for point in injection.points(trial.calls)
+                  if not any(re.search(call, point.call) and re.fullmatch(fault, point.fault) for _, call, fault, _ in known)]  # fmt: skip
+    chosen = everything
+    if WANTED != "all":
+        chosen = injection.sample(everything, _quota(row), f"{SEED} {row.name}")
     # What fails leaves the old state more often than not, for the next to begin with.
-    chosen.sort(key=lambda point: point.fault == injection.KILLED)
+    chosen = sorted(chosen, key=lambda point: point.fault == injection.KILLED)
     count["commands"] += 1
-    count["points in all"] += everything
+    count["points in all"] += len(everything)
     failures = []
-    for point in chosen:
+    for number, point in enumerate(chosen):
+        if time.monotonic() > END:
+            count["out of time"] += len(chosen) - number
+            break
         count["points tried"] += 1
         count["killed"] += point.fault == injection.KILLED
         failures += [f"{point}: {problem}" for problem in trial.try_point(point)]
     count["not reached"] += trial.missed
-    if trial.missed > max(1, len(chosen) // 4):
-        failures.append(f"{trial.missed} points were not reached: the command does not make the same calls again")
     if trial.before is not None:
         failures += [f"at the end: {problem}" for problem in trial.again(trial.before) + trial.take_down()]
     assert not failures, f"NETCTL_FAULTS_SEED={SEED}: {len(failures)} of {len(chosen)} points:\n" + "\n".join(failures)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which system calls a command makes, and the same command with one of them failing, or its last."""
 
-import random
+import hashlib
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -30,12 +30,15 @@ _LINE = re.compile(r"^(?:\d+ +)?(\w+)\((.*)$")
 
 @dataclass(frozen=True)
 class Point:
-    """The `number`-th call of its name, counted from 1, and what befalls it. `call` is for people."""
+    """The `number`-th call of its name, counted from 1, and what befalls it. `call` is for people; `key` names the
+    point in every run and on every machine: by the how manieth call of its like it is, not of all."""
 
     name: str
     number: int
     call: str
     fault: str
+    key: str
+    group: tuple
 
     def __str__(self):
         return f"{self.fault} at {self.call} ({self.name} number {self.number})"
@@ -46,8 +49,9 @@ class Point:
         return f"inject={self.name}:{what}:when={self.number}"
 
 
-# How long a command may take, in seconds; some that hang would do so for ever.
-LIMIT = 120 * PATIENCE
+# How long a command may take, in seconds; some that hang would do so for ever. A busy machine needs a minute for
+# what the verifier looks at.
+LIMIT = 600 * PATIENCE
 
 
 def strace(argv, log, *options, **keywords):
@@ -94,30 +98,40 @@ def brief(call):
     return f"{name}({' '.join(words)})"
 
 
+def _same(text):
+    """A text without its numbers: processes, descriptors and temporary names are others in each run."""
+    return re.sub(r"[0-9a-f]*[0-9][0-9a-f]*", "N", text)
+
+
+def _fraction(seed, key):
+    """A number from 0 to 1 that both of them decide, and nothing else."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {key}".encode()).digest()[:8], "big") / 2**64
+
+
 def points(calls):
-    """All that can befall these calls, in groups of like ones."""
-    groups = defaultdict(list)
-    for index, (name, number, call) in enumerate(calls):
-        # The same call matters otherwise before the commit and behind it.
-        quarter = 4 * index // len(calls)
-        kind = (name, re.sub(r"[^(]*\((BPF_\w+)?.*", r"\1", call), quarter)
+    """All that can befall these calls."""
+    seen = defaultdict(int)
+    found = []
+    for name, number, call in calls:
+        short = brief(call)
+        seen[_same(short)] += 1
+        key = f"{_same(short)} {seen[_same(short)]}"
+        kind = (name, re.sub(r"[^(]*\((BPF_\w+)?.*", r"\1", call))
         errors = ERRORS
         if _READS.match(call):
-            errors = (ERRORS[number % len(ERRORS)],)
+            errors = (ERRORS[int(_fraction("error", key) * len(ERRORS))],)
         else:
-            groups[KILLED, *kind].append(Point(name, number, brief(call), KILLED))
-        for error in errors:
-            groups["error", *kind].append(Point(name, number, brief(call), error))
-    return list(groups.values())
+            found.append(Point(name, number, short, KILLED, f"{key} {KILLED}", (KILLED, *kind)))
+        found += [Point(name, number, short, error, f"{key} {error}", ("error", *kind)) for error in errors]
+    return found
 
 
-def sample(groups, count, seed):
-    """`count` of the points, one of each group in turns: there are calls that a command makes a hundred times."""
-    chance = random.Random(seed)
-    groups = [chance.sample(group, len(group)) for group in groups if group]
-    chance.shuffle(groups)
-    chosen = []
-    while groups and len(chosen) < count:
-        chosen += [group.pop() for group in groups][: count - len(chosen)]
-        groups = [group for group in groups if group]
-    return chosen
+def sample(found, count, seed):
+    """`count` of the points. Of each group one, then of each a second, and so on, as there are calls that a command
+    makes a hundred times. Which ones, the seed and their keys decide: a point more, or fewer, on this machine or in
+    this run leaves the choice among the others as it was, but for the last."""
+    groups = defaultdict(list)
+    for point in found:
+        groups[point.group].append((_fraction(seed, point.key), point.key, point))
+    turns = [(turn, *one) for group in groups.values() for turn, one in enumerate(sorted(group, key=lambda one: one[:2]))]
+    return [point for *_, point in sorted(turns, key=lambda one: one[:3])[:count]]

@@ -4,6 +4,7 @@ another: netctl's own account, the kernel's of what is attached, the pins, and w
 connections."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from faults.counts import COUNTS
 from lab import PATIENCE, Lab, Netctl, bpftool, run, until
 from traffic import IP, UDP, Ether, IPv6, compile_bpf, raw
 
@@ -35,10 +37,35 @@ _CONNECTIONS = [
     ("SOCK_STREAM", "127.0.0.10", 7),
 ]
 
-# What traffic and time change without a command.
-_COUNTS = {"packets", "bytes", "verdicts", "default_packets", "default_bytes", "over_limit", "over_packets", "over_bytes",
-           "over_rate", "unparsed", "judged", "allowed", "denied", "would_deny", "by_default", "written", "lost",
-           "suppressed", "expires_in", "rewritten", "loops"}  # fmt: skip
+# For `apply` and its kin.
+CONFIGURATIONS = {
+    "filters": """\
+sets:
+  s: {{type: host, elements: [192.0.2.50, "2001:db8:1::50"]}}
+xdp:
+  - interfaces: [eth0]
+    rules: [proto udp dport 8 src 192.0.2.51 drop, "src @s proto udp dport 7 drop"]
+tc:
+  - interfaces: [eth0]
+    direction: ingress
+    rules: [proto udp dport 7 src 192.0.2.51 drop]
+""",
+    "whole_set": """\
+sets:
+  s: {{type: host, elements: [192.0.2.50, "2001:db8:1::50"]}}
+""",
+    "connections": """\
+policy:
+  cgroup: {cgroup}
+  layer: cgroup
+  rules: [dst 127.0.0.7 deny]
+redirect:
+  cgroup: {cgroup}
+  force: all
+  to: [dst 127.0.0.10 dport 7 target "127.0.0.1:7777"]
+""",
+}
+
 _IDENTITIES = {"program_id", "link_id", "expires_in", "expires"}
 
 
@@ -46,7 +73,7 @@ def _without(value, names):
     """A JSON document without the members of these names."""
     if isinstance(value, dict):
         drop = set(names)
-        if names is _COUNTS:  # a rule of the policy has counters named after the layers
+        if COUNTS <= drop:  # a rule of the policy has counters named after the layers
             drop |= {key for key in ("cgroup", "lsm") if isinstance(value.get(key), int)}
         if names is _IDENTITIES and "own" in value:  # a program in a chain
             drop.add("id")
@@ -56,9 +83,14 @@ def _without(value, names):
     return value
 
 
+def without(state, names):
+    """A state whose account has no members of these names."""
+    return dataclasses.replace(state, told=_without(state.told, names)) if names else state
+
+
 def without_counts(value):
     """A JSON document without what traffic and time change."""
-    return _without(value, _COUNTS)
+    return _without(value, COUNTS)
 
 
 def _rule_counts(value, where=""):
@@ -97,7 +129,7 @@ class State:
             told = {feature: [one for one in account if not (isinstance(one, dict) and one.get("state") == "removed")]
                     if isinstance(account, list) else account for feature, account in told.items()}  # fmt: skip
         if before is not None:
-            told, wanted = _without(told, _COUNTS), _without(wanted, _COUNTS)
+            told, wanted = _without(told, COUNTS), _without(wanted, COUNTS)
             ours, theirs = _rule_counts(self.told), _rule_counts(before.told)
             for rule in ours.keys() & theirs.keys():
                 if ours[rule] != theirs[rule]:
@@ -148,6 +180,8 @@ class World:
             "cgroup": str(self.cgroup.path),
             "foreign": str(compile_bpf(directory, "xdp", 2)),
             "policy": str(directory / "policy"),
+            "saved": str(directory / "kept" / "saved.yaml"),
+            "kept": str(directory / "kept"),
             "rules": "; ".join(f"src 10.{i // 250}.{i % 250}.0/24 proto udp dport 7 drop" for i in range(1200)),
             "hosts4": "; ".join(["192.0.2.50", *(f"10.9.{i // 250}.{i % 250}" for i in range(1100))]),
             "hosts6": "; ".join(["2001:db8:1::50", *(f"2001:db8:9::{i:x}" for i in range(1100))]),
@@ -157,6 +191,9 @@ class World:
             "others6": "; ".join(["2001:db8:1::52", *(one.replace("db8", "db9") for one in v6)]),
         }
         (directory / "policy").write_text("dst 127.0.0.7 deny\ndst 127.0.0.8 dport 7 deny\n")
+        for name, text in CONFIGURATIONS.items():
+            self.words[name] = str(directory / f"{name}.yaml")
+            Path(self.words[name]).write_text(text.format(**self.words))
         self.directory = directory
         self.netctl = None
         self.fresh_root()
@@ -191,13 +228,13 @@ class World:
         words = [word.format(**self.words) for word in words.split()]
         if words[0].startswith("!"):
             return end.netns.wrap([words[0][1:], *words[1:]]), options
-        netns = end.netns if words[0] in ("xdp", "tc") else None
+        netns = end.netns if words[0] not in ("set", "policy", "redirect") else None
         return self.netctl.argv(*words, netns=netns), options
 
     def run(self, words, on="server", check=True):
         argv, options = self.command(words, on)
         # The policy's programs take the verifier half a minute on a busy machine.
-        return run(*argv, check=check, timeout=120, **options)
+        return run(*argv, check=check, timeout=600, **options)
 
     # ---- states ----
 
@@ -255,6 +292,15 @@ class World:
     def _told_redirect(self):
         return [self._json("redirect", *words) for words in (("status",), ("rule", "list"), ("to", "list"))]
 
+    def _told_apply(self):
+        """Whether one waits to be confirmed. What a killed one has done, the next command undoes."""
+        run(*self.netctl.argv("status"), check=False)
+        return {"waits": (Path(self.netctl.root) / "journal").exists()}
+
+    def _told_save(self):
+        saved = Path(self.words["saved"])
+        return {"text": saved.read_text(), "mode": saved.stat().st_mode} if saved.exists() else None
+
     def _members(self):
         answers = []
         for element in ("192.0.2.50", "192.0.2.51", "2001:db8:1::50", "2001:db8:1::51", "7"):
@@ -269,8 +315,11 @@ class World:
                 for kind in ("xdp", "tc") for one in found[kind]]  # fmt: skip
 
     def _pins(self):
+        """And what stands beside a saved file."""
         root = Path(self.netctl.root)
-        return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+        pins = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+        kept = Path(self.words["kept"])
+        return pins + sorted(map(str, (kept, *kept.iterdir()) if kept.exists() else ()))
 
     # ---- traffic ----
 
@@ -314,7 +363,7 @@ class World:
             return len(self._probes) in come
 
         try:
-            until(last, what="the probe that no rule is about")
+            until(last, 60, "the probe that no rule is about")
         except AssertionError:
             return "nothing"
         return {probe: number in come for number, probe in enumerate(self._probes)}

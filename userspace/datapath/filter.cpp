@@ -43,6 +43,8 @@ FilterStatus read_status(const PointName& name, LivePoint live, Hook hook) {
                                 std::move(installed.why)});
     if (live.trouble)
         status.trouble = live.trouble->what;
+    else if (location.trouble)
+        status.trouble = location.trouble->what;
     else if (auto numbers = read_numbers(status, live); !numbers)
         status.trouble = numbers.error().what;
     return status;
@@ -141,6 +143,7 @@ std::string to_string(Presence presence) {
     case Presence::vanished: return "vanished";
     case Presence::returned: return "returned";
     case Presence::removed: return "removed";
+    case Presence::unknown: break;
     }
     return "unknown";
 }

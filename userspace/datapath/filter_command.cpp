@@ -207,6 +207,8 @@ Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> v
     Text text;
     if (!status.trouble.empty())
         text += Text::format("  not all of it can be read: {}\n", status.trouble);
+    if (status.presence == Presence::unknown)
+        text += Text::format("  whether it is attached cannot be told\n");
     if (status.presence == Presence::renamed)
         text += Text::format("  its interface is called {} now; the next change names it so\n",
                              status.now);

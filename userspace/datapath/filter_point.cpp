@@ -89,7 +89,10 @@ Result<CommitReport> FilterPoint::commit(const Edit& edit, Scope scope) {
     if (live.link_info.ifindex == 0)
         return lost();
     NETCTL_TRY(check_netns(live.state, pins));
-    if (locate({netns_, interface_}, live, hook_).presence == Presence::moved)
+    Location location = locate({netns_, interface_}, live, hook_);
+    if (location.trouble)
+        return std::move(*location.trouble);
+    if (location.presence == Presence::moved)
         return moved();
     PointState state = NETCTL_TRY(state_to_edit(live, scope, report.notes));
     NETCTL_TRY(edit(state));
@@ -178,7 +181,10 @@ Result<std::optional<LivePoint>> FilterPoint::left_behind(const LockedRoot& root
     auto live = NETCTL_TRY(open_point(pins, hook_));
     if (live && live->link_info.ifindex != 0) {
         NETCTL_TRY(check_netns(live->state, pins));
-        if (locate({netns_, interface_}, *live, hook_).presence != Presence::moved)
+        Location location = locate({netns_, interface_}, *live, hook_);
+        if (location.trouble)
+            return std::move(*location.trouble);
+        if (location.presence != Presence::moved)
             return attached_already();
         const std::string parked =
             NETCTL_TRY(park(root, hook_, {netns_, interface_}, live->link_info.ifindex));
@@ -272,8 +278,8 @@ Result<LivePoint> FilterPoint::open_to_detach(const bpf::PinDir& dir) const {
 }
 
 Result<bool> FilterPoint::unpin_link(const bpf::PinDir& dir) {
-    const bool next = dir.has(next_link);
-    if (!next && !dir.has("link"))
+    const bool next = NETCTL_TRY(dir.look_for(next_link));
+    if (!next && !NETCTL_TRY(dir.look_for("link")))
         return false;
     NETCTL_TRY(dir.unpin("link")); // before the one that is to come
     if (next)

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <net/if.h>
 
 #include <fmt/format.h>
@@ -17,24 +18,25 @@ namespace netctl::datapath {
 namespace {
 
 /// Its name in the current namespace; empty if there is none of this index.
-std::string name_of(std::uint32_t ifindex) {
+Result<std::string> name_of(std::uint32_t ifindex) {
     std::array<char, IF_NAMESIZE> name{};
-    return if_indextoname(ifindex, name.data()) ? std::string(name.data()) : std::string();
+    if (if_indextoname(ifindex, name.data()))
+        return std::string(name.data());
+    if (errno != ENXIO)
+        return Error::system(errno, "cannot ask for an interface's name");
+    return std::string();
 }
 
 /// Whether the interface of this index, in the current namespace, is the one of the attachment: an
 /// interface keeps its index where it goes, and another one may get it here.
-bool carries(std::uint32_t ifindex, const LivePoint& live, Hook hook) {
+Result<bool> carries(std::uint32_t ifindex, const LivePoint& live, Hook hook) {
     if (!live.link)
         return true; // it was found there
-    if (hook == Hook::xdp) {
-        const auto occupant = bpf::query_xdp(ifindex);
-        return occupant && occupant->program_id == live.link_info.program_id;
-    }
+    if (hook == Hook::xdp)
+        return NETCTL_TRY(bpf::query_xdp(ifindex)).program_id == live.link_info.program_id;
     for (const bpf::TcDirection direction : {bpf::TcDirection::ingress, bpf::TcDirection::egress}) {
-        const auto chain = bpf::query_tcx(ifindex, direction);
-        if (chain.has_value() && *chain &&
-            std::any_of((*chain)->begin(), (*chain)->end(), [&](const bpf::TcxProgram& each) {
+        const auto chain = NETCTL_TRY(bpf::query_tcx(ifindex, direction));
+        if (chain && std::any_of(chain->begin(), chain->end(), [&](const bpf::TcxProgram& each) {
                 return each.link_id == live.link_info.id;
             }))
             return true;
@@ -74,18 +76,17 @@ std::optional<std::string> new_name(const bpf::PinDir& point, Hook hook) {
     return std::nullopt;
 }
 
-} // namespace
-
-Location locate(const PointName& name, const LivePoint& live, Hook hook) {
-    Location location{Presence::attached, name.interface};
-    const auto guard = sys::NetnsGuard::enter(name.netns);
+/// locate(), unless the kernel refuses to tell.
+Result<Location> ask_where(const PointName& name, const LivePoint& live, Hook hook) {
+    Location location{Presence::attached, name.interface, {}};
+    const auto guard = NETCTL_TRY(sys::NetnsGuard::enter_if_there(name.netns));
     if (!guard) {
         location.presence = Presence::vanished;
         return location;
     }
     const std::uint32_t ifindex = live.link_info.ifindex;
     if (ifindex == 0) {
-        const auto interface = sys::find_interface(name.interface);
+        const auto interface = NETCTL_TRY(sys::look_for_interface(name.interface));
         // A link knows that its interface is gone; a filter may be taken away from one that stays.
         location.presence = !interface ? Presence::vanished
                             : !live.link && interface->index == live.state.point.ifindex
@@ -93,17 +94,26 @@ Location locate(const PointName& name, const LivePoint& live, Hook hook) {
                                 : Presence::returned;
         return location;
     }
-    const auto netns = sys::current_netns_inode();
-    if (netns && live.state.point.netns_inode != 0 && live.state.point.netns_inode != *netns)
+    const std::uint64_t netns = NETCTL_TRY(sys::current_netns_inode());
+    if (live.state.point.netns_inode != 0 && live.state.point.netns_inode != netns)
         return location; // it never was in this namespace: there is nobody to ask
-    const std::string now = name_of(ifindex);
-    if (now.empty() || !carries(ifindex, live, hook)) {
+    const std::string now = NETCTL_TRY(name_of(ifindex));
+    if (now.empty() || !NETCTL_TRY(carries(ifindex, live, hook))) {
         location.presence = Presence::moved;
     } else if (now != name.interface) {
         location.presence = Presence::renamed;
         location.interface = now;
     }
     return location;
+}
+
+} // namespace
+
+Location locate(const PointName& name, const LivePoint& live, Hook hook) {
+    auto location = ask_where(name, live, hook);
+    if (location)
+        return std::move(*location);
+    return {Presence::unknown, name.interface, std::move(location).error()};
 }
 
 Result<std::optional<bpf::PinDir>>

@@ -4,6 +4,7 @@
 // another one's by now (invariant I9), and it may have gone to another namespace.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,11 +24,13 @@ enum class Presence {
     vanished, ///< the interface is gone: rules and counters are kept
     returned, ///< gone and made again under its name: not attached to the new one
     removed, ///< the interface is there, but somebody took the filter away (clsact, XDP without a link)
+    unknown, ///< the kernel refused to tell (invariant I13)
 };
 
 struct Location {
     Presence presence = Presence::attached;
-    std::string interface; ///< its name now
+    std::string interface;        ///< its name now
+    std::optional<Error> trouble; ///< why it is unknown
 };
 
 /// Finds the interface of a point by what the kernel says of its attachment.

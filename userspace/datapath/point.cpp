@@ -223,6 +223,13 @@ bool is_pinned(const bpf::PinDir& dir) {
     return dir.has("link") || dir.has(next_link) || dir.has("program");
 }
 
+Result<bool> look_pinned(const bpf::PinDir& dir) {
+    for (const char* pin : {"link", next_link, "program"})
+        if (NETCTL_TRY(dir.look_for(pin)))
+            return true;
+    return false;
+}
+
 namespace {
 
 /// Reads the state, or notes why it cannot be read.
@@ -252,9 +259,9 @@ struct Found {
 Result<std::vector<Found>> look(const bpf::PinDir& dir, const std::string& interface,
                                 const nc_point& point, Hook hook) {
     const bool known = point.abi_version == NC_ABI_VERSION;
-    std::uint32_t ifindex = point.ifindex;
+    std::uint32_t ifindex = known ? point.ifindex : 0;
     if (!known) {
-        const auto present = sys::find_interface(interface);
+        const auto present = NETCTL_TRY(sys::look_for_interface(interface));
         ifindex = present ? present->index : 0;
     }
     std::vector<Found> found;
@@ -262,6 +269,8 @@ Result<std::vector<Found>> look(const bpf::PinDir& dir, const std::string& inter
         return found;
     if (hook == Hook::xdp) {
         const auto occupant = bpf::query_xdp(ifindex);
+        if (!occupant && occupant.error().code != ENODEV) // it is gone, with what was there
+            return Error(occupant.error());
         if (occupant && occupant->mode != bpf::XdpMode::none)
             found.push_back({{ifindex}, occupant->program_id});
         return found;
@@ -291,7 +300,7 @@ Result<std::optional<LivePoint>> open_program_point(const bpf::PinDir& dir, Hook
     live.link_info.program_id = pinned.id;
     read_state_of(live, hook);
     const PointName name = parse_point_name(hook == Hook::tc ? dir.parent_name() : dir.name());
-    const auto guard = sys::NetnsGuard::enter(name.netns);
+    const auto guard = NETCTL_TRY(sys::NetnsGuard::enter_if_there(name.netns));
     const std::uint64_t netns = NETCTL_TRY(sys::current_netns_inode());
     if (!guard || (live.state.point.netns_inode != 0 && live.state.point.netns_inode != netns))
         return std::optional<LivePoint>(std::move(live));
@@ -323,10 +332,10 @@ bpf::TcFilter filter_of(const nc_point& point) {
 
 Result<std::optional<LivePoint>> open_point(const bpf::PinDir& dir, Hook hook) {
     // One that was pinned in the place of a link whose interface is gone, by a writer that was killed then.
-    const char* pin = dir.has(next_link) ? next_link : "link";
-    if (!dir.has(pin))
-        return dir.has("program") ? open_program_point(dir, hook)
-                                  : Result(std::optional<LivePoint>());
+    const char* pin = NETCTL_TRY(dir.look_for(next_link)) ? next_link : "link";
+    if (!NETCTL_TRY(dir.look_for(pin)))
+        return NETCTL_TRY(dir.look_for("program")) ? open_program_point(dir, hook)
+                                                   : Result(std::optional<LivePoint>());
     LivePoint live;
     auto link = dir.open_link(pin);
     if (!link && link.error().code == EROFS)

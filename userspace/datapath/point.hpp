@@ -90,6 +90,8 @@ constexpr const char* next_link = "link~new";
 
 /// Whether a point is pinned in `dir`: by its link, or its program with clsact.
 bool is_pinned(const bpf::PinDir& dir);
+/// The same, where a no has something removed: an error if it cannot be known.
+Result<bool> look_pinned(const bpf::PinDir& dir);
 
 /// Opens what is pinned in `dir`, whatever stands in its maps; nothing if nothing is pinned. With clsact the pinned program only tells
 /// where its filter is, and the filter leads to the program that is in force; if there is no filter,

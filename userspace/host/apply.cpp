@@ -38,9 +38,19 @@ Result<Journal> waiting(const datapath::Root& root, const std::string& id) {
     return std::move(*journal);
 }
 
-/// Leads back to where a journal says, and ends it.
+/// Undoes steps that were done, the last first. What could not be undone.
+std::vector<std::string> undo(const std::vector<Step>& done, const RootOptions& root) {
+    std::vector<std::string> left;
+    for (auto step = done.rbegin(); step != done.rend(); ++step)
+        if (const auto undone = carry_out(step->reversed(), root, true, {}); !undone)
+            left.push_back(fmt::format("{}: {}", step->title, undone.error().what.string()));
+    return left;
+}
+
+/// Leads back to where a journal says, and ends it. On an error `done` is what was done.
 Result<std::vector<std::string>> go_back(const datapath::LockedRoot& root,
-                                         const RootOptions& options, const Journal& journal) {
+                                         const RootOptions& options, const Journal& journal,
+                                         std::vector<Step>& done) {
     const HostConfig before = NETCTL_TRY(parse_config("the journal", journal.way_back));
     const HostConfig present = NETCTL_TRY(read_present(options));
     const Plan plan = NETCTL_TRY(make_plan(before, present, "", MissingInterface::note));
@@ -49,6 +59,7 @@ Result<std::vector<std::string>> go_back(const datapath::LockedRoot& root,
         auto told = carry_out(step, options, true, {});
         if (!told)
             return std::move(told).error().within(step.title);
+        done.push_back(step);
         notes.insert(notes.end(), told->begin(), told->end());
     }
     NETCTL_TRY(remove_journal(root));
@@ -253,7 +264,21 @@ Result<> extend(const RootOptions& options, const std::string& id, std::uint64_t
 Result<std::vector<std::string>> roll_back(const RootOptions& options, const std::string& id) {
     const OneWriting writing = NETCTL_TRY(OneWriting::begin(options));
     const Journal journal = NETCTL_TRY(waiting(writing.root(), id));
-    return go_back(writing.root(), options, journal);
+    // The commit: from here on a kill leaves a journal that the next command follows to its end.
+    NETCTL_TRY(update_journal(writing.root(), NC_JOURNAL_APPLYING, journal.deadline_ns));
+    std::vector<Step> done;
+    auto notes = go_back(writing.root(), options, journal, done);
+    if (notes)
+        return notes;
+    Error error = std::move(notes).error();
+    const std::vector<std::string> left = undo(done, options);
+    if (left.empty() && update_journal(writing.root(), journal.state, journal.deadline_ns)) {
+        if (error.hint.empty())
+            error.hint = "nothing is changed: the apply still waits to be confirmed";
+        return error;
+    }
+    error.hint = "the next netctl command tries that again";
+    return error;
 }
 
 Result<> forget(const RootOptions& options) {
@@ -275,7 +300,8 @@ Result<std::vector<std::string>> finish_pending(const RootOptions& options) {
     const auto journal = NETCTL_TRY(read_journal(writing.root()));
     if (!journal || waits(*journal))
         return told;
-    told = NETCTL_TRY(go_back(writing.root(), options, *journal));
+    std::vector<Step> done;
+    told = NETCTL_TRY(go_back(writing.root(), options, *journal, done));
     told.insert(
         told.begin(),
         journal->state == NC_JOURNAL_CONFIRMING

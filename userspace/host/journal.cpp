@@ -63,7 +63,7 @@ std::optional<Journal> peek_journal(const RootOptions& root) {
 }
 
 Result<std::optional<Journal>> read_journal(const datapath::Root& root) {
-    if (!root.dir().has(journal_pin))
+    if (!NETCTL_TRY(root.dir().look_for(journal_pin)))
         return std::optional<Journal>();
     const JournalMap map =
         NETCTL_TRY(JournalMap::wrap(NETCTL_TRY(root.dir().open_map(journal_pin))));

@@ -35,6 +35,10 @@ Result<std::vector<Rule>> rules_of(const std::vector<datapath::RuleStatus>& stat
 Result<std::optional<FilterConfig>> filter_of(const datapath::FilterStatus& status,
                                               FilterConfig filter) {
     using datapath::Presence;
+    if (status.presence == Presence::unknown)
+        return Error::failed(Text::format("whether {} {} is filtered cannot be told: {}",
+                                          to_string(filter.hook), status.interface,
+                                          status.trouble));
     if (status.presence != Presence::attached && status.presence != Presence::renamed)
         return std::optional<FilterConfig>();
     filter.netns = status.netns;

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <fmt/format.h>
 
@@ -14,9 +15,13 @@ namespace netctl::host {
 
 Result<> write_saved(const std::string& path, const std::string& text) {
     const std::string folder = std::filesystem::path(path).parent_path().string();
-    if (!folder.empty() && mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST)
+    const bool made = !folder.empty() && mkdir(folder.c_str(), 0755) == 0;
+    if (!folder.empty() && !made && errno != EEXIST)
         return Error::system(errno, Text::format("cannot make {}", folder));
-    return sys::replace_file(path, text, 0600);
+    auto written = sys::replace_file(path, text, 0600);
+    if (!written && made)
+        rmdir(folder.c_str());
+    return written;
 }
 
 Result<Restored> restore(const HostConfig& config, const RootOptions& root,

@@ -59,6 +59,9 @@ HookStatus filter_status(const std::string& feature, const std::string& place,
     case Presence::removed:
         hook.troubles.emplace_back("somebody removed the filter: attach it again");
         break;
+    case Presence::unknown:
+        hook.troubles.emplace_back("whether it is attached cannot be told");
+        break;
     }
     if (!filter.trouble.empty())
         hook.troubles.push_back("not all of it can be read: " + filter.trouble);

@@ -39,7 +39,7 @@ Result<std::vector<Interface>> list_interfaces() {
     nl_cache* links = nullptr;
     const int status = rtnl_link_alloc_cache(socket.get(), AF_UNSPEC, &links);
     if (status < 0)
-        return Error::failed(fmt::format("cannot list interfaces: {}", nl_geterror(status)));
+        return netlink_error("cannot list interfaces", status);
     const NetlinkCache cache(links);
 
     std::vector<Interface> interfaces;
@@ -60,8 +60,15 @@ Result<> make_veth(const std::string& here, const std::string& there, int pid) {
     const Rtnetlink socket = NETCTL_TRY(connect_rtnetlink());
     const int status = rtnl_link_veth_add(socket.get(), here.c_str(), there.c_str(), pid);
     if (status < 0)
-        return Error::failed(fmt::format("cannot make veth devices: {}", nl_geterror(status)));
+        return netlink_error("cannot make veth devices", status);
     return {};
+}
+
+Result<std::optional<Interface>> look_for_interface(const std::string& name) {
+    for (const Interface& interface : NETCTL_TRY(list_interfaces()))
+        if (interface.name == name)
+            return std::optional(interface);
+    return std::optional<Interface>();
 }
 
 Result<Interface> find_interface(const std::string& name) {

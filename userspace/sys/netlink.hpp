@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,8 @@ struct Interface {
 
 /// The interface of this name in the current network namespace. The error names near ones.
 Result<Interface> find_interface(const std::string& name);
+/// The same; nothing if there is none of this name. That is no excuse for any other failure.
+Result<std::optional<Interface>> look_for_interface(const std::string& name);
 /// Those of the current network namespace.
 Result<std::vector<Interface>> list_interfaces();
 /// Makes two veth devices that are each other's other end: one here, one in the network namespace

@@ -40,7 +40,7 @@ Result<> ask(std::uint32_t ifindex, int type, int flags, std::uint32_t handle, c
         return Error::system(ENOMEM, what);
     nl_send_auto(socket.get(), message.get());
     if (const int status = nl_wait_for_ack(socket.get()); status < 0)
-        return Error::failed(fmt::format("{}: {}", what, nl_geterror(status)));
+        return netlink_error(what, status);
     return {};
 }
 
@@ -50,7 +50,7 @@ Result<std::vector<Qdisc>> list_qdiscs(std::uint32_t ifindex) {
     const Rtnetlink socket = NETCTL_TRY(connect_rtnetlink());
     nl_cache* qdiscs = nullptr;
     if (const int status = rtnl_qdisc_alloc_cache(socket.get(), &qdiscs); status < 0)
-        return Error::failed(fmt::format("cannot list qdiscs: {}", nl_geterror(status)));
+        return netlink_error("cannot list qdiscs", status);
     const NetlinkCache cache(qdiscs);
     std::vector<Qdisc> found;
     for (nl_object* object = nl_cache_get_first(qdiscs); object;
@@ -130,7 +130,7 @@ Result<std::vector<ClsactFilter>> list_clsact_filters(std::uint32_t ifindex, boo
     if (const int status =
             rtnl_cls_alloc_cache(socket.get(), static_cast<int>(ifindex), parent, &filters);
         status < 0)
-        return Error::failed(fmt::format("cannot list filters: {}", nl_geterror(status)));
+        return netlink_error("cannot list filters", status);
     const NetlinkCache cache(filters);
     for (nl_object* object = nl_cache_get_first(filters); object;
          object = nl_cache_get_next(object)) {

@@ -30,6 +30,49 @@ int write_whole(int file, std::string_view text, mode_t mode) {
     return fchmod(file, mode) != 0 || fsync(file) != 0 ? errno : 0;
 }
 
+/// Gives a whole file that has no name yet its own, in the place of an older one. The name that it has in between is
+/// always the same, so that one that a killed writer has left is gone with the next. Returns 0 or a positive errno.
+int name_it(int file, int directory, const std::string& name) {
+    const std::string beside = name + ".netctl-new";
+    const std::string descriptor = fmt::format("/proc/self/fd/{}", file);
+    for (int tries = 0; tries < 100; tries++) {
+        if (linkat(AT_FDCWD, descriptor.c_str(), directory, beside.c_str(), AT_SYMLINK_FOLLOW) !=
+            0) {
+            if (errno != EEXIST)
+                return errno;
+            if (unlinkat(directory, beside.c_str(), 0) != 0 && errno != ENOENT)
+                return errno;
+            continue;
+        }
+        if (renameat(directory, beside.c_str(), directory, name.c_str()) == 0)
+            return 0;
+        if (errno != ENOENT) { // else another writer has put it there, or taken it away
+            const int error = errno;
+            unlinkat(directory, beside.c_str(), 0);
+            return error;
+        }
+    }
+    return EBUSY;
+}
+
+/// The same where a file cannot be without a name.
+int write_beside(int directory, const std::string& name, std::string_view text, mode_t mode) {
+    std::uint32_t random = 0;
+    if (getrandom(&random, sizeof random, 0) != sizeof random)
+        return errno;
+    const std::string beside = fmt::format("{}.{:08x}.tmp", name, random);
+    const Fd file(openat(directory, beside.c_str(),
+                         O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+    if (!file)
+        return errno;
+    int error = write_whole(file.get(), text, mode);
+    if (error == 0 && renameat(directory, beside.c_str(), directory, name.c_str()) != 0)
+        error = errno;
+    if (error != 0)
+        unlinkat(directory, beside.c_str(), 0);
+    return error;
+}
+
 } // namespace
 
 Result<> replace_file(const std::string& path, std::string_view text, mode_t mode) {
@@ -43,21 +86,18 @@ Result<> replace_file(const std::string& path, std::string_view text, mode_t mod
     const Fd directory(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!directory)
         return Error::system(errno, fmt::format("cannot open the directory {}", folder));
-    std::uint32_t random = 0;
-    if (getrandom(&random, sizeof random, 0) != sizeof random)
-        return Error::system(errno, "cannot get a random number");
-    const std::string beside = fmt::format("{}.{:08x}.tmp", name, random);
-    const Fd file(openat(directory.get(), beside.c_str(),
-                         O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (!file)
+    const Fd file(openat(directory.get(), ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600));
+    int error = 0;
+    if (file) {
+        error = write_whole(file.get(), text, mode);
+        if (error == 0)
+            error = name_it(file.get(), directory.get(), name);
+    } else if (errno == EOPNOTSUPP || errno == EISDIR) {
+        error = write_beside(directory.get(), name, text, mode);
+    } else {
         return Error::system(errno, fmt::format("cannot make a file in {}", folder));
-    int error = write_whole(file.get(), text, mode);
-    if (error == 0 && renameat(directory.get(), beside.c_str(), directory.get(), name.c_str()) != 0)
-        error = errno;
-    if (error == 0)
-        return {};
-    unlinkat(directory.get(), beside.c_str(), 0);
-    return Error::system(error, fmt::format("cannot write {}", path));
+    }
+    return error == 0 ? Result<>() : Error::system(error, fmt::format("cannot write {}", path));
 }
 
 } // namespace netctl::sys

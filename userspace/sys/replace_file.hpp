@@ -13,8 +13,9 @@
 namespace netctl::sys {
 
 /// Puts a file with this text and mode in the place of the one at `path`, in one step: who opens it has the old
-/// text or the new one, whole. It is written beside it, as NAME.XXXXXXXX.tmp; what fails leaves the old one, and
-/// nothing else. A link at `path` is replaced, not followed.
+/// text or the new one, whole. It has no name while it is written, where the file system can do that, and a name of its
+/// own beside it for a moment then: NAME.netctl-new. What fails leaves the old one, and nothing else. A link at `path`
+/// is replaced, not followed.
 Result<> replace_file(const std::string& path, std::string_view text, mode_t mode);
 
 } // namespace netctl::sys

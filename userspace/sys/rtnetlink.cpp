@@ -6,6 +6,7 @@
 #include <sys/time.h>
 
 #include <fmt/format.h>
+#include <netlink/errno.h>
 #include <netlink/netlink.h>
 
 namespace netctl::sys {
@@ -15,12 +16,19 @@ Result<Rtnetlink> connect_rtnetlink() {
     if (!socket)
         return Error::system(ENOMEM, "cannot make a netlink socket");
     if (const int status = nl_connect(socket.get(), NETLINK_ROUTE); status < 0)
-        return Error::failed(fmt::format("cannot connect to rtnetlink: {}", nl_geterror(status)));
+        return netlink_error("cannot connect to rtnetlink", status);
     const timeval patience{10, 0};
     if (setsockopt(nl_socket_get_fd(socket.get()), SOL_SOCKET, SO_RCVTIMEO, &patience,
                    sizeof patience) != 0)
         return Error::system(errno, "cannot set up the netlink socket");
     return socket;
+}
+
+Error netlink_error(const std::string& what, int status) {
+    Error error = Error::failed(fmt::format("{}: {}", what, nl_geterror(status)));
+    if (status != -NLE_NODEV && status != -NLE_OBJ_NOTFOUND)
+        error.code = EIO;
+    return error;
 }
 
 } // namespace netctl::sys

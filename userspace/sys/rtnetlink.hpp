@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include <netlink/cache.h>
 #include <netlink/msg.h>
@@ -25,5 +26,9 @@ using NetlinkMessage = std::unique_ptr<nl_msg, FreeRtnetlink>;
 /// A connection of its own in the current network namespace. An answer is waited for ten seconds at most:
 /// libnl's lists ask and do not look whether the question could be sent, and would wait for ever.
 Result<Rtnetlink> connect_rtnetlink();
+
+/// What libnl says of a failure. Its numbers are no errno: the code is EIO, for what may pass, and 0 where what was asked
+/// about is not there.
+Error netlink_error(const std::string& what, int status);
 
 } // namespace netctl::sys

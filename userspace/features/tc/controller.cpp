@@ -174,7 +174,7 @@ Result<std::uint32_t> choose_priority(const AttachRequest& request,
 Result<> tidy_clsact(const bpf::PinDir& point_root, std::uint32_t ifindex, std::string_view name,
                      std::vector<std::string>& notes) {
     const std::string mark = clsact_mark(ifindex);
-    if (!point_root.has(mark))
+    if (!NETCTL_TRY(point_root.look_for(mark)))
         return {};
     std::size_t filters = 0;
     for (const bool egress : {false, true})
@@ -197,7 +197,7 @@ Result<> attach_clsact(const bpf::PinDir& dir, const bpf::PinDir& point_root,
                        const sys::Interface& interface, const nc_point& point,
                        const bpf::Program& program, Transaction& transaction) {
     const std::string mark = clsact_mark(interface.index);
-    const bool marked = point_root.has(mark);
+    const bool marked = NETCTL_TRY(point_root.look_for(mark));
     // First the mark, then the qdisc: killed in between, there is a mark too many, not a qdisc.
     transaction.or_else(fmt::format("the qdisc clsact of {}", interface.name), [=]() -> Result<> {
         std::vector<std::string> ignored;
@@ -504,10 +504,10 @@ Result<DetachReport> Controller::detach(const std::string& interface, Direction 
         NETCTL_TRY(filter.follow(root, report.notes));
     const bpf::PinDir dir = filter.dir(root);
     const bpf::PinDir point_root = interface_dir(root, netns_, interface);
-    if (!datapath::is_pinned(dir)) {
+    if (!NETCTL_TRY(datapath::look_pinned(dir))) {
         // What an attach or detach has left that was killed.
         NETCTL_TRY(dir.remove_all());
-        if (const auto present = sys::find_interface(interface); guard && present)
+        if (const auto present = NETCTL_TRY(sys::look_for_interface(interface)); guard && present)
             NETCTL_TRY(tidy_clsact(point_root, present->index, interface, report.notes));
         point_root.remove_if_empty();
         return filter.not_attached();
@@ -527,17 +527,21 @@ Result<DetachReport> Controller::detach(const std::string& interface, Direction 
     return std::move(transaction).commit([&](Aftermath& after) {
         after.tidy(dir.path(), dir.remove_all());
         // Only where the interface is still the one that we put things on.
-        const auto present = sys::find_interface(interface);
+        auto present = sys::look_for_interface(interface);
         const std::uint64_t of = live.state.point.netns_inode;
-        if (guard && present && present->index == ifindex && (of == 0 || of == here)) {
-            after.tidy("the qdisc clsact",
-                       tidy_clsact(point_root, ifindex, interface, report.notes));
+        Result<> tidied;
+        if (!present.has_value())
+            tidied = std::move(present).error();
+        else if (guard && *present && (*present)->index == ifindex && (of == 0 || of == here)) {
+            tidied = tidy_clsact(point_root, ifindex, interface, report.notes);
             if (direction == Direction::egress)
                 after.tidy("the qdisc fq", remove_own_fq(ifindex));
         }
-        if (!datapath::is_pinned(point_root.sub("ingress")) &&
+        // The mark that the qdisc is ours stays as long as it does: the next one goes by it.
+        if (tidied && !datapath::is_pinned(point_root.sub("ingress")) &&
             !datapath::is_pinned(point_root.sub("egress")))
             after.tidy(point_root.path(), point_root.remove_all());
+        after.tidy("the qdisc clsact", std::move(tidied));
         after.value("the root's generation", root.next_generation(), std::uint64_t{0});
         return report;
     });

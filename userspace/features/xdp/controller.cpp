@@ -315,7 +315,7 @@ Result<std::vector<std::string>> Controller::detach(const std::string& interface
     if (guard)
         NETCTL_TRY(filter.follow(root, notes));
     const bpf::PinDir dir = filter.dir(root);
-    if (!datapath::is_pinned(dir)) {
+    if (!NETCTL_TRY(datapath::look_pinned(dir))) {
         // What an attach or detach has left that was killed.
         NETCTL_TRY(dir.remove_all());
         return filter.not_attached();

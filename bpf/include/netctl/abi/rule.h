@@ -246,7 +246,7 @@ struct nc_set_value {
 NC_STATIC_ASSERT(sizeof(struct nc_set_value) == 8, "nc_set_value is ABI");
 
 /* An element that turns, as it is in a set that has come to turn `turn`. */
-static inline struct nc_set_value nc_set_in_force(struct nc_set_value value, __u32 turn)
+NC_INLINE struct nc_set_value nc_set_in_force(struct nc_set_value value, __u32 turn)
 {
 	__u32 turns = value.flags & NC_SET_TURNS;
 	int turned = (__s16)(turn - (value.flags >> NC_SET_TURN_SHIFT)) >= 0;

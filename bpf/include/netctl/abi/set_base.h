@@ -92,7 +92,7 @@ struct nc_base_ref {
 	__u8 granule;
 };
 
-static inline struct nc_base_ref nc_base_ref_of(__u64 word, __u32 ipv6)
+NC_INLINE struct nc_base_ref nc_base_ref_of(__u64 word, __u32 ipv6)
 {
 	struct nc_base_ref ref = {};
 

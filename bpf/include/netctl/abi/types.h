@@ -21,6 +21,9 @@
 #define NC_STATIC_ASSERT(condition, text) _Static_assert(condition, text)
 #endif
 
+/* A function that returns a struct: clang compiles none for BPF that it does not inline. */
+#define NC_INLINE static inline __attribute__((always_inline))
+
 /* Pinned as <root>/meta, an array of one. */
 struct nc_meta {
 	__u32 abi_version; /* NC_ABI_VERSION of the netctl that made the root */

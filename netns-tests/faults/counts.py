@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Members of netctl's JSON that traffic and time change without a command."""
+
+COUNTS = frozenset({
+    "packets", "bytes", "verdicts", "default_packets", "default_bytes", "over_limit", "over_packets", "over_bytes",
+    "over_rate", "unparsed", "judged", "allowed", "denied", "would_deny", "by_default", "written", "lost", "suppressed",
+    "expires_in", "rewritten", "loops",
+})  # fmt: skip
