@@ -513,6 +513,63 @@ def test_an_enable_on_a_new_cgroup_that_fails_leaves_no_hook_there(policy, liste
     policy("disable")
 
 
+def test_an_enable_on_a_new_cgroup_that_is_killed_is_told(policy, listener, tmp_path):
+    """Between the first hook and the commit: what is there judges by the old rules, and `status` says so."""
+    policy.enable()
+    policy.add(f"dport {listener.port} deny")
+    enable = policy.netctl.argv("policy", "enable")
+
+    def made_anew():
+        for path in (policy.cgroup.path / "inner", policy.cgroup.path):
+            if path.exists():
+                until(lambda path=path: "populated 0" in (path / "cgroup.events").read_text(), 60)
+                path.rmdir()
+        policy.cgroup.path.mkdir()
+
+    def hooks():
+        return len(bpftool("cgroup", "show", policy.cgroup.path) or [])
+
+    made_anew()
+    run("strace", "-f", "-o", tmp_path / "calls", "-e", "trace=bpf", *enable, timeout=300)
+    calls = [line for line in (tmp_path / "calls").read_text().splitlines() if "bpf(" in line]
+    second = [number for number, line in enumerate(calls, 1) if "BPF_LINK_CREATE" in line][1]
+    all_of_them = hooks()
+    for number in (second, second - 1, second + 1, second - 2, second + 2):  # not always the same calls before
+        made_anew()
+        run("strace", "-f", "-o", "/dev/null", "-e", "trace=bpf", "-e", f"inject=bpf:signal=KILL:when={number}",
+            *enable, check=False, timeout=300)  # fmt: skip
+        if 0 < hooks() < all_of_them:
+            break
+    assert 0 < hooks() < all_of_them
+    done = policy.netctl("--json", "policy", "status", check=False)
+    layer = json.loads(done.stdout)["layers"]["cgroup"]
+    assert done.returncode == 1 and not layer["live"]
+    assert f"has put {hooks()} of {all_of_them} hooks on it, which judge by these rules" in layer["why"]
+    assert policy.group("inner").refused("127.0.0.1", listener.port)  # connect4 comes first
+    policy("enable")
+    assert policy("status").returncode == 0 and hooks() == all_of_them
+    assert policy.group("inner").refused("127.0.0.1", listener.port)
+    policy("disable")
+
+
+def test_who_uses_a_set_is_what_is_in_force(policy, netctl):
+    """Not what the pin of the rules leads to, which a writer that was killed behind its commit has left as it was."""
+    for name in ("former", "present"):
+        netctl("set", "create", name, "--type", "host")
+    policy.enable()
+    policy.replace("dst @former deny")
+    pin = Path(netctl.root) / "policy/rules"
+    pin.rename(pin.with_name("aside"))
+    policy.replace("dst @present deny")
+    pin.unlink()
+    pin.with_name("aside").rename(pin)
+    assert {one["name"]: len(one["users"]) for one in netctl.json("set", "list")} == {"former": 0, "present": 1}
+    assert "in use by policy rule" in netctl.fails("set", "destroy", "present")
+    netctl("set", "destroy", "former")
+    policy("disable")
+    netctl("set", "destroy", "present")
+
+
 def test_a_rule_with_the_directory_of_a_cgroup(policy, listener):
     """`enable --cgroup` takes the directory's own path; so do rules."""
     policy.enable()

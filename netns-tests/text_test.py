@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from commands import Stage, leaves
-from lab import Cgroup, Namespace, bpftool, run
+from lab import Cgroup, Namespace, bpftool, run, until
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
@@ -460,6 +460,60 @@ def test_no_command_prints_strangers_text_raw(netctl, lab, stage, talker, hostil
     assert not raw(archive.read_bytes())
     json.loads(archive.read_text())
     assert any(b"owned" in text for text in outside)  # strangers' text was there to be seen
+
+
+def test_what_is_about_the_host_prints_no_strangers_text_raw(netctl, lab, hostile_namespace, tmp_path):
+    """apply and its kin, status, metrics, doctor, and what compares sets."""
+    stage = Stage(netctl, lab, tmp_path, comment=f"{HOSTILE}\u202e").build()
+    face = "e\x1b[7m"
+    run("ip", "link", "add", face, "netns", stage.server.netns, "type", "veth", "peer", "p\u009b",
+        "netns", hostile_namespace.name)  # fmt: skip
+    netctl("xdp", "attach", face, "--mode", "generic", netns=stage.server.netns)
+    hostile = tmp_path / f"f{HOSTILE}.yaml"
+    hostile.write_text(f"sets:\n  x: {{type: host, elements: ['{LINE[0]}\u202e']}}\n")
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(json.dumps({HOSTILE: 1, "xdp": [{"interfaces": [HOSTILE], "rules": [f"src {HOSTILE} drop"]}]}))
+    prune = tmp_path / "prune.yaml"
+    prune.write_text("prune: true\n")
+    saved, prom = tmp_path / "saved.yaml", tmp_path / "netctl.prom"
+    seen = b""
+    for words in (("status",), ("export",), ("doctor",), ("save", "--file", saved), ("plan", prune), ("diff", prune),
+                  ("plan", hostile), ("check", hostile), ("check", wrong), ("apply", wrong), ("check", tmp_path / HOSTILE),
+                  ("apply", hostile), ("restore", "--file", hostile), ("save", "--file", tmp_path / HOSTILE / "x"),
+                  ("confirm", HOSTILE), ("rollback", LINE), ("set", "diff", "stage", hostile), ("set", "swap", HOSTILE, LINE),
+                  ("set", "chgrp", "stage", HOSTILE), ("metrics", "--textfile", prom, "--once"),
+                  ("metrics", "--listen", HOSTILE), ("detach", HOSTILE), ("trace", "tcp", "life", "--cgroup", HOSTILE),
+                  ("detach", "--all")):  # fmt: skip
+        for more in ((), ("--json",)):
+            argv = netctl.argv(*map(str, words), netns=stage.server.netns, options=more)
+            done = subprocess.run(argv, capture_output=True, timeout=120, stdin=subprocess.DEVNULL)
+            assert done.returncode in range(5), (words, done)
+            for stream in (done.stdout, done.stderr):
+                assert not raw(stream), (words, stream)
+            seen += done.stdout + done.stderr
+    assert b"owned" in seen
+    for path in (saved, prom):
+        assert not raw(path.read_bytes())
+    assert "owned" in saved.read_text()
+
+
+@pytest.mark.parametrize("what", ["connlat", "states", "life"])
+def test_tracers_of_connections_print_no_strangers_text_raw(netctl, lab, talker, tmp_path, what):
+    group = lab.cgroup(f"g{HOSTILE}")
+    exe = tmp_path / f"exe{LINE}{HOSTILE}"
+    exe.write_bytes(talker.read_bytes())
+    exe.chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        for as_json in (False, True):
+            tracer = netctl.start(lab, "trace", "tcp", what, "--port", port, json=as_json)
+            tracer.expect("^netctl: tracing", timeout=60)
+            subprocess.run(group.wrap([exe, port, f"{LINE}\x1b[7m"]), check=True, stdin=subprocess.DEVNULL,
+                           stdout=subprocess.DEVNULL)  # fmt: skip
+            server.accept()[0].close()
+            until(lambda tracer=tracer: "allow" in tracer.stdout, 60, str(tracer))  # the process's name is shown
+            assert tracer.stop(signal.SIGINT, timeout=60) == 0
+            assert not raw(tracer.stdout) and not raw(tracer.stderr)
 
 
 def test_verbose_tells_steps_and_not_what_libraries_say(netctl, pair):

@@ -20,6 +20,7 @@
 #include "bpf/tc.hpp"
 #include "bpf/xdp.hpp"
 #include "netctl/abi/changes.h"
+#include "netctl/abi/policy_tables.h"
 #include "sys/netlink.hpp"
 #include "sys/netns.hpp"
 #include "sys/qdisc.hpp"
@@ -394,16 +395,45 @@ bool uses_set(const InstalledRule& installed, const std::string& set) {
                        [&](const Match& match) { return match.set == set; });
 }
 
-/// A policy's rules are not in its program; their pin leads to them.
+/// A program of the policy, whose maps lead to what is in force; nothing if there is none.
+Result<std::optional<bpf::Program>> policy_program(const bpf::PinDir& policy) {
+    for (const char* name : {"connect4", "lsm_connect"}) { // one of each layer
+        if (!NETCTL_TRY(policy.look_for(name)))
+            continue;
+        auto link = policy.open_link(name);
+        if (!link && link.error().code == EROFS)
+            link = bpf::find_link_with(NETCTL_TRY(policy.open_map("counters")));
+        const bpf::LinkInfo info = NETCTL_TRY(NETCTL_TRY(std::move(link)).info());
+        return std::optional(NETCTL_TRY(bpf::Program::open_id(info.program_id)));
+    }
+    return std::optional<bpf::Program>();
+}
+
+/// The policy's rules, by the way that its programs take. (Their pin `rules` is made anew behind the commit, which a
+/// writer that is killed does not come to.)
 Result<std::vector<InstalledRule>> policy_rules(const bpf::PinDir& policy) {
-    const bpf::RawMap texts = NETCTL_TRY(policy.open_map("rules"));
-    const bpf::MapInfo info = NETCTL_TRY(bpf::map_info(texts.fd()));
-    if (info.value_size != sizeof(nc_rule_text))
+    const auto program = NETCTL_TRY(policy_program(policy));
+    const std::uint32_t zero = 0;
+    std::uint32_t id = 0;
+    if (!program || !NETCTL_TRY(NETCTL_TRY(program->map("root")).lookup(&zero, &id)))
+        return std::vector<InstalledRule>();
+    const bpf::RawMap segment = NETCTL_TRY(bpf::RawMap::open_id(id));
+    std::vector<std::uint64_t> words(NC_SEGMENT_WORDS);
+    if (NETCTL_TRY(bpf::map_info(segment.fd())).value_size != words.size() * sizeof words[0] ||
+        !NETCTL_TRY(segment.lookup(&zero, words.data())))
+        return Error::failed("the policy's tables are of another version");
+    nc_policy_head head{};
+    std::memcpy(&head, words.data(), sizeof head);
+    if (head.abi_version != NC_ABI_VERSION)
         return Error::failed("the policy's rules are of another version");
-    std::vector<nc_rule_text> records(info.max_entries);
-    NETCTL_TRY(texts.read_array(records.data(), sizeof(nc_rule_text), info.max_entries));
-    // An empty list has a record as well, since there is no empty map.
-    std::erase_if(records, [](const nc_rule_text& record) { return record.length == 0; });
+    if (!NETCTL_TRY(NETCTL_TRY(program->map("texts")).lookup(&head.texts_slot, &id)))
+        return Error::failed("the policy's rules are gone from its maps");
+    const bpf::RawMap texts = NETCTL_TRY(bpf::RawMap::open_id(id));
+    const bpf::MapInfo info = NETCTL_TRY(bpf::map_info(texts.fd()));
+    if (info.value_size != sizeof(nc_rule_text) || info.max_entries < head.records)
+        return Error::failed("the policy's rules are not what its tables say");
+    std::vector<nc_rule_text> records(head.records);
+    NETCTL_TRY(texts.read_array(records.data(), sizeof(nc_rule_text), head.records));
     return decode_rules(records, Hook::policy);
 }
 
@@ -428,8 +458,6 @@ Result<std::vector<std::string>> users_of_set(const Root& root, const std::strin
                         installed.rule.id));
         }
     const bpf::PinDir policy = root.dir().sub("policy");
-    if (!policy.has("rules"))
-        return users;
     const auto rules = policy_rules(policy);
     if (!rules && could_pass(rules.error()))
         return Error(rules.error());

@@ -159,7 +159,7 @@ class Editor : public datapath::RuleEditor {
         NETCTL_TRY(datapath::check_readable(state.rules));
         NETCTL_TRY(check_names(state, &live->rules, options_.allow_missing, report.notes));
         NETCTL_TRY(check_ssh(root, &*live, live->head, live->head.scope, state, options_.yes));
-        if (const auto lost = ground_lost(live->head))
+        if (const auto lost = NETCTL_TRY(ground_lost(root, live->head)))
             report.notes.push_back(*lost + "; " + to_attach_anew(live->head));
         const Published published =
             NETCTL_TRY(publish(root, live->maps(), state, live->head, &*live, report.notes));
@@ -216,11 +216,11 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
     const auto live = NETCTL_TRY(open_live(root));
     nc_policy_head head{};
     PointState state;
-    std::optional<std::string> lost; // why it judges nothing
+    std::optional<std::string> lost; // why it does not judge as it says
     if (live) {
         head = live->head;
         state = live->state();
-        lost = ground_lost(live->head);
+        lost = NETCTL_TRY(ground_lost(root, live->head));
         const bool same = lost && request.cgroup && is_scope(live->head, *request.cgroup);
         if (request.layer || (request.cgroup && !same))
             return Error::failed("the policy is enabled already",
@@ -255,7 +255,7 @@ Result<EnableReport> Controller::enable(const EnableRequest& request) const {
             NETCTL_TRY(attach_anew(scope, dir, transaction));
             NETCTL_TRY(order_hooks(root));
             head.scope_id = scope.id;
-            report.notes.push_back(*lost + ": it is now");
+            report.notes.push_back(*lost + "; now it is on it, with its rules");
         }
         published = NETCTL_TRY(publish(root, live->maps(), state, head, &*live, report.notes));
         std::move(transaction).commit([](Aftermath&) {});

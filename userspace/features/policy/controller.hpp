@@ -70,7 +70,8 @@ struct Status {
     std::vector<datapath::RuleStatus> rules;
     std::vector<std::string> notes; ///< what no longer is as the rules have it
     std::string trouble;            ///< why its rules cannot be read; empty if they can
-    bool lost = false;              ///< nothing is judged: its cgroup is gone, or was made anew
+    bool lost =
+        false; ///< its cgroup is gone, or was made anew: nothing is judged, or by some hooks
 };
 
 struct LogEvent {

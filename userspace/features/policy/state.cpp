@@ -101,24 +101,40 @@ Result<std::optional<Live>> open_live(const Root& root) {
     return std::optional<Live>();
 }
 
-std::optional<std::string> ground_lost(const nc_policy_head& head) {
+Result<std::optional<std::string>> ground_lost(const Root& root, const nc_policy_head& head) {
     if (head.scope_id == 0) // the root, which stays
-        return std::nullopt;
+        return std::optional<std::string>();
     const auto scope = sys::find_cgroup(head.scope);
     if (!scope)
-        return fmt::format("the cgroup {} is gone", head.scope);
-    if (scope->id != head.scope_id)
-        return fmt::format("the cgroup {} was made anew since, and the policy is not on it",
-                           head.scope);
-    return std::nullopt;
+        return std::optional(fmt::format("the cgroup {} is gone: nothing is judged", head.scope));
+    if (scope->id == head.scope_id)
+        return std::optional<std::string>();
+    const bpf::PinDir dir = policy_dir(root);
+    unsigned hooks = 0, there = 0;
+    for (std::size_t hook = 0; hook < NC_HOOK_LSM_CONNECT; hook++) {
+        if (!NETCTL_TRY(dir.look_for(hook_names[hook])))
+            continue;
+        hooks++;
+        auto link = dir.open_link(hook_names[hook]);
+        if (!link && link.error().code == EROFS)
+            continue; // a bpffs that nobody writes to
+        there += NETCTL_TRY(NETCTL_TRY(std::move(link)).info()).cgroup == scope->id;
+    }
+    if (there == 0)
+        return std::optional(fmt::format("the cgroup {} was made anew since, and the policy is not "
+                                         "on it: nothing is judged",
+                                         head.scope));
+    return std::optional(fmt::format("the cgroup {} was made anew since, and an `enable` that did "
+                                     "not come to its end has put {} of {} hooks on it, which "
+                                     "judge by these rules",
+                                     head.scope, there, hooks));
 }
 
 std::string to_attach_anew(const nc_policy_head& head) {
     return sys::find_cgroup(head.scope)
-               ? "nothing is judged: `netctl policy enable` puts the policy on it, with its rules"
-               : "nothing is judged: `netctl policy enable` puts the policy on it when it is there "
-                 "again, "
-                 "with its rules";
+               ? "`netctl policy enable` puts the policy on it, with its rules"
+               : "`netctl policy enable` puts the policy on it when it is there again, with its "
+                 "rules";
 }
 
 std::optional<ExeId> find_exe(const std::string& path) {

@@ -57,8 +57,10 @@ std::optional<bpf::Program> find_program(const bpf::PinDir& dir);
 /// cannot be read are no error.
 Result<std::optional<Live>> open_live(const datapath::Root& root);
 
-/// Why the policy judges nothing though it is in force: its cgroup is gone, or another one has its name now.
-std::optional<std::string> ground_lost(const nc_policy_head& head);
+/// Why the policy does not judge as it says, though it is in force: its cgroup is gone, or another one has its name now.
+/// On that one, some of its hooks may be, judging by its rules: those that an `enable` has put there before it was killed.
+Result<std::optional<std::string>> ground_lost(const datapath::Root& root,
+                                               const nc_policy_head& head);
 
 /// What is to be done then.
 std::string to_attach_anew(const nc_policy_head& head);

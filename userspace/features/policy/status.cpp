@@ -56,7 +56,7 @@ Result<Status> Controller::status(Why why) const {
     status.enabled = true;
     status.settings = live->head;
     status.scope = live->head.scope;
-    const auto lost = ground_lost(live->head);
+    const auto lost = NETCTL_TRY(ground_lost(root, live->head));
     status.lost = lost.has_value();
     for (std::size_t layer = 0; layer < NC_LAYERS; layer++) {
         LayerStatus& about = status.layers[layer];

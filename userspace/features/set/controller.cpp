@@ -2,6 +2,7 @@
 #include "features/set/controller.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <grp.h>
 
@@ -134,7 +135,11 @@ Result<std::vector<SetStatus>> Controller::list() const {
     for (const std::string& name : Set::list(root)) {
         const Set set = NETCTL_TRY(Set::open(root, name));
         SetStatus status{name, set.type(), set.max_entries(), NETCTL_TRY(set.size()), {}};
-        status.users = NETCTL_TRY(datapath::users_of_set(root, name));
+        auto users = datapath::users_of_set(root, name);
+        if (users)
+            status.users = std::move(*users);
+        else if (users.error().code != EACCES) // a group's user may see sets, and nothing else
+            return std::move(users).error();
         all.push_back(std::move(status));
     }
     return all;
