@@ -321,3 +321,172 @@ def test_signify_reads_keys_and_heads(site):
     out = site.tmp / "message"
     run("signify-openbsd", "-V", "-e", "-p", site.tmp / "key.pub", "-x", site.dir / "head", "-m", out)
     assert json.loads(out.read_text())["release"] == 1
+
+
+class Etcd:
+    """etcd with client certificates, in the namespace that all members are linked to."""
+
+    def __init__(self, lab, tmp, addresses):
+        self.lab, self.tmp = lab, tmp
+        self.netns = lab.namespace("etcd")
+        self.data = tmp / "etcd"
+        self.process = None
+        (tmp / "pki").mkdir()
+        self.pki = tmp / "pki"
+        self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", 30,
+                     "-subj", "/CN=fleet CA", "-keyout", "ca.key", "-out", "ca.pem")  # fmt: skip
+        names = ",".join(f"IP:{address}" for address in ("127.0.0.1", *addresses))
+        self.certificate("server", f"subjectAltName={names}\nextendedKeyUsage=serverAuth,clientAuth\n")
+
+    def openssl(self, *argv):
+        return run("openssl", *argv, cwd=self.pki)
+
+    def certificate(self, name, extensions="extendedKeyUsage=clientAuth\n"):
+        (self.pki / f"{name}.ext").write_text(extensions)
+        self.openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                     "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")  # fmt: skip
+        self.openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+                     "-days", 30, "-extfile", f"{name}.ext", "-out", f"{name}.pem")  # fmt: skip
+
+    def start(self):
+        self.process = self.lab.serve(
+            self.netns,
+            *("etcd", "--data-dir", self.data, "--listen-client-urls", "https://0.0.0.0:2379"),
+            *("--advertise-client-urls", "https://127.0.0.1:2379", "--listen-peer-urls", "http://127.0.0.1:2380"),
+            *("--cert-file", self.pki / "server.pem", "--key-file", self.pki / "server.key"),
+            *("--trusted-ca-file", self.pki / "ca.pem", "--client-cert-auth"),
+            port=2379,
+        )
+
+    def ctl(self, *argv, **options):
+        return self.netns.run(
+            *("etcdctl", "--endpoints", "https://127.0.0.1:2379", "--cacert", self.pki / "ca.pem"),
+            *("--cert", self.pki / "root.pem", "--key", self.pki / "root.key", "--command-timeout", "30s", *argv),
+            env={**os.environ, "ETCDCTL_API": "3"},
+            **options,
+        )
+
+    def enrol(self, host):
+        """What a host may: read what all read, and write its own report."""
+        self.certificate(host)
+        # Twice is as good as once.
+        self.fleet("enrol", host)
+        self.fleet("enrol", host)
+
+    def words(self, user, address="127.0.0.1"):
+        return ("--etcd", f"https://{address}:2379", "--fleet", "prod", "--ca", self.pki / "ca.pem",
+                "--cert", self.pki / f"{user}.pem", "--cert-key", self.pki / f"{user}.key")  # fmt: skip
+
+    def fleet(self, *argv, user="root", **options):
+        return self.netns.run(FLEET, "--json", *argv, *self.words(user), timeout=240, **options)
+
+
+class EtcdMember(Member):
+    """A host that reaches etcd over its eth0."""
+
+    def __init__(self, lab, site, etcd, name, labels):
+        self.lab, self.site, self.name, self.labels, self.etcd = lab, site, name, labels, etcd
+        self.end, self.gateway = lab.veth(lab.namespace(name), etcd.netns, name_b=f"to-{name}")
+        self.netctl = Netctl()
+        self.state = site.tmp / f"state-{name}"
+        self.process = None
+
+    def words(self, *more):
+        return [
+            *(FLEET, "--root", self.netctl.root, "run", *self.etcd.words(self.name, self.gateway.ip4)),
+            *("--name", self.name, "--labels", self.labels, "--keys", self.site.keys),
+            *("--state", self.state, "--netctl", self.netctl.binary, "--heartbeat", "2", *more),
+        ]
+
+    def report(self):
+        done = self.etcd.ctl("get", "--print-value-only", f"/netctl/v1/prod/status/{self.name}", check=False)
+        empty = {"state": None, "release": None, "error": None}
+        return json.loads(done.stdout) if done.returncode == 0 and done.stdout.strip() else empty
+
+
+@pytest.mark.timeout(600)  # etcd is cut off, killed and compacted; what comes back waits for a while first
+def test_by_etcd_a_release_that_cuts_it_off_takes_itself_back(lab, site):
+    # The addresses that the lab's first links have.
+    etcd = Etcd(lab, site.tmp, ("192.0.2.2", "198.51.100.2"))
+    etcd.certificate("root")
+    canary = EtcdMember(lab, site, etcd, "canary1", "role=canary")
+    other = EtcdMember(lab, site, etcd, "web1", "role=web")
+    members = (canary, other)
+    etcd.start()
+    for member in members:
+        etcd.enrol(member.name)
+    etcd.ctl("user", "add", "root", "--no-password")
+    etcd.ctl("user", "grant-role", "root", "root")
+    etcd.ctl("auth", "enable")
+
+    def publish(text):
+        path = site.write(text)
+        return json.loads(etcd.fleet("publish", path, "--key", site.tmp / "key.sec").stdout)["release"]
+
+    looks = ("--keys", site.keys, "--silent-after", "1h")
+    try:
+        for member in members:
+            member.start()
+            member.reaches("empty", None)
+        assert publish(release(["proto udp dport 9 drop"])) == 1
+        canary.reaches("in-force", 1)
+        assert other.rules() == []
+        etcd.fleet("rollout", "--follow", *looks)
+        other.reaches("in-force", 1)
+
+        # Its answers no longer come in: nobody but the canary itself can take that back.
+        assert publish(release(["proto tcp sport 2379 drop"])) == 2
+        done = etcd.fleet("rollout", "--follow", *looks, check=False)
+        assert done.returncode == 1 and '"halted":true' in done.stdout, done
+        canary.reaches("rolled-back", 1)
+        assert canary.rules() == ["proto udp dport 9 drop"]
+        other.reaches("waiting", 1)
+        assert not (other.state / "candidate").exists()
+        assert other.rules() == ["proto udp dport 9 drop"]
+
+        # A host's certificate reads what all may, and writes its own report, and nothing else.
+        path = site.write(release(["proto udp dport 10 drop"]))
+        for words in (
+            ("publish", path, "--key", site.tmp / "key.sec"),
+            ("halt", *looks),
+            ("rollout", "--next", *looks),
+            ("status", *looks),
+        ):
+            done = etcd.fleet(*words, user="web1", check=False)
+            assert done.returncode == 1 and "permission denied" in done.stderr, done
+        # Nor is one that etcd's authority has not signed let in.
+        etcd.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", 30,
+                     "-subj", "/CN=root", "-keyout", "forged.key", "-out", "forged.pem")  # fmt: skip
+        done = etcd.fleet("status", *looks, user="forged", check=False)
+        assert done.returncode == 1 and "https://127.0.0.1:2379" in done.stderr, done
+
+        # etcd dies, comes back, and has forgotten the past: hosts keep what they have, and take what comes.
+        etcd.process.stop(signal.SIGKILL)
+        assert canary.rules() == ["proto udp dport 9 drop"]
+        etcd.start()
+        revision = json.loads(etcd.ctl("get", "x", "-w", "json").stdout)["header"]["revision"]
+        etcd.ctl("compact", revision)
+        assert publish(release(["proto udp dport 10 drop"])) == 3
+        etcd.fleet("rollout", "--follow", *looks)
+        for member in members:
+            member.reaches("in-force", 3)
+            assert member.rules() == ["proto udp dport 10 drop"]
+        status = json.loads(etcd.fleet("status", *looks).stdout)
+        assert [(host["host"], host["state"]) for host in status["hosts"]] == [
+            ("canary1", "in-force"),
+            ("web1", "in-force"),
+        ]
+        # Drivers are told of each other here, too.
+        publish(release(["proto udp dport 11 drop"], rollout="rollout: {canary: [role=none]}\n"))
+        words = etcd.netns.wrap([FLEET, "rollout", "--follow", *looks, *etcd.words("root")])
+        driver = lab.start(*words)
+        driver.expect("no host is a canary", 60)
+        done = etcd.fleet("rollout", "--follow", *looks, check=False)
+        assert done.returncode == 1 and "is driving" in done.stderr, done
+        driver.stop(timeout=60)
+    finally:
+        for member in members:
+            if member.process:
+                member.process.stop(timeout=60)
+            with member.netctl:
+                pass

@@ -9,7 +9,6 @@
 #include "core/duration.hpp"
 #include "core/json.hpp"
 #include "fleet/bytes.hpp"
-#include "fleet/dir_source.hpp"
 #include "fleet/fleet.hpp"
 #include "fleet/line_diff.hpp"
 #include "fleet/operate.hpp"
@@ -45,19 +44,9 @@ Text lines_of_text(std::string_view text) {
     return lines;
 }
 
-std::vector<std::string> split(const std::string& text) {
-    std::vector<std::string> parts;
-    for (std::size_t at = 0; at <= text.size() && !text.empty();) {
-        const std::size_t comma = std::min(text.find(',', at), text.size());
-        parts.push_back(text.substr(at, comma - at));
-        at = comma + 1;
-    }
-    return parts;
-}
-
 Result<std::vector<SecretKey>> secret_keys(const Arguments& arguments) {
     std::vector<SecretKey> keys;
-    for (const std::string& file : split(arguments.get("key")))
+    for (const std::string& file : split_words(arguments.get("key")))
         keys.push_back(NETCTL_TRY(read_secret_key(file)));
     if (keys.empty())
         return Error::usage("--key is missing", "`netctl-fleet keygen NAME` makes one");
@@ -75,12 +64,6 @@ Result<TrustedKeys> trusted_keys(const Arguments& arguments,
         for (PublicKey& key : NETCTL_TRY(read_public_keys(arguments.get("keys", default_keys))))
             trusted.keys.push_back(std::move(key));
     return trusted;
-}
-
-Result<DirSource> source_of(const Arguments& arguments) {
-    if (!arguments.has("dir"))
-        return Error::usage("--dir is missing", "the folder that hosts and operators share");
-    return DirSource::open(arguments.get("dir"), arguments.get("status-dir"));
 }
 
 Result<std::int64_t> silent_seconds(const Arguments& arguments) {
@@ -147,17 +130,17 @@ Result<int> verify_head(const Arguments& arguments, Context& context) {
     if (arguments.given("HEAD")) {
         file = NETCTL_TRY(sys::read_text(arguments["HEAD"]));
     } else {
-        DirSource source = NETCTL_TRY(source_of(arguments));
-        file = NETCTL_TRY(source.read("head", most_head_bytes)).value_or("");
+        const auto source = NETCTL_TRY(open_source(arguments));
+        file = NETCTL_TRY(source->read("head", most_head_bytes)).value_or("");
     }
     const auto head = open_head(file, trusted.keys, trusted.threshold);
     if (!head)
         return head.error();
     const std::vector<std::string> by = signers(NETCTL_TRY(parse_envelope(file)), trusted.keys);
     // What it names is there, and is what was signed.
-    if (arguments.has("dir")) {
-        DirSource source = NETCTL_TRY(source_of(arguments));
-        NETCTL_TRY(read_published(source, trusted));
+    if (arguments.has("dir") || arguments.has("etcd")) {
+        const auto source = NETCTL_TRY(open_source(arguments));
+        NETCTL_TRY(read_published(*source, trusted));
     }
     Json json = head_json(*head);
     json["signed_by"] = by;
@@ -190,9 +173,9 @@ Result<int> check(const Arguments& arguments, Context& context) {
 Result<Release> release_or_published(const Arguments& arguments) {
     if (arguments.given("FILE"))
         return release_of(arguments["FILE"]);
-    DirSource source = NETCTL_TRY(source_of(arguments));
+    const auto source = NETCTL_TRY(open_source(arguments));
     return std::move(
-        NETCTL_TRY(read_published(source, NETCTL_TRY(trusted_keys(arguments)))).release);
+        NETCTL_TRY(read_published(*source, NETCTL_TRY(trusted_keys(arguments)))).release);
 }
 
 Result<Rendered> rendered_for(const Release& release, const Arguments& arguments) {
@@ -221,9 +204,9 @@ Result<int> show_rendered(const Arguments& arguments, Context& context) {
 
 Result<int> show_diff(const Arguments& arguments, Context& context) {
     const auto made = [&]() -> Result<std::pair<Rendered, Rendered>> {
-        DirSource source = NETCTL_TRY(source_of(arguments));
+        const auto source = NETCTL_TRY(open_source(arguments));
         const PublishedRelease old =
-            NETCTL_TRY(read_published(source, NETCTL_TRY(trusted_keys(arguments))));
+            NETCTL_TRY(read_published(*source, NETCTL_TRY(trusted_keys(arguments))));
         const Release fresh = NETCTL_TRY(release_of(arguments["FILE"]));
         return std::pair(NETCTL_TRY(rendered_for(old.release, arguments)),
                          NETCTL_TRY(rendered_for(fresh, arguments)));
@@ -261,7 +244,7 @@ Result<PublishOptions> publish_options(const Arguments& arguments) {
                               .count();
     }
     options.at_once = arguments.has("at-once");
-    options.plain = !arguments.has("compress");
+    options.compressed = arguments.has("compress");
     options.prepare = arguments.get("prepare");
     return options;
 }
@@ -276,13 +259,13 @@ int tell_published(const Head& head, const Context& context, const std::string& 
 }
 
 Result<int> do_publish(const Arguments& arguments, Context& context) {
-    DirSource source = NETCTL_TRY(source_of(arguments));
+    const auto source = NETCTL_TRY(open_source(arguments));
     if (arguments.has("head")) {
         if (arguments.given("FILE"))
             return Error::usage("a head that was prepared has its file already",
                                 "`publish --head HEAD`, or `publish FILE`");
         return tell_published(
-            NETCTL_TRY(publish_prepared(source, NETCTL_TRY(sys::read_text(arguments.get("head"))),
+            NETCTL_TRY(publish_prepared(*source, NETCTL_TRY(sys::read_text(arguments.get("head"))),
                                         NETCTL_TRY(trusted_keys(arguments)))),
             context, {});
     }
@@ -292,17 +275,17 @@ Result<int> do_publish(const Arguments& arguments, Context& context) {
     const std::string path = arguments["FILE"];
     const std::string text = NETCTL_TRY(sys::read_text(path));
     const Release release = NETCTL_TRY(parse_release(sys::text_name(path), text));
-    return tell_published(NETCTL_TRY(publish(source, text, release, options)), context,
+    return tell_published(NETCTL_TRY(publish(*source, text, release, options)), context,
                           options.prepare);
 }
 
 Result<int> do_rollback(const Arguments& arguments, Context& context) {
-    DirSource source = NETCTL_TRY(source_of(arguments));
+    const auto source = NETCTL_TRY(open_source(arguments));
     PublishOptions options;
     options.keys = NETCTL_TRY(secret_keys(arguments));
     options.trusted = NETCTL_TRY(trusted_keys(arguments, options.keys));
     const std::uint64_t to = NETCTL_TRY(arguments.number("to", 0, 1, std::uint64_t{1} << 53));
-    return tell_published(NETCTL_TRY(publish_former(source, to, options)), context, {});
+    return tell_published(NETCTL_TRY(publish_former(*source, to, options)), context, {});
 }
 
 Json view_json(const FleetView& view) {
@@ -334,13 +317,13 @@ Text view_text(const FleetView& view) {
     return text;
 }
 
-Result<FleetView> view_of(DirSource& source, const Arguments& arguments) {
+Result<FleetView> view_of(Source& source, const Arguments& arguments) {
     return view_fleet(source, NETCTL_TRY(trusted_keys(arguments)),
                       NETCTL_TRY(silent_seconds(arguments)));
 }
 
-Result<int> follow(DirSource& source, const Arguments& arguments, Context& context) {
-    const Fd held = NETCTL_TRY(source.hold("rollout", operator_name()));
+Result<int> follow(Source& source, const Arguments& arguments, Context& context) {
+    const Held held = NETCTL_TRY(source.hold("rollout", operator_name()));
     source.watch_statuses();
     sys::catch_stop_signals();
     std::string told;
@@ -370,31 +353,40 @@ Result<int> do_rollout(const Arguments& arguments, Context& context) {
         int(arguments.has("follow")) + int(arguments.has("next")) + int(arguments.has("resume"));
     if (words > 1)
         return Error::usage("--follow, --next and --resume are one thing at a time");
-    DirSource source = NETCTL_TRY(source_of(arguments));
+    const auto source = NETCTL_TRY(open_source(arguments));
     if (arguments.has("follow"))
-        return follow(source, arguments, context);
+        return follow(*source, arguments, context);
     if (words != 0) {
-        const FleetView before = NETCTL_TRY(view_of(source, arguments));
-        NETCTL_TRY(arguments.has("next") ? next_stage(source, before) : resume(source, before));
+        const FleetView before = NETCTL_TRY(view_of(*source, arguments));
+        NETCTL_TRY(arguments.has("next") ? next_stage(*source, before) : resume(*source, before));
     }
-    const FleetView view = NETCTL_TRY(view_of(source, arguments));
+    const FleetView view = NETCTL_TRY(view_of(*source, arguments));
     context.out.document(view_json(view), view_text(view) + Text::format("\n"));
     return view.rollout.halted ? 1 : 0;
 }
 
 Result<int> do_halt(const Arguments& arguments, Context& context) {
-    DirSource source = NETCTL_TRY(source_of(arguments));
-    const FleetView view = NETCTL_TRY(view_of(source, arguments));
-    NETCTL_TRY(halt(source, view, arguments.get("why", "by " + operator_name())));
+    const auto source = NETCTL_TRY(open_source(arguments));
+    const FleetView view = NETCTL_TRY(view_of(*source, arguments));
+    NETCTL_TRY(halt(*source, view, arguments.get("why", "by " + operator_name())));
     context.out.done(Text::format("release {} is halted in stage {}: no further host takes it",
                                   view.head.release,
                                   view.release.rollout.stage_name(view.rollout.stage)));
     return 0;
 }
 
+Result<int> do_enrol(const Arguments& arguments, Context& context) {
+    const std::string host = arguments["HOST"];
+    NETCTL_TRY(enrol_host(arguments, host));
+    context.out.done(Text::format("{} reads what all hosts read, and writes its own report; the "
+                                  "name of its certificate (CN) has to be {}",
+                                  host, host));
+    return 0;
+}
+
 Result<int> do_status(const Arguments& arguments, Context& context) {
-    DirSource source = NETCTL_TRY(source_of(arguments));
-    const FleetView view = NETCTL_TRY(view_of(source, arguments));
+    const auto source = NETCTL_TRY(open_source(arguments));
+    const FleetView view = NETCTL_TRY(view_of(*source, arguments));
     const std::int64_t silent_after = NETCTL_TRY(silent_seconds(arguments));
     Json hosts = Json::array();
     TextTable table({{"HOST"}, {"STATE"}, {"RELEASE", true}, {"REPORTED", true}, {"WHY"}});
@@ -430,9 +422,6 @@ Result<int> do_status(const Arguments& arguments, Context& context) {
 
 } // namespace
 
-Option dir_option() {
-    return {"dir", "DIR", "the folder that hosts and operators share", {}};
-}
 Option keys_option() {
     return {"keys",
             "FILE",
@@ -446,14 +435,13 @@ Option threshold_option() {
 Command fleet_commands() {
     Command root{"netctl-fleet", "one signed policy on many hosts"};
     const Option labels{"labels", "LIST", "KEY=VALUE,… of a host that the inventory lacks", {}};
-    const Option status_dir{
-        "status-dir", "DIR", "where hosts report (default: `status` in --dir)", {}};
-    const std::vector<Option> looks{dir_option(), status_dir, keys_option(), threshold_option(),
-                                    silent_option()};
+    const std::vector<Option> source = source_options();
     const auto with = [](std::vector<Option> all, const std::vector<Option>& more) {
-        all.insert(all.begin(), more.begin(), more.end());
+        all.insert(all.end(), more.begin(), more.end());
         return all;
     };
+    const std::vector<Option> looks =
+        with(source, {keys_option(), threshold_option(), silent_option()});
     root.children = {
         {.name = "check",
          .summary = "tell what is wrong with a release's file; needs no privileges",
@@ -463,14 +451,14 @@ Command fleet_commands() {
          .summary = "show what a release is for a host",
          .description = "Of FILE, or of what is published in --dir.",
          .positionals = {{"HOST"}, {"FILE", Count::optional}},
-         .options = {labels, dir_option(), keys_option(), threshold_option()},
+         .options = with({labels}, with(source, {keys_option(), threshold_option()})),
          .run = show_rendered},
         {.name = "diff",
          .summary = "show what FILE would change for a host against what is published",
          .description = "Exit status 0: nothing; 2: there are changes; 1: that could not be told, "
                         "or the file is wrong.",
          .positionals = {{"HOST"}, {"FILE"}},
-         .options = {labels, dir_option(), keys_option(), threshold_option()},
+         .options = with({labels}, with(source, {keys_option(), threshold_option()})),
          .run = show_diff},
         {.name = "keygen",
          .summary = "make a key: NAME.sec and NAME.pub",
@@ -479,16 +467,16 @@ Command fleet_commands() {
         {.name = "publish",
          .summary = "sign a release and publish it",
          .positionals = {{"FILE", Count::optional}},
-         .options = {dir_option(),
-                     signing_option(),
-                     keys_option(),
-                     threshold_option(),
-                     {"release", "N", "its number (default: the next)", {}},
-                     {"valid", "TIME", "hosts take it within this time or not at all", {}},
-                     {"at-once", "", "all stages in one", {}},
-                     {"compress", "", "store it compressed", {}},
-                     {"prepare", "FILE", "write the head there, for others to sign", {}},
-                     {"head", "FILE", "publish a head that was prepared", {}}},
+         .options =
+             with(source, {signing_option(),
+                           keys_option(),
+                           threshold_option(),
+                           {"release", "N", "its number (default: the next)", {}},
+                           {"valid", "TIME", "hosts take it within this time or not at all", {}},
+                           {"at-once", "", "all stages in one", {}},
+                           {"compress", "", "store it compressed", {}},
+                           {"prepare", "FILE", "write the head there, for others to sign", {}},
+                           {"head", "FILE", "publish a head that was prepared", {}}}),
          .run = do_publish},
         {.name = "sign",
          .summary = "add a signature to a head that was prepared",
@@ -498,7 +486,7 @@ Command fleet_commands() {
         {.name = "verify",
          .summary = "tell whether a head, or what is published, is signed as it has to be",
          .positionals = {{"HEAD", Count::optional}},
-         .options = {dir_option(), keys_option(), threshold_option()},
+         .options = with(source, {keys_option(), threshold_option()}),
          .run = verify_head},
         {.name = "rollout",
          .summary = "show how far the release is, or drive it",
@@ -514,11 +502,10 @@ Command fleet_commands() {
          .run = do_halt},
         {.name = "rollback",
          .summary = "publish what a former release was, as a new one, for all hosts at once",
-         .options = {dir_option(),
-                     signing_option(),
-                     keys_option(),
-                     threshold_option(),
-                     {"to", "N", "which (default: the one before the present)", {}}},
+         .options = with(source, {signing_option(),
+                                  keys_option(),
+                                  threshold_option(),
+                                  {"to", "N", "which (default: the one before the present)", {}}}),
          .run = do_rollback},
         {.name = "status",
          .summary = "show what the hosts report",
@@ -526,6 +513,11 @@ Command fleet_commands() {
                         "halted.",
          .options = looks,
          .run = do_status},
+        {.name = "enrol",
+         .summary = "make a user of etcd for a host, who may no more than he has to",
+         .positionals = {{"HOST"}},
+         .options = source,
+         .run = do_enrol},
         run_command_of_hosts(),
     };
     return root;

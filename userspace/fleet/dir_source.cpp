@@ -123,12 +123,13 @@ Result<std::vector<StatusEntry>> DirSource::statuses() {
     return entries;
 }
 
-void DirSource::wait(unsigned milliseconds) {
+bool DirSource::wait(unsigned milliseconds) {
     pollfd change{changes_.get(), POLLIN, 0};
-    poll(&change, changes_ ? 1 : 0, static_cast<int>(milliseconds));
+    const bool changed = poll(&change, changes_ ? 1 : 0, static_cast<int>(milliseconds)) > 0;
     std::array<char, 4096> events{};
     while (changes_ && ::read(changes_.get(), events.data(), events.size()) > 0)
         ;
+    return changed;
 }
 
 Result<Fd> DirSource::lock_file(const std::string& name) const {
@@ -148,7 +149,7 @@ Result<> DirSource::update(const std::string& name, std::size_t most, const Chan
     return changed ? write(name, *changed) : Result<>();
 }
 
-Result<Fd> DirSource::hold(const std::string& task, const std::string& who) {
+Result<Held> DirSource::hold(const std::string& task, const std::string& who) {
     Fd file = NETCTL_TRY(lock_file(task));
     if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
         std::array<char, 200> other{};
@@ -162,7 +163,7 @@ Result<Fd> DirSource::hold(const std::string& task, const std::string& who) {
     if (ftruncate(file.get(), 0) != 0 ||
         pwrite(file.get(), who.data(), who.size(), 0) != static_cast<ssize_t>(who.size()))
         return Error::system(errno, Text::format("cannot write who is driving in {}", folder_));
-    return file;
+    return Held(std::make_shared<Fd>(std::move(file)));
 }
 
 } // namespace netctl::fleet

@@ -3,6 +3,7 @@
 // A folder as a source: a mounted ConfigMap, a git checkout, what rsync brings, a shared file system.
 #pragma once
 
+#include "core/fd.hpp"
 #include "fleet/source.hpp"
 
 namespace netctl::fleet {
@@ -16,14 +17,13 @@ class DirSource : public Source {
     Result<std::optional<std::string>> read(const std::string& name, std::size_t most) override;
     Result<> write(const std::string& name, std::string_view bytes) override;
     Result<> update(const std::string& name, std::size_t most, const Change& change) override;
-    Result<Fd> hold(const std::string& task, const std::string& who) override;
+    Result<Held> hold(const std::string& task, const std::string& who) override;
     Result<> write_status(const std::string& host, std::string_view text) override;
     Result<std::vector<StatusEntry>> statuses() override;
-    void wait(unsigned milliseconds) override;
+    bool wait(unsigned milliseconds) override;
     std::string name() const override { return folder_; }
 
-    /// From now on reports wake the waiter, too: for drivers.
-    void watch_statuses();
+    void watch_statuses() override;
 
   private:
     Result<Fd> lock_file(const std::string& name) const;

@@ -141,8 +141,9 @@ Result<Head> publish(Source& source, const std::string& text, const Release& rel
     head.sha256 = sha256_text(text);
     head.size = text.size();
     head.at_once = options.at_once;
-    NETCTL_TRY(
-        source.write(body_name(head.sha256), options.plain ? text : NETCTL_TRY(compress(text))));
+    NETCTL_TRY(source.write(
+        body_name(head.sha256),
+        options.compressed || source.prefers_compressed() ? NETCTL_TRY(compress(text)) : text));
     return sign_and_put(source, std::move(head), options);
 }
 

@@ -29,8 +29,8 @@ struct PublishOptions {
     std::optional<std::uint64_t> release{}; ///< in the place of the present one + 1
     std::int64_t valid_s = 0;               ///< to be taken within so long; 0: for ever
     bool at_once = false;
-    bool plain = true;     ///< the body is stored as it is, and not compressed
-    std::string prepare{}; ///< a file for the head, which is not published
+    bool compressed = false; ///< the body is stored so, whatever the source prefers
+    std::string prepare{};   ///< a file for the head, which is not published
 };
 /// Puts a release's file into the source, and a signed head for it.
 Result<Head> publish(Source& source, const std::string& text, const Release& release,

@@ -11,10 +11,10 @@
 
 #include <fmt/format.h>
 
+#include "core/fd.hpp"
 #include "core/json.hpp"
 #include "core/log.hpp"
 #include "fleet/agent.hpp"
-#include "fleet/dir_source.hpp"
 #include "fleet/fleet.hpp"
 #include "fleet/notify.hpp"
 #include "sys/clock.hpp"
@@ -113,8 +113,8 @@ Result<int> run(const Arguments& arguments, Context& context) {
     if (!context.netns.empty())
         return Error::usage("`run` works on the network that it is started in",
                             "nsenter --net=/run/netns/NAME netctl-fleet run …");
-    if (!arguments.has("dir") || !arguments.has("fleet"))
-        return Error::usage("--dir and --fleet are needed", "see `netctl-fleet run --help`");
+    if (!arguments.has("fleet"))
+        return Error::usage("--fleet is missing", "the fleet that this host belongs to");
     AgentOptions options;
     options.fleet = arguments.get("fleet");
     options.host = arguments.get("name", own_name());
@@ -131,8 +131,8 @@ Result<int> run(const Arguments& arguments, Context& context) {
         static_cast<std::int64_t>(NETCTL_TRY(arguments.number("heartbeat", 60, 1, 3600)));
     const StateFolder folder =
         NETCTL_TRY(StateFolder::open(arguments.get("state", "/var/lib/netctl/fleet")));
-    DirSource source =
-        NETCTL_TRY(DirSource::open(arguments.get("dir"), arguments.get("status-dir")));
+    const std::unique_ptr<Source> opened = NETCTL_TRY(open_source(arguments));
+    Source& source = *opened;
     NetctlOptions netctl;
     netctl.program = arguments.get("netctl", "netctl");
     netctl.options = {"--root", context.root.path, "--lock-timeout",
@@ -156,9 +156,15 @@ Result<int> run(const Arguments& arguments, Context& context) {
         const bool retries = agent.state_name() == "waiting" && agent.state().attempt != 0;
         if (arguments.has("once") && !agent.soaking() && !retries)
             return is_good(agent.state_name()) ? 0 : 1;
-        // A signal that comes just before the wait does not end it.
+        // In pieces: a signal that comes just before a wait does not end it, and systemd wants to hear of us.
         const unsigned most = watchdog != 0 ? std::min(watchdog, longest_wait_ms) : longest_wait_ms;
-        source.wait(std::min(wanted, most));
+        for (unsigned left = wanted; left > 0 && !sys::stop_requested();) {
+            const unsigned piece = std::min(left, most);
+            if (source.wait(piece))
+                break;
+            left -= piece;
+            notify_systemd("WATCHDOG=1");
+        }
     }
     notify_systemd("STOPPING=1");
     agent.end();
@@ -169,24 +175,25 @@ Result<int> run(const Arguments& arguments, Context& context) {
 } // namespace
 
 Command run_command_of_hosts() {
+    std::vector<Option> options = source_options();
+    const std::vector<Option> own{
+        {"name", "HOST", "what this host is called (default: its host name)", {}},
+        {"labels", "LIST", "KEY=VALUE,… beside those that the inventory gives it", {}},
+        keys_option(),
+        threshold_option(),
+        {"state", "DIR", "what is remembered (default: /var/lib/netctl/fleet)", {}},
+        {"heartbeat", "SECONDS", "how often it reports at least (default: 60)", {}},
+        {"netctl", "FILE", "the program netctl (default: that of PATH)", {}},
+        {"save", "FILE", "run `netctl save` to this file behind each release", {}},
+        {"once", "", "end as soon as there is nothing more to do", {}}};
+    options.insert(options.end(), own.begin(), own.end());
     return {
         .name = "run",
         .summary = "follow the fleet's releases on this host",
         .description = "Applies each release that is signed, newer than all before, and of this "
                        "host's turn, by `netctl apply --confirm`; tries its probes; confirms, or "
                        "goes back.",
-        .options = {dir_option(),
-                    {"fleet", "NAME", "the fleet that this host belongs to", {}},
-                    {"name", "HOST", "what this host is called (default: its host name)", {}},
-                    {"labels", "LIST", "KEY=VALUE,… beside those that the inventory gives it", {}},
-                    keys_option(),
-                    threshold_option(),
-                    {"state", "DIR", "what is remembered (default: /var/lib/netctl/fleet)", {}},
-                    {"status-dir", "DIR", "where it reports (default: `status` in --dir)", {}},
-                    {"heartbeat", "SECONDS", "how often it reports at least (default: 60)", {}},
-                    {"netctl", "FILE", "the program netctl (default: that of PATH)", {}},
-                    {"save", "FILE", "run `netctl save` to this file behind each release", {}},
-                    {"once", "", "end as soon as there is nothing more to do", {}}},
+        .options = std::move(options),
         .run = run,
     };
 }

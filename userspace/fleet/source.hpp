@@ -13,12 +13,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "core/fd.hpp"
 #include "core/result.hpp"
 
 namespace netctl::fleet {
@@ -28,6 +28,9 @@ struct StatusEntry {
     std::string text;
     std::int64_t age = 0; ///< seconds since it was written
 };
+
+/// Whatever keeps a task held.
+using Held = std::shared_ptr<void>;
 
 class Source {
   public:
@@ -43,13 +46,17 @@ class Source {
     using Change =
         std::function<Result<std::optional<std::string>>(const std::optional<std::string>& old)>;
     virtual Result<> update(const std::string& name, std::size_t most, const Change& change) = 0;
-    /// Holds a task for this process alone until the descriptor is closed. Errors: `who` else has it.
-    virtual Result<Fd> hold(const std::string& task, const std::string& who) = 0;
+    /// Holds a task for this process alone, as long as what is returned lives. Errors: who else has it.
+    virtual Result<Held> hold(const std::string& task, const std::string& who) = 0;
     virtual Result<> write_status(const std::string& host, std::string_view text) = 0;
     /// Of all hosts, in the order of their names. Larger ones than a host writes are left out.
     virtual Result<std::vector<StatusEntry>> statuses() = 0;
-    /// Waits until something may have changed, a signal came, or the time is up.
-    virtual void wait(unsigned milliseconds) = 0;
+    /// Waits until something may have changed, a signal came, or the time is up. True: look.
+    virtual bool wait(unsigned milliseconds) = 0;
+    /// From now on reports wake the waiter, too: for drivers.
+    virtual void watch_statuses() = 0;
+    /// Whether bodies had better be stored compressed.
+    virtual bool prefers_compressed() const { return false; }
     /// Where it is, for messages.
     virtual std::string name() const = 0;
 };

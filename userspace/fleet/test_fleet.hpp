@@ -44,7 +44,7 @@ class MemorySource : public Source {
             files[name] = std::move(*changed);
         return {};
     }
-    Result<Fd> hold(const std::string&, const std::string&) override { return Fd(); }
+    Result<Held> hold(const std::string&, const std::string&) override { return Held(); }
     Result<> write_status(const std::string& host, std::string_view text) override {
         if (lost)
             return Error::failed("nobody answers");
@@ -57,7 +57,8 @@ class MemorySource : public Source {
             all.push_back(entry);
         return all;
     }
-    void wait(unsigned) override {}
+    bool wait(unsigned) override { return true; }
+    void watch_statuses() override {}
     std::string name() const override { return "memory"; }
 };
 
