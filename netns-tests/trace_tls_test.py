@@ -267,6 +267,86 @@ def test_memory_buffers_have_no_socket(lab, netctl, pair, certificate):
     assert "2 transactions in TLS whose socket is not known" in last
 
 
+ASYNC_SERVER = textwrap.dedent(
+    """
+    import asyncio, ssl, sys
+
+    async def answer(reader, writer):
+        while line := await reader.readuntil(b"\\r\\n\\r\\n"):
+            body = line.split()[1] * 10
+            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body) + body)
+
+    async def main():
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(sys.argv[2])
+        await (await asyncio.start_server(answer, "0.0.0.0", int(sys.argv[1]), ssl=context)).serve_forever()
+
+    asyncio.run(main())
+    """
+)
+
+
+def test_connections_of_memory_buffers_are_not_mixed(lab, netctl, pair, certificate):
+    """asyncio's, many in one thread: each answer is its own request's, and none gets another's socket."""
+    client, server = pair
+    script = lab.directory / "server.py"
+    script.write_text(ASYNC_SERVER)
+    lab.serve(server.netns, PYTHON, script, PORT, certificate, port=PORT)
+    tracer = trace(lab, netctl, server.netns, "--tls")
+    clients = [Client(client.netns, server.ip4) for _ in range(8)]
+    for number in range(5):
+        for one in clients:
+            assert one.ask(f"/{one.own_port}-{number}") == (200, f"/{one.own_port}-{number}".encode() * 10)
+    for one in clients:
+        one.close()
+    wait_for(tracer, 40)
+    transactions, last = finish(tracer)
+    assert collections.Counter(one["target"] for one in transactions) == collections.Counter(
+        f"/{one.own_port}-{number}" for one in clients for number in range(5))  # fmt: skip
+    for one in transactions:
+        assert one["client"] is one["server"] is None
+        assert one["response"]["body_bytes"] == 10 * len(one["target"])
+    assert whole(last), last
+
+
+def libssl(directory):
+    """A libssl of our own, which nobody has mapped."""
+    program = "import _ssl; print(*(line.split()[-1] for line in open('/proc/self/maps') if '/libssl.so' in line))"
+    source = Path(run(PYTHON, "-c", program).stdout.split()[0])
+    directory.mkdir()
+    return Path(shutil.copy(source, directory / source.name))
+
+
+@pytest.mark.parametrize("named", (False, True))
+def test_libraries_that_come_later(lab, netctl, pair, certificate, named):
+    """A file that nobody had mapped when tracing began, as one in a container is hooked when it is mapped; or before,
+    if it is named."""
+    client, server = pair
+    library = libssl(lab.directory / "lib")
+    argv = ("--tls-lib", library) if named else ("--tls",)
+    tracer = trace(lab, netctl, server.netns, *argv)
+    script = lab.directory / "server.py"
+    script.write_text(SERVER)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(library.parent)}
+    process = lab.serve(server.netns, PYTHON, script, PORT, certificate, port=PORT, env=environment)
+    assert str(library) in Path(f"/proc/{process.pid}/maps").read_text()
+    # It is some milliseconds until a new file is hooked: what was before is not seen.
+    one = Client(client.netns, server.ip4)
+
+    def shown_after_one_more():
+        assert one.ask("/again")[0] == 200
+        return tracer.json_lines()
+
+    until(shown_after_one_more, 20, "a transaction")
+    first = one.ask("/last")
+    assert first[0] == 200
+    until(lambda: tracer.json_lines()[-1]["target"] == "/last", 20, "the last transaction")
+    transactions, _ = finish(tracer)
+    for transaction in transactions:
+        assert transaction["client"] == f"{client.ip4}:{one.own_port}"
+        assert transaction["server_process"]["pid"] == process.pid
+
+
 def test_what_is_not_decoded_is_told(lab, netctl, pair, certificate):
     """s_server -www goes past SSL_read; and what is encrypted is nothing that could not be parsed."""
     client, server = pair

@@ -138,6 +138,7 @@ std::string url_of(const Transaction& transaction) {
         return url + std::string(target) + '/';
     url += is_authority(transaction.host) ? transaction.host
            : transaction.unix_path        ? "localhost"
+           : !transaction.placed          ? "unknown.invalid" // RFC 2606: nobody's
                                           : transaction.server.to_string();
     if (target.empty() || target[0] != '/')
         url += '/';
@@ -267,6 +268,10 @@ void append_har_entry(std::string& out, const Transaction& transaction) {
     if (transaction.unix_path) {
         out += R"(,"_socket":)";
         append_json_string(out, transaction.server_name());
+        out += '}';
+        return;
+    }
+    if (!transaction.placed) {
         out += '}';
         return;
     }

@@ -7,10 +7,14 @@
 namespace netctl::trace {
 
 std::string Transaction::client_name() const {
+    if (!placed)
+        return "-";
     return unix_path ? "unix" : client.to_string();
 }
 
 std::string Transaction::server_name() const {
+    if (!placed)
+        return "-";
     if (!unix_path)
         return server.to_string();
     const bool abstract = unix_path->starts_with('\0');

@@ -67,7 +67,7 @@ struct Transaction {
     Message response;
 
     /// As Endpoint::to_string(); `unix:/run/x.sock`, `unix:@abstract`, `unix:` for a server on a Unix socket, and
-    /// `unix` for its client.
+    /// `unix` for its client; `-` if the socket is not known.
     std::string client_name() const;
     std::string server_name() const;
     Time start() const { return request.seen ? request.first_byte : response.first_byte; }

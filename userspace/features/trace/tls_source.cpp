@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "bpf/uprobe.hpp"
 #include "core/log.hpp"
 #include "features/trace/tls_libraries.hpp"
 #include "http_tls.skel.h"
@@ -36,6 +37,7 @@ class OpenSslSource : public TlsSource {
         for (const char* map : {"events", "settings", "ports", "pids", "counters", "tls_sockets"})
             NETCTL_TRY(object.reuse(map, NETCTL_TRY(calls.map(map))));
         NETCTL_TRY(object.load());
+        NETCTL_TRY(bpf::check_return_probes(NETCTL_TRY(object.program("tls_return"))));
         flows_ = NETCTL_TRY(object.map("tls_flows"));
         for (const std::string& program : sockets)
             links_.push_back(NETCTL_TRY(object.attach(program)));

@@ -55,6 +55,34 @@ nlohmann::json har_of(const Transaction& one) {
     return nlohmann::json::parse(text + har_end())["log"]["entries"][0];
 }
 
+TEST(Har, OfTlsWithoutASocketHasNoAddress) {
+    Transaction one = example();
+    one.tls = true;
+    EXPECT_EQ(har_of(one)["request"]["url"], "https://Example.ORG:8080/a/b?x=1&y=%41+b");
+    EXPECT_EQ(har_of(one)["serverIPAddress"], "192.0.2.2");
+    one.placed = false;
+    one.host.clear();
+    EXPECT_EQ(har_of(one)["request"]["url"], "https://unknown.invalid/a/b?x=1&y=%41+b");
+    EXPECT_FALSE(har_of(one).contains("serverIPAddress"));
+    EXPECT_FALSE(har_of(one).contains("connection"));
+}
+
+TEST(TraceRender, TlsIsMarked) {
+    Transaction one = example();
+    one.tls = true;
+    Text text;
+    append_text(text, one);
+    EXPECT_NE(text.find("GET https://Example.ORG:8080/a/b?x=1&y=%41+b"), std::string::npos) << text;
+    one.placed = false;
+    Text without, json;
+    append_text(without, one);
+    EXPECT_EQ(without.find("192.0.2."), std::string::npos) << without;
+    append_json(json, one);
+    const auto document = nlohmann::json::parse(json.string());
+    EXPECT_TRUE(document["client"].is_null() && document["server"].is_null());
+    EXPECT_EQ(document["tls"], true);
+}
+
 constexpr const char* container_id =
     "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
