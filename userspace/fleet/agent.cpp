@@ -2,6 +2,7 @@
 #include "fleet/agent.hpp"
 
 #include <algorithm>
+#include <random>
 
 #include <fmt/format.h>
 #include <fnmatch.h>
@@ -255,6 +256,16 @@ void Agent::consider(const Head& head) {
     }
     if (now_.monotonic_ms < retry_ms_)
         return;
+    if (const std::int64_t spread =
+            options_.spread_ms * static_cast<std::int64_t>(head.size) / (64 << 10);
+        spread > 0 && delayed_sha256_ != head.sha256) {
+        delayed_sha256_ = head.sha256;
+        retry_ms_ =
+            now_.monotonic_ms +
+            static_cast<std::int64_t>(std::random_device{}() % static_cast<std::uint64_t>(spread));
+        become("waiting", head.release, "its file is fetched at a time by chance");
+        return;
+    }
     const auto fetched = fetch(head);
     if (!fetched) {
         become(fetched.error().kind == ErrorKind::unknown ? "waiting" : "refused", head.release,

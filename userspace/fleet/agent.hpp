@@ -46,6 +46,8 @@ struct AgentOptions {
     std::vector<PublicKey> keys;
     unsigned threshold = 1;
     std::int64_t heartbeat = 60; ///< seconds between reports where nothing changes
+    /// A body is fetched after a time by chance, up to so many milliseconds for each 64 KiB of it: not by all at once.
+    std::int64_t spread_ms = 0;
 };
 
 struct Moment {
@@ -74,6 +76,8 @@ class Agent {
     const std::string& error() const { return error_; }
     const AgentState& state() const { return state_; }
     bool soaking() const { return trial_.has_value(); }
+    /// Whether it waits for nothing but time to go by.
+    bool retries() const { return retry_ms_ > now_.monotonic_ms; }
 
   private:
     struct Trial {
@@ -119,7 +123,8 @@ class Agent {
     std::int64_t since_ = 0;
     std::string reported_; ///< what was, without its time
     std::int64_t reported_ms_ = 0;
-    std::string opened_bytes_; ///< of the head that was verified last
+    std::string delayed_sha256_; ///< of the body that was waited for, by chance
+    std::string opened_bytes_;   ///< of the head that was verified last
     Head opened_;
     std::string fetched_sha256_; ///< of what `fetched_` was read from
     std::optional<Release> fetched_;

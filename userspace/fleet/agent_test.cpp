@@ -318,6 +318,19 @@ TEST_F(AgentTest, AStateThatCannotBeWrittenChangesNothing) {
     EXPECT_EQ(host.applier.applies, 0U);
 }
 
+TEST_F(AgentTest, ALargeFileIsNotFetchedByAllAtOnce) {
+    host.agent.emplace(AgentOptions{"prod", "web1", {}, fleet.trusted.keys, 1, 60, 1000},
+                       AgentState{}, fleet.source, host.applier,
+                       [](const AgentState&) { return Result<>(); });
+    fleet.publish(release_text(1) + "#" + std::string(std::size_t{1} << 20, 'x') + "\n");
+    host.step();
+    EXPECT_TRUE(host.agent->retries());
+    EXPECT_EQ(host.applier.applies, 0U);
+    // A mebibyte: within 17 seconds, whatever chance says, and then at once.
+    host.step(17);
+    EXPECT_EQ(host.applier.applies, 1U);
+}
+
 TEST_F(AgentTest, HaltedOrNotItsTurnAHostWaitsAndSaysSo) {
     fleet.publish(release_text(1, "rollout: {canary: [role=db], stages: [100%]}\n"));
     host.step();

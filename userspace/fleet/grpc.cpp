@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstring>
 #include <optional>
 
 #include <curl/curl.h>
@@ -165,7 +164,7 @@ struct GrpcStream::State {
         const std::size_t bytes = std::min(size * count, state.request.size() - state.sent);
         if (bytes == 0)
             return CURL_READFUNC_PAUSE; // which keeps the call open
-        std::memcpy(to, state.request.data() + state.sent, bytes);
+        state.request.copy(to, bytes, state.sent);
         state.sent += bytes;
         return bytes;
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "fleet/release.hpp"
 
+#include <array>
+
 #include <gtest/gtest.h>
 
 #include "fleet/line_diff.hpp"

@@ -129,6 +129,7 @@ Result<int> run(const Arguments& arguments, Context& context) {
                                          options.threshold, options.keys.size()));
     options.heartbeat =
         static_cast<std::int64_t>(NETCTL_TRY(arguments.number("heartbeat", 60, 1, 3600)));
+    options.spread_ms = arguments.has("etcd") ? 1000 : 0;
     const StateFolder folder =
         NETCTL_TRY(StateFolder::open(arguments.get("state", "/var/lib/netctl/fleet")));
     const std::unique_ptr<Source> opened = NETCTL_TRY(open_source(arguments));
@@ -153,7 +154,7 @@ Result<int> run(const Arguments& arguments, Context& context) {
         if (first)
             notify_systemd("READY=1");
         notify_systemd("WATCHDOG=1");
-        const bool retries = agent.state_name() == "waiting" && agent.state().attempt != 0;
+        const bool retries = agent.retries();
         if (arguments.has("once") && !agent.soaking() && !retries)
             return is_good(agent.state_name()) ? 0 : 1;
         // In pieces: a signal that comes just before a wait does not end it, and systemd wants to hear of us.
