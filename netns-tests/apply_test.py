@@ -425,6 +425,35 @@ def test_an_interface_that_is_called_like_a_pattern_means_itself(netctl, link, t
     assert [point["interface"] for point in netctl.json("xdp", "status")] == ["a*"]
 
 
+def test_interfaces_are_told_by_more_than_names(netctl, link, tmp_path):
+    _, server = link
+    server.netns.ip_batch(
+        "link add left type veth peer name right",
+        "link set left address 02:00:00:00:77:01",
+        "link property add dev right altname a-longer-name-of-it",
+    )
+
+    def chosen(match, more=""):
+        head = f"prune: true\nxdp:\n  - match: {{{match}}}\n    {more}\n    mode: generic\n    rules: [dport 7 drop]\n"
+        apply(netctl, head, tmp=tmp_path, netns=server.netns)
+        return {point["interface"] for point in netctl.json("xdp", "status")}
+
+    assert chosen("driver: veth") == {server.name, "left", "right"}
+    assert chosen('mac: "02:00:00:00:77:01"') == {"left"}
+    assert chosen('mac: "02:00:00:00:77:*", driver: "v*"') == {"left"}
+    assert chosen("altname: a-longer-name-of-it") == {"right"}
+    assert chosen("driver: veth", "interfaces: [left, right]") == {"left", "right"}
+    path = tmp_path / "applied.yaml"
+    assert not plan(netctl, write_text(tmp_path / "exported.yaml", netctl("export").stdout), 0)
+    for match, status, words in (("driver: e1000", 1, "no interface is of driver e1000"), ("altname: left", 1, "altname left"),
+                                 ("mac: ''", 2, "names none")):  # fmt: skip
+        text = f"xdp:\n  - match: {{{match}}}\n"
+        assert words in netctl.fails("apply", write_text(path, text), status=status, netns=server.netns)
+    text = "xdp:\n  - {match: {driver: e1000}, optional: true}\n"
+    assert "left out" in netctl("apply", write_text(path, text), netns=server.netns).stderr
+    assert {point["interface"] for point in netctl.json("xdp", "status")} == {"left", "right"}
+
+
 def test_a_name_that_yaml_cannot_hold_is_refused(netctl, lab, tmp_path):
     path = os.fsencode(lab.cgroup().path) + b"/x\xff"
     os.mkdir(path)

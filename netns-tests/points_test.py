@@ -320,3 +320,16 @@ def test_a_namespace_that_cannot_be_entered_is_none_that_is_gone(netctl, link, k
         until(lambda: filter.status()["verdicts"]["drop"] == 1)
     filter("detach")
     assert not netctl.root.exists()
+
+
+def test_an_interface_that_could_not_be_asked_for_is_not_taken_for_moved(netctl, link):
+    """I13: who takes it for one of another namespace renames its point, and lets a second filter come."""
+    _, server = link
+    netctl("xdp", "attach", server.name, "--mode", "generic", netns=server.netns)
+    netctl("tc", "attach", server.name, "egress", netns=server.netns)
+    for calls in ("sendto,sendmsg", "ioctl"):
+        for when in range(1, 4):
+            inject = ("-e", f"trace={calls}", "-e", f"inject={calls}:error=ENOMEM:when={when}")
+            words = ("strace", "-f", "-qq", "-o", "/dev/null", *inject, *netctl.argv("status", options=("--json",)))
+            told = json.loads(run(*words, check=False).stdout)
+            assert {hook["state"] for hook in told["hooks"]} <= {"attached", "unknown"}, (calls, when, told)

@@ -28,11 +28,18 @@ struct SetConfig {
     std::vector<datapath::ListedElement> elements{};
 };
 
+/// Which interfaces are meant, where names do not tell; patterns but for `altname`. Empty: that is no matter.
+struct InterfaceMatch {
+    std::string driver, mac, altname;
+    bool any() const { return !driver.empty() || !mac.empty() || !altname.empty(); }
+};
+
 /// A point of xdp or tc.
 struct FilterConfig {
     Hook hook{};
     std::string netns;
-    std::string interface; ///< of a file: a name or a pattern
+    std::string
+        interface; ///< of a file: a name or a pattern; empty: any, of those that `match` says
     std::string direction; ///< tc: ingress, egress
     std::string mode;      ///< empty: any
     nc_verdict default_verdict = NC_VERDICT_PASS;
@@ -41,6 +48,7 @@ struct FilterConfig {
     std::vector<Rule> rules{};
     bool optional = false; ///< the interface need not be there
     std::string where{};   ///< FILE:LINE, for messages
+    InterfaceMatch match{};
 
     /// `xdp eth0`, `tc eth0 ingress`, with ` in NETNS` behind it.
     std::string title() const;

@@ -70,14 +70,32 @@ const ConfigKey& interfaces_key() {
     static const ConfigKey key{.name = "interfaces",
                                .form = ConfigForm::texts,
                                .help =
-                                   "names, or patterns with * ? and [], which share these rules",
-                               .required = true};
+                                   "names, or patterns with * ? and [], which share these rules"};
+    return key;
+}
+
+const ConfigTable& match_table() {
+    static const ConfigTable table{
+        "`match`",
+        {{"driver", ConfigForm::text, "as `ethtool -i` shows it; a pattern, as of names"},
+         {"mac", ConfigForm::text, "the Ethernet address, in lower case; a pattern, as of names"},
+         {"altname", ConfigForm::text, "another name of the interface; no pattern"}}};
+    return table;
+}
+
+const ConfigKey& match_key() {
+    static const ConfigKey key{.name = "match",
+                               .form = ConfigForm::object,
+                               .help = "only interfaces of which all of this holds; without "
+                                       "`interfaces`: all such",
+                               .table = &match_table()};
     return key;
 }
 
 const ConfigTable& xdp_table() {
     static const ConfigTable table{
         "an entry of xdp", filter_keys({interfaces_key(),
+                                        match_key(),
                                         {"mode",
                                          ConfigForm::choice,
                                          "where to run; if left out: auto, the first that works",
@@ -90,6 +108,7 @@ const ConfigTable& tc_table() {
     static const ConfigTable table{
         "an entry of tc",
         filter_keys({interfaces_key(),
+                     match_key(),
                      {"direction",
                       ConfigForm::choice,
                       "which packets",

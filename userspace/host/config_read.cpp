@@ -289,9 +289,17 @@ class ConfigReader {
         filter.where = place(node);
         filter.rules = rules(node, "rules", hook);
         const std::vector<ConfigLine> names = words_of_key(node, "interfaces");
-        if (names.empty())
+        const YamlNode* match = node.find("match");
+        if (match != nullptr)
+            filter.match = {word(*match, "driver"), word(*match, "mac"), word(*match, "altname")};
+        if (match != nullptr && !filter.match.any())
             reading_.errors.push_back(
-                document_.error_at(node, "`interfaces` names none", "a name, or a list of names"));
+                document_.error_at(*match, "`match` names none", "driver, mac or altname"));
+        else if (names.empty() && match != nullptr && node.find("interfaces") == nullptr)
+            reading_.config.filters.push_back(filter); // which they are shows on the host
+        else if (names.empty())
+            reading_.errors.push_back(document_.error_at(node, "`interfaces` names none",
+                                                         "a name, or a list of names; or `match`"));
         for (const ConfigLine& name : names) {
             filter.interface = name.text;
             if (is_new(filter.title(), *name.node))

@@ -10,6 +10,7 @@
 #include "core/suggest.hpp"
 #include "host/element_text.hpp"
 #include "sys/cgroup.hpp"
+#include "sys/device.hpp"
 #include "sys/netlink.hpp"
 #include "sys/netns.hpp"
 
@@ -74,6 +75,30 @@ void diff_members(const Lines& from, const Lines& to, Lines& lines) {
     diff_lines({}, come, lines);
 }
 
+bool fits(const std::string& pattern, const std::string& word) {
+    return fnmatch(pattern.c_str(), word.c_str(), 0) == 0;
+}
+
+/// Whether an entry of a configuration is about an interface of the current network namespace.
+bool is_meant(const FilterConfig& filter, const std::string& name) {
+    const InterfaceMatch& match = filter.match;
+    return (filter.interface.empty() || fits(filter.interface, name)) &&
+           (match.driver.empty() || fits(match.driver, sys::driver_of(name))) &&
+           (match.mac.empty() || fits(match.mac, sys::mac_of(name))) &&
+           (match.altname.empty() || sys::has_altname(name, match.altname));
+}
+
+/// `called eth* with the driver virtio_net`.
+std::string meant(const FilterConfig& filter) {
+    std::vector<std::string> words;
+    for (const auto& [what, value] :
+         {std::pair("called", filter.interface), std::pair("of driver", filter.match.driver),
+          std::pair("of mac", filter.match.mac), std::pair("of altname", filter.match.altname)})
+        if (!value.empty())
+            words.push_back(fmt::format("{} {}", what, value));
+    return fmt::format("{}", fmt::join(words, ", "));
+}
+
 class PlanMaker {
   public:
     PlanMaker(const HostConfig& wanted, const HostConfig& present, const std::string& netns,
@@ -119,16 +144,19 @@ class PlanMaker {
             for (const sys::Interface& interface : NETCTL_TRY(sys::list_interfaces()))
                 names.push_back(interface.name);
             for (const std::string& name : names)
-                if (fnmatch(filter.interface.c_str(), name.c_str(), 0) == 0)
+                if (is_meant(filter, name))
                     matching.push_back(name);
             if (matching.empty()) {
                 const std::string what =
-                    fmt::format("{}: no interface is called {}{}", filter.where, filter.interface,
-                                did_you_mean(filter.interface, names));
+                    filter.match.any()
+                        ? fmt::format("{}: no interface is {}", filter.where, meant(filter))
+                        : fmt::format("{}: no interface is called {}{}", filter.where,
+                                      filter.interface, did_you_mean(filter.interface, names));
                 if (!filter.optional && missing_ == MissingInterface::error)
                     return Error::failed(what, "`optional: true` leaves out what is not there");
                 plan_.notes.push_back(what + ": it is left out");
             }
+            filter.match = {};
             for (const std::string& name : matching) {
                 filter.interface = name;
                 const auto [said, is_first] = origin.emplace(filter.title(), filter.where);
