@@ -138,7 +138,7 @@ std::string by_whom(const Status& status, const std::vector<std::string>& layers
                        : fmt::format("nobody: the policy is for {}", status.scope);
 }
 
-Result<int> explain(const Arguments& arguments, Context& context) {
+Result<int> do_explain(const Arguments& arguments, Context& context) {
     Question question = NETCTL_TRY(question_of(arguments));
     const auto pid = NETCTL_TRY(number_of(arguments["PID"], 0x7fffffff, "process id"));
     const auto process = sys::read_process(static_cast<pid_t>(pid));
@@ -206,7 +206,7 @@ Command explain_command() {
                 "4: could not tell.",
             .positionals = {{"PID"}, {"DST"}, {"PORT"}, {"PROTO"}},
             .options = {{"sport", "PORT", "port that the socket is bound to", {}}},
-            .run = explain};
+            .run = do_explain};
 }
 
 } // namespace netctl::policy
