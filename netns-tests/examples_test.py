@@ -65,7 +65,7 @@ def test_home_gateway(netctl, link, tmp_path):
     Ports(outside, 8080).open(gateway.netns, 8080)  # from inside; the answer comes in
     outside.netns.ip("address", "add", "10.9.9.9/32", "dev", outside.name)
     gateway.netns.ip("route", "add", "10.9.9.9/32", "dev", gateway.name)
-    assert gateway.netns.run("ping", "-nqc1", "-W1", outside.ip4).returncode == 0
+    assert gateway.netns.ping(outside.ip4)
     bogus = netns.run("ping", "-nqc1", "-W1", "-I", "10.9.9.9", gateway.ip4, check=False)
     assert " 0 received" in bogus.stdout
     netctl("set", "add", "grounded", outside.ip4, "--ttl", "28800")
