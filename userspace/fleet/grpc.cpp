@@ -9,10 +9,7 @@
 
 namespace netctl::fleet {
 
-namespace {
-
-constexpr std::size_t frame_header = 5;
-
+// Not private to this file, since GrpcStream::State has them: where a folder is one unit, that would be a warning.
 struct FreeHandles {
     void operator()(CURL* one) const { curl_easy_cleanup(one); }
     void operator()(curl_slist* one) const { curl_slist_free_all(one); }
@@ -23,6 +20,10 @@ struct FreeMulti {
 };
 using Easy = std::unique_ptr<CURL, FreeHandles>;
 using Headers = std::unique_ptr<curl_slist, FreeHandles>;
+
+namespace {
+
+constexpr std::size_t frame_header = 5;
 
 std::string framed(std::string_view message) {
     std::string frame(1, '\0');
