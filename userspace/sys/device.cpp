@@ -7,7 +7,6 @@
 #include <linux/rtnetlink.h>
 #include <linux/sockios.h>
 #include <net/if.h>
-#include <net/if_arp.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
@@ -19,6 +18,8 @@
 namespace netctl::sys {
 
 namespace {
+
+constexpr unsigned short ethernet = 1; // ARPHRD_ETHER; its two headers do not go together
 
 ifreq request_of(const std::string& interface) {
     ifreq request{};
@@ -68,7 +69,7 @@ std::string driver_of(const std::string& interface) {
 
 std::string mac_of(const std::string& interface) {
     ifreq request = request_of(interface);
-    if (!ask(SIOCGIFHWADDR, request) || request.ifr_hwaddr.sa_family != ARPHRD_ETHER)
+    if (!ask(SIOCGIFHWADDR, request) || request.ifr_hwaddr.sa_family != ethernet)
         return {};
     const auto* bytes = reinterpret_cast<const unsigned char*>(request.ifr_hwaddr.sa_data);
     return fmt::format("{:02x}:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}", bytes[0], bytes[1], bytes[2],

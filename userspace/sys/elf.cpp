@@ -25,7 +25,7 @@ struct End {
 };
 using Handle = std::unique_ptr<Elf, End>;
 
-Handle open(int fd) {
+Handle open_elf(int fd) {
     elf_version(EV_CURRENT);
     return Handle(elf_begin(fd, ELF_C_READ_MMAP, nullptr));
 }
@@ -73,7 +73,7 @@ void find_in(Elf* elf, Elf_Scn* section, const GElf_Shdr& header,
 Result<std::map<std::string, std::uint64_t>> find_functions(int fd,
                                                             std::span<const char* const> names) {
     std::map<std::string, std::uint64_t> found;
-    const Handle elf = open(fd);
+    const Handle elf = open_elf(fd);
     if (!elf)
         return Error::failed(fmt::format("cannot read the file: {}", elf_errmsg(-1)));
     GElf_Ehdr about;
@@ -93,7 +93,7 @@ Result<std::map<std::string, std::uint64_t>> find_functions(int fd,
 }
 
 bool has_section(int fd, const std::string& name) {
-    const Handle elf = open(fd);
+    const Handle elf = open_elf(fd);
     std::size_t names = 0;
     if (!elf || elf_kind(elf.get()) != ELF_K_ELF || elf_getshdrstrndx(elf.get(), &names) != 0)
         return false;
