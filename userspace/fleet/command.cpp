@@ -407,11 +407,11 @@ Result<int> do_status(const Arguments& arguments, Context& context) {
     std::vector<Report> all = view.reports;
     for (const Report& report : all)
         add(report, report.age > silent_after ? "silent" : report.state, true);
-    for (const auto& [name, labels] : view.release.inventory)
-        if (std::ranges::none_of(all, [&](const Report& one) { return one.host == name; })) {
+    for (const auto& known : view.release.inventory)
+        if (std::ranges::none_of(all, [&](const Report& one) { return one.host == known.first; })) {
             Report report;
-            report.host = name;
-            report.labels = labels;
+            report.host = known.first;
+            report.labels = known.second;
             add(report, "silent", false);
         }
     Json json = view_json(view);
