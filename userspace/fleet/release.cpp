@@ -16,7 +16,6 @@ namespace netctl::fleet {
 namespace {
 
 using host::ConfigForm;
-using host::ConfigKey;
 using host::ConfigTable;
 using host::YamlDocument;
 using host::YamlNode;
@@ -113,7 +112,7 @@ class ReleaseReader {
     }
 
   private:
-    void refuse(const YamlDocument& document, const YamlNode& node, Error error) {
+    void refuse(const YamlDocument& document, const YamlNode& node, const Error& error) {
         errors_.push_back(document.error_at(node, error.what, error.hint));
     }
 

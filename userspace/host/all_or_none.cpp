@@ -74,8 +74,10 @@ class Carrier {
                 const std::size_t had = step.set_from->elements.size();
                 const std::size_t come = grow.set_to->elements.size();
                 const bool fits = had + come <= step.set_from->size.value_or(0);
-                if (come != 0)
-                    between_.push_back(fits ? std::move(grow) : step);
+                if (come != 0 && !fits)
+                    between_.push_back(step);
+                else if (come != 0)
+                    between_.push_back(std::move(grow));
                 if (come == 0 || fits)
                     shrinking.push_back(step);
             } else if (step.policy_to) {
