@@ -179,11 +179,12 @@ class Trace:
                 continue
             if name == "bpf" and not rest.startswith(("BPF_OBJ_PIN", "BPF_OBJ_GET,")):
                 continue
-            directory = re.match(r"\w+<([^>]*)>", rest)
-            texts = re.findall(r'"((?:[^"\\]|\\.)*)"', rest)
-            texts = texts[1:2] if name == "mount" else texts or [""]
-            for text in texts:
-                path = os.path.join(directory[1] if directory else "/", text)
+            first = re.match(r"\w+<([^>]*)>", rest)
+            # Each path is below the directory right before it; linkat and renameat have two.
+            pairs = re.findall(r'(?:<([^>]*)>, )?"((?:[^"\\]|\\.)*)"', rest)
+            pairs = pairs[1:2] if name == "mount" else pairs or [("", "")]
+            for directory, text in pairs:
+                path = os.path.join(directory or (first[1] if first else "/"), text)
                 through = re.match(r"/proc/self/fd/(\d+)(/.*)?$", path)
                 if through:
                     path = descriptors[through[1]] + (through[2] or "")
