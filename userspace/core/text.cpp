@@ -260,4 +260,14 @@ std::string json_shown(std::string document) {
     return out;
 }
 
+Text Text::lines(std::string_view text) {
+    Text lines;
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t end = std::min(text.find('\n', at), text.size());
+        lines += format("{}\n", text.substr(at, end - at));
+        at = end + 1;
+    }
+    return lines;
+}
+
 } // namespace netctl

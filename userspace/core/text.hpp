@@ -74,6 +74,9 @@ class Text {
         return made;
     }
 
+    /// Text of several lines, each made fit to be shown by itself; the last one ends like the others.
+    static Text lines(std::string_view text);
+
     /// For whoever renders 100,000 lines a second: what is appended here is of our own, or went through
     /// append_shown(). As with trusted(), who may do so is listed.
     std::string& trusted_bytes() { return text_; }

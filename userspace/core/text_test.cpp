@@ -145,5 +145,11 @@ TEST(Text, IsCutBetweenCharacters) {
     EXPECT_EQ(text.first_columns(99), "aä名前\\x0a");
 }
 
+TEST(Text, OfSeveralLinesKeepsTheirEndsAndNothingElse) {
+    EXPECT_EQ(Text::lines(""), "");
+    EXPECT_EQ(Text::lines("one\n\ntwo\x1b[2J"), "one\n\ntwo\\x1b[2J\n");
+    EXPECT_EQ(Text::lines("\n"), "\n");
+}
+
 } // namespace
 } // namespace netctl

@@ -34,16 +34,6 @@ Option silent_option() {
             {}};
 }
 
-Text lines_of_text(std::string_view text) {
-    Text lines;
-    for (std::size_t at = 0; at < text.size();) {
-        const std::size_t end = std::min(text.find('\n', at), text.size());
-        lines += Text::format("{}\n", text.substr(at, end - at));
-        at = end + 1;
-    }
-    return lines;
-}
-
 Result<std::vector<SecretKey>> secret_keys(const Arguments& arguments) {
     std::vector<SecretKey> keys;
     for (const std::string& file : split_words(arguments.get("key")))
@@ -76,16 +66,6 @@ Result<std::int64_t> silent_seconds(const Arguments& arguments) {
 
 Result<Release> release_of(const std::string& path) {
     return parse_release(sys::text_name(path), NETCTL_TRY(sys::read_text(path)));
-}
-
-Json head_json(const Head& head) {
-    return {{"fleet", head.fleet},
-            {"release", head.release},
-            {"sha256", head.sha256},
-            {"size", head.size},
-            {"published", second_text(head.published)},
-            {"not_after", head.not_after != 0 ? Json(second_text(head.not_after)) : Json()},
-            {"at_once", head.at_once}};
 }
 
 // ---- keys ----
@@ -198,7 +178,7 @@ Result<int> show_rendered(const Arguments& arguments, Context& context) {
                           {"sha256", rendered.sha256()},
                           {"yaml", rendered.text()},
                           {"skipped", skipped}},
-                         lines_of_text(rendered.text()));
+                         Text::lines(rendered.text()));
     return 0;
 }
 

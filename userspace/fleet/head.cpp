@@ -39,15 +39,18 @@ Result<std::int64_t> parse_second(const std::string& text) {
     return seconds;
 }
 
+Json head_json(const Head& head) {
+    return {{"fleet", head.fleet},
+            {"release", head.release},
+            {"sha256", head.sha256},
+            {"size", head.size},
+            {"published", second_text(head.published)},
+            {"not_after", head.not_after != 0 ? Json(second_text(head.not_after)) : Json()},
+            {"at_once", head.at_once}};
+}
+
 std::string head_message(const Head& head) {
-    const Json json{{"fleet", head.fleet},
-                    {"release", head.release},
-                    {"sha256", head.sha256},
-                    {"size", head.size},
-                    {"published", second_text(head.published)},
-                    {"not_after", head.not_after != 0 ? Json(second_text(head.not_after)) : Json()},
-                    {"at_once", head.at_once}};
-    return json.dump() + "\n";
+    return head_json(head).dump() + "\n";
 }
 
 Result<Head> parse_head_message(std::string_view message) {

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/json.hpp"
 #include "core/result.hpp"
 #include "fleet/keys.hpp"
 
@@ -35,6 +36,8 @@ struct Head {
 std::string second_text(std::int64_t seconds);
 Result<std::int64_t> parse_second(const std::string& text);
 
+/// Its members by their names, in the order in which they are signed; times as second_text().
+Json head_json(const Head& head);
 /// The message that is signed.
 std::string head_message(const Head& head);
 Result<Head> parse_head_message(std::string_view message);

@@ -83,16 +83,6 @@ std::string count_of(std::size_t count, const char* one) {
     return fmt::format("{} {}{}", count, one, count == 1 ? "" : "s");
 }
 
-Text lines_text(std::string_view text) {
-    Text lines;
-    for (std::size_t at = 0; at < text.size();) {
-        const std::size_t end = std::min(text.find('\n', at), text.size());
-        lines += Text::format("{}\n", text.substr(at, end - at));
-        at = end + 1;
-    }
-    return lines;
-}
-
 Result<HostConfig> config_of(const Arguments& arguments) {
     if (!arguments.given("FILE"))
         return Error::usage("FILE is missing", "a file, a folder of *.yaml files, or - for "
@@ -197,7 +187,7 @@ Result<int> judge_by(const Probe& probe, const Arguments& arguments, const Conte
 Result<int> do_apply(const Arguments& arguments, Context& context) {
     if (arguments.has("schema")) {
         const std::string schema = config_schema();
-        context.out.document(Json::parse(schema), lines_text(schema));
+        context.out.document(Json::parse(schema), Text::lines(schema));
         return 0;
     }
     ApplyOptions options{.netns = context.netns, .dared = arguments.has("yes")};
@@ -247,7 +237,7 @@ Result<int> do_apply(const Arguments& arguments, Context& context) {
 Result<int> do_export(const Arguments&, Context& context) {
     const auto reading = NETCTL_TRY(datapath::OneReading::begin(context.root));
     const std::string text = NETCTL_TRY(config_text(NETCTL_TRY(read_present(context.root))));
-    context.out.document({{"yaml", text}}, lines_text(text));
+    context.out.document({{"yaml", text}}, Text::lines(text));
     return 0;
 }
 
