@@ -27,6 +27,7 @@ from pathlib import Path
 
 import har_schema
 import pytest
+from pcapng import packets
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
@@ -1110,21 +1111,6 @@ def test_write_and_read_a_capture(lab, netctl, pair):
         assert seen.stdout.split() == ["/big", "/hello"]
 
 
-def comments(data):
-    """Of the packets of a pcapng file, by its blocks."""
-    at = 0
-    while at < len(data):
-        kind, size = struct.unpack_from("<II", data, at)
-        if kind == 6:
-            option = at + 28 + (struct.unpack_from("<I", data, at + 20)[0] + 3 & ~3)
-            code, length = struct.unpack_from("<HH", data, option)
-            assert code == 1
-            yield data[option + 4 : option + 4 + length].decode()
-        assert struct.unpack_from("<I", data, at + size - 4)[0] == size
-        at += size
-    assert at == len(data)
-
-
 @pytest.mark.parametrize("family", (4, 6))
 def test_calls_are_written_as_packets(lab, netctl, pair, family):
     client, server = pair
@@ -1142,7 +1128,7 @@ def test_calls_are_written_as_packets(lab, netctl, pair, family):
     again = [json.loads(line) for line in netctl("--json", "trace", "http", "--read", capture).stdout.splitlines()]
     assert shown(again[:3]) == logged(log())
     assert (again[3]["target"], again[3]["response"]["body_bytes"]) == ("/1", 3000)
-    told = set(re.sub(r"\d+", "N", comment) for comment in comments(capture.read_bytes()))
+    told = set(re.sub(r"\d+", "N", packet.comment) for packet in packets(capture.read_bytes()))
     unix = f", unix:{re.sub(r'[0-9]+', 'N', str(path))}"
     assert told == {"nginx[N] received", "nginx[N] sent", f"pythonN[N] received{unix}", f"pythonN[N] sent{unix}"}
     if shutil.which("tshark"):

@@ -23,15 +23,6 @@ namespace netctl::datapath {
 
 namespace {
 
-/// The event has the start of the frame only; what the IP header says about its length must still
-/// agree with the frame, so the rest is made up for the parser.
-nc_packet event_packet(const nc_event& event, FrameForm form) {
-    std::vector<std::uint8_t> frame(event.headers, event.headers + event.captured);
-    frame.resize(std::max<std::size_t>(event.len, event.captured));
-    return form == FrameForm::ip ? classifier::parse_ip(frame).packet
-                                 : classifier::parse_ethernet(frame).packet;
-}
-
 /// What simulation found, counted by rule or reason.
 struct Tally {
     std::uint64_t packets = 0;
@@ -265,55 +256,6 @@ Text trouble_text(const FilterStatus& status, const std::string& command,
         "`{} detach {}` takes it away\n",
         place, status.netns.empty() ? "" : fmt::format(" (netns {})", status.netns), status.trouble,
         command, place, command, place);
-}
-
-Result<int> print_log(const Arguments& arguments, Context& context, FrameForm form,
-                      const Follow& follow) {
-    std::optional<sys::PcapWriter> writer;
-    if (arguments.has("write"))
-        writer = NETCTL_TRY(sys::PcapWriter::create(
-            arguments.get("write"),
-            form == FrameForm::ip ? sys::LinkType::raw_ip : sys::LinkType::ethernet));
-    const std::uint64_t most = NETCTL_TRY(arguments.number("count", 0, 1, std::uint64_t{1} << 62));
-    const std::int64_t offset = sys::boottime_offset();
-    std::uint64_t seen = 0;
-    Result<> failure;
-    const auto handle = [&](const LogEvent& logged) {
-        const nc_event& event = logged.event;
-        const std::uint64_t time = event.time_ns + static_cast<std::uint64_t>(offset);
-        const auto verdict = static_cast<nc_verdict>(event.verdict);
-        const auto reason = static_cast<nc_reason>(event.reason);
-        const nc_packet packet = event_packet(event, form);
-        if (writer) {
-            failure = writer->write(time, event.len, {event.headers, event.captured});
-            if (failure)
-                failure = writer->flush();
-            if (!failure)
-                return false;
-        }
-        const bool reading = context.out.line(
-            {{"time", sys::iso_time(time)},
-             {"interface", logged.interface},
-             {"rule_id", event.rule_id},
-             {"verdict", to_string(verdict)},
-             {"reason", to_string(reason)},
-             {"generation", event.generation},
-             {"packet", classifier::packet_json(packet)}},
-            fmt::format("{} rule {} {}{}: {}", sys::time_text(time), event.rule_id,
-                        to_string(verdict),
-                        reason == NC_REASON_RULE ? "" : fmt::format(" ({})", to_string(reason)),
-                        classifier::packet_text(packet)));
-        return reading && ++seen != most;
-    };
-    sys::catch_stop_signals();
-    NETCTL_TRY(follow(handle, [] { return !sys::stop_requested(); }));
-    NETCTL_TRY(std::move(failure));
-    return 0;
-}
-
-std::vector<Option> log_options() {
-    return {{"write", "FILE", "write their headers to a pcap file as well", {}},
-            {"count", "N", "stop after so many", {}}};
 }
 
 namespace {

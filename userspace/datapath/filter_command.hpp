@@ -43,12 +43,6 @@ Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> v
 /// Frames with an Ethernet header, or without any link header.
 enum class FrameForm { ethernet, ip };
 
-using Follow = std::function<Result<>(const HandleEvent&, const std::function<bool()>& idle)>;
-/// The handler of `log`, with the options of `log_options`.
-Result<int> print_log(const Arguments& arguments, Context& context, FrameForm form,
-                      const Follow& follow);
-std::vector<Option> log_options();
-
 using Simulate = std::function<Result<>(nc_socket, const NextFrame&, const HandleSimulated&)>;
 /// The handler of `simulate FILE`, with the options of `simulate_options`.
 Result<int> print_simulation(const Arguments& arguments, Context& context, FrameForm form,

@@ -153,6 +153,16 @@ Result<> FilterPoint::follow_log(const HandleEvent& handle,
     return datapath::follow_log(pins, live, title(), handle, idle);
 }
 
+Result<UnloggedPackets> FilterPoint::unlogged() const {
+    const Root root = NETCTL_TRY(Root::open(root_));
+    const nc_stats stats = NETCTL_TRY(read_stats(NETCTL_TRY(open(root)).program));
+    return UnloggedPackets{stats.log_lost, stats.log_suppressed};
+}
+
+std::string FilterPoint::direction() const {
+    return fmt::format("{} {}", to_string(hook_), is_egress() ? "egress" : "ingress");
+}
+
 Result<> FilterPoint::simulate(nc_socket socket, const NextFrame& next,
                                const HandleSimulated& handle) const {
     const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));

@@ -38,9 +38,20 @@ struct LoadedFilter {
     Generation generation;
 };
 
+/// Packets of rules with `log` that the log does not have.
+struct UnloggedPackets {
+    std::uint64_t lost = 0;     ///< the buffer was full
+    std::uint64_t left_out = 0; ///< above the log's rate
+};
+
 class FilterPoint : public RuleEditor {
   public:
     const std::string& interface() const { return interface_; }
+    Hook hook() const { return hook_; }
+    /// Whether its packets leave.
+    virtual bool is_egress() const { return false; }
+    /// "xdp ingress", "tc egress".
+    std::string direction() const;
     /// Also what would cut off the ssh session that this process comes from.
     void dare() { dared_ = true; }
     /// Called once all is loaded and filled, right before the step that puts it in force; an error leaves all as it was.
@@ -58,6 +69,8 @@ class FilterPoint : public RuleEditor {
     Result<CommitReport> commit(const Edit& edit, Scope scope) override;
     /// See datapath::follow_log.
     Result<> follow_log(const HandleEvent& handle, const std::function<bool()>& idle) const;
+    /// Counted since the first attachment; an error if it is attached no more.
+    Result<UnloggedPackets> unlogged() const;
     /// Runs the rules over frames, without touching traffic or counters.
     Result<> simulate(nc_socket socket, const NextFrame& next, const HandleSimulated& handle) const;
 
@@ -112,8 +125,6 @@ class FilterPoint : public RuleEditor {
     virtual Error attached_already() const = 0;
     /// Refuses a change of rules, since the kernel takes no program for an attachment that is lost.
     virtual Error lost() const = 0;
-    /// Whether its packets leave.
-    virtual bool is_egress() const { return false; }
     /// Refuses a change of what is in another network namespace.
     Error moved() const;
     /// Fills in what an attachment knows of itself, where settings could not be read.

@@ -6,6 +6,7 @@
 #include "core/command.hpp"
 #include "core/json.hpp"
 #include "datapath/filter_command.hpp"
+#include "datapath/log_command.hpp"
 #include "datapath/rule_test_command.hpp"
 #include "features/tc/controller.hpp"
 
@@ -207,11 +208,7 @@ Result<datapath::FrameForm> form_of(const Arguments& arguments, const Context& c
 
 Result<int> log(const Arguments& arguments, Context& context) {
     const datapath::FrameForm form = NETCTL_TRY(form_of(arguments, context));
-    return datapath::print_log(
-        arguments, context, form,
-        [&](const datapath::HandleEvent& handle, const std::function<bool()>& idle) {
-            return point_of(arguments, context)->follow_log(handle, idle);
-        });
+    return datapath::print_log(arguments, context, form, *point_of(arguments, context));
 }
 
 Result<int> simulate(const Arguments& arguments, Context& context) {

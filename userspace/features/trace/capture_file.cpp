@@ -17,9 +17,9 @@ void CaptureFile::write(std::uint64_t time_ns, std::uint32_t length,
         return;
     unflushed_ = true;
     auto* const plain = std::get_if<sys::PcapWriter>(&writer_);
-    const auto written =
-        plain ? plain->write(time_ns, length, bytes)
-              : std::get<sys::PcapngWriter>(writer_).write(time_ns, length, bytes, comment);
+    const auto written = plain ? plain->write(time_ns, length, bytes)
+                               : std::get<sys::PcapngWriter>(writer_).write(
+                                     sys::PcapngPacket{time_ns, length, bytes, comment});
     if (!written)
         fail(written.error());
 }

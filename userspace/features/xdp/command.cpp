@@ -6,6 +6,7 @@
 #include "core/command.hpp"
 #include "core/json.hpp"
 #include "datapath/filter_command.hpp"
+#include "datapath/log_command.hpp"
 #include "datapath/rule_test_command.hpp"
 #include "features/xdp/controller.hpp"
 
@@ -98,11 +99,8 @@ Result<int> status(const Arguments& arguments, Context& context) {
 }
 
 Result<int> log(const Arguments& arguments, Context& context) {
-    return datapath::print_log(
-        arguments, context, datapath::FrameForm::ethernet,
-        [&](const datapath::HandleEvent& handle, const std::function<bool()>& idle) {
-            return point_of(arguments, context)->follow_log(handle, idle);
-        });
+    return datapath::print_log(arguments, context, datapath::FrameForm::ethernet,
+                               *point_of(arguments, context));
 }
 
 Result<int> simulate(const Arguments& arguments, Context& context) {
