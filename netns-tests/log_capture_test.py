@@ -158,6 +158,21 @@ def test_full_files_go_on_in_others(netctl, link, tmp_path, ending):
     assert accounted in (0, len(serials) + status["log"]["lost"])
 
 
+def test_a_capture_has_the_interface_as_it_is_shown(netctl, link, tmp_path):
+    """pcapng's text is UTF-8, which a name of an interface need not be, and terminals show it."""
+    server = link[1]
+    server.netns.ip("link", "set", "dev", server.name, "name", "e\x1b[7m")
+    filter = Filter(netctl, server, name="e\x1b[7m")
+    path = tmp_path / "log.pcapng"
+    reader = netctl.start(link[0].netns.lab, *filter._words("log"), "--write", path, netns=filter.netns, json=False)
+    until(lambda: path.exists() and len(pcapng.blocks(path.read_bytes())) == 2, what="the head of the capture")
+    section, interface = pcapng.blocks(path.read_bytes())
+    assert interface.options[IF_NAME] == rb"e\x1b[7m"
+    assert section.comment == r"rules of xdp ingress e\x1b[7m:"
+    reader.send(signal.SIGINT)
+    assert reader.wait() == 0
+
+
 def test_bad_options_of_captures(netctl, link, tmp_path):
     filter = Filter(netctl, link[1])
     for words, told in (

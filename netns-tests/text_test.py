@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from commands import Stage, leaves
-from lab import Cgroup, Namespace, bpftool, run, until
+from lab import IN_VM, Cgroup, Namespace, bpftool, run, until
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
@@ -497,21 +498,50 @@ def test_what_is_about_the_host_prints_no_strangers_text_raw(netctl, lab, hostil
     assert "owned" in saved.read_text()
 
 
-@pytest.mark.parametrize("what", ["connlat", "states", "life"])
+@pytest.mark.parametrize("what", ["connlat", "states", "life", "rtt", "reset", "retrans", "backlog"])
 def test_tracers_of_connections_print_no_strangers_text_raw(netctl, lab, talker, tmp_path, what):
+    if IN_VM and what not in ("connlat", "states", "life"):
+        pytest.skip("names go the same way on every kernel")
     group = lab.cgroup(f"g{HOSTILE}")
     exe = tmp_path / f"exe{LINE}{HOSTILE}"
-    exe.write_bytes(talker.read_bytes())
+    exe.write_bytes(Path(shutil.which("socat") if what == "backlog" else talker).read_bytes())
     exe.chmod(0o755)
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    more = ("--by", "process,cgroup", "--interval", "1") if what == "rtt" else ()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
         port = str(server.getsockname()[1])
+        if what == "retrans":  # what is sent is never answered
+            netctl("xdp", "attach", "lo", "--mode", "generic")
+            netctl("xdp", "rule", "add", "lo", "proto", "tcp", "dport", port, "drop")
+        elif what == "backlog":  # the listener is the one whose name is shown
+            server.close()
+            lab.start(*group.wrap([exe, f"TCP-LISTEN:{port},bind=127.0.0.1", "-"]))
+            until(lambda: port in run("ss", "-Hltn").stdout, what="the listener")
+        elif what != "reset":  # which a closed port sends
+            server.listen()
         for as_json in (False, True):
-            tracer = netctl.start(lab, "trace", "tcp", what, "--port", port, json=as_json)
-            tracer.expect("^netctl: tracing", timeout=60)
-            subprocess.run(group.wrap([exe, port, f"{LINE}\x1b[7m"]), check=True, stdin=subprocess.DEVNULL,
-                           stdout=subprocess.DEVNULL)  # fmt: skip
-            server.accept()[0].close()
-            until(lambda tracer=tracer: "allow" in tracer.stdout, 60, str(tracer))  # the process's name is shown
+            if what == "backlog":
+                done = netctl(*(("--json",) if as_json else ()), "trace", "tcp", what, "--port", port)
+                assert "allow" in done.stdout and not raw(done.stdout) and not raw(done.stderr), done
+                continue
+            tracer = netctl.start(lab, "trace", "tcp", what, "--port", port, *more, json=as_json)
+            tracer.expect("^netctl: (tracing|counting)", timeout=60)
+            client = None
+
+            def shown(tracer=tracer):
+                nonlocal client
+                if client is None or what != "retrans":
+                    client = subprocess.Popen(group.wrap([exe, port, f"{LINE}\x1b[7m"]), stdin=subprocess.DEVNULL,
+                                              stdout=subprocess.DEVNULL)  # fmt: skip
+                if what in ("connlat", "states", "life", "rtt"):
+                    server.accept()[0].close()
+                if what != "retrans":
+                    client.wait()
+                return "allow" in tracer.stdout
+
+            until(shown, 60, str(tracer))  # the process's name is shown
+            client.kill()
+            client.wait()
             assert tracer.stop(signal.SIGINT, timeout=60) == 0
             assert not raw(tracer.stdout) and not raw(tracer.stderr)
 

@@ -51,14 +51,15 @@ Result<> LogCapture::begin() {
         return {};
     }
     read_rules();
-    std::string comment = fmt::format("rules of {} {}:", point_->direction(), point_->interface());
+    const std::string interface = shown(point_->interface());
+    std::string comment = fmt::format("rules of {} {}:", point_->direction(), interface);
     for (const auto& [id, text] : rules_)
         comment += fmt::format("\n{}: {}", id, text);
     const std::uint32_t most = options_.snaplen == 0
                                    ? NC_EVENT_HEADERS
                                    : std::min<std::uint32_t>(options_.snaplen, NC_EVENT_HEADERS);
     writer_ = NETCTL_TRY(sys::PcapngWriter::create(
-        options_.path, {link, point_->interface(), point_->direction(), most}, comment));
+        options_.path, {link, interface, point_->direction(), most}, comment));
     const auto unlogged = point_->unlogged();
     unlogged_ = unlogged ? std::optional(*unlogged) : std::nullopt;
     return {};
