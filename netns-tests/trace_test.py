@@ -1185,18 +1185,6 @@ def test_packets_within_bodies_are_not_copied(lab, netctl, pair):
             assert transactions[0]["response"]["body"] == (piece * 16).decode()[:1000000]
 
 
-def test_http2_is_counted(lab, netctl, pair):
-    client, server = pair
-    nginx(lab, server.netns)
-    tracer = trace(lab, netctl, server.netns)
-    client.netns.run("curl", "-s", "-m", "2", "--http2-prior-knowledge", f"http://{server.ip4}/", check=False)
-    client.netns.run("curl", "-s", "-o", "/dev/null", f"http://{server.ip4}/hello")
-    wait_for(tracer, 1)
-    transactions, last = finish(tracer)
-    assert [one["target"] for one in transactions] == ["/hello"]
-    assert "1 HTTP/2 connections" in last
-
-
 @pytest.mark.parametrize("source", SOURCES)
 def test_load_is_shown_or_counted_as_lost(lab, netctl, source):
     netns = lab.namespace()

@@ -50,6 +50,7 @@ struct half {
 #define CONN_SKIP (1u << 2)
 #define CONN_PIPELINED (1u << 3)
 #define CONN_TURNED (1u << 4) /* with this call; on the stack, the verifier would walk each case */
+#define CONN_HTTP2 (1u << 5)  /* all is copied: where a frame ends is in the bytes */
 
 struct conn {
 	struct half half[2];
@@ -867,6 +868,10 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 			conn->flags |= CONN_PIPELINED;
 		conn->heads |= request;
 	}
+	if (request && read >= 4 && *(__u32 *)scratch->bytes == NC_FOUR('P', 'R', 'I', ' '))
+		conn->flags |= CONN_HTTP2;
+	if (conn->flags & CONN_HTTP2)
+		half->state = IN_CHUNKS;
 	/* Where a message ends is in the bytes, not in their number. */
 	if (half->state == IN_CHUNKS || conn->flags & CONN_PIPELINED)
 		half->budget = -1;

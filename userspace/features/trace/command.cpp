@@ -189,6 +189,8 @@ Result<Wanted> read_arguments(const Arguments& arguments, const Context& context
         filter.methods = NETCTL_TRY(parse_methods(arguments.get("method")));
     if (arguments.has("status"))
         filter.statuses = NETCTL_TRY(parse_status_list(arguments.get("status")));
+    if (arguments.has("grpc-status"))
+        filter.grpc = NETCTL_TRY(parse_grpc_statuses(arguments.get("grpc-status")));
     filter.min_latency = NETCTL_TRY(arguments.number("min-latency", 0, 1, 86'400'000)) * 1'000'000;
 
     wanted.count = NETCTL_TRY(arguments.number("count", 0, 1, UINT64_MAX));
@@ -215,6 +217,8 @@ std::string losses(const Counters& now, const Counters& before) {
     item(now.kernel.truncated, before.kernel.truncated, "truncated");
     item(now.parser.malformed, before.parser.malformed, "messages unparsed");
     item(now.parser.holes, before.parser.holes, "holes");
+    item(now.parser.tables_unknown, before.parser.tables_unknown,
+         "HTTP/2 header tables not known whole");
     item(now.parser.unframed, before.parser.unframed, "bodies of guessed length");
     item(now.kernel.unreadable, before.kernel.unreadable, "buffers unreadable");
     item(now.kernel.unsupported, before.kernel.unsupported, "calls unsupported");
@@ -250,7 +254,7 @@ std::string summary(const Counters& counters, std::uint64_t shown) {
         if (value > 0)
             text += fmt::format("; {} {}", value, what);
     };
-    item(counters.parser.http2, "HTTP/2 connections not decoded");
+    item(counters.parser.http2, "HTTP/2 connections");
     item(counters.parser.tunnels, "tunnels");
     item(counters.parser.unanswered, "requests without an answer");
     item(counters.parser.unasked, "answers without a request");
@@ -451,7 +455,7 @@ const Command& command() {
         .children = {
             {
                 .name = "http",
-                .summary = "show HTTP/1 requests and responses as they happen",
+                .summary = "show HTTP requests and responses as they happen",
                 .description = "One line for each transaction: when, who asked whom, the process, "
                                "status, bytes "
                                "of request and response, time to the response's first byte and to "
@@ -485,6 +489,11 @@ const Command& command() {
                         {"path", "PREFIX", "only paths that begin like this", {}},
                         {"method", "METHODS", "only these methods: GET,POST", {}},
                         {"status", "STATUSES", "only these statuses: 404,5xx,400-403", {}},
+                        {"grpc-status",
+                         "STATUSES",
+                         "only calls of gRPC that ended so: 0, 5,NOT_FOUND, !0 (any other, or "
+                         "none)",
+                         {}},
                         {"min-latency",
                          "MS",
                          "only if the response's first byte took at least this many milliseconds",

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "features/trace/container.hpp"
+#include "features/trace/grpc_call.hpp"
 
 namespace netctl::trace {
 
@@ -84,6 +85,31 @@ Result<std::vector<std::uint16_t>> parse_port_list(std::string_view text) {
     return std::vector<std::uint16_t>(ports.begin(), ports.end());
 }
 
+Result<GrpcStatuses> parse_grpc_statuses(std::string_view text) {
+    GrpcStatuses wanted;
+    wanted.others = text.starts_with('!');
+    if (wanted.others)
+        text.remove_prefix(1);
+    for (const std::string_view part : split(text)) {
+        const auto status = parse_grpc_status(part);
+        if (!status)
+            return Error::usage(fmt::format("'{}' is no status of gRPC", part),
+                                "0, NOT_FOUND, several with commas between them, or !0 for all "
+                                "others");
+        wanted.statuses.push_back(*status);
+    }
+    return wanted;
+}
+
+bool GrpcStatuses::matches(const Transaction& transaction) const {
+    if (!transaction.grpc)
+        return false;
+    const auto& status = transaction.grpc->status;
+    const bool listed =
+        status && std::find(statuses.begin(), statuses.end(), *status) != statuses.end();
+    return listed != others;
+}
+
 std::string_view path_of(std::string_view target) {
     const std::size_t scheme = target.find("://");
     if (scheme == std::string_view::npos || target[0] == '/')
@@ -124,6 +150,8 @@ bool Filter::matches(const Transaction& transaction) const {
         std::none_of(statuses.begin(), statuses.end(), [&](const StatusRange& range) {
             return range.low <= transaction.status && transaction.status <= range.high;
         }))
+        return false;
+    if (grpc && !grpc->matches(transaction))
         return false;
     return transaction.latency() >= min_latency;
 }

@@ -3,6 +3,8 @@
 // Which transactions a user wants to see, by what is only known of whole ones.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,11 +25,23 @@ Result<std::vector<StatusRange>> parse_status_list(std::string_view text);
 /// `80,8000-8010`: ports in host order, without repeats.
 Result<std::vector<std::uint16_t>> parse_port_list(std::string_view text);
 
+/// Statuses of gRPC: `5,NOT_FOUND`, or, with an exclamation mark before the list, all but these.
+struct GrpcStatuses {
+    std::vector<std::uint32_t> statuses;
+    bool others = false;
+
+    /// A call that ended without a status has none of them.
+    bool matches(const Transaction& transaction) const;
+};
+/// The error says what a list holds.
+Result<GrpcStatuses> parse_grpc_statuses(std::string_view text);
+
 struct Filter {
     std::string host;        ///< exact, port and case left aside; empty: any
     std::string path_prefix; ///< of the path, also of targets in absolute form
     std::vector<std::string> methods;
     std::vector<StatusRange> statuses;
+    std::optional<GrpcStatuses> grpc; ///< also leaves out what is no gRPC
     std::string
         container; ///< of either process, see Container::is_called; `any`; empty: also those of none
     Time min_latency = 0; ///< nanoseconds to the response's first byte

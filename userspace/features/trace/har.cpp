@@ -36,6 +36,14 @@ void append_har_fields(std::string& out, const std::vector<HeaderField>& fields)
     out += ']';
 }
 
+void append_version(std::string& out, const Message& message) {
+    if (message.http2)
+        out += R"(,"httpVersion":"HTTP/2",)";
+    else
+        fmt::format_to(std::back_inserter(out), R"(,"httpVersion":"HTTP/1.{}",)",
+                       message.version_minor);
+}
+
 int hex_value(char c) {
     return c >= '0' && c <= '9'   ? c - '0'
            : c >= 'a' && c <= 'f' ? c - 'a' + 10
@@ -212,8 +220,7 @@ void append_har_entry(std::string& out, const Transaction& transaction) {
     append_json_string(out, transaction.method.empty() ? "?" : transaction.method);
     out += R"(,"url":)";
     append_json_string(out, url_of(transaction));
-    fmt::format_to(std::back_inserter(out), R"(,"httpVersion":"HTTP/1.{}",)",
-                   request.version_minor);
+    append_version(out, request);
     append_har_fields(out, request.fields);
     out += R"(,"queryString":)";
     const std::size_t question = transaction.target.find('?');
@@ -238,8 +245,7 @@ void append_har_entry(std::string& out, const Transaction& transaction) {
                    request.seen ? static_cast<long long>(request.head_bytes) : -1,
                    request.seen ? body_on_wire(request) : -1, transaction.status);
     append_json_string(out, transaction.reason);
-    fmt::format_to(std::back_inserter(out), R"(,"httpVersion":"HTTP/1.{}",)",
-                   response.version_minor);
+    append_version(out, response);
     append_har_fields(out, response.fields);
     // The size is the content's, and how much compression saves can be told of what is decoded whole.
     const bool decoded = response.decoded && response.decoded_whole && is_kept_whole(response);

@@ -4,21 +4,29 @@
 #include <algorithm>
 #include <utility>
 
+#include "features/trace/http2_connection.hpp"
+
 namespace netctl::trace {
 
-std::string Transaction::client_name() const {
-    if (!placed)
-        return "-";
-    return unix_path ? "unix" : client.to_string();
-}
+HttpConnection::HttpConnection(const ParserOptions& options, ParserCounters& counters,
+                               MemoryBudget& budget, Emit emit)
+    : options_(&options),
+      counters_(&counters),
+      budget_(&budget),
+      share_(&budget),
+      emit_(std::move(emit)) {}
 
-std::string Transaction::server_name() const {
-    if (!placed)
-        return "-";
-    if (!unix_path)
-        return server.to_string();
-    const bool abstract = unix_path->starts_with('\0');
-    return (abstract ? "unix:@" : "unix:") + unix_path->substr(abstract ? 1 : 0);
+HttpConnection::~HttpConnection() = default;
+
+void HttpConnection::become_http2(bool seen) {
+    while (!exchanges_.empty())
+        emit_front();
+    roles_known_ = true;
+    requests_.reset();
+    responses_.reset();
+    http2_ =
+        std::make_unique<Http2Connection>(*options_, *counters_, *budget_, seen,
+                                          [this](Transaction& transaction) { emit_(transaction); });
 }
 
 bool HttpConnection::decide_roles(Side side, std::string_view& data, Moment& moment) {
@@ -37,15 +45,24 @@ bool HttpConnection::decide_roles(Side side, std::string_view& data, Moment& mom
         moment = held_since_[side];
     }
     switch (guess_start(data)) {
-    case StartGuess::no: held.clear(); return false;
+    case StartGuess::no:
+        if (const auto kind = guess_http2(data)) {
+            client_ = *kind == MessageKind::request ? side : side == a ? b : a;
+            become_http2(false);
+            return true;
+        }
+        held.clear();
+        return false;
     case StartGuess::maybe:
         if (held.empty())
             held.assign(data);
         return false;
     case StartGuess::http2:
-        ++counters_->http2;
-        become_opaque();
-        return false;
+        client_ = side;
+        become_http2(true);
+        data.remove_prefix(http2_preface.size());
+        moment.at += static_cast<std::uint32_t>(http2_preface.size());
+        return true;
     case StartGuess::request: client_ = side; break;
     case StartGuess::response: client_ = side == a ? b : a; break;
     }
@@ -60,13 +77,21 @@ bool HttpConnection::decide_roles(Side side, std::string_view& data, Moment& mom
 void HttpConnection::data(Side side, std::string_view data, const Moment& moment) {
     if (opaque_ || data.empty())
         return;
+    if (http2_)
+        return http2_->data(kind_of(side), data, moment);
     if (moment.numbered) {
         numbered_[side] = true;
         reached_[side] = moment.at + static_cast<std::uint32_t>(data.size());
     }
     if (!roles_known_) {
         Moment begin = moment;
-        if (decide_roles(side, data, begin)) {
+        const bool decided = decide_roles(side, data, begin);
+        if (http2_) {
+            if (!data.empty())
+                http2_->data(kind_of(side), data, begin);
+            held_[a].clear();
+            held_[b].clear();
+        } else if (decided) {
             if (hole_first_[client_])
                 on_lost(MessageKind::request, moment.time);
             if (hole_first_[client_ == a ? b : a])
@@ -84,9 +109,13 @@ void HttpConnection::data(Side side, std::string_view data, const Moment& moment
     MessageParser& parser = parser_of(side);
     if (side == client_) {
         if (parser.idle() && data[0] == 'P' && guess_start(data) == StartGuess::http2) {
-            ++counters_->http2;
-            become_opaque();
-            return;
+            become_http2(true);
+            Moment begin = moment;
+            begin.at += static_cast<std::uint32_t>(http2_preface.size());
+            data.remove_prefix(http2_preface.size());
+            if (!data.empty())
+                http2_->data(MessageKind::request, data, begin);
+            return charge(moment.time);
         }
         // A client that waited for "100 Continue" and was refused sends its next request instead.
         if (asking_ && asking_->expects && asking_->response_done && parser.body_untouched() &&
@@ -94,12 +123,23 @@ void HttpConnection::data(Side side, std::string_view data, const Moment& moment
             parser.abandon_body(moment.time);
     }
     parser.data(data, moment);
+    if (upgraded_) {
+        const std::size_t rest = parser.rest();
+        Moment begin = moment;
+        begin.at += static_cast<std::uint32_t>(data.size() - rest);
+        become_http2(true);
+        http2_->adopt(*std::exchange(upgraded_, std::nullopt));
+        if (rest > 0)
+            http2_->data(kind_of(side), data.substr(data.size() - rest), begin);
+    }
     charge(moment.time);
 }
 
 void HttpConnection::gap(Side side, std::uint64_t length, Time now) {
     if (opaque_ || length == 0)
         return;
+    if (http2_)
+        return http2_->gap(kind_of(side), length, now);
     if (!roles_known_) {
         held_[side].clear();
         hole_first_[side] = true;
@@ -145,6 +185,8 @@ void HttpConnection::charge(Time now) {
 void HttpConnection::close(Side side, Time now) {
     if (!roles_known_ || opaque_)
         return;
+    if (http2_)
+        return http2_->close(kind_of(side), now);
     parser_of(side).close(now);
     if (side == client_ || opaque_)
         return;
@@ -169,6 +211,9 @@ void HttpConnection::close(Time now) {
 }
 
 void HttpConnection::abandon(Time now) {
+    if (http2_)
+        http2_->abandon(now);
+    http2_.reset();
     while (!exchanges_.empty()) {
         Exchange& exchange = *exchanges_.front();
         if (!exchange.hole && exchange.transaction.request.seen && !exchange.response_done) {
@@ -182,6 +227,8 @@ void HttpConnection::abandon(Time now) {
 }
 
 void HttpConnection::tick(Time now, Time patience) {
+    if (http2_)
+        return http2_->tick(now, patience);
     constexpr Time quiet = second;
     if (requests_ && !opaque_) {
         requests_->end_unframed_before(now - quiet);
@@ -211,6 +258,8 @@ void HttpConnection::tick(Time now, Time patience) {
 std::uint64_t HttpConnection::skippable(Side side) const {
     if (!roles_known_ || opaque_)
         return 0;
+    if (http2_)
+        return http2_->skippable(kind_of(side));
     const bool asked = side == client_;
     const std::uint64_t rest = (asked ? *requests_ : *responses_).skippable();
     if (rest == 0 || options_->body_limit == 0)
@@ -301,7 +350,7 @@ Framing HttpConnection::on_request(Head& head, const Moment& begin, Time now) {
     const Framing framing = request_framing(head);
     if (begin.numbered) {
         transaction.asked_at = begin.at;
-        remember_request(begin.at);
+        numbers_.remember(begin.at);
     }
     exchange.asked = begin;
     exchange.request_done = false;
@@ -330,17 +379,8 @@ Framing HttpConnection::on_request(Head& head, const Moment& begin, Time now) {
     return framing;
 }
 
-void HttpConnection::remember_request(std::uint32_t at) {
-    constexpr std::size_t half = remembered / 2;
-    const std::uint64_t number = requests_numbered_++;
-    requests_at_[number < remembered ? number : half + number % half] = at;
-}
-
 bool HttpConnection::has_request_at(std::uint32_t at) const {
-    const auto end =
-        requests_at_.begin() +
-        static_cast<std::ptrdiff_t>(std::min<std::uint64_t>(requests_numbered_, remembered));
-    return std::find(requests_at_.begin(), end, at) != end;
+    return numbers_.has(at) || (http2_ && http2_->has_request_at(at));
 }
 
 HttpConnection::Exchange* HttpConnection::find_asked_by_order() {
@@ -430,6 +470,18 @@ Framing HttpConnection::on_response(Head& head, const Moment& begin, Time now) {
         asked->request_done = true;
     }
     Exchange& exchange = *asked;
+    // RFC 7540 3.2: the request becomes stream 1 of what follows.
+    if (head.status == 101 && head.upgrade_h2c && exchange.transaction.request.seen) {
+        ++exchange.transaction.interim;
+        upgraded_ = std::move(exchange.transaction);
+        const auto own = std::find_if(exchanges_.begin(), exchanges_.end(),
+                                      [&](const auto& one) { return one.get() == asked; });
+        exchanges_cost_ -= exchange.cost;
+        if (asking_ == asked)
+            asking_ = nullptr;
+        exchanges_.erase(own);
+        return Framing::tunnel;
+    }
     answering_ = &exchange;
     Transaction& transaction = exchange.transaction;
     const Framing framing = response_framing(head, transaction.method);
@@ -540,15 +592,7 @@ void HttpConnection::emit(const std::deque<std::unique_ptr<Exchange>>::iterator&
     if (exchange->hole)
         return;
     Transaction& transaction = exchange->transaction;
-    if (!transaction.request.seen)
-        ++counters_->unasked;
-    if (transaction.waiting)
-        ++counters_->unfinished;
-    else if (!transaction.response.seen)
-        ++counters_->unanswered;
-    if (transaction.guessed)
-        ++counters_->guessed;
-    ++counters_->transactions;
+    count_told(*counters_, transaction);
     emit_(transaction);
 }
 

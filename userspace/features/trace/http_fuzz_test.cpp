@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "features/trace/http2_wire.hpp"
 #include "features/trace/http_connection.hpp"
 #include "features/trace/packet_tracer.hpp"
 
@@ -237,6 +238,65 @@ TEST(HttpFuzz, KeepsItsPromises) {
         }
         run_program(reinterpret_cast<const std::uint8_t*>(program.data()), program.size());
         run_packets(reinterpret_cast<const std::uint8_t*>(program.data()), program.size());
+    }
+}
+
+/// What the ends of an HTTP/2 connection may say, and some that they may not.
+std::string random_frame(Random& random, Http2End& end, bool request) {
+    const auto stream = static_cast<std::uint32_t>(1 + 2 * random.below(6));
+    const bool over = random.one_in(2);
+    const std::string path = "/" + std::to_string(random.below(3));
+    switch (random.below(12)) {
+    case 0: return settings_frame(random.one_in(2));
+    case 1: return rst_frame(stream, static_cast<std::uint32_t>(random.below(20)));
+    case 2: return goaway_frame(stream, 0);
+    case 3: return end.promise(stream, stream + 1, get(path));
+    case 4:
+    case 5:
+        return end.head_in_pieces(stream, request ? get(path) : answer("200"), over,
+                                  1 + random.below(20));
+    case 6:
+    case 7: return end.head(stream, request ? get(path) : answer("200"), over);
+    case 8:
+        return end.head(stream, {{"grpc-status", "5"}, {"content-type", "application/grpc"}}, true);
+    case 9:
+        return frame(static_cast<FrameType>(random.below(12)), static_cast<int>(random.below(256)),
+                     static_cast<std::uint32_t>(random.below(4)),
+                     std::string(random.below(20), "\0\5x\x82"[random.below(4)]));
+    default: return data_frame(stream, std::string(random.below(300), '\0'), over);
+    }
+}
+
+TEST(HttpFuzz, KeepsItsPromisesOfHttp2) {
+    Random random(20261130);
+    for (int i = 0; i < cases(20000); ++i) {
+        std::string program;
+        Http2End ends[2];
+        if (!random.one_in(4)) // or joined late
+            program = '\0' + std::string(1, static_cast<char>(http2_preface.size())) + '\0' +
+                      std::string(http2_preface);
+        for (std::size_t n = 1 + random.below(12); n > 0; --n) {
+            const bool request = random.one_in(2);
+            std::string text;
+            for (std::size_t frames = 1 + random.below(3); frames > 0; --frames)
+                text += random_frame(random, ends[request ? 0 : 1], request);
+            if (random.one_in(3))
+                mutate(random, text);
+            while (!text.empty()) {
+                const std::size_t take = random.one_in(3) ? 1 + random.below(12) : text.size();
+                const std::string piece = text.substr(0, take);
+                text.erase(0, piece.size());
+                const bool hole = random.one_in(30);
+                program += static_cast<char>((hole ? 0xf0 : 0) | !request);
+                program += static_cast<char>(piece.size() & 255);
+                program += static_cast<char>(piece.size() >> 8);
+                if (!hole)
+                    program += piece;
+            }
+            if (random.one_in(30))
+                program += "\xee\1\1";
+        }
+        run_program(reinterpret_cast<const std::uint8_t*>(program.data()), program.size());
     }
 }
 

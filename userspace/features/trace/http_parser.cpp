@@ -56,7 +56,6 @@ constexpr std::array<std::string_view, 41> methods = {
     "SOURCE",
 };
 
-constexpr std::string_view http2_preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Trailer sections and chunk extensions have no use here; this bounds a sender that never ends one.
 constexpr std::size_t chunk_line_limit = 16 * 1024;
 
@@ -325,8 +324,12 @@ void MessageParser::parse_field(std::string_view line) {
             head_.expect_continue = same_name(value, "100-continue");
         break;
     case 7:
-        if (same_name(name, "upgrade"))
+        if (same_name(name, "upgrade")) {
             head_.upgrade = true;
+            for_each_element(value, [&](std::string_view protocol) {
+                head_.upgrade_h2c |= same_name(protocol, "h2c");
+            });
+        }
         break;
     case 10:
         if (same_name(name, "connection")) {
@@ -479,6 +482,7 @@ void MessageParser::parse_chunk_size(std::string_view line, Time now) {
 void MessageParser::data(std::string_view data, const Moment& moment) {
     const Time now = moment.time;
     const char* const first = data.data();
+    rest_ = 0;
     const auto is_mine = [&](StartGuess guess) {
         return guess ==
                (kind_ == MessageKind::request ? StartGuess::request : StartGuess::response);
@@ -613,9 +617,9 @@ void MessageParser::data(std::string_view data, const Moment& moment) {
             break;
         }
         case State::until_close: body(data); return;
+        case State::tunnel: rest_ = data.size(); return;
         case State::lost:
-        case State::unframed:
-        case State::tunnel: return;
+        case State::unframed: return;
         }
     }
 }

@@ -61,10 +61,11 @@ struct HeadNumbers {
     bool chunked = false;        ///< and its last coding is chunked
     bool expect_continue = false;
     bool upgrade = false;
-    bool close = false;      ///< Connection: close
-    bool keep_alive = false; ///< Connection: keep-alive
-    bool absurd = false;     ///< above head_limit, or framed in contradictory ways
-    std::uint64_t bytes = 0; ///< of the head on the wire, the empty line included
+    bool upgrade_h2c = false; ///< to HTTP/2 without TLS, RFC 7540 3.2
+    bool close = false;       ///< Connection: close
+    bool keep_alive = false;  ///< Connection: keep-alive
+    bool absurd = false;      ///< above head_limit, or framed in contradictory ways
+    std::uint64_t bytes = 0;  ///< of the head on the wire, the empty line included
 };
 
 /// A start line and what of the fields matters for framing, pairing and display.
@@ -102,6 +103,9 @@ enum class MessageEnd : std::uint8_t {
     cut,      ///< the connection ended, or the next message began, before it was complete
     unframed, ///< a hole swallowed the framing; it is over, but its length is a lower bound
 };
+
+/// What an HTTP/2 client sends first (RFC 9113 3.4).
+constexpr std::string_view http2_preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What the first bytes of a direction look like.
 enum class StartGuess : std::uint8_t { no, maybe, request, response, http2 };
@@ -176,6 +180,8 @@ class MessageParser {
     bool idle() const { return state_ == State::start && !begun_; }
     bool unframed() const { return state_ == State::unframed; }
     bool in_message() const { return announced_; }
+    /// How many of the last bytes that came are behind the head with which this ceased to be HTTP/1.
+    std::size_t rest() const { return rest_; }
     /// In a body of which nothing was seen yet.
     bool body_untouched() const {
         return (state_ == State::length || state_ == State::chunk_size) && body_ == 0 &&
@@ -229,7 +235,8 @@ class MessageParser {
     std::uint64_t body_ = 0;
     std::uint64_t line_cut_ = 0; ///< bytes of the line beyond what is kept
     std::size_t kept_ = 0;       ///< of the head's fields
-    Time last_ = 0;              ///< of a message whose framing was lost: when its last byte passed
+    std::size_t rest_ = 0;
+    Time last_ = 0; ///< of a message whose framing was lost: when its last byte passed
     Moment begin_;
     Head head_;
     std::string line_;

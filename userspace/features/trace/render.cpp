@@ -12,6 +12,7 @@
 
 #include "features/trace/container.hpp"
 #include "features/trace/filter.hpp"
+#include "features/trace/grpc_call.hpp"
 
 namespace netctl::trace {
 
@@ -249,6 +250,51 @@ void append_body(std::string& out, char mark, const Message& message) {
         out += " ...";
 }
 
+/// What only HTTP/2 has, behind what was asked for.
+void append_http2(std::string& out, const Transaction& transaction) {
+    out += " HTTP/2";
+    if (transaction.pushed)
+        out += " (pushed)";
+    if (const auto& grpc = transaction.grpc) {
+        out += " grpc ";
+        const std::string_view name = grpc->status ? grpc_status_name(*grpc->status) : "?";
+        if (name.empty())
+            append_number(out, *grpc->status);
+        else
+            out += name;
+        const auto count = [&](const std::optional<std::uint64_t>& messages, const char* what) {
+            if (messages)
+                append_number(out, *messages);
+            else
+                out += '?';
+            out += what;
+        };
+        count(grpc->sent, " sent, ");
+        count(grpc->received, " got");
+        if (!grpc->message.empty()) {
+            out += ": ";
+            append_shown(out, grpc->message);
+        }
+    }
+    if (const auto& reset = transaction.reset) {
+        out += reset->goaway ? " (refused, as the " : " (reset by the ";
+        out += reset->by_server ? "server" : "client";
+        out += reset->goaway ? " goes away: " : ": ";
+        const std::string_view name = reset->code ? reset_name(*reset->code) : "?";
+        if (name.empty())
+            append_number(out, *reset->code);
+        else
+            out += name;
+        out += ')';
+    }
+}
+
+void append_unknown_fields(std::string& out, char mark, const Message& message) {
+    if (message.unknown_fields > 0 && !message.fields.empty())
+        fmt::format_to(std::back_inserter(out), "\n  {} ({} more not known)", mark,
+                       message.unknown_fields);
+}
+
 void append_json_or_null(std::string& out, std::string_view text) {
     if (text.empty())
         out += "null";
@@ -256,9 +302,72 @@ void append_json_or_null(std::string& out, std::string_view text) {
         append_json_string(out, text);
 }
 
+void append_fields_json(std::string& out, std::string_view member,
+                        const std::vector<HeaderField>& fields) {
+    out += member;
+    for (const HeaderField& field : fields) {
+        if (&field != &fields.front())
+            out += ',';
+        out += R"({"name":)";
+        append_json_string(out, field.name);
+        out += R"(,"value":)";
+        append_json_string(out, field.value);
+        out += '}';
+    }
+    out += ']';
+}
+
+/// The members that only HTTP/2 has something in.
+void append_http2_json(std::string& out, const Transaction& transaction) {
+    if (!transaction.stream) {
+        out += R"(,"stream":null,"pushed":false,"reset":null,"grpc":null)";
+        return;
+    }
+    const auto number_or_null = [&](std::string_view member, const auto& value) {
+        out += member;
+        if (value)
+            append_number(out, *value);
+        else
+            out += "null";
+    };
+    number_or_null(R"(,"stream":)", transaction.stream);
+    out += transaction.pushed ? R"(,"pushed":true)" : R"(,"pushed":false)";
+    if (const auto& reset = transaction.reset) {
+        out += reset->by_server ? R"(,"reset":{"by":"server")" : R"(,"reset":{"by":"client")";
+        number_or_null(R"(,"code":)", reset->code);
+        out += R"(,"name":)";
+        append_json_or_null(out, reset->code ? reset_name(*reset->code) : "");
+        out += reset->goaway ? R"(,"goaway":true})" : R"(,"goaway":false})";
+    } else {
+        out += R"(,"reset":null)";
+    }
+    const auto& grpc = transaction.grpc;
+    if (!grpc) {
+        out += R"(,"grpc":null)";
+        return;
+    }
+    number_or_null(R"(,"grpc":{"status":)", grpc->status);
+    out += R"(,"name":)";
+    append_json_or_null(out, grpc->status ? grpc_status_name(*grpc->status) : "");
+    out += R"(,"message":)";
+    append_json_or_null(out, grpc->message);
+    number_or_null(R"(,"messages_sent":)", grpc->sent);
+    number_or_null(R"(,"messages_received":)", grpc->received);
+    out += R"(,"deadline_us":)";
+    if (grpc->deadline != 0)
+        append_thousandths(out, grpc->deadline);
+    else
+        out += "null";
+    out += '}';
+}
+
 void append_message_json(std::string& out, const Message& message) {
-    out += R"({"version":"HTTP/1.)";
-    append_number(out, static_cast<unsigned>(message.version_minor));
+    if (message.http2) {
+        out += R"({"version":"HTTP/2)";
+    } else {
+        out += R"({"version":"HTTP/1.)";
+        append_number(out, static_cast<unsigned>(message.version_minor));
+    }
     out += R"(","bytes":)";
     append_number(out, message.wire_bytes);
     out += R"(,"head_bytes":)";
@@ -271,18 +380,13 @@ void append_message_json(std::string& out, const Message& message) {
     out +=
         message.absurd ? R"(,"absurd":true,"content_type":)" : R"(,"absurd":false,"content_type":)";
     append_json_or_null(out, message.content_type);
-    if (!message.fields.empty()) {
-        out += R"(,"headers":[)";
-        for (const HeaderField& field : message.fields) {
-            if (&field != &message.fields.front())
-                out += ',';
-            out += R"({"name":)";
-            append_json_string(out, field.name);
-            out += R"(,"value":)";
-            append_json_string(out, field.value);
-            out += '}';
-        }
-        out += ']';
+    if (!message.fields.empty())
+        append_fields_json(out, R"(,"headers":[)", message.fields);
+    if (!message.trailers.empty())
+        append_fields_json(out, R"(,"trailers":[)", message.trailers);
+    if (message.unknown_fields > 0) {
+        out += R"(,"headers_unknown":)";
+        append_number(out, message.unknown_fields);
     }
     if (!message.body.empty()) {
         out += R"(,"body":)";
@@ -356,8 +460,13 @@ void append_text(Text& text, const Transaction& transaction) {
     Cursor status(status_buffer);
     if (transaction.status)
         status.number(static_cast<unsigned>(transaction.status));
+    else if (transaction.response.seen)
+        status.character('?'); // HTTP/2 joined late
     else
-        status.text(transaction.waiting ? "waits" : transaction.closed ? "closed" : "lost");
+        status.text(transaction.waiting  ? "waits"
+                    : transaction.closed ? "closed"
+                    : transaction.reset  ? "reset"
+                                         : "lost");
     if (transaction.response.seen && transaction.response.end != MessageEnd::complete)
         status.character('*');
     if (transaction.guessed)
@@ -383,12 +492,18 @@ void append_text(Text& text, const Transaction& transaction) {
         append_shown(out, transaction.host);
     }
     append_shown(out, transaction.target.empty() ? "?" : transaction.target);
+    if (transaction.stream)
+        append_http2(out, transaction);
     if (transaction.request.absurd || transaction.response.absurd)
-        out += " (absurd head)";
+        out += transaction.stream ? " (head not whole)" : " (absurd head)";
     append_fields(out, '>', transaction.request.fields);
+    append_unknown_fields(out, '>', transaction.request);
     append_body(out, '>', transaction.request);
+    append_fields(out, '>', transaction.request.trailers);
     append_fields(out, '<', transaction.response.fields);
+    append_unknown_fields(out, '<', transaction.response);
     append_body(out, '<', transaction.response);
+    append_fields(out, '<', transaction.response.trailers);
     out += '\n';
 }
 
@@ -412,19 +527,23 @@ void append_json(Text& text, const Transaction& transaction) {
     append_process_json(out, "server_process", transaction.server_process);
     out += transaction.client_view ? R"(,"view":"client")" : R"(,"view":"server")";
     out += transaction.tls ? R"(,"tls":true)" : R"(,"tls":false)";
+    append_http2_json(out, transaction);
     if (transaction.request.seen) {
         out += R"(,"method":)";
-        append_json_string(out, transaction.method);
+        append_json_or_null(out, transaction.method);
         out += R"(,"host":)";
         append_json_or_null(out, host_of(transaction));
         out += R"(,"target":)";
-        append_json_string(out, transaction.target);
+        append_json_or_null(out, transaction.target);
     } else {
         out += R"(,"method":null,"host":null,"target":null)";
     }
     if (transaction.response.seen) {
         out += R"(,"status":)";
-        append_number(out, static_cast<unsigned>(transaction.status));
+        if (transaction.status != 0)
+            append_number(out, static_cast<unsigned>(transaction.status));
+        else
+            out += "null";
         out += R"(,"reason":)";
         append_json_string(out, transaction.reason);
     } else {
