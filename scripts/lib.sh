@@ -76,6 +76,52 @@ quietly() {
     return "$status"
 }
 
+# export_tree DIR: copies the working tree as it is, with what git does not ignore, and no build directory.
+export_tree() {
+    if [[ -e $repo/.git ]]; then
+        git -c safe.directory='*' -C "$repo" ls-files -z --cached --others --exclude-standard |
+            (cd "$repo" && xargs -0 ls -d 2>/dev/null)
+    else
+        (cd "$repo" && find . -path './build*' -prune -o ! -type d -print)
+    fi | tar -C "$repo" --create --no-recursion --files-from=- | tar -C "$1" --extract --no-same-owner
+}
+
+# Prints the source of a Debian release, or, for one that apt does not know, the one of the release that it knows: both
+# are in the same archive, under one key.
+debian_source() {
+    local release=$1 known
+    {
+        echo 'Types: deb'
+        printf 'Suites: %s\nComponents: main\n' "$release"
+        for known in "$release" bookworm trixie; do
+            "$repo/scripts/apt-source" "$known" 2>/dev/null && return
+        done
+    }
+    echo "apt knows no source of Debian 12 or 13" >&2
+    return 1
+}
+
+# debian_root RELEASE DIR ARGUMENT...: a bare root of Debian, with these arguments for mmdebstrap. Not what nobody
+# reads: pages, translations. And no waiting for the disk. What apt needs to reach the archive from here, it needs in
+# the root.
+debian_root() {
+    local release=$1 root=$2 option options=() transport sources
+    shift 2
+    mapfile -t transport < <(apt-config dump --format '%f "%v";%n' Acquire | grep -E '^Acquire::https?::' || true)
+    for option in "${transport[@]}" 'Acquire::Languages "none";' 'Acquire::Retries "2";'; do
+        options+=(--aptopt="$option")
+    done
+    sources=$root.sources
+    if ! debian_source "$release" >"$sources" ||
+        ! mmdebstrap --quiet --variant=minbase "${options[@]}" --dpkgopt=force-unsafe-io \
+            --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
+            --dpkgopt='path-exclude=/usr/share/locale/*' "$@" "$release" "$root" "$sources"; then
+        echo "cannot make a root of Debian's $release from the archive of this machine's apt"
+        return 1
+    fi
+    rm "$sources"
+}
+
 # Brings all of the build directory up to date.
 build_netctl() {
     build_targets all

@@ -11,6 +11,7 @@
 #include "core/command_docs.hpp"
 #include "core/log.hpp"
 #include "core/suggest.hpp"
+#include "netctl/abi/types.h"
 
 namespace netctl {
 
@@ -302,7 +303,7 @@ int run_command(const Command& root, const std::vector<std::string>& words) {
         return 0;
     }
     if (arguments.has("version")) {
-        print_text(Text::format("{} {}\n", root.name, NETCTL_VERSION));
+        print_text(Text::format("{} {} (ABI {})\n", root.name, NETCTL_VERSION, NC_ABI_VERSION));
         return 0;
     }
     const auto lock_timeout = arguments.number("lock-timeout", 30, 0, 86400);
