@@ -21,6 +21,7 @@ XDP = ("xdp attach eth0", "xdp rule add eth0 dport 7 drop")
 TCX = ("tc attach eth0 ingress --mode tcx", "tc rule add eth0 ingress dport 7 drop")
 CLSACT = ("tc attach eth0 ingress --mode clsact", "tc rule add eth0 ingress dport 7 drop")
 SET = ("set create s --type cidr", "set add s 192.0.2.1 2001:db8::/32")
+NAMES = ("set create n --type name --resolver 192.0.2.53",)
 REDIRECT = ("redirect enable --force all --cgroup {cgroup}", "redirect rule add dport 6379")
 POLICY = ("policy enable --layer cgroup --cgroup {cgroup}", "policy rule add dst 192.0.2.9 deny")
 
@@ -45,6 +46,8 @@ COMMANDS = {
     "tc simulate": (TCX, "tc simulate eth0 ingress {capture}"),
     "tc log": (TCX, "~tc log eth0 ingress"),
     "set create": ((), "set create s --type host"),
+    "set create --type name": ((), "set create n --type name --resolver 192.0.2.53"),
+    "set resolvers": (NAMES, "set resolvers n 192.0.2.54"),
     "set create --group": ((), "set create s --type host --group nogroup"),
     "set chgrp": (SET, "set chgrp s nogroup"),
     "set destroy": (SET, "set destroy s"),

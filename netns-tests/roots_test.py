@@ -79,7 +79,7 @@ class Examples:
             "IFACE": ["eth0"], "ingress|egress": ["ingress"], "NAME": ["names"], "ID": ["1"],
             "ELEMENT": ["192.0.2.7"], "RULE": rule.split(), "DST": ["192.0.2.9"],
             "PORT": ["7"], "PROTO": ["tcp"], "FILE": [file], "PACKET": ["dport", "7"],
-            "GROUP": ["nogroup"], "OTHER": ["others"], "PID": ["1"],
+            "GROUP": ["nogroup"], "OTHER": ["others"], "ADDRESS": ["192.0.2.53"], "PID": ["1"],
         }  # fmt: skip
         said = []
         for word in re.sub(r"\[--[^]]*\]", "", usage).split()[len(words) :]:

@@ -400,7 +400,7 @@ def test_wrong_words(netctl):
     for status, words, answer in (
         (2, ("create", "a.b", "--type", "host"), "is no name for a set"),
         (2, ("create", "x"), "--type is missing"),
-        (2, ("create", "x", "--type", "hosts"), "host or cidr or port"),
+        (2, ("create", "x", "--type", "hosts"), "host or cidr or port or name"),
         (2, ("create", "x", "--type", "host", "--size", "0"), "--size"),
         (2, ("add", "host", "192.0.2.0/24"), "holds addresses"),
         (2, ("add", "host", "192.0.2.256"), "'192.0.2.256'"),

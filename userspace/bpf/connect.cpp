@@ -24,6 +24,8 @@ bpf_attach_type attach_type_of(CgroupHook hook) {
     case CgroupHook::getpeername6: return BPF_CGROUP_INET6_GETPEERNAME;
     case CgroupHook::getsockopt: return BPF_CGROUP_GETSOCKOPT;
     case CgroupHook::setsockopt: return BPF_CGROUP_SETSOCKOPT;
+    case CgroupHook::skb_ingress: return BPF_CGROUP_INET_INGRESS;
+    case CgroupHook::skb_egress: return BPF_CGROUP_INET_EGRESS;
     case CgroupHook::sock_ops: break;
     }
     return BPF_CGROUP_SOCK_OPS;

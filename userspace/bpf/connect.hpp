@@ -24,6 +24,8 @@ enum class CgroupHook : std::uint8_t {
     getsockopt,
     setsockopt,
     sock_ops,
+    skb_ingress,
+    skb_egress,
 };
 
 /// Where a program stands among those that a hook runs. The kernel runs those of a cgroup before those of the

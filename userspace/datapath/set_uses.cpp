@@ -26,14 +26,14 @@ Result<Set> open_used_set(const Root& root, const classifier::SetUse& use) {
                                         set.type() == SetType::port ? "ports" : "addresses",
                                         to_string(use.key)),
                             on_port ? "sport and dport take sets of type port"
-                                    : "src and dst take sets of type host or cidr");
+                                    : "src and dst take sets of type host, cidr or name");
     return set;
 }
 
 Result<> place_set(const FindMap& find, const Set& set, std::uint32_t index) {
     if (set.type() == SetType::port)
         return fill_set(find, "set_port", set.ports(), index);
-    const std::string form = set.type() == SetType::host ? "set_host" : "set_cidr";
+    const std::string form = set.type() == SetType::cidr ? "set_cidr" : "set_host";
     NETCTL_TRY(fill_set(find, form + "4", set.addresses(Family::ipv4), index));
     return fill_set(find, form + "6", set.addresses(Family::ipv6), index);
 }

@@ -187,15 +187,16 @@ std::string to_string(SetType type) {
     case SetType::host: return "host";
     case SetType::cidr: return "cidr";
     case SetType::port: return "port";
+    case SetType::name: return "name";
     }
     return "unknown";
 }
 
 Result<SetType> parse_set_type(const std::string& text) {
-    for (const SetType type : {SetType::host, SetType::cidr, SetType::port})
+    for (const SetType type : {SetType::host, SetType::cidr, SetType::port, SetType::name})
         if (text == to_string(type))
             return type;
-    return Error::usage(fmt::format("'{}' is no type of set", text), "host, cidr or port");
+    return Error::usage(fmt::format("'{}' is no type of set", text), "host, cidr, port or name");
 }
 
 std::string to_string(const SetElement& element) {
@@ -218,7 +219,7 @@ Result<SetElement> parse_element(SetType type, const std::string& text) {
     auto prefix = Prefix::parse(text);
     if (!prefix)
         return std::move(prefix).error();
-    if (type == SetType::host && prefix->length != prefix->address.bits())
+    if (type != SetType::cidr && prefix->length != prefix->address.bits())
         return Error::usage(fmt::format("'{}' is a network, and the set holds addresses", text),
                             "a set of type cidr holds networks");
     return SetElement(*prefix);
@@ -238,11 +239,11 @@ Result<Set> Set::open(const Root& root, const std::string& name) {
     if (!NETCTL_TRY(dir.look_for("info")))
         return Error::failed(
             fmt::format("there is no set '{}' under {}", name, root.dir().path()),
-            fmt::format("make it with `netctl set create {} --type host|cidr|port`", name));
+            fmt::format("make it with `netctl set create {} --type host|cidr|port|name`", name));
     const auto info_map =
         NETCTL_TRY((bpf::Map<std::uint32_t, nc_set_info>::wrap(NETCTL_TRY(dir.open_map("info")))));
     const auto info = NETCTL_TRY(info_map.lookup(0));
-    if (!info || info->type < NC_SET_HOST || info->type > NC_SET_PORT)
+    if (!info || info->type < NC_SET_HOST || info->type > NC_SET_NAME)
         return Error::failed(fmt::format("set '{}' has an unknown type", name));
     Set set;
     set.name_ = name;
@@ -329,7 +330,8 @@ Result<> Set::give_to_group(const LockedRoot& root, const std::string& name, std
 }
 
 Result<> Set::create(const LockedRoot& root, const std::string& name, SetType type,
-                     std::uint32_t max_entries, std::optional<std::uint32_t> group) {
+                     std::uint32_t max_entries, std::optional<std::uint32_t> group,
+                     const Furnish& furnish) {
     NETCTL_TRY(check_set_name(name));
     if (max_entries == 0 || max_entries > largest_set)
         return Error::usage(fmt::format("a set holds 1 to {} elements", largest_set));
@@ -351,7 +353,7 @@ Result<> Set::create(const LockedRoot& root, const std::string& name, SetType ty
         max_entries = 65536;
         NETCTL_TRY(make("ports", "set_ports"));
     } else {
-        const std::string form = type == SetType::host ? "set_host" : "set_cidr";
+        const std::string form = type == SetType::cidr ? "set_cidr" : "set_host";
         NETCTL_TRY(make("v4", form + "4"));
         NETCTL_TRY(make("v6", form + "6"));
     }
@@ -369,6 +371,8 @@ Result<> Set::create(const LockedRoot& root, const std::string& name, SetType ty
     NETCTL_TRY(dir.create());
     for (const auto& [pin, map] : maps)
         NETCTL_TRY(dir.replace(pin, map));
+    if (furnish)
+        NETCTL_TRY(furnish(dir));
     if (group)
         NETCTL_TRY(give(root, dir, type, *group));
     // `info` is what makes it a set: it comes last.
@@ -1098,7 +1102,7 @@ Result<Set::Size> Set::size_of(const std::vector<SetEntry>& live) const {
 Result<Set::Size> Set::size() const {
     Size size = NETCTL_TRY(size_of(NETCTL_TRY(live_entries())));
     // A hash has its table whether there is something in it or not.
-    if (type_ == SetType::host)
+    if (type_ == SetType::host || type_ == SetType::name)
         for (std::uint64_t buckets = 1; buckets < 2ULL * room_of(max_entries_); buckets *= 2)
             if (buckets >= room_of(max_entries_)) {
                 size.bytes += 2 * 16 * buckets;

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -13,6 +14,7 @@
 
 #include "bpf/map.hpp"
 #include "bpf/object.hpp"
+#include "bpf/pin_dir.hpp"
 #include "core/address.hpp"
 #include "core/result.hpp"
 #include "datapath/base_store.hpp"
@@ -25,10 +27,11 @@ enum class SetType : std::uint32_t {
     host = NC_SET_HOST,
     cidr = NC_SET_CIDR,
     port = NC_SET_PORT,
+    name = NC_SET_NAME, ///< addresses, as in `host`, which answers of DNS bring
 };
 
 std::string to_string(SetType type);
-/// "host", "cidr" or "port".
+/// "host", "cidr", "port" or "name".
 Result<SetType> parse_set_type(const std::string& text);
 
 /// One element: a prefix (host sets: full length), or a port.
@@ -46,11 +49,14 @@ struct SetEntry {
 class Set {
   public:
     static Result<Set> open(const Root& root, const std::string& name);
+    /// What else belongs into a set's directory before it is published; its maps of addresses are there.
+    using Furnish = std::function<Result<>(const bpf::PinDir& dir)>;
     /// Makes and publishes a new set. Fails if there is one of this name.
     /// With a group as give_to_group() does it.
     static Result<> create(const LockedRoot& root, const std::string& name, SetType type,
                            std::uint32_t max_entries,
-                           std::optional<std::uint32_t> group = std::nullopt);
+                           std::optional<std::uint32_t> group = std::nullopt,
+                           const Furnish& furnish = nullptr);
     /// Whatever stands in its maps.
     static Result<> destroy(const LockedRoot& root, const std::string& name,
                             std::vector<std::string>& notes);

@@ -81,6 +81,9 @@ Result<> read_sets(const RootOptions& root, HostConfig& config) {
     const std::uint32_t now = datapath::boottime_seconds();
     for (const std::string& name : datapath::Set::list(opened)) {
         const auto set = NETCTL_TRY(datapath::Set::open(opened, name));
+        if (set.type() == datapath::SetType::name)
+            return Error::unsupported(
+                fmt::format("set '{}' holds names, which configurations do not know yet", name));
         SetConfig one{.name = name, .type = set.type(), .size = set.max_entries()};
         for (const datapath::SetEntry& entry : NETCTL_TRY(set.entries())) {
             const std::uint32_t expires = entry.value.expires;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <algorithm>
+#include <chrono>
 
 #include <fmt/format.h>
 
 #include "core/command.hpp"
+#include "core/duration.hpp"
 #include "core/json.hpp"
 #include "datapath/set_text.hpp"
 #include "features/set/controller.hpp"
@@ -16,15 +18,36 @@ namespace {
 using datapath::SetEntry;
 using Count = Positional::Count;
 
+/// Addresses with commas between them; none of an empty text.
+Result<std::vector<Address>> parse_resolvers(std::string_view text) {
+    std::vector<Address> resolvers;
+    while (!text.empty()) {
+        const std::size_t comma = std::min(text.find(','), text.size());
+        resolvers.push_back(NETCTL_TRY(Address::parse(text.substr(0, comma))));
+        text.remove_prefix(std::min(comma + 1, text.size()));
+    }
+    return resolvers;
+}
+
 Result<int> create(const Arguments& arguments, Context& context) {
     if (!arguments.has("type"))
-        return Error::usage("--type is missing", "host, cidr or port");
+        return Error::usage("--type is missing", "host, cidr, port or name");
     const auto type = NETCTL_TRY(datapath::parse_set_type(arguments.get("type")));
     const std::uint64_t size =
         NETCTL_TRY(arguments.number("size", default_size(type), 1, std::uint64_t{1} << 26));
+    if (type != datapath::SetType::name && (arguments.has("resolver") || arguments.has("grace")))
+        return Error::usage("--resolver and --grace are about sets of type name");
+    NameRequest names{.netns = context.netns};
+    names.resolvers = NETCTL_TRY(parse_resolvers(arguments.get("resolver")));
+    if (arguments.has("grace"))
+        names.grace = static_cast<std::uint32_t>(
+            std::chrono::floor<std::chrono::seconds>(
+                NETCTL_TRY(parse_duration("grace", arguments.get("grace"), std::chrono::seconds(0),
+                                          std::chrono::hours(24 * 7))))
+                .count());
     Controller controller(context.root);
     context.out.notes(NETCTL_TRY(controller.create(
-        arguments["NAME"], type, static_cast<std::uint32_t>(size), arguments.get("group"))));
+        arguments["NAME"], type, static_cast<std::uint32_t>(size), arguments.get("group"), names)));
     context.out.done(
         fmt::format("set '{}' made, type {}", arguments["NAME"], datapath::to_string(type)));
     return 0;
@@ -121,10 +144,100 @@ void sort_by_end(std::vector<SetEntry>& entries) {
     });
 }
 
+/// Seconds until an element runs out: null if it never does.
+Json time_left(const SetEntry& entry) {
+    const std::uint32_t now = datapath::boottime_seconds();
+    if (entry.value.expires == 0)
+        return {};
+    return entry.value.expires > now ? entry.value.expires - now : 0;
+}
+
+std::string seconds_text(const Json& seconds) {
+    return seconds.is_null() ? "" : fmt::format("{} s", seconds.get<std::uint32_t>());
+}
+
+Json names_json(const NameStatus& status) {
+    Json names = Json::array(), resolvers = Json::array();
+    for (const WantedName& name : status.names)
+        names.push_back(name.to_string());
+    for (const Resolver& resolver : status.resolvers)
+        resolvers.push_back({{"address", resolver.address.to_string()}, {"local", resolver.local}});
+    const nc_name_stats& stats = status.stats;
+    return {{"names", names},
+            {"resolvers", resolvers},
+            {"grace", status.settings.grace},
+            {"netns", status.settings.netns},
+            {"questions", stats.questions},
+            {"answers", stats.answers},
+            {"learnt", stats.learnt},
+            {"refreshed", stats.refreshed},
+            {"unasked", stats.unasked},
+            {"astray", stats.astray},
+            {"truncated", stats.truncated},
+            {"cut", stats.cut},
+            {"unreadable", stats.unreadable},
+            {"full", stats.full},
+            {"failed", stats.failed},
+            {"trouble", status.trouble.empty() ? Json() : Json(status.trouble)}};
+}
+
+Text names_text(const std::string& set, const NameStatus& status) {
+    std::string resolvers;
+    for (const Resolver& resolver : status.resolvers)
+        resolvers += (resolvers.empty() ? "" : ", ") + resolver.address.to_string();
+    const nc_name_stats& stats = status.stats;
+    Text text = Text::format("{}: {} names, grace {} s, believes {}; {} answers to {} questions\n",
+                             set, status.names.size(), status.settings.grace, resolvers,
+                             stats.answers, stats.questions);
+    const auto rare = [&](std::uint64_t count, const char* what) {
+        if (count != 0)
+            text += Text::format("  {} {}\n", count, what);
+    };
+    rare(stats.unasked, "answers that nobody had asked for: not believed");
+    rare(stats.astray, "answers by loopback in the name of another host: not believed");
+    rare(stats.truncated, "answers truncated: who asks over TCP then is not heard");
+    rare(stats.cut, "answers too long to be read to the end");
+    rare(stats.unreadable, "messages that contradict themselves");
+    rare(stats.full, "addresses for which there was no room");
+    rare(stats.failed, "messages not read: too many at once");
+    if (!status.trouble.empty())
+        text += Text::format("  {}\n", status.trouble);
+    return text;
+}
+
+Result<int> list_names(const std::vector<NamedEntry>& entries, Context& context) {
+    const std::uint32_t now = datapath::boottime_seconds();
+    Json json = Json::array();
+    TextTable table({{"name"}, {"address"}, {"asked for"}, {"age", true}, {"left", true}});
+    for (const NamedEntry& one : entries) {
+        const std::string name = one.name ? one.name->to_string() : "";
+        const std::string asked = one.learnt ? to_string(one.learnt->asked) : "";
+        const Json age = one.learnt ? Json(now - std::min(one.learnt->since, now)) : Json();
+        const std::string element = one.entry ? datapath::to_string(one.entry->element) : "";
+        const Json left = one.entry ? time_left(*one.entry) : Json();
+        const bool absent = one.entry && (one.entry->value.flags & NC_SET_ABSENT) != 0;
+        json.push_back({{"name", one.name ? Json(name) : Json()},
+                        {"element", one.entry ? Json(element) : Json()},
+                        {"asked", one.learnt ? Json(asked) : Json()},
+                        {"age", age},
+                        {"expires_in", left},
+                        {"absent", absent}});
+        table.row({name, element + (absent ? " (absent)" : ""), asked == name ? "" : asked,
+                   seconds_text(age), seconds_text(left)});
+    }
+    context.out.document(json, table.empty() ? "" : table.render());
+    return 0;
+}
+
 Result<int> list(const Arguments& arguments, Context& context) {
     const Controller controller(context.root);
     const std::uint64_t top = NETCTL_TRY(arguments.number("top", 0, 1, std::uint64_t{1} << 26));
     if (arguments.given("NAME")) {
+        if (const auto named = NETCTL_TRY(controller.named_entries(arguments["NAME"]))) {
+            if (arguments.has("sort") || top != 0)
+                return Error::usage("--sort and --top are not for a set of names");
+            return list_names(*named, context);
+        }
         std::vector<SetEntry> entries = NETCTL_TRY(controller.entries(arguments["NAME"]));
         if (arguments.get("sort") == "ttl")
             sort_by_end(entries);
@@ -146,7 +259,8 @@ Result<int> list(const Arguments& arguments, Context& context) {
                      {"size", true},
                      {"memory", true},
                      {"used by"}});
-    for (const SetStatus& status : NETCTL_TRY(controller.list())) {
+    const std::vector<SetStatus> statuses = NETCTL_TRY(controller.list());
+    for (const SetStatus& status : statuses) {
         json.push_back({{"name", status.name},
                         {"type", datapath::to_string(status.type)},
                         {"elements", status.size.elements},
@@ -154,14 +268,19 @@ Result<int> list(const Arguments& arguments, Context& context) {
                         {"live", status.size.live},
                         {"bytes", status.size.bytes},
                         {"size", status.max_entries},
-                        {"users", status.users}});
+                        {"users", status.users},
+                        {"names", status.names ? names_json(*status.names) : Json()}});
         table.row({status.name, datapath::to_string(status.type),
                    std::to_string(status.size.elements), std::to_string(status.size.live),
                    std::to_string(status.max_entries),
                    fmt::format("{} KiB", (status.size.bytes + 1023) / 1024),
                    fmt::format("{}", fmt::join(status.users, ", "))});
     }
-    context.out.document(json, table.empty() ? "" : table.render());
+    Text text = table.empty() ? Text() : table.render();
+    for (const SetStatus& status : statuses)
+        if (status.names)
+            text += names_text(status.name, *status.names);
+    context.out.document(json, text);
     return 0;
 }
 
@@ -205,6 +324,31 @@ Result<int> diff(const Arguments& arguments, Context& context) {
     return found->added.empty() && found->removed.empty() && found->changed.empty() ? 0 : 1;
 }
 
+Result<int> resolvers(const Arguments& arguments, Context& context) {
+    std::vector<Address> addresses;
+    for (const std::string& text : arguments.rest())
+        addresses.push_back(NETCTL_TRY(Address::parse(text)));
+    context.out.notes(NETCTL_TRY(
+        Controller(context.root).set_resolvers(arguments["NAME"], addresses, context.netns)));
+    return 0;
+}
+
+Result<int> resolve(const Arguments& arguments, Context& context) {
+    const auto all = NETCTL_TRY(Controller(context.root).resolve(arguments["NAME"], context.netns));
+    Json json = Json::array();
+    Text text;
+    bool answered = true;
+    for (const Resolved& one : all) {
+        answered = answered && one.trouble.empty();
+        json.push_back({{"name", one.name.to_string()}, {"trouble", one.trouble}});
+        text += Text::format("{}  {}\n", one.name.to_string(),
+                             one.trouble.empty() ? "answered"
+                                                 : fmt::format("{}", fmt::join(one.trouble, "; ")));
+    }
+    context.out.document(json, text);
+    return answered ? 0 : 1;
+}
+
 Result<int> swap(const Arguments& arguments, Context& context) {
     context.out.notes(
         NETCTL_TRY(Controller(context.root).swap(arguments["NAME"], arguments["OTHER"])));
@@ -235,21 +379,30 @@ Result<int> import(const Arguments& arguments, Context& context) {
 const Command& command() {
     static const Command set{
         .name = "set",
-        .summary = "sets of addresses, prefixes or ports, shared by the rules of every hook",
+        .summary = "sets of addresses, prefixes, ports or names, shared by the rules of every hook",
         .children = {
             {.name = "create",
              .summary = "make an empty set",
              .positionals = {{"NAME"}},
-             .options =
-                 {{"type",
-                   "host|cidr|port",
-                   "what it holds; IPv4 and IPv6 in one",
-                   {"host", "cidr", "port"}},
-                  {"size",
-                   "N",
-                   "elements of each family at most (default: 65536 hosts, 1048576 prefixes)",
-                   {}},
-                  {"group", "NAME", "a group whose members may write its elements", {}}},
+             .options = {{"type",
+                          "host|cidr|port|name",
+                          "what it holds; IPv4 and IPv6 in one",
+                          {"host", "cidr", "port", "name"}},
+                         {"size",
+                          "N",
+                          "elements of each family at most (default: 65536 hosts, 1048576 "
+                          "prefixes), or addresses of "
+                          "names in all (default: 16384)",
+                          {}},
+                         {"group", "NAME", "a group whose members may write its elements", {}},
+                         {"resolver",
+                          "ADDRESS,…",
+                          "name: whose answers are believed (default: those that this host asks)",
+                          {}},
+                         {"grace",
+                          "TIME",
+                          "name: how much longer addresses stay than DNS says (default: 60s)",
+                          {}}},
              .run = create},
             {.name = "destroy",
              .summary = "remove a set that no rule uses",
@@ -302,6 +455,17 @@ const Command& command() {
              .positionals = {{"NAME"}, {"FILE", Count::optional}},
              .options = {{"skip-bad", "", "leave out what cannot be read, and tell how much", {}}},
              .run = diff},
+            {.name = "resolve",
+             .summary =
+                 "ask for the names of a set once, those with a * aside; exit status 0 all are "
+                 "answered, 1 not all",
+             .positionals = {{"NAME"}},
+             .run = resolve},
+            {.name = "resolvers",
+             .summary = "say whose answers a set of names believes; without any: those that this "
+                        "host asks now",
+             .positionals = {{"NAME"}, {"ADDRESS", Count::rest}},
+             .run = resolvers},
             {.name = "swap",
              .summary = "give two sets each other's elements, in one step",
              .positionals = {{"NAME"}, {"OTHER"}},

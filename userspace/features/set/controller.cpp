@@ -11,6 +11,7 @@
 #include "core/transaction.hpp"
 #include "datapath/point.hpp"
 #include "datapath/set_text.hpp"
+#include "sys/netns.hpp"
 
 namespace netctl::set {
 
@@ -18,6 +19,7 @@ using datapath::LockedRoot;
 using datapath::Root;
 using datapath::Set;
 using datapath::SetElement;
+using datapath::SetType;
 
 namespace {
 
@@ -46,30 +48,65 @@ void raise_generation(const LockedRoot& root, Aftermath& after) {
     after.value("the root's generation", root.next_generation(), std::uint64_t{0});
 }
 
-/// Not beside another change, nor a reader.
-template <class Make>
+Result<std::vector<WantedName>> parse_names(const std::vector<std::string>& texts) {
+    std::vector<WantedName> names;
+    for (const std::string& text : texts)
+        names.push_back(NETCTL_TRY(parse_wanted_name(text)));
+    return names;
+}
+
+/// Not beside another change, nor a reader. `name_them` is for sets of names.
+template <class Make, class NameThem>
 Result<ChangeReport> change(const RootOptions& options, const std::string& name,
-                            const std::vector<std::string>& texts, const Make& make) {
+                            const std::vector<std::string>& texts, const Make& make,
+                            const NameThem& name_them) {
     ChangeReport report;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(options));
     const Set set = NETCTL_TRY(Set::open(root, name));
-    std::vector<SetElement> elements = NETCTL_TRY(parse_all(set.type(), texts));
-    report.elements = elements.size();
-    NETCTL_TRY(make(set, std::move(elements), report));
+    report.elements = texts.size();
+    if (set.type() == SetType::name)
+        NETCTL_TRY(name_them(set, NETCTL_TRY(Names::open(root, name)),
+                             NETCTL_TRY(parse_names(texts)), report));
+    else
+        NETCTL_TRY(make(set, NETCTL_TRY(parse_all(set.type(), texts)), report));
     return report;
+}
+
+/// What is about the elements that a set has, and not about how a set of names comes by them.
+Result<Set> open_unnamed(const Root& root, const std::string& name, const char* command) {
+    Set set = NETCTL_TRY(Set::open(root, name));
+    if (set.type() == SetType::name)
+        return Error::usage(
+            fmt::format("set '{}' holds names: `set {}` is not for it", name, command),
+            "`set add` and `set delete` take names, answers of DNS bring the "
+            "addresses");
+    return set;
+}
+
+Result<Names> open_names(const Root& root, const std::string& name) {
+    if (NETCTL_TRY(Set::open(root, name)).type() != SetType::name)
+        return Error::failed(fmt::format("set '{}' does not hold names", name),
+                             "`netctl set create NAME --type name` makes one that does");
+    return Names::open(root, name);
 }
 
 } // namespace
 
 Result<std::vector<std::string>> Controller::create(const std::string& name, datapath::SetType type,
                                                     std::uint32_t max_entries,
-                                                    const std::string& group) {
+                                                    const std::string& group,
+                                                    const NameRequest& names) {
     std::vector<std::string> notes;
     std::optional<std::uint32_t> id;
     if (!group.empty())
         id = NETCTL_TRY(find_group(group));
     const LockedRoot root = NETCTL_TRY(LockedRoot::acquire(root_));
-    NETCTL_TRY(Set::create(root, name, type, max_entries, id));
+    const auto start = [&](const bpf::PinDir& dir) -> Result<> {
+        return Names::start(dir, NETCTL_TRY(dir.open_map("v4")), NETCTL_TRY(dir.open_map("v6")),
+                            max_entries, names);
+    };
+    NETCTL_TRY(Set::create(root, name, type, max_entries, id,
+                           type == SetType::name ? Set::Furnish(start) : nullptr));
     Aftermath after(notes);
     raise_generation(root, after);
     return notes;
@@ -104,12 +141,20 @@ Result<ChangeReport> Controller::add(const std::string& name, const std::vector<
     nc_set_value value{};
     if (ttl_seconds > 0)
         value.expires = datapath::boottime_seconds() + ttl_seconds;
-    return change(root_, name, texts,
-                  [&](const Set& set, const std::vector<SetElement>& elements,
-                      ChangeReport& report) -> Result<> {
-                      report.spared = NETCTL_TRY(set.add(elements, value, report.notes));
-                      return {};
-                  });
+    return change(
+        root_, name, texts,
+        [&](const Set& set, const std::vector<SetElement>& elements,
+            ChangeReport& report) -> Result<> {
+            report.spared = NETCTL_TRY(set.add(elements, value, report.notes));
+            return {};
+        },
+        [&](const Set&, const Names& own, const std::vector<WantedName>& names,
+            ChangeReport& report) -> Result<> {
+            if (ttl_seconds != 0)
+                return Error::usage("names have no time to live: their addresses have",
+                                    "`set create --grace` says how much longer these stay");
+            return own.add(names, report.notes);
+        });
 }
 
 Result<ChangeReport> Controller::remove(const std::string& name,
@@ -119,13 +164,15 @@ Result<ChangeReport> Controller::remove(const std::string& name,
         root_, name, texts,
         [&](const Set& set, const std::vector<SetElement>& elements, ChangeReport& report) {
             return set.remove(elements, missing, report.notes);
-        });
+        },
+        [&](const Set& set, const Names& own, const std::vector<WantedName>& names,
+            ChangeReport& report) { return own.remove(names, missing, set, report.notes); });
 }
 
 Result<std::vector<std::string>> Controller::fold(const std::string& name) {
     std::vector<std::string> notes;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
-    NETCTL_TRY(NETCTL_TRY(Set::open(root, name)).fold(true, notes));
+    NETCTL_TRY(NETCTL_TRY(open_unnamed(root, name, "fold")).fold(true, notes));
     return notes;
 }
 
@@ -140,6 +187,8 @@ Result<std::vector<SetStatus>> Controller::list() const {
             status.users = std::move(*users);
         else if (users.error().code != EACCES) // a group's user may see sets, and nothing else
             return std::move(users).error();
+        if (set.type() == SetType::name && users)
+            status.names = NETCTL_TRY(NETCTL_TRY(Names::open(root, name)).status());
         all.push_back(std::move(status));
     }
     return all;
@@ -151,9 +200,77 @@ Result<std::vector<datapath::SetEntry>> Controller::entries(const std::string& n
     return set.entries();
 }
 
+Result<std::optional<std::vector<NamedEntry>>>
+Controller::named_entries(const std::string& name) const {
+    using All = std::optional<std::vector<NamedEntry>>;
+    const Root root = NETCTL_TRY(Root::open(root_));
+    const Set set = NETCTL_TRY(Set::open(root, name));
+    if (set.type() != SetType::name)
+        return All();
+    const Names own = NETCTL_TRY(Names::open(root, name));
+    std::vector<datapath::SetEntry> entries = NETCTL_TRY(set.entries());
+    const std::vector<LearntAddress> learnt = NETCTL_TRY(own.learnt());
+    std::vector<NamedEntry> all;
+    const auto take = [&](const LearntAddress& from) -> std::optional<datapath::SetEntry> {
+        const SetElement element =
+            Prefix{from.address, static_cast<std::uint8_t>(from.address.bits())};
+        const auto found = std::ranges::find(entries, element, &datapath::SetEntry::element);
+        if (found == entries.end())
+            return std::nullopt;
+        const datapath::SetEntry entry = *found;
+        entries.erase(found);
+        return entry;
+    };
+    for (const WantedName& wanted : NETCTL_TRY(own.names())) {
+        bool any = false;
+        for (const LearntAddress& from : learnt)
+            if (wanted.covers(from.asked))
+                if (const auto entry = take(from)) {
+                    all.push_back({wanted, from, entry});
+                    any = true;
+                }
+        if (!any)
+            all.push_back({wanted, std::nullopt, std::nullopt});
+    }
+    for (const datapath::SetEntry& entry : entries)
+        all.push_back({std::nullopt, std::nullopt, entry});
+    return All(std::move(all));
+}
+
+Result<std::vector<std::string>> Controller::set_resolvers(const std::string& name,
+                                                           const std::vector<Address>& resolvers,
+                                                           const std::string& netns) const {
+    std::vector<std::string> notes;
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
+    const Names own = NETCTL_TRY(open_names(root, name));
+    const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns));
+    NETCTL_TRY(own.set_resolvers(resolvers, notes));
+    return notes;
+}
+
+Result<std::vector<Resolved>> Controller::resolve(const std::string& name,
+                                                  const std::string& netns) const {
+    const auto open = [&]() -> Result<Names> {
+        const Root root = NETCTL_TRY(Root::open(root_));
+        return open_names(root, name);
+    };
+    const Names own = NETCTL_TRY(open()); // answers are waited for without the lock
+    std::vector<WantedName> names = NETCTL_TRY(own.names());
+    std::erase_if(names, [](const WantedName& one) { return one.below; });
+    const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns));
+    return own.resolve(names);
+}
+
 Result<bool> Controller::test(const std::string& name, const std::string& text) const {
     const Root root = NETCTL_TRY(Root::open(root_));
     const Set set = NETCTL_TRY(Set::open(root, name));
+    if (set.type() == SetType::name && !Address::parse(text)) {
+        const WantedName asked = NETCTL_TRY(parse_wanted_name(text));
+        const auto wanted = NETCTL_TRY(NETCTL_TRY(Names::open(root, name)).names());
+        return std::ranges::any_of(wanted, [&](const WantedName& one) {
+            return one == asked || (!asked.below && one.covers(asked.name));
+        });
+    }
     return set.contains(NETCTL_TRY(datapath::parse_element(set.type(), text)));
 }
 
@@ -222,7 +339,7 @@ Result<ImportReport> Controller::import(const std::string& name,
                                         const ImportOptions& options) {
     ImportReport report;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
-    const Set set = NETCTL_TRY(Set::open(root, name));
+    const Set set = NETCTL_TRY(open_unnamed(root, name, "import"));
     ReadLists read = NETCTL_TRY(read_lists(set.type(), lists, options.skip_bad));
     report.skipped = read.skipped;
     report.bad = std::move(read.bad);
@@ -241,7 +358,7 @@ Result<ImportReport> Controller::import(const std::string& name,
 Result<DiffReport> Controller::diff(const std::string& name, const std::vector<ElementList>& lists,
                                     bool skip_bad) const {
     const Root root = NETCTL_TRY(Root::open(root_));
-    const Set set = NETCTL_TRY(Set::open(root, name));
+    const Set set = NETCTL_TRY(open_unnamed(root, name, "diff"));
     ReadLists read = NETCTL_TRY(read_lists(set.type(), lists, skip_bad));
     DiffReport report;
     report.skipped = read.skipped;
@@ -272,8 +389,8 @@ Result<std::vector<std::string>> Controller::swap(const std::string& one,
                                                   const std::string& other) {
     std::vector<std::string> notes;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
-    const Set first = NETCTL_TRY(Set::open(root, one));
-    const Set second = NETCTL_TRY(Set::open(root, other));
+    const Set first = NETCTL_TRY(open_unnamed(root, one, "swap"));
+    const Set second = NETCTL_TRY(open_unnamed(root, other, "swap"));
     NETCTL_TRY(Set::swap(first, second, notes));
     return notes;
 }

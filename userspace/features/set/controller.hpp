@@ -10,6 +10,7 @@
 
 #include "core/result.hpp"
 #include "datapath/sets.hpp"
+#include "features/set/names.hpp"
 
 namespace netctl::set {
 
@@ -18,7 +19,16 @@ struct SetStatus {
     datapath::SetType type{};
     std::uint32_t max_entries = 0;
     datapath::Set::Size size{};
-    std::vector<std::string> users; ///< "xdp/eth0 rule 3"
+    std::vector<std::string> users;    ///< "xdp/eth0 rule 3"
+    std::optional<NameStatus> names{}; ///< of a set of names, as far as it may be read
+};
+
+/// A line of a set of names: an address with the name that brought it, or a name that has none, or an address that
+/// somebody else has written.
+struct NamedEntry {
+    std::optional<WantedName> name{};
+    std::optional<LearntAddress> learnt{};
+    std::optional<datapath::SetEntry> entry{};
 };
 
 /// A list as it was read, and its name for messages.
@@ -54,10 +64,12 @@ struct DiffReport {
     std::vector<Error> bad;
 };
 
-/// How many elements of each family a set has room for if nobody says it. A hash has its table at once, 16 bytes
+/// How many elements of each family, or addresses of names, a set has room for if nobody says it. A hash has its table at once, 16 bytes
 /// an element and IP version; a trie and a base have not.
 constexpr std::uint32_t default_size(datapath::SetType type) {
-    return type == datapath::SetType::host ? 65536 : 1048576;
+    return type == datapath::SetType::host   ? 65536
+           : type == datapath::SetType::name ? 16384
+                                             : 1048576;
 }
 
 class Controller {
@@ -65,15 +77,16 @@ class Controller {
     explicit Controller(RootOptions root) : root_(std::move(root)) {}
 
     // What they return besides are notes for the user.
-    /// `group`: a name or a number, or empty; see change_group().
+    /// `group`: a name or a number, or empty; see change_group(). `names` is for sets of names.
     Result<std::vector<std::string>> create(const std::string& name, datapath::SetType type,
-                                            std::uint32_t max_entries, const std::string& group);
+                                            std::uint32_t max_entries, const std::string& group,
+                                            const NameRequest& names = {});
     /// Lets the members of a group write the set's elements.
     Result<std::vector<std::string>> change_group(const std::string& name,
                                                   const std::string& group);
     /// Refused while a rule uses the set; the error names the rules.
     Result<std::vector<std::string>> destroy(const std::string& name);
-    /// All or none; what is there already is no error. `ttl_seconds` 0: for ever.
+    /// All or none; what is there already is no error. `ttl_seconds` 0: for ever. Of a set of names: names.
     Result<ChangeReport> add(const std::string& name, const std::vector<std::string>& texts,
                              std::uint32_t ttl_seconds);
     /// All or none: fails if one is not in the set, unless that does not matter.
@@ -83,7 +96,16 @@ class Controller {
     Result<std::vector<std::string>> fold(const std::string& name);
     Result<std::vector<SetStatus>> list() const;
     Result<std::vector<datapath::SetEntry>> entries(const std::string& name) const;
-    /// Whether a packet with this address or port would be found in the set.
+    /// Of a set of names; nothing if it is none.
+    Result<std::optional<std::vector<NamedEntry>>> named_entries(const std::string& name) const;
+    /// Believes the answers of these and no others; of none: those that this host asks now.
+    Result<std::vector<std::string>> set_resolvers(const std::string& name,
+                                                   const std::vector<Address>& resolvers,
+                                                   const std::string& netns) const;
+    /// Asks for the names of a set that are no wildcards, from the namespace `netns`.
+    Result<std::vector<Resolved>> resolve(const std::string& name, const std::string& netns) const;
+    /// Whether a packet with this address or port would be found in the set; of a set of names also whether it wants a
+    /// name.
     Result<bool> test(const std::string& name, const std::string& text) const;
     /// Adds the elements of lists (datapath/set_text.hpp). The error names each bad line, up to twenty of
     /// them, and nothing is added then.

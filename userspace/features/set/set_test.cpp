@@ -39,7 +39,8 @@ TEST(SetCommand, HasTheVerbsOfTheDesign) {
     for (const Command& child : command().children)
         verbs.push_back(child.name);
     EXPECT_EQ(verbs, (std::vector<std::string>{"create", "destroy", "chgrp", "add", "delete",
-                                               "list", "test", "import", "diff", "swap", "fold"}));
+                                               "list", "test", "import", "diff", "resolve",
+                                               "resolvers", "swap", "fold"}));
 }
 
 } // namespace

@@ -185,7 +185,8 @@ NC_STATIC_ASSERT(sizeof(struct nc_point) == 88, "nc_point is ABI");
 
 /* ---- sets: <root>/sets/NAME/{info,v4,v6,ports} ---- */
 
-enum nc_set_type { NC_SET_HOST = 1, NC_SET_CIDR = 2, NC_SET_PORT = 3 };
+/* A set of names has the maps of a set of hosts, and those of names.h. */
+enum nc_set_type { NC_SET_HOST = 1, NC_SET_CIDR = 2, NC_SET_PORT = 3, NC_SET_NAME = 4 };
 
 /* Map `info`: array of one. */
 struct nc_set_info {
