@@ -8,10 +8,10 @@
 #include <boost/program_options.hpp>
 #include <fmt/format.h>
 
+#include "core/abi_version.hpp"
 #include "core/command_docs.hpp"
 #include "core/log.hpp"
 #include "core/suggest.hpp"
-#include "netctl/abi/types.h"
 
 namespace netctl {
 
@@ -303,7 +303,7 @@ int run_command(const Command& root, const std::vector<std::string>& words) {
         return 0;
     }
     if (arguments.has("version")) {
-        print_text(Text::format("{} {} (ABI {})\n", root.name, NETCTL_VERSION, NC_ABI_VERSION));
+        print_text(Text::format("{} {} (ABI {})\n", root.name, NETCTL_VERSION, abi_version()));
         return 0;
     }
     const auto lock_timeout = arguments.number("lock-timeout", 30, 0, 86400);
@@ -323,9 +323,11 @@ int run_command(const Command& root, const std::vector<std::string>& words) {
     const auto status = command->run(arguments, context);
     if (!status) {
         print_error(status.error());
-        return exit_status(status.error().kind);
+        const ErrorKind kind = status.error().kind;
+        return exit_status(kind == ErrorKind::failed && was_told_of_newer_abi() ? ErrorKind::unknown
+                                                                                : kind);
     }
-    return *status;
+    return was_told_of_newer_abi() ? exit_status(ErrorKind::unknown) : *status;
 }
 
 } // namespace netctl

@@ -12,6 +12,7 @@
 #include "classifier/packet.hpp"
 #include "classifier/packet_text.hpp"
 #include "classifier/reference.hpp"
+#include "core/abi_version.hpp"
 #include "core/json.hpp"
 #include "core/rule_keys.hpp"
 #include "sys/clock.hpp"
@@ -155,7 +156,7 @@ Json status_json(const FilterStatus& status, Json place,
                  std::initializer_list<nc_verdict> verdicts) {
     place["interface_now"] = status.now;
     place["trouble"] = status.trouble.empty() ? Json(nullptr) : Json(status.trouble);
-    if (status.settings.abi_version != NC_ABI_VERSION)
+    if (!reads_abi(status.settings.abi_version))
         return place; // nothing of it is known
     const nc_stats& stats = status.stats;
     Json counts = Json::object();
@@ -249,7 +250,7 @@ Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> v
 
 Text trouble_text(const FilterStatus& status, const std::string& command,
                   const std::string& place) {
-    if (status.settings.abi_version == NC_ABI_VERSION)
+    if (reads_abi(status.settings.abi_version))
         return {};
     return Text::format(
         "{}{}: it cannot be read: {}\n  `{} rule replace {}` puts other rules in force, "

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "core/abi_version.hpp"
 #include "datapath/changes.hpp"
 #include "datapath/edit.hpp"
 #include "datapath/limit_state.hpp"
@@ -66,7 +67,7 @@ Result<PointState> FilterPoint::state_to_edit(const LivePoint& live, Scope scope
                     live.trouble->what));
     PointState state;
     state.point = live.state.point;
-    if (state.point.abi_version == NC_ABI_VERSION)
+    if (reads_abi(state.point.abi_version))
         return state;
     notes.push_back(fmt::format("its settings could not be read either: the default is {} now",
                                 to_string(first_default())));

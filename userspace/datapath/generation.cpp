@@ -11,6 +11,7 @@
 #include <fmt/format.h>
 
 #include "bpf/standalone.hpp"
+#include "core/abi_version.hpp"
 #include "datapath/base_store.hpp"
 #include "datapath/changes.hpp"
 #include "datapath/counter_slots.hpp"
@@ -139,7 +140,7 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
             return devices.resolve(installed.rule, device);
         })));
     const std::vector<nc_rule_text> records = encode_rules(state.rules);
-    state.point.abi_version = NC_ABI_VERSION;
+    state.point.abi_version = abi_version();
     state.point.rules = static_cast<__u32>(state.rules.size());
     state.point.records = static_cast<__u32>(records.size());
     state.point.engine = compiled.engine == "linear" ? NC_ENGINE_LINEAR : NC_ENGINE_CROSSING;

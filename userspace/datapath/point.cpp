@@ -19,6 +19,7 @@
 #include "bpf/per_cpu_sum.hpp"
 #include "bpf/tc.hpp"
 #include "bpf/xdp.hpp"
+#include "core/abi_version.hpp"
 #include "netctl/abi/changes.h"
 #include "netctl/abi/policy_tables.h"
 #include "sys/netlink.hpp"
@@ -178,7 +179,7 @@ Result<> read_into(PointState& state, const bpf::Program& program, Hook hook) {
     const std::uint32_t zero = 0;
     nc_point found{};
     if (NETCTL_TRY(bpf::map_info(point.fd())).value_size != sizeof found ||
-        !NETCTL_TRY(point.lookup(&zero, &found)) || found.abi_version != NC_ABI_VERSION)
+        !NETCTL_TRY(point.lookup(&zero, &found)) || !reads_abi(found.abi_version))
         return Error::failed(
             "its settings were made by another version of netctl, or by somebody else");
     state.point = found;
@@ -259,7 +260,7 @@ struct Found {
 /// Looks where a point without a link says that it is; if it cannot be read, everywhere on its interface.
 Result<std::vector<Found>> look(const bpf::PinDir& dir, const std::string& interface,
                                 const nc_point& point, Hook hook) {
-    const bool known = point.abi_version == NC_ABI_VERSION;
+    const bool known = reads_abi(point.abi_version);
     std::uint32_t ifindex = known ? point.ifindex : 0;
     if (!known) {
         const auto present = NETCTL_TRY(sys::look_for_interface(interface));
@@ -424,7 +425,7 @@ Result<std::vector<InstalledRule>> policy_rules(const bpf::PinDir& policy) {
         return Error::failed("the policy's tables are of another version");
     nc_policy_head head{};
     std::memcpy(&head, words.data(), sizeof head);
-    if (head.abi_version != NC_ABI_VERSION)
+    if (!reads_abi(head.abi_version))
         return Error::failed("the policy's rules are of another version");
     if (!NETCTL_TRY(NETCTL_TRY(program->map("texts")).lookup(&head.texts_slot, &id)))
         return Error::failed("the policy's rules are gone from its maps");

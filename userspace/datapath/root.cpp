@@ -9,6 +9,7 @@
 #include "bpf/bpffs.hpp"
 #include "bpf/probe.hpp"
 #include "bpf/standalone.hpp"
+#include "core/abi_version.hpp"
 #include "core/log.hpp"
 #include "datapath/one_writing.hpp"
 
@@ -25,22 +26,39 @@ Result<MetaMap> open_meta(const bpf::PinDir& dir) {
 Result<> make_meta(const bpf::PinDir& dir) {
     const bpf::RawMap raw = NETCTL_TRY(bpf::create_standalone("meta", 1));
     const std::uint32_t zero = 0;
-    const nc_meta meta{NC_ABI_VERSION, 0, 0};
+    const nc_meta meta{abi_version(), 0, 0};
     NETCTL_TRY(raw.update(&zero, &meta)); // filled before it is published
     return dir.replace("meta", raw);
 }
 
-Result<> check_version(const bpf::PinDir& dir) {
+/// A writer makes an older root its own before it writes, so that the older netctl no longer does.
+enum class Version { read, write };
+
+Result<> check_version(const bpf::PinDir& dir, Version purpose) {
     if (!NETCTL_TRY(dir.look_for("meta")))
         return {};
     const MetaMap map = NETCTL_TRY(open_meta(dir));
-    const auto meta = NETCTL_TRY(map.lookup(0));
-    if (!meta || meta->abi_version != NC_ABI_VERSION)
-        return Error::failed(
-            fmt::format("{} has ABI version {}, this netctl speaks version {}", dir.path(),
-                        meta ? meta->abi_version : 0, NC_ABI_VERSION),
-            "what runs there keeps running; use the netctl that made it, or another --root");
-    return {};
+    auto meta = NETCTL_TRY(map.lookup(0));
+    if (meta && reads_abi(meta->abi_version)) {
+        if (purpose == Version::read || meta->abi_version == abi_version())
+            return {};
+        meta->abi_version = abi_version();
+        return map.update(0, *meta);
+    }
+    if (meta && meta->abi_version > abi_version()) {
+        if (purpose == Version::write)
+            return Error::unknown(
+                fmt::format("{} has ABI version {}, this netctl speaks version {}: nothing was "
+                            "changed",
+                            dir.path(), meta->abi_version, abi_version()),
+                "a newer netctl has written there: use that, or another --root");
+        tell_of_newer_abi(dir.path(), meta->abi_version);
+        return {};
+    }
+    return Error::failed(
+        fmt::format("{} has ABI version {}, this netctl speaks version {}", dir.path(),
+                    meta ? meta->abi_version : 0, abi_version()),
+        "what runs there keeps running; use the netctl that made it, or another --root");
 }
 
 constexpr const char* lock_name = "lock";
@@ -111,7 +129,7 @@ Result<Root> Root::open(const RootOptions& options) {
         if (empty)
             return Root(dir.absent(), {});
         NETCTL_TRY(dir.check_below());
-        NETCTL_TRY(check_version(dir));
+        NETCTL_TRY(check_version(dir, Version::read));
         return Root(dir, lock ? std::move(*lock) : bpf::DirLock());
     }
 }
@@ -185,7 +203,7 @@ Result<LockedRoot> LockedRoot::wait_for(const bpf::PinDir& dir, const RootOption
             return std::move(lock).error();
         }
         NETCTL_TRY(dir.check_below());
-        NETCTL_TRY(check_version(dir));
+        NETCTL_TRY(check_version(dir, Version::write));
         LockedRoot root(dir, std::move(*lock));
         if (!NETCTL_TRY(dir.look_for("meta")))
             NETCTL_TRY(make_meta(dir));
@@ -235,7 +253,7 @@ Result<> LockedRoot::tidy() const {
 Result<std::uint64_t> LockedRoot::next_generation() const {
     const MetaMap map = NETCTL_TRY(open_meta(dir_));
     const auto found = NETCTL_TRY(map.lookup(0));
-    nc_meta meta = found.value_or(nc_meta{NC_ABI_VERSION, 0, 0});
+    nc_meta meta = found.value_or(nc_meta{abi_version(), 0, 0});
     meta.generation++;
     NETCTL_TRY(map.update(0, meta));
     return meta.generation;

@@ -17,6 +17,7 @@
 #include <fmt/format.h>
 
 #include "bpf/standalone.hpp"
+#include "core/abi_version.hpp"
 #include "core/transaction.hpp"
 #include "datapath/set_base.hpp"
 #include "datapath/set_name.hpp"
@@ -361,7 +362,7 @@ Result<> Set::create(const LockedRoot& root, const std::string& name, SetType ty
     NETCTL_TRY(drop_bases(NETCTL_TRY(BaseStore::open_or_make(root)), info.number)); // left, too
     const auto info_map = NETCTL_TRY(bpf::create_standalone("set_info", 1));
     const std::uint32_t zero = 0;
-    info.abi_version = NC_ABI_VERSION;
+    info.abi_version = abi_version();
     info.type = static_cast<std::uint32_t>(type);
     info.max_entries = max_entries;
     NETCTL_TRY(info_map.update(&zero, &info));

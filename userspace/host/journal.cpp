@@ -11,6 +11,7 @@
 #include "bpf/bpffs.hpp"
 #include "bpf/map.hpp"
 #include "bpf/standalone.hpp"
+#include "core/abi_version.hpp"
 
 namespace netctl::host {
 
@@ -90,7 +91,7 @@ Result<> write_journal(const datapath::LockedRoot& root, const Journal& journal)
     for (std::uint32_t i = 0; i < blocks; i++) {
         nc_journal part{};
         if (i == 0) {
-            part.abi_version = NC_ABI_VERSION;
+            part.abi_version = abi_version();
             part.state = journal.state;
             part.id = journal.id;
             part.deadline_ns = journal.deadline_ns;

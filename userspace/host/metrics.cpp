@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "bpf/map_count.hpp"
+#include "core/abi_version.hpp"
 #include "core/rule.hpp"
 #include "datapath/root.hpp"
 #include "datapath/sets.hpp"
@@ -268,7 +269,7 @@ void Scrape::add_sets(const std::vector<datapath::Set>& sets, std::vector<std::s
 
 Metrics Scrape::read() {
     const auto begin = std::chrono::steady_clock::now();
-    page_.add(Metric::build_info, {NETCTL_VERSION, std::to_string(NC_ABI_VERSION)}, 1);
+    page_.add(Metric::build_info, {NETCTL_VERSION, std::to_string(abi_version())}, 1);
     std::vector<datapath::Set> sets;
     std::vector<std::string> wrong;
     {

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "bpf/standalone.hpp"
+#include "core/abi_version.hpp"
 #include "core/transaction.hpp"
 #include "datapath/counter_slots.hpp"
 #include "datapath/edit.hpp"
@@ -222,7 +223,7 @@ Result<Published> publish(const LockedRoot& root, const FindMap& maps, PointStat
 
     const std::vector<nc_rule_text> records = datapath::encode_rules(state.rules);
     nc_policy_head& fresh = tables.head;
-    fresh.abi_version = NC_ABI_VERSION;
+    fresh.abi_version = abi_version();
     fresh.mode = head.mode;
     fresh.default_verdict = head.default_verdict;
     fresh.layers = head.layers;

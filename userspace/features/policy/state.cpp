@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "core/abi_version.hpp"
 #include "datapath/edit.hpp"
 #include "sys/cgroup.hpp"
 #include "sys/file_id.hpp"
@@ -83,9 +84,9 @@ Result<std::optional<Live>> open_live(const Root& root) {
         const std::uint32_t zero = 0;
         NETCTL_TRY(first->lookup(&zero, segment.data()));
         std::memcpy(&live.head, segment.data(), sizeof live.head);
-        if (live.head.abi_version != NC_ABI_VERSION)
+        if (!reads_abi(live.head.abi_version))
             return Error::failed(fmt::format("the policy has ABI version {}, this netctl speaks {}",
-                                             live.head.abi_version, NC_ABI_VERSION));
+                                             live.head.abi_version, abi_version()));
         if (live.head.exes + std::size_t{live.head.n_exes} * 2 > segment.size())
             return Error::failed("the policy's tables contradict themselves");
         for (std::uint32_t i = 0; i < live.head.n_exes; i++) {

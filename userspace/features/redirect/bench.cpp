@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/abi_version.hpp"
 #include "features/redirect/clients.hpp"
 #include "features/redirect/connection.hpp"
 #include "features/redirect/controller.hpp"
@@ -183,7 +184,7 @@ Result<BenchReport> run_bench(const BenchOptions& options) {
         [&](const sys::Cgroup& cgroup) -> Result<BenchReport> {
             Datapath datapath = NETCTL_TRY(Datapath::load({}));
             nc_rd_conf conf{};
-            conf.abi_version = NC_ABI_VERSION;
+            conf.abi_version = abi_version();
             conf.cgroup = cgroup.id;
             NETCTL_TRY(datapath.set_conf(conf));
             NETCTL_TRY(datapath.attach(cgroup));

@@ -16,6 +16,7 @@
 
 #include <fmt/format.h>
 
+#include "core/abi_version.hpp"
 #include "features/redirect/clients.hpp"
 #include "features/redirect/connection.hpp"
 #include "features/redirect/joiner.hpp"
@@ -317,7 +318,7 @@ Result<BenchReport> run_target_bench(const TargetOptions& options) {
         [&](const sys::Cgroup& own) -> Result<BenchReport> {
             Datapath datapath = NETCTL_TRY(Datapath::load(fitness.tuning));
             nc_rd_conf conf{};
-            conf.abi_version = NC_ABI_VERSION;
+            conf.abi_version = abi_version();
             conf.flags = fitness.flags;
             conf.cgroup = above.id;
             NETCTL_TRY(datapath.set_conf(conf));

@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "bpf/dir_lock.hpp"
+#include "core/abi_version.hpp"
 #include "core/log.hpp"
 #include "core/rule.hpp"
 #include "core/transaction.hpp"
@@ -121,7 +122,7 @@ Result<Controller::Enabled> Controller::enable(const EnableOptions& options) {
 
     Datapath datapath = NETCTL_TRY(Datapath::load(fitness.tuning));
     nc_rd_conf conf{};
-    conf.abi_version = NC_ABI_VERSION;
+    conf.abi_version = abi_version();
     conf.flags = fitness.flags;
     conf.next_rule_id = conf.next_to_id = 1;
     conf.cgroup = cgroup.id;

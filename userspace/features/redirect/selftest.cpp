@@ -23,6 +23,7 @@
 
 #include <fmt/format.h>
 
+#include "core/abi_version.hpp"
 #include "features/redirect/connection.hpp"
 #include "features/redirect/controller.hpp"
 #include "features/redirect/joiner.hpp"
@@ -522,7 +523,7 @@ Result<Datapath> load(const sys::Cgroup& cgroup) {
     tuning.grace_ns = 30'000'000; // in which case_fionread_passed has its message pass
     Datapath datapath = NETCTL_TRY(Datapath::load(tuning));
     nc_rd_conf conf{};
-    conf.abi_version = NC_ABI_VERSION;
+    conf.abi_version = abi_version();
     conf.cgroup = cgroup.id;
     NETCTL_TRY(datapath.set_conf(conf));
     Datapath::Bank bank;

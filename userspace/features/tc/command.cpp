@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "core/abi_version.hpp"
 #include "core/command.hpp"
 #include "core/json.hpp"
 #include "datapath/filter_command.hpp"
@@ -123,7 +124,7 @@ Json status_json(const Status& status) {
                                        {"state", to_string(status.presence)},
                                        {"mode", to_string(status.mode)}},
                                       verdicts);
-    if (status.settings.abi_version != NC_ABI_VERSION)
+    if (!reads_abi(status.settings.abi_version))
         return json;
     json["over_rate"] = status.stats.over_rate;
     json["mirror_failed"] = status.stats.mirror_failed;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "bpf/per_cpu_sum.hpp"
+#include "core/abi_version.hpp"
 
 namespace netctl::trace {
 
@@ -24,7 +25,7 @@ Result<> fill_settings(const bpf::Object& object, const nc_http_config& config,
 Result<KernelSide> KernelSide::load(const bpf::Object& object, nc_http_config config,
                                     std::span<const char* const> pinned, const Request& request,
                                     const RootOptions& root, RecordReader::Handler handler) {
-    config.abi_version = NC_ABI_VERSION;
+    config.abi_version = abi_version();
     if (!request.ports.empty())
         config.select |= NC_HTTP_SELECT_PORT;
     if (request.ring_bytes != 0)
