@@ -91,6 +91,7 @@ COMMANDS = {
     "trace tcp drops": ((), "~trace tcp drops"),
     "trace tcp reset": ((), "~trace tcp reset"),
     "trace tcp retrans": ((), "~trace tcp retrans"),
+    "trace func": ((), "~trace func c:getaddrinfo"),
     "doctor": ((), "doctor"),
     "status": ((*XDP, *SET), "status"),
     "check": ((), "check {config}"),

@@ -169,6 +169,7 @@ class Stage:
             (("trace", "tcp", "drops"), ("--duration", "1")),
             (("trace", "tcp", "reset"), ("--duration", "1")),
             (("trace", "tcp", "retrans"), ("--duration", "1")),
+            (("trace", "func"), ("--duration", "1", "c:getaddrinfo")),
             (("doctor",), ()),
             (("status",), ()),
             (("check",), (self.config,)),

@@ -53,6 +53,7 @@ class Examples:
             "trace tcp drops": ("--duration", 1),
             "trace tcp reset": ("--duration", 1),
             "trace tcp retrans": ("--duration", 1),
+            "trace func": ("--duration", 1),
             "xdp log": ("--write", directory / "xdp.pcap"),
             "tc log": ("--write", directory / "tc.pcap"),
             "detach": ("--all",),

@@ -484,6 +484,7 @@ def test_what_is_about_the_host_prints_no_strangers_text_raw(netctl, lab, hostil
                   ("confirm", HOSTILE), ("rollback", LINE), ("set", "diff", "stage", hostile), ("set", "swap", HOSTILE, LINE),
                   ("set", "chgrp", "stage", HOSTILE), ("metrics", "--textfile", prom, "--once"),
                   ("metrics", "--listen", HOSTILE), ("detach", HOSTILE), ("trace", "tcp", "life", "--cgroup", HOSTILE),
+                  ("trace", "func", HOSTILE), ("trace", "func", f"c:{HOSTILE}"), ("trace", "func", f"{HOSTILE}:x"),
                   ("detach", "--all")):  # fmt: skip
         for more in ((), ("--json",)):
             argv = netctl.argv(*map(str, words), netns=stage.server.netns, options=more)

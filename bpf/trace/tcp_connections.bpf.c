@@ -13,6 +13,7 @@
 
 #include <netctl/abi/trace_rtt.h>
 #include <netctl/abi/trace_tcp.h>
+#include <netctl/lib/slots.h>
 #include <netctl/lib/trace.h>
 
 char LICENSE[] SEC("license") = "GPL";
@@ -457,23 +458,6 @@ struct {
 
 struct nc_rtt_values no_values;
 
-static __always_inline __u32 slot_of(__u32 value)
-{
-	__u32 power = NC_RTT_SLOT_BITS, rest = value >> NC_RTT_SLOT_BITS;
-
-	if (value < 1 << NC_RTT_SLOT_BITS)
-		return value;
-	if (value >> 27)
-		return NC_RTT_SLOTS - 1;
-	for (int shift = 16; shift; shift >>= 1)
-		if (rest >> shift) {
-			rest >>= shift;
-			power += shift;
-		}
-	return ((power - NC_RTT_SLOT_BITS + 1) << NC_RTT_SLOT_BITS) +
-	       (value >> (power - NC_RTT_SLOT_BITS) & ((1 << NC_RTT_SLOT_BITS) - 1));
-}
-
 /* Each segment that comes in on an established connection. */
 SEC("tp_btf/tcp_probe")
 int BPF_PROG(tcp_rtt, struct sock *sk)
@@ -527,7 +511,7 @@ int BPF_PROG(tcp_rtt, struct sock *sk)
 			return 0;
 		}
 	}
-	slot = slot_of(rtt);
+	slot = nc_slot_of(rtt, 27);
 	asm volatile(
 		""
 		: "+r"(slot)); /* the check is for the verifier: it does not know what the compiler does */

@@ -289,6 +289,15 @@ Result<> Object::load_only(std::span<const std::string> programs) const {
     return {};
 }
 
+Result<> Object::set_target(const std::string& name, const std::string& function) const {
+    const int status =
+        bpf_program__set_attach_target(NETCTL_TRY(find_program(name)), 0, function.c_str());
+    if (status != 0)
+        return Error::system(-status, fmt::format("cannot aim {} at {}", name, function),
+                             libbpf_complaint());
+    return {};
+}
+
 namespace {
 
 /// What the contents of the maps take that loading will make, about.
@@ -337,15 +346,30 @@ Result<Program> Object::program(const std::string& name) const {
     return Program(NETCTL_TRY(duplicate(bpf_program__fd(program), name)));
 }
 
-Result<Link> Object::attach(const std::string& program) const {
-    const bpf_program* found = NETCTL_TRY(find_program(program));
-    libbpf_complaint();
-    bpf_link* link = bpf_program__attach(found);
+namespace {
+
+/// Of libbpf's link a handle of our own; the kernel's link lives on with it.
+Result<Link> keep_link(bpf_link* link, const std::string& program) {
     if (!link)
         return Error::system(errno, fmt::format("cannot attach {}", program), libbpf_complaint());
     auto copy = duplicate(bpf_link__fd(link), program);
-    bpf_link__destroy(link); // the kernel's link lives on with the copy
+    bpf_link__destroy(link);
     return Link(NETCTL_TRY(std::move(copy)));
+}
+
+} // namespace
+
+Result<Link> Object::attach(const std::string& program) const {
+    const bpf_program* found = NETCTL_TRY(find_program(program));
+    libbpf_complaint();
+    return keep_link(bpf_program__attach(found), program);
+}
+
+Result<Link> Object::attach_to_target(const std::string& program, std::uint64_t cookie) const {
+    const bpf_program* found = NETCTL_TRY(find_program(program));
+    libbpf_complaint();
+    LIBBPF_OPTS(bpf_trace_opts, options, .cookie = cookie);
+    return keep_link(bpf_program__attach_trace_opts(found, &options), program);
 }
 
 } // namespace netctl::bpf

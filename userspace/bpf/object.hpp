@@ -103,6 +103,8 @@ class Object {
     Result<> set_autoload(const std::string& program, bool load) const;
     /// Loads these programs and leaves out all others. Before loading.
     Result<> load_only(std::span<const std::string> programs) const;
+    /// The function of the kernel that a program of kind fentry or fexit is for. Before loading.
+    Result<> set_target(const std::string& program, const std::string& function) const;
     /// Verifies and loads. The error has the verifier's last words.
     Result<> load() const;
     /// A loaded map, as a handle of one's own.
@@ -112,6 +114,8 @@ class Object {
     /// Attaches a loaded program where its section says; for tracepoints with types, functions of the
     /// kernel, and what else has a descriptor as its link.
     Result<Link> attach(const std::string& program) const;
+    /// The same of a program with a target, which is told the `cookie`.
+    Result<Link> attach_to_target(const std::string& program, std::uint64_t cookie) const;
 
   private:
     Result<bpf_program*> find_program(const std::string& name) const;

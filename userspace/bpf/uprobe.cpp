@@ -24,14 +24,30 @@ namespace netctl::bpf {
 
 namespace {
 
-/// What perf_event_open(2) calls uprobes; 0: the kernel has none.
-std::uint32_t perf_type() {
-    static const std::uint32_t type = [] {
-        std::uint32_t number = 0;
-        std::ifstream("/sys/bus/event_source/devices/uprobe/type") >> number;
-        return number;
-    }();
-    return type;
+/// What perf_event_open(2) calls `uprobe` or `kprobe`; 0: the kernel has none.
+std::uint32_t perf_type(const char* name) {
+    std::uint32_t number = 0;
+    std::ifstream(fmt::format("/sys/bus/event_source/devices/{}/type", name)) >> number;
+    return number;
+}
+
+/// Runs the program at what the attributes say. `pid` 0: whatever runs.
+Result<Link> attach_event(const Program& program, perf_event_attr& attributes, std::uint64_t cookie,
+                          std::uint32_t pid) {
+    attributes.size = sizeof attributes;
+    const Fd event(static_cast<int>(syscall(SYS_perf_event_open, &attributes,
+                                            pid != 0 ? static_cast<pid_t>(pid) : -1,
+                                            pid != 0 ? -1 : 0, -1, PERF_FLAG_FD_CLOEXEC)));
+    if (!event)
+        return Error::system(errno, "cannot put a probe into a function",
+                             errno == EPERM || errno == EACCES ? "that takes root, or CAP_SYS_ADMIN"
+                                                               : "");
+    LIBBPF_OPTS(bpf_link_create_opts, options);
+    options.perf_event.bpf_cookie = cookie;
+    Fd link(bpf_link_create(program.fd(), event.get(), BPF_PERF_EVENT, &options));
+    if (!link)
+        return Error::system(errno, "cannot run a program at a probe");
+    return Link(std::move(link));
 }
 
 /// The function of this program that the trial's probe is at.
@@ -70,27 +86,31 @@ std::optional<std::uint64_t> offset_in_program(std::uintptr_t address) {
 
 } // namespace
 
-Result<Link> attach_uprobe(const Program& program, int file, std::uint64_t offset, ProbeAt at) {
-    if (perf_type() == 0)
+Result<Link> attach_uprobe(const Program& program, int file, std::uint64_t offset, ProbeAt at,
+                           std::uint64_t cookie, std::uint32_t pid) {
+    static const std::uint32_t type = perf_type("uprobe");
+    if (type == 0)
         return Error::unsupported("this kernel has no uprobes, or /sys is not mounted");
     // The file that the descriptor is of, whatever its name is, or was.
     const std::string path = fmt::format("/proc/self/fd/{}", file);
     perf_event_attr attributes{};
-    attributes.size = sizeof attributes;
-    attributes.type = perf_type();
+    attributes.type = type;
     attributes.config = at == ProbeAt::function_return ? 1 : 0;
     attributes.config1 = reinterpret_cast<std::uintptr_t>(path.c_str());
     attributes.config2 = offset;
-    const Fd event(static_cast<int>(
-        syscall(SYS_perf_event_open, &attributes, -1, 0, -1, PERF_FLAG_FD_CLOEXEC)));
-    if (!event)
-        return Error::system(errno, "cannot put a probe into a function",
-                             errno == EPERM || errno == EACCES ? "that takes root, or CAP_SYS_ADMIN"
-                                                               : "");
-    Fd link(bpf_link_create(program.fd(), event.get(), BPF_PERF_EVENT, nullptr));
-    if (!link)
-        return Error::system(errno, "cannot run a program at a probe");
-    return Link(std::move(link));
+    return attach_event(program, attributes, cookie, pid);
+}
+
+Result<Link> attach_kprobe(const Program& program, const std::string& function, ProbeAt at,
+                           std::uint64_t cookie) {
+    static const std::uint32_t type = perf_type("kprobe");
+    if (type == 0)
+        return Error::unsupported("this kernel has no kprobes, or /sys is not mounted");
+    perf_event_attr attributes{};
+    attributes.type = type;
+    attributes.config = at == ProbeAt::function_return ? 1 : 0;
+    attributes.config1 = reinterpret_cast<std::uintptr_t>(function.c_str());
+    return attach_event(program, attributes, cookie, 0);
 }
 
 Result<> check_return_probes(const Program& program) {

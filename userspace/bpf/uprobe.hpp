@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// Programs at functions of other processes.
+// Programs at functions: of processes, and of the kernel where no others can be had.
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "bpf/object.hpp"
 #include "core/result.hpp"
@@ -15,7 +16,12 @@ enum class ProbeAt { entry, function_return };
 /// Runs the program at each call of the function that begins at `offset` of the file behind `file`, by whatever
 /// process, now and later, for as long as the link is there; `file` may be closed. At nothing but the beginning of a
 /// function: there the kernel may put an instruction that writes below the stack.
-Result<Link> attach_uprobe(const Program& program, int file, std::uint64_t offset, ProbeAt at);
+/// With a `pid`, only in that process, and others do not pay for it. The program is told the `cookie`.
+Result<Link> attach_uprobe(const Program& program, int file, std::uint64_t offset, ProbeAt at,
+                           std::uint64_t cookie = 0, std::uint32_t pid = 0);
+/// The same at a function of the kernel (kprobe). Errors of kind unsupported: the kernel has none.
+Result<Link> attach_kprobe(const Program& program, const std::string& function, ProbeAt at,
+                           std::uint64_t cookie);
 
 /// Whether a process that may make few system calls (seccomp) survives a probe at a function's return: on x86-64 since
 /// 6.11 that is a system call of the kernel's own, which until 6.14 such processes were killed for. Tried out with

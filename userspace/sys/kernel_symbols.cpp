@@ -12,6 +12,8 @@
 namespace netctl::sys {
 
 void KernelSymbols::read() {
+    if (std::exchange(read_, true))
+        return;
     // ADDRESS TYPE NAME[\t[MODULE]]
     std::ifstream file(file_);
     for (std::string line; std::getline(file, line);) {
@@ -29,9 +31,16 @@ void KernelSymbols::read() {
                      [](const Symbol& a, const Symbol& b) { return a.address < b.address; });
 }
 
+std::vector<std::string> KernelSymbols::names() {
+    read();
+    std::vector<std::string> names;
+    for (const Symbol& symbol : symbols_)
+        names.push_back(symbol.name);
+    return names;
+}
+
 std::string KernelSymbols::at(std::uint64_t address) {
-    if (!std::exchange(read_, true))
-        read();
+    read();
     const auto behind = std::upper_bound(
         symbols_.begin(), symbols_.end(), address,
         [](std::uint64_t wanted, const Symbol& symbol) { return wanted < symbol.address; });

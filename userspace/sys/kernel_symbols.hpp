@@ -18,6 +18,9 @@ class KernelSymbols {
     /// `tcp_v4_rcv+0x1c`; empty if the address is in none, or addresses are hidden from this process.
     std::string at(std::uint64_t address);
 
+    /// The names of all of them, by their addresses; static functions may share one. Empty if addresses are hidden.
+    std::vector<std::string> names();
+
   private:
     struct Symbol {
         std::uint64_t address = 0;

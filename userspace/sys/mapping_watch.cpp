@@ -7,10 +7,12 @@
 #include <cstdio>
 #include <cstring>
 #include <dirent.h>
+#include <fcntl.h>
 #include <fstream>
 #include <linux/perf_event.h>
 #include <memory>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -56,6 +58,20 @@ std::vector<Mapping> executable_mappings(std::uint32_t pid) {
         mappings.push_back(std::move(mapping));
     }
     return mappings;
+}
+
+Fd open_mapped(const Mapping& mapping) {
+    // The mapped file itself, whatever namespace its name is of; that takes CAP_SYS_ADMIN.
+    for (const std::string& path :
+         {fmt::format("/proc/{}/map_files/{:x}-{:x}", mapping.pid, mapping.begin, mapping.end),
+          fmt::format("/proc/{}/root{}", mapping.pid, mapping.path), mapping.path}) {
+        Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+        struct stat about {};
+        if (file && fstat(file.get(), &about) == 0 && S_ISREG(about.st_mode) &&
+            about.st_ino == mapping.inode)
+            return file;
+    }
+    return {};
 }
 
 std::vector<std::uint32_t> all_processes() {

@@ -26,6 +26,8 @@ struct Mapping {
 
 /// The mappings of a running process, of files that may be executed; none if it is gone.
 std::vector<Mapping> executable_mappings(std::uint32_t pid);
+/// Opens the mapped file itself, whatever namespace its name is of. None if it or the process is gone.
+Fd open_mapped(const Mapping& mapping);
 /// The ids of all processes.
 std::vector<std::uint32_t> all_processes();
 

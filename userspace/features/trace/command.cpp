@@ -16,6 +16,7 @@
 #include "features/trace/content_coding.hpp"
 #include "features/trace/controller.hpp"
 #include "features/trace/filter.hpp"
+#include "features/trace/func/command.hpp"
 #include "features/trace/har.hpp"
 #include "features/trace/line_writer.hpp"
 #include "features/trace/render.hpp"
@@ -555,7 +556,8 @@ const Command& command() {
                     },
                 .run = http,
             },
-            tcp::tcp_command()}};
+            tcp::tcp_command(),
+            func::func_command()}};
     return command;
 }
 

@@ -14,11 +14,11 @@
 namespace netctl::trace {
 
 /// Whole numbers from 0 on: values below 8 have a slot each, and each power of two above has 8, as the kernel
-/// side counts them (abi/trace_rtt.h). Quantiles are told by the upper end of their slot, so at most 12.5 % too high.
+/// side counts them (abi/trace_rtt.h, abi/trace_func.h), which may have fewer. Quantiles are told by the upper end of their slot, so at most 12.5 % too high.
 class Histogram {
   public:
     static constexpr unsigned bits = 3;
-    static constexpr std::size_t slot_count = (27 - bits + 1) << bits;
+    static constexpr std::size_t slot_count = (40 - bits + 1) << bits;
 
     struct Slot {
         std::uint64_t from = 0;  ///< the least value in it

@@ -7,12 +7,14 @@
 
 #include <gtest/gtest.h>
 
+#include "netctl/abi/trace_func.h"
 #include "netctl/abi/trace_rtt.h"
 
 namespace netctl::trace {
 namespace {
 
-static_assert(Histogram::slot_count == NC_RTT_SLOTS && Histogram::bits == NC_RTT_SLOT_BITS);
+static_assert(Histogram::slot_count >= NC_RTT_SLOTS && Histogram::bits == NC_RTT_SLOT_BITS);
+static_assert(Histogram::slot_count == NC_FUNC_SLOTS);
 
 Histogram of(const std::vector<std::uint64_t>& values) {
     std::vector<std::uint32_t> counts(Histogram::slot_count);
@@ -28,7 +30,7 @@ TEST(Histogram, ASlotHasWhatIsBetweenItsEnds) {
         EXPECT_EQ(Histogram::slot_of(Histogram::begin_of(slot)), slot);
         EXPECT_EQ(Histogram::slot_of(Histogram::begin_of(slot + 1) - 1), slot);
     }
-    EXPECT_EQ(Histogram::begin_of(Histogram::slot_count), std::uint64_t{1} << 27);
+    EXPECT_EQ(Histogram::begin_of(Histogram::slot_count), std::uint64_t{1} << 40);
     EXPECT_EQ(Histogram::slot_of(UINT64_MAX), Histogram::slot_count - 1);
 }
 

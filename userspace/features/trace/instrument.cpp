@@ -24,7 +24,8 @@ Json InstrumentCounters::json() const {
 Result<Instrument> Instrument::start(const bpf::Object& object, const Selection& selection,
                                      const InstrumentPlan& plan, RecordReader::Handler handler) {
     std::vector<std::string> all = plan.programs;
-    all.insert(all.end(), plan.iterators.begin(), plan.iterators.end());
+    for (const auto* more : {&plan.probes, &plan.iterators})
+        all.insert(all.end(), more->begin(), more->end());
     NETCTL_TRY(object.load_only(all));
     NETCTL_TRY(select_before_load(object, selection));
     NETCTL_TRY(object.set_max_entries("events", plan.ring_bytes));
@@ -38,6 +39,8 @@ Result<Instrument> Instrument::start(const bpf::Object& object, const Selection&
         instrument.programs_.push_back(NETCTL_TRY(object.program(name)));
         instrument.links_.push_back(NETCTL_TRY(object.attach(name)));
     }
+    for (const std::string& name : plan.probes)
+        instrument.programs_.push_back(NETCTL_TRY(object.program(name)));
     // Behind the others, so that no socket comes between: what those know already, these leave alone.
     for (const std::string& name : plan.iterators)
         instrument.iterators_.push_back(NETCTL_TRY(object.program(name)));

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bpf/map.hpp"
@@ -33,6 +34,7 @@ struct InstrumentCounters {
 
 struct InstrumentPlan {
     std::vector<std::string> programs;  ///< attached, in this order
+    std::vector<std::string> probes{};  ///< loaded, for the caller to attach
     std::vector<std::string> iterators; ///< run when they are, and by iterate()
     std::uint32_t ring_bytes = 0;
 };
@@ -43,6 +45,10 @@ class Instrument {
     /// caller's to set before. `handler` is called for each record while poll() or stop() run.
     static Result<Instrument> start(const bpf::Object& object, const Selection& selection,
                                     const InstrumentPlan& plan, RecordReader::Handler handler);
+
+    /// For what the caller attaches: stop() takes it away, and runs of the program that were left out are counted.
+    void keep(bpf::Link link) { links_.push_back(std::move(link)); }
+    void keep(bpf::Program program) { programs_.push_back(std::move(program)); }
 
     /// Hands out what there is, or a part of it.
     Result<> poll() { return reader_->read(); }

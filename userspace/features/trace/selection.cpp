@@ -56,20 +56,37 @@ nc_trace_prefix key_of(const Prefix& prefix) {
 
 } // namespace
 
-std::vector<Option> selection_options() {
+namespace {
+
+std::vector<Option> owner_options(const char* what) {
     return {
-        {"pid", "PID", "only sockets of this process", {}},
-        {"comm", "NAME", "only sockets of processes of this name", {}},
-        {"cgroup", "PATH", "only sockets of this cgroup or below it", {}},
+        {"pid", "PID", fmt::format("only {} of this process", what), {}},
+        {"comm", "NAME", fmt::format("only {} of processes of this name", what), {}},
+        {"cgroup", "PATH", fmt::format("only {} of this cgroup or below it", what), {}},
         {"container",
          "NAME|any",
-         "only sockets of this container, by its name, image or id, or of any; and show the "
-         "containers",
+         fmt::format("only {} of this container, by its name, image or id, or of any; and show the "
+                     "containers",
+                     what),
          {}},
-        {"port", "PORTS", "only sockets with one of these ports: 80,8000-8010", {}},
-        {"src", "NETWORKS", "only sockets with such an address of this host: 192.0.2.0/24,::1", {}},
-        {"dst", "NETWORKS", "only sockets with such a remote address", {}},
     };
+}
+
+} // namespace
+
+std::vector<Option> selection_options() {
+    std::vector<Option> options = owner_options("sockets");
+    options.push_back({"port", "PORTS", "only sockets with one of these ports: 80,8000-8010", {}});
+    options.push_back({"src",
+                       "NETWORKS",
+                       "only sockets with such an address of this host: 192.0.2.0/24,::1",
+                       {}});
+    options.push_back({"dst", "NETWORKS", "only sockets with such a remote address", {}});
+    return options;
+}
+
+std::vector<Option> task_selection_options() {
+    return owner_options("calls");
 }
 
 Result<Selection> parse_selection(const Arguments& arguments, const Context& context) {
@@ -119,10 +136,14 @@ Result<> select_before_load(const bpf::Object& object, const Selection& selectio
 
 Result<> select_after_load(const bpf::Object& object, const Selection& selection) {
     const std::uint8_t one = 1;
-    const bpf::RawMap ports = NETCTL_TRY(object.map("ports"));
-    for (const std::uint32_t port : selection.ports)
-        NETCTL_TRY(ports.update(&port, &one));
+    if (!selection.ports.empty()) {
+        const bpf::RawMap ports = NETCTL_TRY(object.map("ports"));
+        for (const std::uint32_t port : selection.ports)
+            NETCTL_TRY(ports.update(&port, &one));
+    }
     const auto fill = [&](const char* name, const std::vector<Prefix>& prefixes) -> Result<> {
+        if (prefixes.empty())
+            return {};
         const bpf::RawMap map = NETCTL_TRY(object.map(name));
         for (const Prefix& prefix : prefixes) {
             const nc_trace_prefix key = key_of(prefix);

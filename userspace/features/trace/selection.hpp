@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// Which sockets an instrument looks at: the same options for all of them.
+// Which sockets or processes an instrument looks at: the same options for all of them.
 #pragma once
 
 #include <cstdint>
@@ -28,10 +28,12 @@ struct Selection {
 
 /// --pid, --comm, --cgroup, --container, --port, --src, --dst.
 std::vector<Option> selection_options();
+/// Those of them that are about processes.
+std::vector<Option> task_selection_options();
 /// What they say, and the global --netns. The error names what is wrong with which.
 Result<Selection> parse_selection(const Arguments& arguments, const Context& context);
 
-/// Makes it a constant of an object that is made of lib/trace.h. Before loading.
+/// Makes it a constant of an object that is made of lib/trace.h or lib/trace_task.h. Before loading.
 Result<> select_before_load(const bpf::Object& object, const Selection& selection);
 /// Fills the object's maps with what is listed. After loading, before attaching.
 Result<> select_after_load(const bpf::Object& object, const Selection& selection);

@@ -51,20 +51,6 @@ bool is_general(const Error& error) {
     return error.kind == ErrorKind::unsupported || error.code == EPERM || error.code == EACCES;
 }
 
-Fd open_mapped(const sys::Mapping& mapping) {
-    // The mapped file itself, whatever namespace its name is of; that takes CAP_SYS_ADMIN.
-    for (const std::string& path :
-         {fmt::format("/proc/{}/map_files/{:x}-{:x}", mapping.pid, mapping.begin, mapping.end),
-          fmt::format("/proc/{}/root{}", mapping.pid, mapping.path), mapping.path}) {
-        Fd file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
-        struct stat about {};
-        if (file && fstat(file.get(), &about) == 0 && S_ISREG(about.st_mode) &&
-            about.st_ino == mapping.inode)
-            return file;
-    }
-    return {};
-}
-
 } // namespace
 
 Result<bool> TlsLibraries::hook(int file) {
@@ -124,7 +110,7 @@ Result<> TlsLibraries::hook_mapped(const sys::Mapping& mapping) {
     const Inode inode{mapping.device, mapping.inode};
     if (seen_.contains(inode))
         return {};
-    const Fd file = open_mapped(mapping);
+    const Fd file = sys::open_mapped(mapping);
     if (!file)
         return {}; // the process is gone, or not ours to look at
     if (seen_.size() >= memory_limit)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What instruments on sockets share: the selection, counters and the ring. Include vmlinux.h and
+ * What instruments on sockets share: the selection by connections and their owners. Include vmlinux.h and
  * bpf_helpers.h before.
  */
 #ifndef NETCTL_LIB_TRACE_H
@@ -10,13 +10,11 @@
 #error "netctl/lib/ is for BPF programs; userspace shares netctl/abi/ with them"
 #endif
 
-#include <netctl/abi/trace.h>
+#include <netctl/lib/trace_ring.h>
 
 #define AF_INET 2
 #define AF_INET6 10
 #define PF_KTHREAD 0x00200000
-
-const volatile struct nc_trace_selection selection;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -32,27 +30,6 @@ struct {
 	__type(key, struct nc_trace_prefix);
 	__type(value, __u8);
 } sources SEC(".maps"), destinations SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct nc_trace_counters);
-} counters SEC(".maps");
-
-/* Written with BPF_RB_NO_WAKEUP: waking the reader costs more than all the rest, so it looks by itself
- * each few milliseconds. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 16 * 1024 * 1024);
-} events SEC(".maps");
-
-static __always_inline struct nc_trace_counters *nc_trace_count(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&counters, &zero);
-}
 
 static __always_inline bool nc_trace_port(__u32 port)
 {

@@ -12,8 +12,8 @@
 #include "core/json.hpp"
 #include "features/trace/cgroup_names.hpp"
 #include "features/trace/container.hpp"
+#include "features/trace/ending.hpp"
 #include "features/trace/line_writer.hpp"
-#include "features/trace/signals.hpp"
 #include "features/trace/tcp/connections.hpp"
 #include "features/trace/tcp/tcp_render.hpp"
 #include "sys/clock.hpp"
@@ -22,8 +22,6 @@
 namespace netctl::trace::tcp {
 
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 class Stream {
   public:
@@ -35,7 +33,7 @@ class Stream {
           clock_offset_(sys::monotonic_offset()) {}
 
     Result<int> run(std::uint64_t count, std::uint64_t duration_s) {
-        const Signals signals;
+        Ending ending(duration_s, request_.selection.pid, context_->out);
         count_ = count;
         Connections connections = NETCTL_TRY(
             trace_connections(request_, [this](const nc_tcp_event& raw) { on_event(raw); }));
@@ -43,7 +41,12 @@ class Stream {
         context_->out.note("tracing TCP connections");
         if (!context_->out.json())
             lines_.pending() = header_of(request_.kind);
-        NETCTL_TRY(loop(connections.instrument, duration_s));
+        ending.begin();
+        while (!done_ && !ending.has_come()) {
+            NETCTL_TRY(connections.instrument.poll());
+            write();
+            connections.instrument.rest();
+        }
         NETCTL_TRY(connections.instrument.stop());
         const InstrumentCounters counters = NETCTL_TRY(connections.instrument.counters());
         if (context_->out.json()) {
@@ -88,28 +91,6 @@ class Stream {
     void write() {
         if (!lines_.write())
             done_ = true; // nobody reads any more
-    }
-
-    Result<> loop(Instrument& instrument, std::uint64_t duration_s) {
-        const auto start = Clock::now();
-        auto next_second = start;
-        while (!Signals::interrupted() && !done_) {
-            NETCTL_TRY(instrument.poll());
-            write();
-            instrument.rest();
-            const auto now = Clock::now();
-            if (duration_s != 0 && now - start >= std::chrono::seconds(duration_s))
-                break;
-            if (now < next_second)
-                continue;
-            next_second = now + std::chrono::seconds(1);
-            const std::uint32_t pid = request_.selection.pid;
-            if (pid != 0 && !process_exists(pid)) {
-                context_->out.note(fmt::format("process {} is gone", pid));
-                break;
-            }
-        }
-        return {};
     }
 
     ConnectionsRequest request_;

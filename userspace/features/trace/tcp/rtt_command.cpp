@@ -17,8 +17,8 @@
 #include "core/json.hpp"
 #include "features/trace/cgroup_names.hpp"
 #include "features/trace/container.hpp"
+#include "features/trace/ending.hpp"
 #include "features/trace/line_writer.hpp"
-#include "features/trace/signals.hpp"
 #include "features/trace/tcp/rtt.hpp"
 #include "sys/clock.hpp"
 
@@ -81,24 +81,18 @@ class RoundTripReport {
           containers_([this](std::uint64_t id) { return cgroups_.of(id); }) {}
 
     Result<int> run(std::uint64_t interval_s, std::uint64_t count, std::uint64_t duration_s) {
-        const Signals signals;
+        Ending ending(duration_s, selection_->pid, context_->out);
         RttTrace trace = NETCTL_TRY(RttTrace::start(*selection_, by_));
         context_->out.note("counting round-trip times of TCP connections");
-        const auto start = Steady::now();
-        const auto whole = std::chrono::seconds(duration_s);
-        auto next = start + std::chrono::seconds(interval_s);
+        ending.begin();
+        auto next = ending.start() + std::chrono::seconds(interval_s);
         std::uint64_t told = 0;
         bool over = false;
-        while (!over && !Signals::interrupted()) {
+        while (!over) {
             constexpr timespec nap{0, 50'000'000};
             nanosleep(&nap, nullptr);
-            const auto now = Steady::now();
-            over = duration_s != 0 && now - start >= whole;
-            if (selection_->pid != 0 && !process_exists(selection_->pid)) {
-                context_->out.note(fmt::format("process {} is gone", selection_->pid));
-                over = true;
-            }
-            if (interval_s == 0 || now < next || over)
+            over = ending.has_come();
+            if (interval_s == 0 || Steady::now() < next || over)
                 continue;
             next += std::chrono::seconds(interval_s);
             over = !show(NETCTL_TRY(trace.read())) || (count != 0 && ++told >= count);
