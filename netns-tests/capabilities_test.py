@@ -94,6 +94,7 @@ COMMANDS = {
     "trace func": ((), "~trace func c:getaddrinfo"),
     "doctor": ((), "doctor"),
     "status": ((*XDP, *SET), "status"),
+    "top": ((*XDP, *SET), "top --count 1 --interval 1"),
     "check": ((), "check {config}"),
     "plan": ((*XDP, *SET), "plan {same}"),
     "export": ((*XDP, *SET), "export"),

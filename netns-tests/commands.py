@@ -172,6 +172,7 @@ class Stage:
             (("trace", "func"), ("--duration", "1", "c:getaddrinfo")),
             (("doctor",), ()),
             (("status",), ()),
+            (("top",), ("--count", "1", "--interval", "1")),
             (("check",), (self.config,)),
             (("diff",), (self.same,)),
             (("plan",), (self.same,)),

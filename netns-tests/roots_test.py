@@ -56,6 +56,7 @@ class Examples:
             "trace func": ("--duration", 1),
             "xdp log": ("--write", directory / "xdp.pcap"),
             "tc log": ("--write", directory / "tc.pcap"),
+            "top": ("--count", 1),
             "detach": ("--all",),
             "save": ("--file", directory / "kept" / "saved.yaml"),
             "restore": ("--file", directory / "kept" / "saved.yaml"),

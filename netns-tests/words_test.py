@@ -24,7 +24,7 @@ from lab import Cgroup, run, until
 REPO = Path(__file__).resolve().parent.parent
 MANUAL = sorted([*REPO.glob("userspace/features/*/netctl-*.8"), *REPO.glob("userspace/host/netctl-*.8"), REPO / "userspace/fleet/netctl-fleet.8", REPO / "docs/man/netctl.8"])
 # These run until they are interrupted, and nothing of theirs is wanted before something has happened.
-STREAMS = re.compile(r"netctl (xdp log|tc log|policy log --follow|trace http(?!.* --(read|top))|trace tcp(?! backlog)(?!.* --duration)|metrics --listen)")
+STREAMS = re.compile(r"netctl (xdp log|tc log|policy log --follow|trace http(?!.* --(read|top))|trace tcp(?! backlog)(?!.* --duration)|metrics --listen|top(?!.* --count))")
 # Their exit status is an answer.
 ANSWERS = re.compile(r"netctl ((policy|set) test|policy explain|plan)")
 
@@ -300,8 +300,8 @@ def denial(host, _=None):
 # What happens on the host before a command, or, if it runs until it is interrupted, while it does.
 HAPPENS = {
     "netctl xdp status eth0": traffic,
-    "netctl xdp log eth0 --write dropped.pcap": lambda host, log: (
-        until(lambda: (host.files / "dropped.pcap").exists()), traffic(host)),
+    "netctl xdp log eth0 --write dropped.pcapng": lambda host, log: (
+        until(lambda: (host.files / "dropped.pcapng").exists()), traffic(host)),
     "netctl trace http": requests,
     "netctl trace tcp connlat": attempts,
     "netctl trace tcp life --comm nginx": requests,

@@ -3,10 +3,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstdio>
 
 #include <fmt/format.h>
+
+#include "sys/clock.hpp"
 
 namespace netctl::datapath {
 
@@ -25,11 +26,6 @@ std::optional<sys::BpfVerdict> answer_of(Hook hook, nc_verdict verdict) {
     case NC_VERDICTS: break;
     }
     return {};
-}
-
-std::uint64_t now_ns() {
-    const auto since = std::chrono::system_clock::now().time_since_epoch();
-    return static_cast<std::uint64_t>(std::chrono::nanoseconds(since).count());
 }
 
 } // namespace
@@ -132,7 +128,8 @@ Result<> LogCapture::write_statistics() {
     if (lost + left_out != 0)
         comment = fmt::format("{} lost: the buffer was full; {} left out: above the log's rate",
                               lost, left_out);
-    NETCTL_TRY(named->write(sys::PcapngStatistics{now_ns(), written_, lost + left_out, comment}));
+    NETCTL_TRY(
+        named->write(sys::PcapngStatistics{sys::wall_ns(), written_, lost + left_out, comment}));
     return named->flush();
 }
 

@@ -13,6 +13,7 @@ Command doctor_command();
 /// check, plan, diff, apply, export, confirm, rollback, save, restore.
 std::vector<Command> apply_commands();
 Command metrics_command();
+Command top_command();
 
 /// Gives `--confirm TIME` to each command that changes what is in force.
 void add_confirm(Command& root);

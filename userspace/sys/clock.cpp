@@ -25,6 +25,10 @@ std::int64_t monotonic_offset() {
     return nanoseconds(CLOCK_REALTIME) - nanoseconds(CLOCK_MONOTONIC);
 }
 
+std::uint64_t wall_ns() {
+    return static_cast<std::uint64_t>(nanoseconds(CLOCK_REALTIME));
+}
+
 std::uint64_t now_ms() {
     return static_cast<std::uint64_t>(nanoseconds(CLOCK_MONOTONIC) / 1'000'000);
 }

@@ -13,6 +13,8 @@ std::int64_t monotonic_offset();
 /// CLOCK_MONOTONIC in nanoseconds.
 std::int64_t monotonic_now();
 
+/// The time of day: nanoseconds since 1970.
+std::uint64_t wall_ns();
 /// CLOCK_MONOTONIC in milliseconds.
 std::uint64_t now_ms();
 

@@ -6,9 +6,6 @@
 #include <csignal>
 #include <cstdio>
 #include <memory>
-#include <poll.h>
-#include <termios.h>
-#include <unistd.h>
 
 #include <fmt/format.h>
 
@@ -25,58 +22,13 @@
 #include "features/trace/signals.hpp"
 #include "features/trace/tcp/command.hpp"
 #include "features/trace/top.hpp"
+#include "sys/screen.hpp"
 
 namespace netctl::trace {
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-/// The terminal in its alternate screen, and keys one by one.
-class Screen {
-  public:
-    explicit Screen(const Output& out) : out_(&out) {
-        out_->stream(Text::format("\x1b[?1049h\x1b[?25l"));
-        if (tcgetattr(STDIN_FILENO, &old_) == 0) {
-            termios raw = old_;
-            raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO);
-            raw.c_cc[VMIN] = 0;
-            raw.c_cc[VTIME] = 0;
-            keys_ = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
-        }
-    }
-    Screen(const Screen&) = delete;
-    Screen& operator=(const Screen&) = delete;
-    ~Screen() {
-        if (keys_)
-            tcsetattr(STDIN_FILENO, TCSANOW, &old_);
-        out_->stream(Text::format("\x1b[?25h\x1b[?1049l"));
-    }
-    /// A key that was pressed, or 0.
-    char key() const {
-        pollfd input{STDIN_FILENO, POLLIN, 0};
-        char c = 0;
-        if (!keys_ || ::poll(&input, 1, 0) <= 0 || read(STDIN_FILENO, &c, 1) != 1)
-            return 0;
-        return c;
-    }
-    bool show(RouteTable& table, TopOrder order, Time now, const Text& title) const {
-        const TerminalSize size = out_->terminal().value_or(TerminalSize{80, 24});
-        Text screen = Text::format("\x1b[H");
-        const std::vector<Text> lines = table.render(size.columns, size.rows, order, now, title);
-        for (const Text& line : lines) {
-            if (&line != &lines.front())
-                screen += Text::format("\x1b[K\r\n");
-            screen += line;
-        }
-        return out_->stream(screen + Text::format("\x1b[K\x1b[J")).error == 0;
-    }
-
-  private:
-    const Output* out_;
-    termios old_{};
-    bool keys_ = false;
-};
 
 struct Wanted {
     Request request;
@@ -294,7 +246,7 @@ class Run {
                 "tracing {}{}", session->description(),
                 session->pins().empty() ? std::string() : "; settings in " + session->pins()));
         if (wanted_->top)
-            screen_ = std::make_unique<Screen>(context_->out);
+            screen_ = std::make_unique<sys::Screen>(context_->out);
         else if (!context_->out.json())
             lines_.pending() = text_header();
         auto ended = loop(*session);
@@ -409,7 +361,9 @@ class Run {
                 Text::format(", {} records lost", counters->kernel.lost + counters->recursions);
         title += "   sort: r e 5 9 p b n   quit: q";
         const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(elapsed).count() + 1;
-        return screen_->show(table_, order_, static_cast<Time>(now), title);
+        const TerminalSize size = screen_->size();
+        return screen_->show(
+            table_.render(size.columns, size.rows, order_, static_cast<Time>(now), title));
     }
 
     /// False to quit.
@@ -434,7 +388,7 @@ class Run {
     LineWriter lines_;
     std::optional<HarFile> har_;
     bool har_failed_ = false;
-    std::unique_ptr<Screen> screen_;
+    std::unique_ptr<sys::Screen> screen_;
     RouteTable table_;
     TopOrder order_ = TopOrder::requests;
     bool reorder_ = false; ///< show it at once
