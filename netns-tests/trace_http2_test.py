@@ -130,12 +130,13 @@ def test_node_inside_tls(lab, netctl, pair, certificate):  # noqa: F811
         assert one["server_process"]["comm"].startswith("node") and one["client"] is None
 
 
-def test_capture_files(lab, netctl, pair):
+@pytest.mark.parametrize("source", SOURCES)
+def test_capture_files(lab, netctl, pair, source):
     client, server = pair
     http2_nginx(lab, server.netns)
     capture = lab.directory / "http2.pcapng"
-    tracer = trace(lab, netctl, server.netns, "--write", capture, source="socket")
-    client.netns.run("h2load", "-n", "40", "-c", "2", "-m", "8", f"http://{server.ip4}:{PORT}/hello")
+    tracer = trace(lab, netctl, server.netns, "--write", capture, source=source)
+    client.netns.run("h2load", "-n", "40", "-c", "2", "-m", "8", f"http://{server.ip4}:{PORT}/text.txt")
     wait_for(tracer, 40)
     live, _ = finish(tracer)
     har = lab.directory / "http2.har"
@@ -148,7 +149,7 @@ def test_capture_files(lab, netctl, pair):
     entries = archive["log"]["entries"]
     assert len(entries) == 40
     assert {one["request"]["httpVersion"] for one in entries} == {one["response"]["httpVersion"] for one in entries} == {"HTTP/2"}
-    assert {one["request"]["url"] for one in entries} == {f"http://{server.ip4}:{PORT}/hello"}
+    assert {one["request"]["url"] for one in entries} == {f"http://{server.ip4}:{PORT}/text.txt"}
 
 
 GRPC_SERVER = """

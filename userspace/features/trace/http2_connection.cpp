@@ -118,6 +118,7 @@ void Http2Connection::Fields::add_pseudo(std::string_view name, std::string_view
 }
 
 void Http2Connection::Fields::add_known(std::string_view name, std::string_view value) {
+    text += value.size();
     if (name == "content-type" && content_type.empty()) {
         content_type = value;
     } else if (name == "content-encoding") {
@@ -132,6 +133,8 @@ void Http2Connection::Fields::add_known(std::string_view name, std::string_view 
         grpc_message = decode_grpc_message(value);
     } else if (name == "grpc-timeout") {
         grpc_timeout = parse_grpc_timeout(value);
+    } else {
+        text -= value.size();
     }
 }
 
@@ -426,8 +429,7 @@ void Http2Connection::on_frames_lost(MessageKind side, bool malformed, Time) {
     ++(malformed ? counters_->malformed : counters_->holes);
     // Of which of them bytes are missing cannot be known.
     for (auto& [id, stream] : streams_) {
-        const bool done = side == MessageKind::request ? stream.request_done : stream.response_done;
-        if (!done)
+        if (!done(stream, side))
             message_of(stream, side).end = MessageEnd::unframed;
         stream.messages[static_cast<std::size_t>(side)].skip(UINT64_MAX);
     }
@@ -615,7 +617,7 @@ void Http2Connection::end_side(std::uint32_t id, MessageKind side, Time now) {
         return;
     Message& message = message_of(*stream, side);
     message.last_byte = std::max(now, message.first_byte);
-    (side == MessageKind::request ? stream->request_done : stream->response_done) = true;
+    done(*stream, side) = true;
     settle(id);
 }
 
@@ -662,16 +664,14 @@ void Http2Connection::emit(Streams::iterator which) {
     streams_cost_ -= stream.cost;
     ended_[ended_at_++ % ended_.size()] = node.key();
     Transaction& transaction = stream.transaction;
-    const auto cut = [](Message& message, bool done) {
-        if (message.seen && !done && message.end == MessageEnd::complete)
+    for (const auto side : {MessageKind::request, MessageKind::response}) {
+        Message& message = message_of(stream, side);
+        if (!message.seen)
+            continue;
+        if (!done(stream, side) && message.end == MessageEnd::complete)
             message.end = MessageEnd::cut;
-        if (message.end == MessageEnd::unframed)
-            return true;
-        return false;
-    };
-    for (const bool unframed : {cut(transaction.request, stream.request_done),
-                                cut(transaction.response, stream.response_done)})
-        counters_->unframed += unframed;
+        counters_->unframed += message.end == MessageEnd::unframed;
+    }
     count_messages(stream);
     count_told(*counters_, transaction);
     emit_(transaction);

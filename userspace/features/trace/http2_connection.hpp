@@ -112,6 +112,9 @@ class Http2Connection : private FrameSink {
         return side == MessageKind::request ? stream.transaction.request
                                             : stream.transaction.response;
     }
+    static bool& done(Stream& stream, MessageKind side) {
+        return side == MessageKind::request ? stream.request_done : stream.response_done;
+    }
     void finish_prefix(Direction& direction, const Frame& frame);
     void content(MessageKind side, const Frame& frame, std::string_view data);
     void missing_content(MessageKind side, const Frame& frame, std::uint64_t length);

@@ -385,6 +385,22 @@ TEST(Http2, HoldsNoMoreThanItMay) {
     EXPECT_EQ(endless.counters.tables_unknown, 1u);
 }
 
+TEST(Http2, AHeadThatUnpacksToMuchIsCut) {
+    // Each byte of the second block stands for 2,900.
+    Talk talk(true, {.keep_fields = false, .body_limit = 0});
+    FieldList bomb = get("/bomb");
+    bomb.emplace_back("content-encoding", std::string(2900, 'x'));
+    talk.say(client, talk.asks.head(1, bomb, true));
+    std::string block = "\x82\x86\x84"s;
+    block += std::string(15000, '\xbe');
+    talk.say(client, frame(FrameType::headers, Frame::end_headers | Frame::end_stream, 3, block));
+    talk.say(server, talk.answers.head(3, answer("200"), true));
+    ASSERT_EQ(talk.summary(), "3 GET / 200 0/0\n");
+    EXPECT_TRUE(talk.told[0].request.absurd);
+    EXPECT_LE(talk.told[0].request.content_encoding.size(), head_limit);
+    EXPECT_GT(talk.told[0].request.content_encoding.size(), head_limit / 2);
+}
+
 TEST(Http2, Grpc) {
     const FieldList call = {{":method", "POST"},
                             {":scheme", "http"},

@@ -35,7 +35,7 @@ class HttpConnection : private MessageSink {
                    Emit emit);
     HttpConnection(const HttpConnection&) = delete;
     HttpConnection& operator=(const HttpConnection&) = delete;
-    ~HttpConnection();
+    ~HttpConnection() override;
 
     /// Its beginning was not seen: requests may wait for answers that nobody saw.
     void join_midway() { doubtful_ = true; }

@@ -262,6 +262,7 @@ void append_http2(std::string& out, const Transaction& transaction) {
             append_number(out, *grpc->status);
         else
             out += name;
+        out += ' ';
         const auto count = [&](const std::optional<std::uint64_t>& messages, const char* what) {
             if (messages)
                 append_number(out, *messages);

@@ -105,7 +105,7 @@ void RouteTable::add(const Transaction& transaction) {
         route.path = std::move(path);
     }
     ++route.requests;
-    if (transaction.status >= 500 || transaction.status == 0)
+    if (transaction.status >= 500 || !transaction.response.seen)
         ++route.errors;
     route.bytes += transaction.request.wire_bytes + transaction.response.wire_bytes;
     if (transaction.request.seen && transaction.response.seen)

@@ -270,6 +270,101 @@ TEST(TraceRender, TellsWhatIsNotOver) {
     EXPECT_NE(text.find(" 200? "), std::string::npos) << text;
 }
 
+/// A call of gRPC that failed.
+Transaction failed_call() {
+    Transaction one = example();
+    one.stream = 7;
+    one.request.http2 = one.response.http2 = true;
+    one.grpc.emplace();
+    one.grpc->status = 5;
+    one.grpc->message = "no\x1bsuch";
+    one.grpc->sent = 1;
+    one.grpc->received.reset();
+    one.grpc->deadline = second / 4;
+    one.response.trailers = {{"grpc-status", "5"}};
+    return one;
+}
+
+TEST(TraceRender, Http2HasMembersOfItsOwn) {
+    Text text;
+    append_json(text, failed_call());
+    auto json = nlohmann::json::parse(text.string());
+    EXPECT_EQ(json["stream"], 7);
+    EXPECT_EQ(json["request"]["version"], "HTTP/2");
+    EXPECT_EQ(json["response"]["trailers"][0]["name"], "grpc-status");
+    EXPECT_EQ(json["grpc"], nlohmann::json::parse(R"({"status":5,"name":"NOT_FOUND",
+        "message":"no\u001bsuch","messages_sent":1,"messages_received":null,"deadline_us":250000.0})"));
+    EXPECT_TRUE(json["reset"].is_null());
+    text.clear();
+    append_text(text, failed_call());
+    EXPECT_NE(text.find(" HTTP/2 grpc NOT_FOUND 1 sent, ? got: no\\x1bsuch\n"), std::string::npos)
+        << text;
+    EXPECT_NE(text.find("\n  < grpc-status: 5\n"), std::string::npos) << text;
+    EXPECT_EQ(har_of(failed_call())["response"]["httpVersion"], "HTTP/2");
+
+    Transaction gone = failed_call();
+    gone.grpc.reset();
+    gone.response = {};
+    gone.status = 0;
+    gone.reset = Reset{.by_server = true, .goaway = false, .code = 7};
+    text.clear();
+    append_json(text, gone);
+    json = nlohmann::json::parse(text.string());
+    EXPECT_EQ(json["reset"],
+              nlohmann::json::parse(
+                  R"({"by":"server","code":7,"name":"REFUSED_STREAM","goaway":false})"));
+    EXPECT_TRUE(json["grpc"].is_null());
+    text.clear();
+    append_text(text, gone);
+    EXPECT_NE(text.find(" reset "), std::string::npos) << text;
+    EXPECT_NE(text.find(" HTTP/2 (reset by the server: REFUSED_STREAM)\n"), std::string::npos)
+        << text;
+
+    text.clear();
+    append_json(text, example());
+    json = nlohmann::json::parse(text.string());
+    for (const char* key : {"stream", "reset", "grpc"})
+        EXPECT_TRUE(json.contains(key) && json[key].is_null()) << key;
+}
+
+TEST(TraceRender, WhatCannotBeKnownIsNull) {
+    Transaction one = failed_call();
+    one.method.clear();
+    one.target.clear();
+    one.host.clear();
+    one.status = 0;
+    one.request.unknown_fields = 3;
+    Text text;
+    append_json(text, one);
+    const auto json = nlohmann::json::parse(text.string());
+    for (const char* key : {"method", "target", "host", "status"})
+        EXPECT_TRUE(json[key].is_null()) << key;
+    EXPECT_EQ(json["request"]["headers_unknown"], 3);
+    text.clear();
+    append_text(text, one);
+    EXPECT_NE(text.find("  ? ? HTTP/2 grpc"), std::string::npos) << text;
+}
+
+TEST(TraceFilter, StatusesOfGrpc) {
+    const auto matches = [](std::string_view list, const Transaction& one) {
+        Filter filter;
+        filter.grpc = *parse_grpc_statuses(list);
+        return filter.matches(one);
+    };
+    Transaction ended = failed_call();
+    EXPECT_TRUE(matches("5", ended));
+    EXPECT_TRUE(matches("0,NOT_FOUND", ended));
+    EXPECT_TRUE(matches("!0", ended));
+    EXPECT_FALSE(matches("!0,5", ended));
+    EXPECT_FALSE(matches("OK", ended));
+    ended.grpc->status.reset();
+    EXPECT_TRUE(matches("!0", ended));
+    EXPECT_FALSE(matches("0", ended));
+    EXPECT_FALSE(matches("!0", example()));
+    for (const char* wrong : {"", "!", "ok", "5,", "-1", "NOT FOUND"})
+        EXPECT_FALSE(parse_grpc_statuses(wrong)) << wrong;
+}
+
 TEST(TraceRender, UnixSocketsStandInThePlaceOfAddresses) {
     Transaction one = example();
     one.unix_path = "/run/a\x1b.sock";
