@@ -475,3 +475,60 @@ def test_wrong_words(netctl, lab):
         assert answer in netctl.fails("set", *words, status=2), words
     assert [entry for entry in netctl.json("set", "list", "wanted")] == []
     assert "does not hold names" in netctl.fails("set", "resolve", "hosts")
+
+
+def test_configurations_have_names(netctl, lab, tmp_path):
+    netns = lab.namespace("host")
+    run = lambda *words, **more: netctl(*words, netns=netns, **more)  # noqa: E731
+    file = tmp_path / "host.yaml"
+
+    def write(names, resolvers="[192.0.2.53, '2001:db8::53']", more=""):
+        file.write_text(f"sets:\n  wanted:\n    type: name\n    names: {names}\n    resolvers: {resolvers}\n{more}")
+
+    def names():
+        return netctl.json("set", "list")[0]["names"]
+
+    write("[example.test, '*.WILD.test']", more="    grace: 5\n    size: 100\n")
+    run("apply", file)
+    assert names()["names"] == ["example.test", "*.wild.test"]
+    assert names()["grace"] == 5
+    assert run("plan", file).returncode == 0
+    exported = tmp_path / "exported.yaml"
+    exported.write_text(run("export").stdout)
+    assert run("plan", exported).returncode == 0
+    write("[second.test, '*.wild.test']", "[192.0.2.54]")
+    planned = run("plan", file, check=False)
+    assert planned.returncode == 2
+    for line in ("+ second.test", "- example.test", "resolvers 192.0.2.53, 2001:db8::53 -> 192.0.2.54"):
+        assert line in planned.stdout
+    run("apply", file, "--confirm", "1h")
+    assert names()["names"] == ["second.test", "*.wild.test"]
+    assert [one["address"] for one in names()["resolvers"]] == ["192.0.2.54"]
+    run("rollback")
+    assert run("plan", exported).returncode == 0
+    run("set", "add", "wanted", "third.test", "--confirm", "1h")
+    run("rollback")
+    assert run("plan", exported).returncode == 0
+    for wrong, answer in (("    elements: [192.0.2.1]\n", "has no `elements`"), ("    grace: 60s\n", "grace")):
+        write("[a.test]", more=wrong)
+        assert answer in netctl.fails("check", file, status=2, netns=netns)
+    write("[a..test]")
+    assert "between dots" in netctl.fails("check", file, status=2, netns=netns)
+    write("[a.test]", more="    grace: 7\n")
+    assert "has grace 5" in netctl.fails("plan", file, netns=netns)
+    assert f'netns: "{netns.name}"' in netctl("export").stdout
+    assert "cannot get its own" in netctl.fails("plan", file)
+    file.write_text("absent: [set wanted]\n")
+    run("apply", file)
+    assert netctl.json("set", "list") == []
+
+
+def test_status_tells_of_names(netctl, wanted, talk):
+    talk.answer(dns.record(SAME, "A", "10.0.0.1"))
+    (hook,) = netctl.json("status")["hooks"]
+    assert (hook["feature"], hook["place"], hook["state"], hook["rule_count"]) == ("names", "wanted", "reading", 2)
+    assert hook["healthy"] and hook["judged"] == 1 and hook["refused"] == 0
+    (netctl.root / "sets" / "wanted" / "names_in").unlink()
+    done = netctl("status", check=False)
+    assert done.returncode == 1
+    assert "no answer is read" in done.stdout

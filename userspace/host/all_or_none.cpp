@@ -46,6 +46,9 @@ Step coming(const Step& step) {
     std::erase_if(grow.set_to->elements, [&](const datapath::ListedElement& one) {
         return one.absent || had.contains(element_lines({one}).front());
     });
+    std::erase_if(grow.set_to->names, [&](const std::string& name) {
+        return std::ranges::count(step.set_from->names, name) != 0;
+    });
     return grow;
 }
 
@@ -72,7 +75,7 @@ class Carrier {
             } else if (step.set_to) {
                 Step grow = coming(step);
                 const std::size_t had = step.set_from->elements.size();
-                const std::size_t come = grow.set_to->elements.size();
+                const std::size_t come = grow.set_to->elements.size() + grow.set_to->names.size();
                 const bool fits = had + come <= step.set_from->size.value_or(0);
                 if (come != 0 && !fits)
                     between_.push_back(step);

@@ -137,6 +137,7 @@ HostConfig without_elements(HostConfig config, const std::set<std::string>& but)
         if (!but.contains(name)) {
             set.external = true;
             set.elements.clear();
+            set.names.clear();
         }
     return config;
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
 // The steps of a plan, each by one commit of its feature (invariant I2).
+#include <algorithm>
+#include <iterator>
+
 #include <fmt/format.h>
 
 #include "datapath/edit.hpp"
@@ -20,6 +23,42 @@ using Told = std::vector<std::string>;
 
 constexpr unsigned apply_drain_ms = 5000;
 
+Result<set::NameRequest> request_of(const SetConfig& set) {
+    set::NameRequest request;
+    request.netns = set.netns;
+    request.grace = set.grace.value_or(request.grace);
+    for (const std::string& resolver : set.resolvers)
+        request.resolvers.push_back(NETCTL_TRY(Address::parse(resolver)));
+    return request;
+}
+
+/// The names of a set that is there. What comes, before what goes.
+Result<Told> do_names(const Step& step, Told told, set::Controller& controller) {
+    const SetConfig& to = *step.set_to;
+    if (to.external)
+        return told;
+    const std::vector<std::string> had =
+        step.set_from ? step.set_from->names : std::vector<std::string>();
+    std::vector<std::string> gone, come;
+    std::ranges::set_difference(had, to.names, std::back_inserter(gone));
+    std::ranges::set_difference(to.names, had, std::back_inserter(come));
+    const auto take = [&](Result<set::ChangeReport> report) -> Result<> {
+        const set::ChangeReport done = NETCTL_TRY(std::move(report));
+        told.insert(told.end(), done.notes.begin(), done.notes.end());
+        return {};
+    };
+    if (step.set_from && !to.resolvers.empty() && to.resolvers != step.set_from->resolvers) {
+        const auto notes = NETCTL_TRY(
+            controller.set_resolvers(to.name, NETCTL_TRY(request_of(to)).resolvers, to.netns));
+        told.insert(told.end(), notes.begin(), notes.end());
+    }
+    if (!come.empty())
+        NETCTL_TRY(take(controller.add(to.name, come, 0)));
+    if (!gone.empty() && !step.only_adds)
+        NETCTL_TRY(take(controller.remove(to.name, gone, datapath::Set::Missing::ignore)));
+    return told;
+}
+
 Result<Told> do_set(const Step& step, const RootOptions& root) {
     set::Controller controller(root);
     if (!step.set_to)
@@ -27,8 +66,11 @@ Result<Told> do_set(const Step& step, const RootOptions& root) {
     const SetConfig& to = *step.set_to;
     Told told;
     if (!step.set_from)
-        told = NETCTL_TRY(
-            controller.create(to.name, to.type, to.size.value_or(set::default_size(to.type)), ""));
+        told = NETCTL_TRY(controller.create(to.name, to.type,
+                                            to.size.value_or(set::default_size(to.type)), "",
+                                            NETCTL_TRY(request_of(to))));
+    if (to.type == datapath::SetType::name)
+        return do_names(step, std::move(told), controller);
     if (to.external || (!step.set_from && to.elements.empty()))
         return told;
     std::string text;

@@ -26,6 +26,11 @@ struct SetConfig {
     std::optional<std::uint32_t> size{}; ///< nothing: what it has, or the type's default
     bool external = false;               ///< others keep its elements
     std::vector<datapath::ListedElement> elements{};
+    // Of sets of names, which have no elements here.
+    std::string netns{}; ///< whose answers are read; empty: of a file, that it is applied in
+    std::vector<std::string> names{};     ///< as set::WantedName::to_string() has them, sorted
+    std::optional<std::uint32_t> grace{}; ///< seconds; nothing: what it has, or 60
+    std::vector<std::string> resolvers{}; ///< addresses, sorted; empty: what it has, or the host's
 };
 
 /// Which interfaces are meant, where names do not tell; patterns but for `altname`. Empty: that is no matter.

@@ -8,6 +8,7 @@
 
 #include "core/json.hpp"
 #include "datapath/set_name.hpp"
+#include "features/set/controller.hpp"
 #include "host/config.hpp"
 #include "host/config_keys.hpp"
 #include "sys/text_file.hpp"
@@ -212,12 +213,49 @@ class ConfigReader {
                                    "who keeps its elements has to be one"));
             return;
         }
+        const bool named = set.type == datapath::SetType::name;
+        for (const char* key : {"names", "resolvers", "netns", "grace", "elements", "file"})
+            if (const YamlNode* found = node.find(key);
+                found && named == (found == elements || found == file)) {
+                reading_.errors.push_back(document_.error_at(
+                    *found,
+                    Text::format("a set of type {} has no `{}`", datapath::to_string(set.type),
+                                 key),
+                    "`names`, `resolvers`, `netns` and `grace` are for type name, `elements` and "
+                    "`file` for the others"));
+                return;
+            }
+        if (named) {
+            read_names_of(set, node);
+            reading_.config.sets.emplace(set.name, std::move(set));
+            return;
+        }
         if (elements != nullptr)
             read_elements_of(set, *elements);
         if (file != nullptr)
             read_file_of(set, *file);
         datapath::sort_listed(set.elements);
         reading_.config.sets.emplace(set.name, std::move(set));
+    }
+
+    void read_names_of(SetConfig& set, const YamlNode& node) {
+        for (const ConfigLine& line : words_of_key(node, "names"))
+            if (auto name = set::parse_wanted_name(line.text))
+                set.names.push_back(name->to_string());
+            else
+                add_error(line, std::move(name).error());
+        for (const ConfigLine& line : words_of_key(node, "resolvers"))
+            if (auto address = Address::parse(line.text))
+                set.resolvers.push_back(address->to_string());
+            else
+                add_error(line, std::move(address).error());
+        set.netns = word(node, "netns");
+        if (const YamlNode* grace = node.find("grace"))
+            set.grace = static_cast<std::uint32_t>(number_in(*grace));
+        for (auto* all : {&set.names, &set.resolvers}) {
+            std::ranges::sort(*all);
+            all->erase(std::ranges::unique(*all).begin(), all->end());
+        }
     }
 
     void read_elements_of(SetConfig& set, const YamlNode& node) {

@@ -53,6 +53,13 @@ class ConfigWriter {
         if (set.external)
             key(4, "managed", "external");
         block(4, "elements", element_lines(set.elements));
+        block(4, "names", set.names);
+        if (!set.netns.empty())
+            key(4, "netns", quoted(set.netns));
+        if (set.grace)
+            key(4, "grace", std::to_string(*set.grace));
+        if (!set.resolvers.empty())
+            key(4, "resolvers", fmt::format("[\"{}\"]", fmt::join(set.resolvers, "\", \"")));
     }
 
     void filter(const FilterConfig& filter) {

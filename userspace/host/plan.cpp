@@ -170,13 +170,16 @@ class PlanMaker {
         return all;
     }
 
-    Result<> plan_set(const SetConfig& wanted) {
+    Result<> plan_set(SetConfig wanted) {
+        if (wanted.type == datapath::SetType::name && wanted.netns.empty())
+            wanted.netns = netns_;
         Step step{.title = "set " + wanted.name};
         const auto found = present_.sets.find(wanted.name);
         if (found == present_.sets.end()) {
             step.set_to = wanted;
             step.lines.push_back(fmt::format("type {}", datapath::to_string(wanted.type)));
             diff_members({}, member_lines(wanted.elements), step.lines);
+            diff_members({}, wanted.names, step.lines);
             push(std::move(step), false, true);
             return {};
         }
@@ -191,9 +194,19 @@ class PlanMaker {
                          datapath::to_string(wanted.type));
         if (wanted.size && present.size && *wanted.size != *present.size)
             return fixed("size", *present.size, *wanted.size);
+        if (wanted.netns != present.netns)
+            return fixed("netns", present.netns.empty() ? "its own" : present.netns,
+                         wanted.netns.empty() ? "its own" : wanted.netns);
+        if (wanted.grace && present.grace && *wanted.grace != *present.grace)
+            return fixed("grace", *present.grace, *wanted.grace);
         if (wanted.external)
             return {};
         diff_members(member_lines(present.elements), member_lines(wanted.elements), step.lines);
+        diff_members(present.names, wanted.names, step.lines);
+        if (!wanted.resolvers.empty() && wanted.resolvers != present.resolvers)
+            step.lines.push_back(fmt::format("resolvers {} -> {}",
+                                             fmt::join(present.resolvers, ", "),
+                                             fmt::join(wanted.resolvers, ", ")));
         if (step.lines.empty())
             return {};
         step.set_from = present;

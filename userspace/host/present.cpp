@@ -12,6 +12,7 @@
 #include "features/xdp/controller.hpp"
 #include "host/config.hpp"
 #include "host/element_text.hpp"
+#include "sys/netns.hpp"
 
 namespace netctl::host {
 
@@ -76,15 +77,37 @@ Result<> read_filters(const RootOptions& root, HostConfig& config) {
     return {};
 }
 
+/// Of a set of names; its addresses come anew where it is made anew.
+Result<> read_names(const RootOptions& root, SetConfig& set) {
+    const set::NameStatus status = NETCTL_TRY(set::Controller(root).names(set.name));
+    const auto netns = NETCTL_TRY(sys::netns_of_inode(status.settings.netns));
+    if (!netns)
+        return Error::unsupported(
+            fmt::format("set '{}' reads the answers of a network namespace without a name",
+                        set.name),
+            "configurations have those that `ip netns` knows, and their own");
+    set.netns = *netns;
+    for (const set::WantedName& name : status.names)
+        set.names.push_back(name.to_string());
+    for (const set::Resolver& resolver : status.resolvers)
+        set.resolvers.push_back(resolver.address.to_string());
+    std::ranges::sort(set.names);
+    std::ranges::sort(set.resolvers);
+    set.grace = status.settings.grace;
+    return {};
+}
+
 Result<> read_sets(const RootOptions& root, HostConfig& config) {
     const auto opened = NETCTL_TRY(datapath::Root::open(root));
     const std::uint32_t now = datapath::boottime_seconds();
     for (const std::string& name : datapath::Set::list(opened)) {
         const auto set = NETCTL_TRY(datapath::Set::open(opened, name));
-        if (set.type() == datapath::SetType::name)
-            return Error::unsupported(
-                fmt::format("set '{}' holds names, which configurations do not know yet", name));
         SetConfig one{.name = name, .type = set.type(), .size = set.max_entries()};
+        if (set.type() == datapath::SetType::name) {
+            NETCTL_TRY(read_names(root, one));
+            config.sets.emplace(name, std::move(one));
+            continue;
+        }
         for (const datapath::SetEntry& entry : NETCTL_TRY(set.entries())) {
             const std::uint32_t expires = entry.value.expires;
             if (expires != 0 && expires <= now)

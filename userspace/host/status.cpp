@@ -211,6 +211,29 @@ std::optional<bool> HostStatus::healthy() const {
     return unread.empty() ? std::optional(true) : std::nullopt;
 }
 
+HookStatus hook_of(const std::string& set, const set::NameStatus& names) {
+    const nc_name_stats& stats = names.stats;
+    HookStatus hook{.feature = "names",
+                    .place = set,
+                    .netns = {},
+                    .state = names.trouble.empty() ? "reading" : "vanished",
+                    .rules = names.names.size(),
+                    .judged = stats.answers,
+                    .refused = stats.unasked + stats.astray,
+                    .in_force = names.trouble.empty()};
+    if (!names.trouble.empty())
+        hook.troubles.push_back(names.trouble);
+    const auto tell = [](std::vector<std::string>& words, std::uint64_t count, const char* what) {
+        if (count != 0)
+            words.push_back(fmt::format("{} {}", count, what));
+    };
+    tell(hook.troubles, stats.full, "addresses found no room: a larger --size holds them");
+    tell(hook.troubles, stats.failed, "messages could not be read: too many at once");
+    tell(hook.remarks, stats.truncated,
+         "answers were truncated, and what comes over TCP is not read");
+    return hook;
+}
+
 Result<HostStatus> read_status(const RootOptions& root) {
     HostStatus status;
     const datapath::OneReading reading = NETCTL_TRY(datapath::OneReading::begin(root));
@@ -224,6 +247,10 @@ Result<HostStatus> read_status(const RootOptions& root) {
         std::ranges::move(*hooks, std::back_inserter(status.hooks));
     }
     auto sets = set::Controller(root).list();
+    if (sets)
+        for (const set::SetStatus& set : *sets)
+            if (set.names)
+                status.hooks.push_back(hook_of(set.name, *set.names));
     if (sets)
         status.sets = std::move(*sets);
     else

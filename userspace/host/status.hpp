@@ -21,7 +21,7 @@ namespace netctl::host {
 
 /// One place in the kernel where a feature has a say.
 struct HookStatus {
-    std::string feature; ///< xdp, tc, policy, redirect
+    std::string feature; ///< xdp, tc, policy, redirect, names
     std::string place;   ///< `eth0`, `eth0 ingress`, or the cgroup
     std::string netns;   ///< empty: the one netctl runs in, or of no account
     std::string state;   ///< one word: attached, renamed, vanished, enabled, …
@@ -53,6 +53,7 @@ HookStatus hook_of(const xdp::Status& point);
 HookStatus hook_of(const tc::Status& point);
 std::optional<HookStatus> hook_of(const policy::Status& status);
 std::optional<HookStatus> hook_of(const redirect::Status& status);
+HookStatus hook_of(const std::string& set, const set::NameStatus& names);
 
 /// Reads all points, the policy, redirection and the sets. Features that cannot be read are told in `unread`, the
 /// others all the same. An error: the root cannot be read.

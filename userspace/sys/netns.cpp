@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <fcntl.h>
+#include <filesystem>
 #include <linux/net_namespace.h>
 #include <linux/nsfs.h>
 #include <linux/rtnetlink.h>
@@ -134,6 +135,19 @@ Result<int> netns_number(const std::string& path) {
     if (number == NETNSA_NSID_NOT_ASSIGNED)
         return Error::failed(fmt::format("network namespace '{}' gets no number here", path));
     return number;
+}
+
+Result<std::optional<std::string>> netns_of_inode(std::uint64_t inode) {
+    using Name = std::optional<std::string>;
+    if (inode == NETCTL_TRY(current_netns_inode()))
+        return Name("");
+    std::error_code none; // no directory: no names
+    for (const auto& entry : std::filesystem::directory_iterator("/run/netns", none)) {
+        struct stat info {};
+        if (stat(entry.path().c_str(), &info) == 0 && info.st_ino == inode)
+            return Name(entry.path().filename().string());
+    }
+    return Name();
 }
 
 Result<std::uint64_t> current_netns_inode() {

@@ -42,6 +42,10 @@ Result<> check_netns(const std::string& name);
 /// one if there is none yet, as any listing of a veth device between the two makes it do.
 Result<int> netns_number(const std::string& path);
 
+/// The name, as `ip netns` knows it, of the namespace with this inode number: empty for the current one, nothing if there
+/// is none.
+Result<std::optional<std::string>> netns_of_inode(std::uint64_t inode);
+
 /// The inode number that identifies the current network namespace.
 Result<std::uint64_t> current_netns_inode();
 

@@ -200,6 +200,11 @@ Result<std::vector<datapath::SetEntry>> Controller::entries(const std::string& n
     return set.entries();
 }
 
+Result<NameStatus> Controller::names(const std::string& name) const {
+    const Root root = NETCTL_TRY(Root::open(root_));
+    return NETCTL_TRY(open_names(root, name)).status();
+}
+
 Result<std::optional<std::vector<NamedEntry>>>
 Controller::named_entries(const std::string& name) const {
     using All = std::optional<std::vector<NamedEntry>>;

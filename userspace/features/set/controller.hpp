@@ -96,6 +96,8 @@ class Controller {
     Result<std::vector<std::string>> fold(const std::string& name);
     Result<std::vector<SetStatus>> list() const;
     Result<std::vector<datapath::SetEntry>> entries(const std::string& name) const;
+    /// Of a set of names.
+    Result<NameStatus> names(const std::string& name) const;
     /// Of a set of names; nothing if it is none.
     Result<std::optional<std::vector<NamedEntry>>> named_entries(const std::string& name) const;
     /// Believes the answers of these and no others; of none: those that this host asks now.

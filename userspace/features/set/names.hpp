@@ -98,7 +98,7 @@ class Names {
     Result<std::vector<Resolved>> resolve(const std::vector<WantedName>& names) const;
 
   private:
-    explicit Names(bpf::PinDir dir) : dir_(std::move(dir)) {}
+    explicit Names(const bpf::PinDir& dir) : dir_(dir) {}
     Result<std::vector<Resolver>> resolvers() const;
     Result<nc_name_settings> settings() const;
     /// Why nothing is learnt; empty if it is.
