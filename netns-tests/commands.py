@@ -170,6 +170,7 @@ class Stage:
             (("trace", "tcp", "reset"), ("--duration", "1")),
             (("trace", "tcp", "retrans"), ("--duration", "1")),
             (("trace", "func"), ("--duration", "1", "c:getaddrinfo")),
+            (("trace", "usdt"), ("--file", "stdc++", "--list")),
             (("doctor",), ()),
             (("status",), ()),
             (("top",), ("--count", "1", "--interval", "1")),

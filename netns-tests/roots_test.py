@@ -54,6 +54,7 @@ class Examples:
             "trace tcp reset": ("--duration", 1),
             "trace tcp retrans": ("--duration", 1),
             "trace func": ("--duration", 1),
+            "trace usdt": ("--duration", 1, "--file", "stdc++"),
             "xdp log": ("--write", directory / "xdp.pcap"),
             "tc log": ("--write", directory / "tc.pcap"),
             "top": ("--count", 1),
@@ -82,6 +83,7 @@ class Examples:
             "ELEMENT": ["192.0.2.7"], "RULE": rule.split(), "DST": ["192.0.2.9"],
             "PORT": ["7"], "PROTO": ["tcp"], "FILE": [file], "PACKET": ["dport", "7"],
             "GROUP": ["nogroup"], "OTHER": ["others"], "ADDRESS": ["192.0.2.53"], "PID": ["1"],
+            "TARGET": ["c:getaddrinfo"], "PROBE": ["libstdcxx:throw"],
         }  # fmt: skip
         said = []
         for word in re.sub(r"\[--[^]]*\]", "", usage).split()[len(words) :]:

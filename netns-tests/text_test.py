@@ -485,6 +485,7 @@ def test_what_is_about_the_host_prints_no_strangers_text_raw(netctl, lab, hostil
                   ("set", "chgrp", "stage", HOSTILE), ("metrics", "--textfile", prom, "--once"),
                   ("metrics", "--listen", HOSTILE), ("detach", HOSTILE), ("trace", "tcp", "life", "--cgroup", HOSTILE),
                   ("trace", "func", HOSTILE), ("trace", "func", f"c:{HOSTILE}"), ("trace", "func", f"{HOSTILE}:x"),
+                  ("trace", "usdt", "--file", HOSTILE, "a:b"), ("trace", "usdt", "--file", "stdc++", HOSTILE, f"x:{HOSTILE}"),
                   ("detach", "--all")):  # fmt: skip
         for more in ((), ("--json",)):
             argv = netctl.argv(*map(str, words), netns=stage.server.netns, options=more)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * How long calls of functions take, of processes and of the kernel. Each thread has a stack of the calls that it is
+ * How long calls of functions take, of processes and of the kernel, and what lies between two probes of a program. Each thread has a stack of the calls that it is
  * within, so that nested and recursive ones are told apart: a return belongs to the call whose place on the thread's own
  * stack is the same.
  *
@@ -26,8 +26,9 @@ const volatile __u64 slower_ns;
 
 /* How the place of a call is known. */
 enum kind {
-	USER,  /* by the stack pointer; what lies below it has ended */
-	TYPED, /* by that of the trampoline's frame; interrupts have a stack elsewhere */
+	USER,	/* by the stack pointer; what lies below it has ended */
+	TYPED,	/* by that of the trampoline's frame; interrupts have a stack elsewhere */
+	MARKED, /* not at all, and it may have no end: what lies between two probes */
 	PROBED, /* not at all: within one thread, calls end in the order opposite to that in which they begin */
 };
 
@@ -139,7 +140,7 @@ static __always_inline int enter(enum kind kind, __u32 function, __u64 place, __
 	depth = thread->depth;
 	/* Calls that were left by longjmp or an exception are where this one will be, or below; one that calls this as
 	 * the last that it does is at the same place, and has returned to somewhere else. */
-	if (kind != PROBED)
+	if (kind == USER || kind == TYPED)
 		for (int i = 0; i < NC_FUNC_DEPTH && depth; i++) {
 			frame = &thread->frames[(depth - 1) & (NC_FUNC_DEPTH - 1)];
 			if (!(kind == USER && frame->place < place) &&
@@ -149,6 +150,10 @@ static __always_inline int enter(enum kind kind, __u32 function, __u64 place, __
 			depth--;
 			ADD(count->left, 1);
 		}
+	if (kind == MARKED && depth >= NC_FUNC_DEPTH) {
+		ADD(count->left, depth);
+		depth = 0;
+	}
 	if (depth >= NC_FUNC_DEPTH) {
 		if (kind == PROBED)
 			ADD(thread->beyond, 1);
@@ -255,6 +260,18 @@ int user_leave(struct pt_regs *ctx)
 {
 	return leave(USER, bpf_get_attach_cookie(ctx), PT_REGS_SP(ctx) - RETURN_POPS,
 		     PT_REGS_RC(ctx));
+}
+
+SEC("uprobe")
+int mark_begin(struct pt_regs *ctx)
+{
+	return enter(MARKED, bpf_get_attach_cookie(ctx), 0, 0);
+}
+
+SEC("uprobe")
+int mark_done(struct pt_regs *ctx)
+{
+	return leave(MARKED, bpf_get_attach_cookie(ctx), 0, 0);
 }
 
 SEC("kprobe")

@@ -87,7 +87,7 @@ std::optional<std::uint64_t> offset_in_program(std::uintptr_t address) {
 } // namespace
 
 Result<Link> attach_uprobe(const Program& program, int file, std::uint64_t offset, ProbeAt at,
-                           std::uint64_t cookie, std::uint32_t pid) {
+                           std::uint64_t cookie, std::uint32_t pid, std::uint64_t semaphore) {
     static const std::uint32_t type = perf_type("uprobe");
     if (type == 0)
         return Error::unsupported("this kernel has no uprobes, or /sys is not mounted");
@@ -95,7 +95,8 @@ Result<Link> attach_uprobe(const Program& program, int file, std::uint64_t offse
     const std::string path = fmt::format("/proc/self/fd/{}", file);
     perf_event_attr attributes{};
     attributes.type = type;
-    attributes.config = at == ProbeAt::function_return ? 1 : 0;
+    constexpr unsigned semaphore_shift = 32; // as /sys/bus/event_source/devices/uprobe/format says
+    attributes.config = (at == ProbeAt::function_return ? 1 : 0) | semaphore << semaphore_shift;
     attributes.config1 = reinterpret_cast<std::uintptr_t>(path.c_str());
     attributes.config2 = offset;
     return attach_event(program, attributes, cookie, pid);

@@ -16,9 +16,11 @@ enum class ProbeAt { entry, function_return };
 /// Runs the program at each call of the function that begins at `offset` of the file behind `file`, by whatever
 /// process, now and later, for as long as the link is there; `file` may be closed. At nothing but the beginning of a
 /// function: there the kernel may put an instruction that writes below the stack.
-/// With a `pid`, only in that process, and others do not pay for it. The program is told the `cookie`.
+/// With a `pid`, only in that process, and others do not pay for it. The program is told the `cookie`. `semaphore` is where
+/// in the file a counter of 16 bits is that is raised in the processes meanwhile; 0: none.
 Result<Link> attach_uprobe(const Program& program, int file, std::uint64_t offset, ProbeAt at,
-                           std::uint64_t cookie = 0, std::uint32_t pid = 0);
+                           std::uint64_t cookie = 0, std::uint32_t pid = 0,
+                           std::uint64_t semaphore = 0);
 /// The same at a function of the kernel (kprobe). Errors of kind unsupported: the kernel has none.
 Result<Link> attach_kprobe(const Program& program, const std::string& function, ProbeAt at,
                            std::uint64_t cookie);

@@ -4,15 +4,12 @@
 #include <algorithm>
 #include <cstring>
 #include <fcntl.h>
-#include <memory>
-#include <optional>
 #include <tuple>
 
 #include <fmt/format.h>
-#include <gelf.h>
-#include <libelf.h>
 
 #include "core/fd.hpp"
+#include "sys/elf_handle.hpp"
 
 namespace netctl::sys {
 
@@ -23,32 +20,6 @@ constexpr GElf_Half own_machine = EM_X86_64;
 #elif defined(__aarch64__)
 constexpr GElf_Half own_machine = EM_AARCH64;
 #endif
-
-struct End {
-    void operator()(Elf* elf) const { elf_end(elf); }
-};
-using Handle = std::unique_ptr<Elf, End>;
-
-Handle open_elf(int fd) {
-    elf_version(EV_CURRENT);
-    return Handle(elf_begin(fd, ELF_C_READ_MMAP, nullptr));
-}
-
-/// Of an address as the file was linked; nothing if no segment of code holds it.
-std::optional<std::uint64_t> offset_of(Elf* elf, std::uint64_t address) {
-    std::size_t count = 0;
-    if (elf_getphdrnum(elf, &count) != 0)
-        return std::nullopt;
-    for (std::size_t i = 0; i < count; ++i) {
-        GElf_Phdr segment;
-        if (!gelf_getphdr(elf, static_cast<int>(i), &segment))
-            continue;
-        if (segment.p_type == PT_LOAD && (segment.p_flags & PF_X) != 0 &&
-            address >= segment.p_vaddr && address - segment.p_vaddr < segment.p_filesz)
-            return address - segment.p_vaddr + segment.p_offset;
-    }
-    return std::nullopt;
-}
 
 bool own_kind(Elf* elf) {
     GElf_Ehdr about;
@@ -106,10 +77,29 @@ std::string debug_name(Elf* elf) {
 
 } // namespace
 
+ElfHandle open_elf(int fd) {
+    elf_version(EV_CURRENT);
+    return ElfHandle(elf_begin(fd, ELF_C_READ_MMAP, nullptr));
+}
+
+std::optional<std::uint64_t> elf_offset(Elf* elf, std::uint64_t address, GElf_Word flags) {
+    std::size_t count = 0;
+    if (elf_getphdrnum(elf, &count) != 0)
+        return std::nullopt;
+    for (std::size_t i = 0; i < count; ++i) {
+        GElf_Phdr segment;
+        if (gelf_getphdr(elf, static_cast<int>(i), &segment) && segment.p_type == PT_LOAD &&
+            (segment.p_flags & flags) == flags && address >= segment.p_vaddr &&
+            address - segment.p_vaddr < segment.p_filesz)
+            return address - segment.p_vaddr + segment.p_offset;
+    }
+    return std::nullopt;
+}
+
 Result<std::map<std::string, std::uint64_t>> find_functions(int fd,
                                                             std::span<const char* const> names) {
     std::map<std::string, std::uint64_t> found;
-    const Handle elf = open_elf(fd);
+    const ElfHandle elf = open_elf(fd);
     if (!elf)
         return Error::failed(fmt::format("cannot read the file: {}", elf_errmsg(-1)));
     if (!own_kind(elf.get()))
@@ -120,7 +110,7 @@ Result<std::map<std::string, std::uint64_t>> find_functions(int fd,
                 std::none_of(names.begin(), names.end(),
                              [&](const char* wanted) { return std::strcmp(wanted, name) == 0; }))
                 return;
-            if (const auto offset = offset_of(elf.get(), symbol.st_value))
+            if (const auto offset = elf_offset(elf.get(), symbol.st_value, PF_X))
                 found.emplace(name, *offset);
         });
         if (!found.empty())
@@ -130,14 +120,14 @@ Result<std::map<std::string, std::uint64_t>> find_functions(int fd,
 }
 
 Result<ElfFunctions> list_functions(int fd) {
-    const Handle elf = open_elf(fd);
+    const ElfHandle elf = open_elf(fd);
     if (!elf)
         return Error::failed(fmt::format("cannot read the file: {}", elf_errmsg(-1)));
     if (!own_kind(elf.get()))
         return Error::failed("it is no program or library of this machine's kind (ELF, 64 bits)");
     ElfFunctions found;
     const auto add = [&](const char* name, const GElf_Sym& symbol) {
-        if (const auto offset = offset_of(elf.get(), symbol.st_value))
+        if (const auto offset = elf_offset(elf.get(), symbol.st_value, PF_X))
             found.functions.push_back(
                 {name, *offset, GELF_ST_TYPE(symbol.st_info) == STT_GNU_IFUNC});
     };
@@ -146,7 +136,7 @@ Result<ElfFunctions> list_functions(int fd) {
         found.stripped = true;
         if (const std::string name = debug_name(elf.get()); !name.empty()) {
             const Fd debug(open(("/usr/lib/debug/" + name).c_str(), O_RDONLY | O_CLOEXEC));
-            if (const Handle symbols = debug ? open_elf(debug.get()) : nullptr)
+            if (const ElfHandle symbols = debug ? open_elf(debug.get()) : nullptr)
                 found.stripped = !each_function(symbols.get(), SHT_SYMTAB, add);
         }
     }
@@ -161,7 +151,7 @@ Result<ElfFunctions> list_functions(int fd) {
 }
 
 bool is_code(int fd, std::uint64_t offset) {
-    const Handle elf = open_elf(fd);
+    const ElfHandle elf = open_elf(fd);
     std::size_t count = 0;
     if (!elf || !own_kind(elf.get()) || elf_getphdrnum(elf.get(), &count) != 0)
         return false;
@@ -176,12 +166,12 @@ bool is_code(int fd, std::uint64_t offset) {
 }
 
 bool is_own_kind(int fd) {
-    const Handle elf = open_elf(fd);
+    const ElfHandle elf = open_elf(fd);
     return elf && own_kind(elf.get());
 }
 
 bool has_section(int fd, const std::string& name) {
-    const Handle elf = open_elf(fd);
+    const ElfHandle elf = open_elf(fd);
     std::size_t names = 0;
     if (!elf || elf_kind(elf.get()) != ELF_K_ELF || elf_getshdrstrndx(elf.get(), &names) != 0)
         return false;

@@ -22,6 +22,7 @@
 #include "features/trace/signals.hpp"
 #include "features/trace/tcp/command.hpp"
 #include "features/trace/top.hpp"
+#include "features/trace/usdt/command.hpp"
 #include "sys/screen.hpp"
 
 namespace netctl::trace {
@@ -511,7 +512,8 @@ const Command& command() {
                 .run = http,
             },
             tcp::tcp_command(),
-            func::func_command()}};
+            func::func_command(),
+            usdt::usdt_command()}};
     return command;
 }
 

@@ -106,13 +106,21 @@ Result<ProgramFile> mapped(const std::string& name, std::uint32_t pid) {
         const std::string_view path = mapping.path;
         if (path != name && !is_called(path.substr(path.rfind('/') + 1), name))
             continue;
-        if (Fd file = sys::open_mapped(mapping))
-            return as_file(std::move(file), mapping.path);
+        if (auto file = open_program_file(mapping))
+            return file;
     }
     return Error::failed(fmt::format("process {} has no '{}' mapped", pid, name));
 }
 
 } // namespace
+
+Result<ProgramFile> open_program_file(const sys::Mapping& mapping) {
+    Fd file = sys::open_mapped(mapping);
+    if (!file)
+        return Error::failed(
+            fmt::format("cannot open {}, which process {} has mapped", mapping.path, mapping.pid));
+    return as_file(std::move(file), mapping.path);
+}
 
 Result<ProgramFile> find_program_file(const std::string& name, std::uint32_t pid) {
     if (name.empty() && pid == 0)

@@ -8,6 +8,7 @@
 
 #include "core/fd.hpp"
 #include "core/result.hpp"
+#include "sys/mapping_watch.hpp"
 
 namespace netctl::trace {
 
@@ -22,5 +23,8 @@ struct ProgramFile {
 /// With a `pid`, what that process has mapped comes first, and an empty name is its program. Errors: there is none, it is
 /// no file, or there are several.
 Result<ProgramFile> find_program_file(const std::string& name, std::uint32_t pid);
+
+/// What a process has mapped. Errors: it, or the process, is gone.
+Result<ProgramFile> open_program_file(const sys::Mapping& mapping);
 
 } // namespace netctl::trace

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstring>
 #include <ctime>
+#include <functional>
 #include <iterator>
 #include <string>
 #include <utility>
@@ -348,11 +349,22 @@ class Report {
 };
 
 Result<int> func(const Arguments& arguments, Context& context) {
+    const bool calls = arguments.has("calls");
+    if (arguments.has("slower") && calls)
+        return Error::usage("--slower and --calls exclude each other: a count has no time");
+    const Look look = calls ? Look::calls : Look::times;
+    const std::uint32_t pid = NETCTL_TRY(parse_pid(arguments));
+    return report(arguments, look, context,
+                  [&]() { return find_targets(arguments.rest(), pid, look); });
+}
+
+} // namespace
+
+Result<int> report(const Arguments& arguments, Look look, Context& context,
+                   const std::function<Result<Targets>()>& find) {
     Wanted wanted;
     Request& request = wanted.request;
-    if (arguments.has("slower") && arguments.has("calls"))
-        return Error::usage("--slower and --calls exclude each other: a count has no time");
-    if (arguments.has("calls"))
+    if (look == Look::calls)
         request.mode = NC_FUNC_CALLS;
     if (arguments.has("slower")) {
         request.mode = NC_FUNC_EACH;
@@ -377,15 +389,11 @@ Result<int> func(const Arguments& arguments, Context& context) {
     if (wanted.count != 0 && wanted.interval_s == 0 && request.mode != NC_FUNC_EACH)
         return Error::usage("--count goes with --interval or --slower: without, there is one "
                             "report");
-    wanted.targets =
-        NETCTL_TRY(find_targets(arguments.rest(), request.selection.pid,
-                                request.mode == NC_FUNC_CALLS ? Look::calls : Look::times));
+    wanted.targets = NETCTL_TRY(find());
     return Report(std::move(wanted), context).run();
 }
 
-} // namespace
-
-Command func_command() {
+std::vector<Option> report_options() {
     std::vector<Option> options = task_selection_options();
     options.insert(
         options.end(),
@@ -394,7 +402,6 @@ Command func_command() {
           "a row for each function, process, thread, cgroup, or any of these together: "
           "function,thread (default: function)",
           {}},
-         {"calls", "", "count calls only: costs half as much, and works for Go", {}},
          {"slower", "TIME", "show each call that took at least so long, when it returns: 5ms", {}},
          {"histograms", "", "a histogram for each row, also where there are several", {}},
          {"top", "N", "only the N rows that took the longest time in all", {}},
@@ -402,6 +409,12 @@ Command func_command() {
          {"count", "N", "end after N reports (with --interval) or calls (with --slower)", {}},
          {"duration", "SECONDS", "end after this time", {}},
          {"buffer", "MIB", "size of the ring between kernel and netctl (default: 16)", {}}});
+    return options;
+}
+
+Command func_command() {
+    std::vector<Option> options = report_options();
+    options.push_back({"calls", "", "count calls only: costs half as much, and works for Go", {}});
     return {
         .name = "func",
         .summary = "how often functions are called, and how long that takes",

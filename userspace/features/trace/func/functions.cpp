@@ -50,6 +50,21 @@ class Attacher {
         return {};
     }
 
+    /// Ends first, as returns.
+    Result<> marks(int file, const Place& place, std::uint32_t cookie) {
+        for (const bool done : {true, false})
+            for (const Mark& mark : place.marks) {
+                if (mark.done != done)
+                    continue;
+                const bpf::Program program =
+                    NETCTL_TRY(object_.program(done ? "mark_done" : "mark_begin"));
+                instrument_->keep(NETCTL_TRY(
+                    bpf::attach_uprobe(program, file, mark.offset, bpf::ProbeAt::entry, cookie,
+                                       request_->selection.pid, mark.semaphore)));
+            }
+        return {};
+    }
+
     Result<> kernel(const Place& place, std::uint32_t cookie) {
         auto typed = typed_refused_ ? Result<>(Error(*typed_refused_)) : by_type(place, cookie);
         if (typed) {
@@ -168,9 +183,9 @@ Result<FunctionTrace> FunctionTrace::start(const Targets& targets, const Request
     NETCTL_TRY(set_constants(object, request));
     InstrumentPlan plan;
     plan.ring_bytes = request.ring_bytes;
-    plan.probes = {"user_enter", "probe_enter"};
+    plan.probes = {"user_enter", "mark_begin", "probe_enter"};
     if (request.mode != NC_FUNC_CALLS)
-        plan.probes.insert(plan.probes.end(), {"user_leave", "probe_leave"});
+        plan.probes.insert(plan.probes.end(), {"user_leave", "mark_done", "probe_leave"});
     FunctionTrace trace(NETCTL_TRY(
         Instrument::start(object, request.selection, plan,
                           [on_call = std::move(on_call)](std::span<const std::byte> bytes) {
@@ -185,9 +200,10 @@ Result<FunctionTrace> FunctionTrace::start(const Targets& targets, const Request
     Attacher attacher(object, request, trace.instrument_);
     for (std::uint32_t i = 0; i < targets.places.size(); ++i) {
         const Place& place = targets.places[i];
-        auto attached = place.file == Place::kernel
-                            ? attacher.kernel(place, i)
-                            : attacher.user(targets.files[place.file].file.get(), place, i);
+        const int file = place.file == Place::kernel ? -1 : targets.files[place.file].file.get();
+        auto attached = place.file == Place::kernel ? attacher.kernel(place, i)
+                        : place.marks.empty()       ? attacher.user(file, place, i)
+                                                    : attacher.marks(file, place, i);
         if (!attached)
             return std::move(attached).error().within(Text(targets.label(place)));
     }

@@ -90,21 +90,6 @@ bool matches(const std::string& wanted, const std::string& symbol, const std::st
            (name != symbol && (match(name) || match(std::string(without_parameters(name)))));
 }
 
-/// A call there is an instruction that writes below the stack of the function that it is in the middle of; kernels make one
-/// of such a place from 6.18 on.
-Result<bool> is_wide_nop(int file, std::uint64_t offset) {
-#if defined(__x86_64__)
-    constexpr std::array<unsigned char, 5> nop{0x0f, 0x1f, 0x44, 0x00, 0x00};
-    std::array<unsigned char, 5> bytes{};
-    if (pread(file, bytes.data(), bytes.size(), static_cast<off_t>(offset)) < 0)
-        return Error::system(errno, "cannot read the file");
-    return bytes == nop;
-#else
-    (void)file, (void)offset;
-    return false;
-#endif
-}
-
 Result<> check_middle(const std::string& word, int file, std::uint64_t offset) {
     if (!sys::is_code(file, offset))
         return Error::failed(fmt::format("'{}': there is no code", word));
@@ -147,7 +132,7 @@ class Finder {
                     "which one is meant cannot be said");
             if (next - name == 1 && matches(wanted.name, *name, *name)) {
                 ++count;
-                keep({Place::kernel, *name, *name, 0});
+                keep({Place::kernel, *name, *name, 0, {}});
             }
             name = next;
         }
@@ -189,7 +174,7 @@ class Finder {
                 resolver = true;
                 continue;
             }
-            Place place{index, name, function.name, function.offset};
+            Place place{index, name, function.name, function.offset, {}};
             if (wanted.offset.value_or(0) != 0) {
                 if (look_ == Look::times)
                     return Error::usage(
@@ -214,7 +199,7 @@ class Finder {
     /// The user says that a function begins there.
     Result<> add_offset(const std::string& word, std::size_t index, std::uint64_t offset) {
         NETCTL_TRY(check_middle(word, targets_.files[index].file.get(), offset));
-        keep({index, fmt::format("+{:#x}", offset), {}, offset});
+        keep({index, fmt::format("+{:#x}", offset), {}, offset, {}});
         return {};
     }
 
@@ -264,9 +249,24 @@ class Finder {
 
 } // namespace
 
+Result<bool> is_wide_nop(int file, std::uint64_t offset) {
+#if defined(__x86_64__)
+    constexpr std::array<unsigned char, 5> nop{0x0f, 0x1f, 0x44, 0x00, 0x00};
+    std::array<unsigned char, 5> bytes{};
+    if (pread(file, bytes.data(), bytes.size(), static_cast<off_t>(offset)) < 0)
+        return Error::system(errno, "cannot read the file");
+    return bytes == nop;
+#else
+    (void)file, (void)offset;
+    return false;
+#endif
+}
+
 std::string Targets::label(const Place& place) const {
     if (place.file == Place::kernel)
         return "k:" + place.name;
+    if (!place.marks.empty())
+        return place.name;
     const std::string& path = files[place.file].path;
     return path.substr(path.rfind('/') + 1) + ":" + place.name;
 }

@@ -13,6 +13,13 @@
 
 namespace netctl::trace::func {
 
+/// A place of a probe that a program has built in.
+struct Mark {
+    std::uint64_t offset = 0;    ///< in the file
+    std::uint64_t semaphore = 0; ///< see sys::UsdtProbe
+    bool done = false;           ///< something ends there, and begins at the others
+};
+
 struct Place {
     static constexpr std::size_t kernel = SIZE_MAX;
 
@@ -20,6 +27,7 @@ struct Place {
     std::string name;          ///< demangled; with `+0x10` if it is within the function
     std::string symbol;        ///< as the linker has it; empty if it was named by an offset
     std::uint64_t offset = 0;  ///< in the file
+    std::vector<Mark> marks{}; ///< if any, it is no function, but where these are
 };
 
 struct Targets {
@@ -29,6 +37,10 @@ struct Targets {
     /// `libc.so.6:malloc`, `k:tcp_sendmsg`.
     std::string label(const Place& place) const;
 };
+
+/// Whether there is a no-operation of five bytes. A call there, which kernels make of such a place from 6.18 on, writes below
+/// the stack of the function that it is in the middle of. Errors: the file cannot be read.
+Result<bool> is_wide_nop(int file, std::uint64_t offset);
 
 /// What of a function is looked at.
 enum class Look { calls, times };
