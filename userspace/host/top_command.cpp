@@ -99,10 +99,7 @@ Result<int> stream(const Wanted& wanted, const Context& context) {
 class Top {
   public:
     Top(Wanted wanted, const Context& context)
-        : wanted_(std::move(wanted)),
-          context_(&context),
-          screen_(context.out),
-          readings_(context.root, table_) {}
+        : wanted_(std::move(wanted)), screen_(context.out), readings_(context.root, table_) {}
 
     Result<int> run() {
         for (std::uint64_t told = 0; !sys::stop_requested() && !quit_;) {
@@ -205,7 +202,6 @@ class Top {
     }
 
     Wanted wanted_;
-    const Context* context_;
     TopTable table_;
     sys::Screen screen_;
     Readings readings_;

@@ -70,7 +70,7 @@ void add_libraries(const std::string& directory, std::string_view name,
             names.emplace_back(entry->d_name);
     std::sort(names.begin(), names.end());
     for (const std::string& one : names) {
-        auto file = open_path(directory + "/" + one);
+        auto file = open_path(fmt::format("{}/{}", directory, one));
         if (!file || !sys::is_own_kind(file->file.get()))
             continue;
         if (std::none_of(found.begin(), found.end(), [&](const ProgramFile& other) {
