@@ -233,12 +233,13 @@ Result<int> list(const Arguments& arguments, Context& context) {
     const Controller controller(context.root);
     const std::uint64_t top = NETCTL_TRY(arguments.number("top", 0, 1, std::uint64_t{1} << 26));
     if (arguments.given("NAME")) {
-        if (const auto named = NETCTL_TRY(controller.named_entries(arguments["NAME"]))) {
+        Listing listing = NETCTL_TRY(controller.entries(arguments["NAME"]));
+        if (listing.named) {
             if (arguments.has("sort") || top != 0)
                 return Error::usage("--sort and --top are not for a set of names");
-            return list_names(*named, context);
+            return list_names(*listing.named, context);
         }
-        std::vector<SetEntry> entries = NETCTL_TRY(controller.entries(arguments["NAME"]));
+        std::vector<SetEntry>& entries = listing.entries;
         if (arguments.get("sort") == "ttl")
             sort_by_end(entries);
         if (top != 0 && entries.size() > top)

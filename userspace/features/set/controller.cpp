@@ -194,24 +194,16 @@ Result<std::vector<SetStatus>> Controller::list() const {
     return all;
 }
 
-Result<std::vector<datapath::SetEntry>> Controller::entries(const std::string& name) const {
-    const Root root = NETCTL_TRY(Root::open(root_));
-    const Set set = NETCTL_TRY(Set::open(root, name));
-    return set.entries();
-}
-
 Result<NameStatus> Controller::names(const std::string& name) const {
     const Root root = NETCTL_TRY(Root::open(root_));
     return NETCTL_TRY(open_names(root, name)).status();
 }
 
-Result<std::optional<std::vector<NamedEntry>>>
-Controller::named_entries(const std::string& name) const {
-    using All = std::optional<std::vector<NamedEntry>>;
+Result<Listing> Controller::entries(const std::string& name) const {
     const Root root = NETCTL_TRY(Root::open(root_));
     const Set set = NETCTL_TRY(Set::open(root, name));
     if (set.type() != SetType::name)
-        return All();
+        return Listing{.entries = NETCTL_TRY(set.entries())};
     const Names own = NETCTL_TRY(Names::open(root, name));
     std::vector<datapath::SetEntry> entries = NETCTL_TRY(set.entries());
     const std::vector<LearntAddress> learnt = NETCTL_TRY(own.learnt());
@@ -239,7 +231,7 @@ Controller::named_entries(const std::string& name) const {
     }
     for (const datapath::SetEntry& entry : entries)
         all.push_back({std::nullopt, std::nullopt, entry});
-    return All(std::move(all));
+    return Listing{.named = std::move(all)};
 }
 
 Result<std::vector<std::string>> Controller::set_resolvers(const std::string& name,

@@ -31,6 +31,12 @@ struct NamedEntry {
     std::optional<datapath::SetEntry> entry{};
 };
 
+/// What is in a set, read as one state.
+struct Listing {
+    std::optional<std::vector<NamedEntry>> named{}; ///< of a set of names
+    std::vector<datapath::SetEntry> entries{};      ///< of any other
+};
+
 /// A list as it was read, and its name for messages.
 struct ElementList {
     std::string source;
@@ -95,11 +101,9 @@ class Controller {
     /// Moves the elements of a cidr set, whoever wrote them, from the live maps into the base.
     Result<std::vector<std::string>> fold(const std::string& name);
     Result<std::vector<SetStatus>> list() const;
-    Result<std::vector<datapath::SetEntry>> entries(const std::string& name) const;
+    Result<Listing> entries(const std::string& name) const;
     /// Of a set of names.
     Result<NameStatus> names(const std::string& name) const;
-    /// Of a set of names; nothing if it is none.
-    Result<std::optional<std::vector<NamedEntry>>> named_entries(const std::string& name) const;
     /// Believes the answers of these and no others; of none: those that this host asks now.
     Result<std::vector<std::string>> set_resolvers(const std::string& name,
                                                    const std::vector<Address>& resolvers,
