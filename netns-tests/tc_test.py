@@ -181,7 +181,7 @@ def test_verdicts_are_counted_exactly(netctl, link, mode, direction):
     assert sorted(come) == [(family, port) for family in FAMILIES for port in (7, 10, 11)]
     status = classifier.status()
     assert classifier.packets() == {go: 2, halt: 4, on: 2, None: 2}
-    assert status["verdicts"] == {"pass": 4, "drop": 4, "redirect": 0, "next": 2}
+    assert status["verdicts"] == {"pass": 4, "drop": 4, "redirect": 0, "next": 2, "reject": 0}
     # With link and IP headers, as tc sees them in both directions.
     assert status["rules"][1]["bytes"] == 2 * (14 + 20 + 16) + 2 * (14 + 40 + 16)
     assert status["bytes"] == 5 * (14 + 20 + 16) + 5 * (14 + 40 + 16)
@@ -220,7 +220,7 @@ def test_default_and_unparsed_verdicts(netctl, link):
         until(receivers.take)
     status = classifier.await_packets(3)
     assert status["unparsed"]["ipv4"] == 1
-    assert status["verdicts"] == {"pass": 1, "drop": 2, "redirect": 0, "next": 0}
+    assert status["verdicts"] == {"pass": 1, "drop": 2, "redirect": 0, "next": 0, "reject": 0}
 
 
 # ---- what only tc can do ----

@@ -8,6 +8,7 @@
 
 #include <netctl/lib/dscp.h>
 #include <netctl/lib/rate.h>
+#include <netctl/lib/reject.h>
 
 /* linux/pkt_cls.h; tcx has the same numbers. */
 #define TC_ACT_UNSPEC (-1)
@@ -32,7 +33,7 @@ static __always_inline void nc_act(struct __sk_buff *skb, struct nc_judgement *j
 		return;
 	if (flags & NC_ACTION_MIRROR && bpf_clone_redirect(skb, action->mirror, 0))
 		s->mirror_failed++;
-	if (j->verdict == NC_VERDICT_DROP)
+	if (j->verdict == NC_VERDICT_DROP || j->verdict == NC_VERDICT_REJECT)
 		return;
 	if (flags & NC_ACTION_MARK)
 		skb->mark = (skb->mark & ~action->mark_mask) | (action->mark & action->mark_mask);
@@ -80,6 +81,8 @@ int tc_filter(struct __sk_buff *skb)
 			return TC_ACT_REDIRECT;
 		return bpf_redirect(j.action->target,
 				    j.action->flags & NC_ACTION_TO_INGRESS ? BPF_F_INGRESS : 0);
+	case NC_VERDICT_REJECT:
+		return nc_reject(skb, &j.packet) ? bpf_redirect(skb->ifindex, 0) : TC_ACT_SHOT;
 	default:
 		return TC_ACT_SHOT;
 	}

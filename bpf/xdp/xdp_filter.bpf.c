@@ -5,6 +5,8 @@
 #include <netctl/lib/ctx_xdp.h>
 #include <netctl/lib/ruleset.h>
 
+#include <netctl/lib/reject.h>
+
 /* Targets of `redirect`, by nc_action::target. The kernel takes out interfaces that vanish. */
 struct {
 	__uint(type, BPF_MAP_TYPE_DEVMAP);
@@ -33,6 +35,8 @@ int xdp_filter(struct xdp_md *ctx)
 		return XDP_TX;
 	case NC_VERDICT_REDIRECT:
 		return XDP_REDIRECT;
+	case NC_VERDICT_REJECT:
+		return nc_reject(ctx, &j.packet) ? XDP_TX : XDP_DROP;
 	default:
 		return XDP_DROP;
 	}

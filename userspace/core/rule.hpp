@@ -93,6 +93,7 @@ enum class ActionKind : std::uint8_t {
     // final
     pass,
     drop,
+    reject,
     tx,
     redirect,
     next,

@@ -171,6 +171,8 @@ constexpr KeyInfo keys[] = {NC_PACKET_KEYS(NETCTL_PACKET_KEY)
 constexpr ActionInfo actions[] = {
     {ActionKind::pass, "pass", packets, true, "", "let the packet through"},
     {ActionKind::drop, "drop", packets, true, "", "drop the packet"},
+    {ActionKind::reject, "reject", packets, true, "",
+     "drop the packet and answer: TCP with a reset, all else with ICMP, port unreachable"},
     {ActionKind::tx, "tx", xdp, true, "",
      "send the packet back out of the interface that it came by"},
     {ActionKind::redirect, "redirect", packets, true, "IFACE",

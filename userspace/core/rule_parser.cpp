@@ -31,7 +31,7 @@ struct Synonym {
 constexpr Synonym synonyms[] = {
     {"accept", "pass", "allow"}, {"permit", "pass", "allow"},   {"allow", "pass", "allow"},
     {"pass", "pass", "allow"},   {"ok", "pass", "allow"},       {"deny", "drop", "deny"},
-    {"drop", "drop", "deny"},    {"reject", "drop", "deny"},    {"block", "drop", "deny"},
+    {"drop", "drop", "deny"},    {"reject", "reject", "deny"},  {"block", "drop", "deny"},
     {"discard", "drop", "deny"}, {"saddr", "src", ""},          {"daddr", "dst", "dst"},
     {"source", "src", ""},       {"destination", "dst", "dst"}, {"from", "src", ""},
     {"to", "dst", "dst"},        {"port", "dport", "dport"},    {"protocol", "proto", "proto"},
@@ -285,6 +285,10 @@ class Parser {
                          "established' and 'socket listening'; the first packet of a "
                          "TCP connection is 'flags syn/syn,ack'"
                        : "these rules ask before there is a connection";
+        if (word == "with" && final_action() != nullptr &&
+            final_action()->kind == ActionKind::reject)
+            return "leave it out: the protocol tells the answer, a reset for TCP and port "
+                   "unreachable for all else";
         constexpr std::pair<std::string_view, std::string_view> options[] = {
             {"-s", "src"},
             {"--source", "src"},

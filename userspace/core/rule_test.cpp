@@ -80,6 +80,8 @@ TEST(Rule, HasOneCanonicalText) {
         {Hook::xdp, "drop src 192.0.2.1", "src 192.0.2.1 drop"},
         {Hook::xdp, "log drop comment x src 192.0.2.1", "src 192.0.2.1 drop log comment \"x\""},
         {Hook::xdp, "then drop", "drop"},
+        {Hook::xdp, "limit 10/s reject src 192.0.2.1", "src 192.0.2.1 reject limit 10/s burst 10"},
+        {Hook::tc, "dport 80 mirror eth1 reject", "dport 80 mirror eth1 reject"},
         {Hook::xdp, "drop # src 192.0.2.1", "drop"},
         // addresses
         {Hook::xdp, "src 10.0.0.0/8 drop", "src 10.0.0.0/8 drop"},
@@ -306,20 +308,21 @@ TEST(RuleError, ShowsPlaceFindingAndWhatIsAllowed) {
               "                 ^~~~~\n"
               "keys of xdp: src dst sport dport proto flags icmp-type icmp-code vlan frag dscp len "
               "ether-type ether-src ether-dst ttl socket\n"
-              "actions of xdp: pass drop tx redirect\n"
+              "actions of xdp: pass drop reject tx redirect\n"
               "modifiers: limit log comment");
     EXPECT_EQ(key.error().hint, "");
 
     const Result<Rule> hook = parse_rule("uid 0 drop", Hook::tc);
     ASSERT_FALSE(hook);
-    EXPECT_EQ(hook.error().what,
-              "tc has no key 'uid'; only policy has it\n"
-              "  uid 0 drop\n"
-              "  ^~~\n"
-              "keys of tc: src dst sport dport proto flags icmp-type icmp-code vlan frag dscp len "
-              "ether-type ether-src ether-dst mark ttl socket\n"
-              "actions of tc: pass drop redirect next set mark set priority set dscp mirror rate\n"
-              "modifiers: limit log comment");
+    EXPECT_EQ(
+        hook.error().what,
+        "tc has no key 'uid'; only policy has it\n"
+        "  uid 0 drop\n"
+        "  ^~~\n"
+        "keys of tc: src dst sport dport proto flags icmp-type icmp-code vlan frag dscp len "
+        "ether-type ether-src ether-dst mark ttl socket\n"
+        "actions of tc: pass drop reject redirect next set mark set priority set dscp mirror rate\n"
+        "modifiers: limit log comment");
 
     const Result<Rule> prefix = parse_rule("src 10.0.0.1/8 drop", Hook::xdp);
     ASSERT_FALSE(prefix);
@@ -544,6 +547,10 @@ TEST(RuleError, SaysWhatWordsOfOtherToolsAreHere) {
         {Hook::xdp, "state established pass",
          "what this host has a connection or a listener for is 'socket established' and 'socket "
          "listening'; the first packet of a TCP connection is 'flags syn/syn,ack'"},
+        {Hook::xdp, "reject with tcp-reset",
+         "leave it out: the protocol tells the answer, a reset for TCP and port unreachable for "
+         "all "
+         "else"},
         {Hook::tc, "set makr 5", ""},
     };
     for (const auto& row : rows) {
@@ -1283,7 +1290,7 @@ TEST(RuleKeys, HooksHaveWhatTheDesignSays) {
     EXPECT_EQ(key_names(Hook::policy), (std::vector<std::string>{"dst", "sport", "dport", "proto",
                                                                  "uid", "gid", "cgroup", "exe"}));
     EXPECT_EQ(action_names(Hook::xdp),
-              (std::vector<std::string>{"pass", "drop", "tx", "redirect"}));
+              (std::vector<std::string>{"pass", "drop", "reject", "tx", "redirect"}));
     EXPECT_EQ(action_names(Hook::policy), (std::vector<std::string>{"allow", "deny", "audit"}));
     EXPECT_EQ(key_names(Hook::tc).size(), key_names(Hook::xdp).size() + 1);
     const std::vector<std::string> words = rule_words(Hook::tc);

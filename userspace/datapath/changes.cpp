@@ -47,7 +47,8 @@ Result<Abilities> abilities(const std::vector<const Rule*>& compiled) {
     for (const Rule* rule : compiled) {
         out.fields |= wanted_fields(*rule);
         if (rule->log || rule->limit || rule->actions.size() > 1 ||
-            rule->actions.front().kind == ActionKind::redirect) {
+            rule->actions.front().kind == ActionKind::redirect ||
+            rule->actions.front().kind == ActionKind::reject) {
             installed.rule = *rule;
             out.actions |= NETCTL_TRY(encode_action(installed, any)).flags;
         }

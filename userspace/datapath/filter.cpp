@@ -16,6 +16,7 @@ namespace {
 
 Result<> read_numbers(FilterStatus& status, const LivePoint& live) {
     status.stats = NETCTL_TRY(read_stats(live.program));
+    status.rejects = NETCTL_TRY(read_rejects(live.program));
     std::vector<std::uint32_t> slots;
     for (const auto& installed : live.state.rules)
         slots.push_back(installed.slot);
@@ -152,6 +153,7 @@ std::string to_string(nc_verdict verdict) {
     switch (verdict) {
     case NC_VERDICT_PASS: return "pass";
     case NC_VERDICT_DROP: return "drop";
+    case NC_VERDICT_REJECT: return "reject";
     case NC_VERDICT_TX: return "tx";
     case NC_VERDICT_REDIRECT: return "redirect";
     case NC_VERDICT_NEXT: return "next";

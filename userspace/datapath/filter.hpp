@@ -30,8 +30,13 @@ struct FilterStatus {
     std::uint32_t program_id = 0;
     nc_point settings{};
     nc_stats stats{};
+    nc_rejects rejects{};
     std::vector<RuleStatus> rules;
     std::string trouble; ///< why not all of this could be read; empty if it could
+
+    std::uint64_t packets_with(nc_verdict verdict) const {
+        return verdict < NC_VERDICT_REJECT ? stats.verdicts[verdict] : rejects.packets;
+    }
 };
 
 /// Reads a point with its counters, as far as they can be read.

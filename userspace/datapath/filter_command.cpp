@@ -36,6 +36,7 @@ std::string participle(nc_verdict verdict) {
     switch (verdict) {
     case NC_VERDICT_PASS: return "passed";
     case NC_VERDICT_DROP: return "dropped";
+    case NC_VERDICT_REJECT: return "rejected";
     case NC_VERDICT_TX: return "sent back";
     case NC_VERDICT_REDIRECT: return "redirected";
     case NC_VERDICT_NEXT: return "left to the next program";
@@ -161,7 +162,7 @@ Json status_json(const FilterStatus& status, Json place,
     const nc_stats& stats = status.stats;
     Json counts = Json::object();
     for (const nc_verdict verdict : verdicts)
-        counts[to_string(verdict)] = stats.verdicts[verdict];
+        counts[to_string(verdict)] = status.packets_with(verdict);
     Json unparsed = Json::object();
     for (int reason = 0; reason < NC_UNPARSED_REASONS; reason++)
         unparsed[to_string(static_cast<nc_unparsed>(reason))] = stats.unparsed[reason];
@@ -183,6 +184,10 @@ Json status_json(const FilterStatus& status, Json place,
         {"unparsed", unparsed},
         {"redirect_failed", stats.redirect_failed},
         {"limit_failed", stats.limit_failed},
+        {"reject",
+         {{"silent", status.rejects.silent},
+          {"suppressed", status.rejects.suppressed},
+          {"failed", status.rejects.failed}}},
         {"log",
          {{"rate", status.settings.log_rate},
           {"written", stats.log_written},
@@ -219,7 +224,7 @@ Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> v
     text += Text::format("  {} packets, {} bytes: ", stats.packets, stats.bytes);
     bool first = true;
     for (const nc_verdict verdict : verdicts) {
-        text += Text::format("{}{} {}", first ? "" : ", ", stats.verdicts[verdict],
+        text += Text::format("{}{} {}", first ? "" : ", ", status.packets_with(verdict),
                              participle(verdict));
         first = false;
     }
@@ -240,6 +245,9 @@ Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> v
     rare(stats.mirror_failed, "copies not mirrored");
     rare(stats.rewrite_failed, "headers not rewritten");
     rare(stats.limit_failed, "without room for a limit's state (dropped)");
+    rare(status.rejects.silent, "rejected without an answer, which they must not have");
+    rare(status.rejects.suppressed, "rejected without an answer: above the rate of ICMP errors");
+    rare(status.rejects.failed, "rejected without an answer, which could not be made");
     rare(stats.log_written, "log events written");
     rare(stats.log_lost, "log events lost: the buffer was full");
     rare(stats.log_suppressed, "log events left out: above the log's rate");

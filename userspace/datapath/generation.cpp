@@ -26,7 +26,7 @@ namespace {
 
 /// Maps that outlive a commit: the next program is given the same ones.
 std::vector<std::string> persistent_maps(Hook hook) {
-    std::vector<std::string> maps{"stats", "counters", "limits", "limit_src", "events"};
+    std::vector<std::string> maps{"stats", "rejects", "counters", "limits", "limit_src", "events"};
     if (hook == Hook::tc)
         maps.emplace_back("rates");
     return maps;
@@ -160,8 +160,11 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     NETCTL_TRY(object.set_max_entries("actions", at_least_one(actions.size() + NC_CHANGE_ACTIONS)));
     NETCTL_TRY(object.set_max_entries("rules", at_least_one(records.size())));
     if (request.previous && !request.simulate)
-        for (const std::string& name : persistent_maps(request.hook))
+        for (const std::string& name : persistent_maps(request.hook)) {
+            if (name == "rejects" && !NETCTL_TRY(find_rejects(request.previous->program)))
+                continue;
             NETCTL_TRY(object.reuse(name, NETCTL_TRY(request.previous->program.map(name))));
+        }
 
     if (!sets.sets.empty())
         NETCTL_TRY(NETCTL_TRY(BaseStore::open_or_make(root)).share(object));

@@ -32,6 +32,7 @@ bool LiveSets::has(const std::string& name, const SetElement& element) {
 nc_verdict verdict_of(const Rule& rule) {
     switch (rule.actions.back().kind) {
     case ActionKind::drop: return NC_VERDICT_DROP;
+    case ActionKind::reject: return NC_VERDICT_REJECT;
     case ActionKind::tx: return NC_VERDICT_TX;
     case ActionKind::redirect: return NC_VERDICT_REDIRECT;
     case ActionKind::next: return NC_VERDICT_NEXT;

@@ -503,4 +503,18 @@ Result<nc_stats> read_stats(const bpf::Program& program) {
     return bpf::sum_per_cpu<nc_stats>(map);
 }
 
+Result<std::optional<bpf::RawMap>> find_rejects(const bpf::Program& program) {
+    auto map = program.map("rejects");
+    if (map)
+        return std::optional(std::move(map).value());
+    if (map.error().code != 0) // the kernel's: whether there is one is not known
+        return std::move(map).error();
+    return std::optional<bpf::RawMap>();
+}
+
+Result<nc_rejects> read_rejects(const bpf::Program& program) {
+    const auto map = NETCTL_TRY(find_rejects(program));
+    return map ? bpf::sum_per_cpu<nc_rejects>(*map) : Result<nc_rejects>(nc_rejects{});
+}
+
 } // namespace netctl::datapath

@@ -119,5 +119,9 @@ Result<std::vector<nc_counter>> read_counters(const bpf::Program& program,
                                               const std::vector<std::uint32_t>& slots);
 /// Sum over all CPUs of a program's `stats`.
 Result<nc_stats> read_stats(const bpf::Program& program);
+/// The map `rejects`, which programs of before there was `reject` do not have.
+Result<std::optional<bpf::RawMap>> find_rejects(const bpf::Program& program);
+/// Its sum over all CPUs; all zero if there is none.
+Result<nc_rejects> read_rejects(const bpf::Program& program);
 
 } // namespace netctl::datapath

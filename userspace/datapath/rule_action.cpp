@@ -12,6 +12,7 @@ namespace {
 nc_verdict encoded_verdict(ActionKind kind) {
     switch (kind) {
     case ActionKind::drop: return NC_VERDICT_DROP;
+    case ActionKind::reject: return NC_VERDICT_REJECT;
     case ActionKind::tx: return NC_VERDICT_TX;
     case ActionKind::redirect: return NC_VERDICT_REDIRECT;
     case ActionKind::next: return NC_VERDICT_NEXT;
@@ -101,6 +102,8 @@ Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDev
         default: encoded.verdict = encoded_verdict(action.kind);
         }
     }
+    if (encoded.verdict == NC_VERDICT_REJECT)
+        encoded.flags |= NC_ACTION_REJECT;
     if (rule.log)
         encoded.flags |= NC_ACTION_LOG;
     if (rule.limit) {

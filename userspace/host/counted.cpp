@@ -25,7 +25,7 @@ void add_filter(Rows& rows, const HookStatus& hook, const datapath::FilterStatus
     const nc_stats& stats = filter.stats;
     row.count = stats.packets;
     row.bytes = stats.bytes;
-    row.refused = stats.verdicts[NC_VERDICT_DROP];
+    row.refused = stats.verdicts[NC_VERDICT_DROP] + filter.rejects.packets;
     rows.push_back(row);
     for (const datapath::RuleStatus& rule : filter.rules) {
         row.rule_id = rule.rule.id;

@@ -129,7 +129,7 @@ void Scrape::add_point(const Place& place, const datapath::FilterStatus& filter,
     point(Metric::point_rules, place, filter.rules.size());
     for (std::uint32_t verdict = 0; verdict < NC_VERDICTS; verdict++)
         point(Metric::point_packets, place, datapath::to_string(static_cast<nc_verdict>(verdict)),
-              stats.verdicts[verdict]);
+              filter.packets_with(static_cast<nc_verdict>(verdict)));
     point(Metric::point_bytes, place, stats.bytes);
     point(Metric::point_default_packets, place, stats.default_packets);
     point(Metric::point_default_bytes, place, stats.default_bytes);
@@ -142,6 +142,7 @@ void Scrape::add_point(const Place& place, const datapath::FilterStatus& filter,
     point(Metric::point_failures, place, "limit", stats.limit_failed);
     point(Metric::point_failures, place, "mirror", stats.mirror_failed);
     point(Metric::point_failures, place, "rewrite", stats.rewrite_failed);
+    point(Metric::point_failures, place, "reject", filter.rejects.failed);
     point(Metric::point_log_events, place, "written", stats.log_written);
     point(Metric::point_log_events, place, "lost", stats.log_lost);
     point(Metric::point_log_events, place, "suppressed", stats.log_suppressed);

@@ -41,7 +41,7 @@ HookStatus filter_status(const std::string& feature, const std::string& place,
                     datapath::to_string(filter.presence),
                     filter.rules.size(),
                     stats.packets,
-                    stats.verdicts[NC_VERDICT_DROP]};
+                    stats.verdicts[NC_VERDICT_DROP] + filter.rejects.packets};
     switch (filter.presence) {
     case Presence::attached: break;
     case Presence::renamed:
@@ -71,6 +71,7 @@ HookStatus filter_status(const std::string& feature, const std::string& place,
     add(hook.troubles, stats.limit_failed, "packets without room for a limit's state");
     add(hook.troubles, stats.mirror_failed, "copies not mirrored");
     add(hook.troubles, stats.rewrite_failed, "headers not rewritten");
+    add(hook.troubles, filter.rejects.failed, "answers to rejected packets that could not be made");
     add(hook.remarks, stats.log_lost, "log events lost: the buffer was full");
     return hook;
 }

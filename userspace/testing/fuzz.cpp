@@ -381,7 +381,8 @@ Rule Fuzz::rule(std::span<const nc_packet> seen, const TestSets& sets) {
         rule.matches.push_back(match(key, seen, sets));
 
     Action action;
-    action.kind = pick({ActionKind::pass, ActionKind::drop, ActionKind::tx, ActionKind::redirect});
+    action.kind = pick({ActionKind::pass, ActionKind::drop, ActionKind::reject, ActionKind::tx,
+                        ActionKind::redirect});
     if (action.kind == ActionKind::redirect)
         action.device = percent(80) ? "lo" : "gone";
     rule.actions.push_back(action);

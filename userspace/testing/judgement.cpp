@@ -14,6 +14,7 @@ namespace {
 nc_verdict verdict_of(const Rule& rule) {
     switch (rule.actions.back().kind) {
     case ActionKind::pass: return NC_VERDICT_PASS;
+    case ActionKind::reject: return NC_VERDICT_REJECT;
     case ActionKind::tx: return NC_VERDICT_TX;
     case ActionKind::next: return NC_VERDICT_NEXT;
     case ActionKind::redirect: return NC_VERDICT_REDIRECT;

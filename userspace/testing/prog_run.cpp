@@ -216,11 +216,20 @@ Result<> ProgRun::prepare(const char* program, const ProgSetup& setup) {
 
 Result<std::uint32_t> ProgRun::run(std::span<const std::uint8_t> frame,
                                    std::optional<std::uint32_t> linear) const {
+    return NETCTL_TRY(run_xdp(frame, linear)).action;
+}
+
+Result<XdpRun> ProgRun::run_xdp(std::span<const std::uint8_t> frame,
+                                std::optional<std::uint32_t> linear) const {
+    XdpRun done;
+    done.frame.resize(frame.size() + 64);
     xdp_md context{};
     bpf_attr attributes{};
     attributes.test.prog_fd = static_cast<__u32>(program_.fd());
     attributes.test.data_in = reinterpret_cast<std::uintptr_t>(frame.data());
     attributes.test.data_size_in = static_cast<__u32>(frame.size());
+    attributes.test.data_out = reinterpret_cast<std::uintptr_t>(done.frame.data());
+    attributes.test.data_size_out = static_cast<__u32>(done.frame.size());
     if (linear) {
         context.data_end = *linear;
         attributes.test.ctx_in = reinterpret_cast<std::uintptr_t>(&context);
@@ -229,7 +238,9 @@ Result<std::uint32_t> ProgRun::run(std::span<const std::uint8_t> frame,
     if (syscall(SYS_bpf, BPF_PROG_TEST_RUN, &attributes, sizeof attributes) != 0)
         return Error::system(
             errno, fmt::format("cannot run the program over a frame of {} bytes", frame.size()));
-    return attributes.test.retval;
+    done.action = attributes.test.retval;
+    done.frame.resize(attributes.test.data_size_out);
+    return done;
 }
 
 Result<SkbRun> ProgRun::run_skb(std::span<const std::uint8_t> frame, const __sk_buff& skb) const {
@@ -268,6 +279,10 @@ Result<bpf::RawMap> ProgRun::set_map(const std::string& outer, std::uint32_t use
 
 Result<nc_stats> ProgRun::stats() const {
     return bpf::sum_per_cpu<nc_stats>(NETCTL_TRY(object_.map("stats")), 0);
+}
+
+Result<nc_rejects> ProgRun::rejects() const {
+    return bpf::sum_per_cpu<nc_rejects>(NETCTL_TRY(object_.map("rejects")), 0);
 }
 
 Result<nc_counter> ProgRun::counter(std::size_t position) const {

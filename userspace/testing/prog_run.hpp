@@ -51,6 +51,12 @@ struct ProgSetup {
     std::map<std::string, std::uint32_t> constants{}; ///< further ones of the program
 };
 
+/// What an XDP program did with a frame: its return value, and the frame.
+struct XdpRun {
+    std::uint32_t action = 0;
+    std::vector<std::uint8_t> frame;
+};
+
 /// What a classifier did with an skb: its return value, the skb's fields, and the frame.
 struct SkbRun {
     std::int32_t action = 0;
@@ -70,8 +76,11 @@ class ProgRun {
     ProgRun(ProgRun&& other) noexcept;
     ProgRun& operator=(ProgRun&&) = delete;
 
-    /// The program's return value. With `linear`, only that many bytes lie in the first buffer and
+    /// Runs an XDP program. With `linear`, only that many bytes lie in the first buffer and
     /// the rest in fragments; kernels that cannot do that refuse (EINVAL).
+    Result<XdpRun> run_xdp(std::span<const std::uint8_t> frame,
+                           std::optional<std::uint32_t> linear = {}) const;
+    /// The same; the program's return value.
     Result<std::uint32_t> run(std::span<const std::uint8_t> frame,
                               std::optional<std::uint32_t> linear = {}) const;
     /// Runs a classifier; `skb` may set mark, priority, tstamp, wire_len and GSO fields. Frames up to
@@ -86,6 +95,7 @@ class ProgRun {
     void tell_socket(nc_socket socket) const { result_->socket = socket; }
     /// Sums over all CPUs.
     Result<nc_stats> stats() const;
+    Result<nc_rejects> rejects() const;
     Result<nc_counter> counter(std::size_t position) const;
     Result<bpf::RawMap> map(const std::string& name) const { return object_.map(name); }
     /// The inner map of set use `use` in `outer`, as another tool would write it.

@@ -92,8 +92,8 @@ Result<int> detach(const Arguments& arguments, Context& context) {
     return 0;
 }
 
-constexpr std::initializer_list<nc_verdict> verdicts{NC_VERDICT_PASS, NC_VERDICT_DROP,
-                                                     NC_VERDICT_REDIRECT, NC_VERDICT_NEXT};
+constexpr std::initializer_list<nc_verdict> verdicts{
+    NC_VERDICT_PASS, NC_VERDICT_DROP, NC_VERDICT_REJECT, NC_VERDICT_REDIRECT, NC_VERDICT_NEXT};
 
 bool is_own(const Status& status, const sys::ClsactFilter& filter) {
     return status.mode == Mode::clsact && filter.priority == status.settings.tc_priority &&

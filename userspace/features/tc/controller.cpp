@@ -382,6 +382,13 @@ Result<> check_rules(const std::vector<Rule>& rules, const sys::Interface& inter
                 fmt::format("{}: 'socket' is about packets that arrive, and {} leave",
                             to_string(rule), title(interface.name, direction)),
                 fmt::format("ask at `{}`, or in xdp", title(interface.name, Direction::ingress)));
+        if (direction == Direction::egress && rule.actions.back().kind == ActionKind::reject)
+            return Error::failed(
+                fmt::format("{}: 'reject' answers packets that arrive, and {} leave",
+                            to_string(rule), title(interface.name, direction)),
+                fmt::format("write 'drop', or reject at `{}`, or in xdp; 'netctl policy' refuses "
+                            "what this host's processes connect to",
+                            title(interface.name, Direction::ingress)));
         for (const Action& action : rule.actions) {
             if (action.device.empty())
                 continue;

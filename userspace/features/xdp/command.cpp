@@ -56,8 +56,8 @@ Result<int> detach(const Arguments& arguments, Context& context) {
     return 0;
 }
 
-constexpr std::initializer_list<nc_verdict> verdicts{NC_VERDICT_PASS, NC_VERDICT_DROP,
-                                                     NC_VERDICT_TX, NC_VERDICT_REDIRECT};
+constexpr std::initializer_list<nc_verdict> verdicts{
+    NC_VERDICT_PASS, NC_VERDICT_DROP, NC_VERDICT_REJECT, NC_VERDICT_TX, NC_VERDICT_REDIRECT};
 
 Json status_json(const Status& status) {
     return datapath::status_json(status,

@@ -208,9 +208,36 @@ class Point : public FilterPoint {
                         interface()));
     }
 
-    /// veth hands over frames whose checksums the sender's stack left to hardware; XDP does not fill them in.
+    /// What rules come to on a veth that does not meet what they need of it.
     void tell(const PointState& before, const PointState& after,
               std::vector<std::string>& notes) const override {
+        tell_of_redirects(before, after, notes);
+        // The driver looks at what its peer's program has sent only if there is a program there, too.
+        const auto sends_back = [](const PointState& state) {
+            return std::any_of(state.rules.begin(), state.rules.end(),
+                               [](const datapath::InstalledRule& installed) {
+                                   if (installed.rule.actions.empty()) // it cannot be read
+                                       return false;
+                                   const ActionKind kind = installed.rule.actions.back().kind;
+                                   return kind == ActionKind::tx || kind == ActionKind::reject;
+                               });
+        };
+        if (after.point.mode != static_cast<__u32>(bpf::XdpMode::native) || !sends_back(after) ||
+            sends_back(before))
+            return;
+        const auto own = sys::find_interface(interface());
+        if (own && own->kind == "veth")
+            notes.push_back(fmt::format(
+                "{0} is a veth: what 'reject' and 'tx' send back in native mode arrives only if "
+                "the "
+                "interface at its other end has an XDP program, too; attach with --mode generic, "
+                "or reject in tc",
+                interface()));
+    }
+
+    /// veth hands over frames whose checksums the sender's stack left to hardware; XDP does not fill them in.
+    static void tell_of_redirects(const PointState& before, const PointState& after,
+                                  std::vector<std::string>& notes) {
         std::set<std::string> known;
         for (const auto& installed : before.rules)
             for (const Action& action : installed.rule.actions)

@@ -13,6 +13,7 @@
 #include "bpf/ring_buffer.hpp"
 #include "classifier/packet.hpp"
 #include "netctl/abi/classify.h" // of the skeleton's types
+#include "testing/answer.hpp"
 #include "testing/environment.hpp"
 #include "testing/examples.hpp"
 #include "testing/fuzz.hpp"
@@ -89,12 +90,26 @@ class Comparison {
                           setup_.rules[expected.position].actions.back().device != "lo";
         if (gone)
             plain_code = xdp_drop;
-        action = plain_->run(frame.bytes, linear);
-        ASSERT_TRUE(action) << action.error().what;
-        EXPECT_EQ(*action, plain_code)
+        std::optional<Bytes> answer;
+        if (expected.verdict == NC_VERDICT_REJECT) {
+            answer = answer_to(frame.bytes, true);
+            expected_rejects_.silent += !answer;
+            plain_code = answer ? xdp_tx : xdp_drop;
+            answers_ += answer.has_value();
+        }
+        const auto really = plain_->run_xdp(frame.bytes, linear);
+        ASSERT_TRUE(really) << really.error().what;
+        EXPECT_EQ(really->action, plain_code)
             << "with wanted fields only; reference: " << to_text(expected) << where(frame, linear);
+        const Bytes& left = answer ? *answer : frame.bytes;
+        EXPECT_TRUE(really->frame == left) << "kernel:\n"
+                                           << hex(really->frame) << "reference:\n"
+                                           << hex(left) << where(frame, linear);
         count(expected, gone, frame.bytes.size());
     }
+
+    /// How many frames were answered.
+    std::uint64_t answers() const { return answers_; }
 
     void check_counters() {
         const auto stats = plain_->stats();
@@ -102,6 +117,10 @@ class Comparison {
         expected_.log_written = stats->log_written;
         expected_.log_lost = stats->log_lost;
         EXPECT_EQ(std::memcmp(&*stats, &expected_, sizeof expected_), 0) << "seed " << seed_;
+        const auto rejects = plain_->rejects();
+        ASSERT_TRUE(rejects) << rejects.error().what;
+        EXPECT_EQ(std::memcmp(&*rejects, &expected_rejects_, sizeof expected_rejects_), 0)
+            << "seed " << seed_;
         for (std::size_t i = 0; i < counters_.size(); i++) {
             const auto counter = plain_->counter(i);
             ASSERT_TRUE(counter) << counter.error().what;
@@ -125,7 +144,10 @@ class Comparison {
     void count(const nc_result& expected, bool gone, std::size_t bytes) {
         expected_.packets++;
         expected_.bytes += bytes;
-        expected_.verdicts[gone ? __u32{NC_VERDICT_DROP} : expected.verdict]++;
+        if (expected.verdict == NC_VERDICT_REJECT)
+            expected_rejects_.packets++;
+        else
+            expected_.verdicts[gone ? __u32{NC_VERDICT_DROP} : expected.verdict]++;
         if (expected.reason == NC_REASON_DEFAULT) {
             expected_.default_packets++;
             expected_.default_bytes += bytes;
@@ -143,6 +165,8 @@ class Comparison {
     std::optional<ProgRun> simulating_, plain_;
     bool splits_ = false;
     nc_stats expected_{};
+    nc_rejects expected_rejects_{};
+    std::uint64_t answers_ = 0;
     std::vector<nc_counter> counters_;
 };
 
@@ -164,6 +188,7 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
     const std::uint64_t cases = from_environment("NETCTL_FUZZ_CASES", 200'000);
     const std::uint64_t first_seed = from_environment("NETCTL_FUZZ_SEED", 1);
     std::uint64_t done = 0;
+    std::uint64_t answers = 0;
     std::map<std::uint32_t, std::uint64_t> reasons;
     for (std::uint64_t round = 0; done < cases && !HasFailure(); round++) {
         const std::uint64_t seed = first_seed + round;
@@ -177,6 +202,7 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
         setup.rules = fuzz.rules(fuzz.percent(4) ? 1000 : fuzz.below(40), seen, setup.sets);
         setup.default_verdict = fuzz.pick({NC_VERDICT_PASS, NC_VERDICT_DROP});
         setup.unparsed_verdict = fuzz.pick({NC_VERDICT_PASS, NC_VERDICT_DROP});
+        setup.constants = {{"errors_interval", 0}}; // no bound
         for (const Frame& frame : frames) {
             const nc_result expected =
                 expected_result(setup, classifier::parse_ethernet(frame.bytes));
@@ -192,6 +218,7 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
         }
         if (!HasFailure())
             comparison.check_counters();
+        answers += comparison.answers();
     }
     RecordProperty("pairs", std::to_string(done));
     fmt::print("{} pairs; by rule {}, default {}, unparsed {}\n", done, reasons[NC_REASON_RULE],
@@ -202,6 +229,7 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
     EXPECT_GT(reasons[NC_REASON_RULE], done / 5);
     EXPECT_GT(reasons[NC_REASON_DEFAULT], done / 20);
     EXPECT_GT(reasons[NC_REASON_UNPARSED], done / 20);
+    EXPECT_GT(answers, done / 50);
 }
 
 // ---- the examples that the reference is held to ----

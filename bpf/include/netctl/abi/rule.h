@@ -17,7 +17,8 @@ enum nc_verdict {
 	NC_VERDICT_TX = 2,	 /* xdp: back out of the interface */
 	NC_VERDICT_REDIRECT = 3, /* to nc_action::target */
 	NC_VERDICT_NEXT = 4,	 /* tc: leave it to the next program */
-	NC_VERDICTS = 5,
+	NC_VERDICT_REJECT = 5,	 /* drop it, and answer its sender */
+	NC_VERDICTS = 6,
 };
 
 /* Why a verdict came about, for events and simulation. */
@@ -46,6 +47,7 @@ enum nc_action_flags {
 	NC_ACTION_LIMIT_DST = 1 << 9,  /* with PER: the destination's address, else the source's */
 	NC_ACTION_LIMIT_DPORT = 1 << 10, /* with PER: and for each destination port */
 	NC_ACTION_LIMIT_BYTES = 1 << 11, /* of bytes, else of packets */
+	NC_ACTION_REJECT = 1 << 12,	 /* the verdict is NC_VERDICT_REJECT */
 };
 
 struct nc_action {
@@ -87,7 +89,8 @@ struct nc_counter {
 struct nc_stats {
 	__u64 packets; /* everything that the program saw */
 	__u64 bytes;
-	__u64 verdicts[NC_VERDICTS]; /* packets by final verdict */
+	__u64 verdicts
+		[NC_VERDICT_REJECT]; /* packets by final verdict; those rejected are in nc_rejects */
 	__u64 default_packets;	     /* no rule matched */
 	__u64 default_bytes;
 	__u64 over_limit; /* dropped for being over a rule's limit */
@@ -100,6 +103,16 @@ struct nc_stats {
 	__u64 over_rate;      /* tc: dropped for being over a rule's rate */
 	__u64 mirror_failed;  /* tc: copies that could not be sent; the packet itself goes on */
 	__u64 rewrite_failed; /* tc: headers that could not be written: the packet goes on as it was */
+};
+
+/* ---- map `rejects`: per-CPU array of one; packets with NC_VERDICT_REJECT ---- */
+
+struct nc_rejects {
+	__u64 packets;
+	/* Of these, those that got no answer: */
+	__u64 silent;	  /* what must not be answered, as an ICMP error */
+	__u64 suppressed; /* above the rate of ICMP errors */
+	__u64 failed;	  /* the answer could not be made */
 };
 
 /* ---- maps `limits` (hash, rule-wide) and `limit_src` (LRU hash, one entry an address) ---- */
@@ -130,6 +143,13 @@ struct nc_rate_state {
  * that time must not be lost. But at least 128 KiB: two of the largest packets that the stack handles as one. */
 #define NC_POLICER_BURST_PART 2
 #define NC_POLICER_BURST_LEAST (128u << 10)
+
+/* `reject`: how many ICMP errors a point sends (RFC 4443, 2.4 f): the numbers of Linux's icmp_msgs_per_sec and
+ * icmp_msgs_burst. */
+#define NC_ERRORS_INTERVAL_NS 1000000u
+#define NC_ERRORS_BURST_NS 50000000u
+/* The most that an ICMP error quotes of the packet, from its IP header on. */
+#define NC_ERROR_QUOTE 512
 
 /* ---- map `rules`: array of records that hold the rules' canonical text ---- */
 

@@ -77,4 +77,32 @@ static __always_inline bool nc_ctx_is_super(const nc_ctx *ctx)
 	return ctx->gso_size;
 }
 
+/* The helper is made for answers: it unshares the packet, and makes one of what travelled as one. */
+static __always_inline long nc_ctx_resize(nc_ctx *ctx, __u32 length, __u32 wanted)
+{
+	return bpf_skb_change_tail(ctx, wanted, 0);
+}
+
+static __always_inline long nc_ctx_store(nc_ctx *ctx, __u32 offset, void *from, __u32 size)
+{
+	return bpf_skb_store_bytes(ctx, offset, from, size,
+				   BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
+}
+
+/*
+ * No field of the context says so, but the helper for checksums knows: it leaves alone what the sender is to
+ * fill in (CHECKSUM_PARTIAL). So it is asked to change the two bytes at `offset`, which are put back.
+ */
+static __always_inline bool nc_ctx_checksum_is_open(nc_ctx *ctx, __u32 offset)
+{
+	__be16 before = 0, after = 0;
+
+	if (nc_ctx_load(ctx, offset, &before, sizeof(before)) ||
+	    bpf_l4_csum_replace(ctx, offset, 0, bpf_htons(1), sizeof(before)) ||
+	    nc_ctx_load(ctx, offset, &after, sizeof(after)))
+		return false;
+	bpf_skb_store_bytes(ctx, offset, &before, sizeof(before), 0);
+	return before == after;
+}
+
 #endif

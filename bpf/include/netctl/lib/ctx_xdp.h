@@ -15,6 +15,10 @@
  *                                its IP header since the field is too small
  *   nc_ctx_is_padded()           whether there may be more bytes than nc_ctx_length() says: in
  *                                simulation, a constant
+ *   nc_ctx_resize()              makes the frame longer or shorter; its bytes are anything then
+ *   nc_ctx_store()               writes anywhere into the frame; 0, or a negative errno
+ *   nc_ctx_checksum_is_open()    whether a checksum of the packet is still to be filled in by whoever
+ *                                sends it on
  */
 #ifndef NETCTL_LIB_CTX_H
 #define NETCTL_LIB_CTX_H
@@ -87,6 +91,24 @@ static __always_inline bool nc_ctx_is_padded(void)
 }
 
 static __always_inline bool nc_ctx_is_super(const nc_ctx *ctx)
+{
+	return false;
+}
+
+/* It grows at its start: drivers keep room there for XDP, and seldom at the end. */
+static __always_inline long nc_ctx_resize(nc_ctx *ctx, __u32 length, __u32 wanted)
+{
+	if (wanted > length)
+		return bpf_xdp_adjust_head(ctx, (int)(length - wanted));
+	return wanted < length ? bpf_xdp_adjust_tail(ctx, (int)(wanted - length)) : 0;
+}
+
+static __always_inline long nc_ctx_store(nc_ctx *ctx, __u32 offset, void *from, __u32 size)
+{
+	return bpf_xdp_store_bytes(ctx, offset, from, size);
+}
+
+static __always_inline bool nc_ctx_checksum_is_open(nc_ctx *ctx, __u32 offset)
 {
 	return false;
 }

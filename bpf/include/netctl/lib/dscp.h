@@ -13,24 +13,6 @@
 
 #include <netctl/lib/parse.h>
 
-/* Where the IP header starts: the tags that the parser looked through are behind the link header. */
-static __always_inline __u32 nc_ip_offset(nc_ctx *ctx)
-{
-	__u32 offset = 12;
-	__be16 type = 0;
-	int i;
-
-	if (!nc_ctx_has_ether(ctx))
-		return 0;
-#pragma unroll
-	for (i = 0; i < NC_MAX_VLAN_TAGS; i++) {
-		if (nc_ctx_load(ctx, offset, &type, sizeof(type)) || !nc_is_vlan(type))
-			break;
-		offset += 4;
-	}
-	return offset + 2;
-}
-
 /*
  * Sets the DSCP of an IP packet, and leaves its ECN bits. 0, or a negative errno of a helper. Pointers
  * into the packet are void afterwards.

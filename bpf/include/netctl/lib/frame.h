@@ -62,6 +62,24 @@ static __always_inline bool nc_is_vlan(__be16 type)
 	return type == NC_ETH_8021Q || type == NC_ETH_8021AD;
 }
 
+/* Where the IP header starts: the tags that the parser looked through are behind the link header. */
+static __always_inline __u32 nc_ip_offset(nc_ctx *ctx)
+{
+	__u32 offset = 12;
+	__be16 type = 0;
+	int i;
+
+	if (!nc_ctx_has_ether(ctx))
+		return 0;
+#pragma unroll
+	for (i = 0; i < NC_MAX_VLAN_TAGS; i++) {
+		if (nc_ctx_load(ctx, offset, &type, sizeof(type)) || !nc_is_vlan(type))
+			break;
+		offset += 4;
+	}
+	return offset + 2;
+}
+
 /* Extension headers that are walked. ESP (50) and "no next header" (59) are upper layers here:
  * nothing can be read behind them. */
 static __always_inline bool nc_is_extension(__u32 next)

@@ -192,7 +192,7 @@ static __always_inline void nc_account(nc_ctx *ctx, const struct nc_judgement *j
 		return;
 	s->packets++;
 	s->bytes += bytes;
-	if (j->verdict < NC_VERDICTS)
+	if (j->verdict < NC_VERDICT_REJECT)
 		s->verdicts[j->verdict]++;
 
 	switch (j->reason) {
