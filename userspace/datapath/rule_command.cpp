@@ -220,7 +220,15 @@ std::uint64_t over(const RuleStatus& status, Hook hook) {
     return status.counter.over_packets + (hook == Hook::policy ? status.counter.over_bytes : 0);
 }
 
-/// The rule as text. What is no rule may be anything, as somebody else has written it.
+/// Whether the rule drops what comes too fast.
+bool polices(const Rule& rule) {
+    return rule.limit ||
+           std::any_of(rule.actions.begin(), rule.actions.end(),
+                       [](const Action& action) { return action.kind == ActionKind::rate; });
+}
+
+} // namespace
+
 std::string text_of(const RuleStatus& status) {
     if (status.why.empty())
         return to_string(status.rule);
@@ -232,15 +240,6 @@ std::string text_of(const RuleStatus& status) {
     }
     return text;
 }
-
-/// Whether the rule drops what comes too fast.
-bool polices(const Rule& rule) {
-    return rule.limit ||
-           std::any_of(rule.actions.begin(), rule.actions.end(),
-                       [](const Action& action) { return action.kind == ActionKind::rate; });
-}
-
-} // namespace
 
 Json engine_json(const nc_point& point) {
     return {{"name", point.engine == NC_ENGINE_LINEAR ? "linear" : "crossing"},

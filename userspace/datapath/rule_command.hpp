@@ -56,6 +56,9 @@ Command rule_command(Hook hook, const std::vector<Positional>& place, const Open
 Json engine_json(const nc_point& point);
 Text engine_text(const nc_point& point);
 
+/// The rule as text. What is no rule may be anything, as somebody else has written it: `unreadable: ` and that, with
+/// \xNN for what is not printable ASCII.
+std::string text_of(const RuleStatus& status);
 /// A rule with its counters, as `status` and `rule list` show it.
 Json rule_json(const RuleStatus& status, Hook hook = Hook::xdp);
 /// The same as a table.

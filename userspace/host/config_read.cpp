@@ -254,7 +254,8 @@ class ConfigReader {
             set.grace = static_cast<std::uint32_t>(number_in(*grace));
         for (auto* all : {&set.names, &set.resolvers}) {
             std::ranges::sort(*all);
-            all->erase(std::ranges::unique(*all).begin(), all->end());
+            // Not std::ranges::unique(), which clang 14 does not compile.
+            all->erase(std::unique(all->begin(), all->end()), all->end());
         }
     }
 

@@ -5,8 +5,8 @@
 
 #include <fmt/format.h>
 
-#include "core/rule.hpp"
 #include "datapath/root.hpp"
+#include "datapath/rule_command.hpp"
 #include "host/status.hpp"
 
 namespace netctl::host {
@@ -14,10 +14,6 @@ namespace netctl::host {
 namespace {
 
 using Rows = std::vector<Counted>;
-
-std::string text_of(const datapath::RuleStatus& status) {
-    return status.why.empty() ? to_string(status.rule) : status.unreadable;
-}
 
 /// What packet filters of both hooks have in common.
 void add_filter(Rows& rows, const HookStatus& hook, const datapath::FilterStatus& filter) {
@@ -29,7 +25,7 @@ void add_filter(Rows& rows, const HookStatus& hook, const datapath::FilterStatus
     rows.push_back(row);
     for (const datapath::RuleStatus& rule : filter.rules) {
         row.rule_id = rule.rule.id;
-        row.what = text_of(rule);
+        row.what = datapath::text_of(rule);
         row.count = rule.counter.packets;
         row.bytes = rule.counter.bytes;
         row.refused = rule.counter.over_packets;
@@ -67,7 +63,7 @@ Result<> add_policy(Rows& rows, const RootOptions& root) {
     rows.push_back(row);
     for (const datapath::RuleStatus& rule : status.rules) {
         row.rule_id = rule.rule.id;
-        row.what = text_of(rule);
+        row.what = datapath::text_of(rule);
         // Connections by layer (RuleStatus); the layer that judged more saw all that the other did.
         row.count = std::max(rule.counter.packets, rule.counter.bytes);
         row.refused = std::max(rule.counter.over_packets, rule.counter.over_bytes);

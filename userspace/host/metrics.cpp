@@ -13,6 +13,7 @@
 #include "core/abi_version.hpp"
 #include "core/rule.hpp"
 #include "datapath/root.hpp"
+#include "datapath/rule_command.hpp"
 #include "datapath/sets.hpp"
 #include "host/exposition.hpp"
 #include "host/status.hpp"
@@ -67,11 +68,6 @@ class Scrape {
     Exposition page_;
     std::vector<std::string> unread_;
 };
-
-/// A policy's and a filter's rule, as it stands in the list of rules.
-std::string text_of(const datapath::RuleStatus& status) {
-    return status.why.empty() ? to_string(status.rule) : status.unreadable;
-}
 
 /// Only of these there is a metric of what was over, and from the beginning.
 bool may_be_over(const datapath::RuleStatus& status) {
@@ -146,16 +142,17 @@ void Scrape::add_point(const Place& place, const datapath::FilterStatus& filter,
     point(Metric::point_log_events, place, "written", stats.log_written);
     point(Metric::point_log_events, place, "lost", stats.log_lost);
     point(Metric::point_log_events, place, "suppressed", stats.log_suppressed);
-    const std::size_t omitted = each_rule(filter.rules, [&](const datapath::RuleStatus& status,
-                                                            const std::string& id) {
-        page_.add(Metric::rule_info,
-                  {place.hook, place.netns, place.interface, place.direction, id, text_of(status)},
-                  1);
-        point(Metric::rule_packets, place, id, status.counter.packets);
-        point(Metric::rule_bytes, place, id, status.counter.bytes);
-        if (may_be_over(status))
-            point(Metric::rule_limited, place, id, status.counter.over_packets);
-    });
+    const std::size_t omitted =
+        each_rule(filter.rules, [&](const datapath::RuleStatus& status, const std::string& id) {
+            page_.add(Metric::rule_info,
+                      {place.hook, place.netns, place.interface, place.direction, id,
+                       datapath::text_of(status)},
+                      1);
+            point(Metric::rule_packets, place, id, status.counter.packets);
+            point(Metric::rule_bytes, place, id, status.counter.bytes);
+            if (may_be_over(status))
+                point(Metric::rule_limited, place, id, status.counter.over_packets);
+        });
     point(Metric::point_rules_omitted, place, omitted);
 }
 
@@ -179,7 +176,7 @@ void Scrape::add_policy(const policy::Status& status, const HookStatus& hook) {
     page_.add(Metric::policy_log_events, {"suppressed"}, stats.log_suppressed);
     const std::size_t omitted =
         each_rule(status.rules, [&](const datapath::RuleStatus& rule, const std::string& id) {
-            page_.add(Metric::policy_rule_info, {id, text_of(rule)}, 1);
+            page_.add(Metric::policy_rule_info, {id, datapath::text_of(rule)}, 1);
             // Its counter has connections by layer: see RuleStatus.
             const std::array<std::array<std::uint64_t, 2>, NC_LAYERS> counted{
                 {{rule.counter.packets, rule.counter.over_packets},
