@@ -286,14 +286,14 @@ int probe_leave(struct pt_regs *ctx)
 	return leave(PROBED, bpf_get_attach_cookie(ctx), 0, PT_REGS_RC(ctx));
 }
 
-/* Their functions are chosen when they are loaded. */
-SEC("fentry")
+/* Their functions are chosen when they are loaded; this one is in every kernel, for those who load them as they are. */
+SEC("fentry/bpf_fentry_test1")
 int kernel_enter(__u64 *ctx)
 {
 	return enter(TYPED, bpf_get_attach_cookie(ctx), (__u64)ctx, 0);
 }
 
-SEC("fexit")
+SEC("fexit/bpf_fentry_test1")
 int kernel_leave(__u64 *ctx)
 {
 	__u64 result = 0;
