@@ -18,22 +18,10 @@ namespace netctl::trace {
 
 namespace {
 
+constexpr std::string_view har_headers = R"("cookies":[],"headers":[)";
+
 double milliseconds(Time time) {
     return static_cast<double>(time) / 1e6;
-}
-
-void append_har_fields(std::string& out, const std::vector<HeaderField>& fields) {
-    out += R"("cookies":[],"headers":[)";
-    for (const HeaderField& field : fields) {
-        if (&field != &fields.front())
-            out += ',';
-        out += R"({"name":)";
-        append_json_string(out, field.name);
-        out += R"(,"value":)";
-        append_json_string(out, field.value);
-        out += '}';
-    }
-    out += ']';
 }
 
 void append_version(std::string& out, const Message& message) {
@@ -221,7 +209,7 @@ void append_har_entry(std::string& out, const Transaction& transaction) {
     out += R"(,"url":)";
     append_json_string(out, url_of(transaction));
     append_version(out, request);
-    append_har_fields(out, request.fields);
+    append_fields_json(out, har_headers, request.fields);
     out += R"(,"queryString":)";
     const std::size_t question = transaction.target.find('?');
     append_pairs(out, question == std::string::npos
@@ -246,7 +234,7 @@ void append_har_entry(std::string& out, const Transaction& transaction) {
                    request.seen ? body_on_wire(request) : -1, transaction.status);
     append_json_string(out, transaction.reason);
     append_version(out, response);
-    append_har_fields(out, response.fields);
+    append_fields_json(out, har_headers, response.fields);
     // The size is the content's, and how much compression saves can be told of what is decoded whole.
     const bool decoded = response.decoded && response.decoded_whole && is_kept_whole(response);
     const auto size = decoded ? response.decoded->size() : response.body_bytes;

@@ -503,6 +503,24 @@ void Http2Connection::on_request(std::uint32_t id, Fields& fields, const Block& 
     }
 }
 
+void Http2Connection::begin_message(Stream& stream, Message& message, Fields& fields,
+                                    const Block& block, Time now) {
+    message.seen = message.http2 = true;
+    message.end = MessageEnd::complete;
+    message.first_byte = block.begin.time;
+    message.last_byte = std::max(now, message.first_byte);
+    message.head_bytes = block.wire;
+    message.wire_bytes += block.wire;
+    message.absurd = fields.damaged;
+    message.content_type = fields.content_type;
+    message.content_encoding = std::move(fields.content_encoding);
+    message.fields = std::move(fields.kept);
+    message.unknown_fields = fields.unknown;
+    stream.cost += fields.text;
+    streams_cost_ += fields.text;
+    note_grpc(stream, fields);
+}
+
 void Http2Connection::fill_request(std::uint32_t id, Stream& stream, Fields& fields,
                                    const Block& block, Time now) {
     Transaction& transaction = stream.transaction;
@@ -512,21 +530,7 @@ void Http2Connection::fill_request(std::uint32_t id, Stream& stream, Fields& fie
     transaction.target = std::move(fields.path);
     if (transaction.target.empty() && transaction.method == "CONNECT") // RFC 9113 8.5
         transaction.target = transaction.host;
-    Message& request = transaction.request;
-    request.seen = request.http2 = true;
-    request.end = MessageEnd::complete;
-    request.first_byte = block.begin.time;
-    request.last_byte = std::max(now, request.first_byte);
-    request.head_bytes = block.wire;
-    request.wire_bytes += block.wire;
-    request.absurd = fields.damaged;
-    request.content_type = fields.content_type;
-    request.content_encoding = std::move(fields.content_encoding);
-    request.fields = std::move(fields.kept);
-    request.unknown_fields = fields.unknown;
-    stream.cost += fields.text;
-    streams_cost_ += fields.text;
-    note_grpc(stream, fields);
+    begin_message(stream, transaction.request, fields, block, now);
 }
 
 void Http2Connection::on_response(std::uint32_t id, Fields& fields, const Block& block, Time now) {
@@ -548,21 +552,7 @@ void Http2Connection::on_response(std::uint32_t id, Fields& fields, const Block&
     stream->response_begun = true;
     transaction.stream = id;
     transaction.status = fields.status;
-    Message& response = transaction.response;
-    response.seen = response.http2 = true;
-    response.end = MessageEnd::complete;
-    response.first_byte = block.begin.time;
-    response.last_byte = std::max(now, response.first_byte);
-    response.head_bytes = block.wire;
-    response.wire_bytes += block.wire;
-    response.absurd = fields.damaged;
-    response.content_type = fields.content_type;
-    response.content_encoding = std::move(fields.content_encoding);
-    response.fields = std::move(fields.kept);
-    response.unknown_fields = fields.unknown;
-    stream->cost += fields.text;
-    streams_cost_ += fields.text;
-    note_grpc(*stream, fields);
+    begin_message(*stream, transaction.response, fields, block, now);
 }
 
 void Http2Connection::fill_trailers(Stream& stream, MessageKind side, Fields& fields,

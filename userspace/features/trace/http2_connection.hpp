@@ -123,6 +123,9 @@ class Http2Connection : private FrameSink {
     void finish_block(MessageKind side, Time now);
     void on_request(std::uint32_t id, Fields& fields, const Block& block, Time now);
     void on_response(std::uint32_t id, Fields& fields, const Block& block, Time now);
+    /// What a head says of `message`, request or response.
+    void begin_message(Stream& stream, Message& message, Fields& fields, const Block& block,
+                       Time now);
     void fill_request(std::uint32_t id, Stream& stream, Fields& fields, const Block& block,
                       Time now);
     void fill_trailers(Stream& stream, MessageKind side, Fields& fields, const Block& block,

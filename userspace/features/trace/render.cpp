@@ -303,21 +303,6 @@ void append_json_or_null(std::string& out, std::string_view text) {
         append_json_string(out, text);
 }
 
-void append_fields_json(std::string& out, std::string_view member,
-                        const std::vector<HeaderField>& fields) {
-    out += member;
-    for (const HeaderField& field : fields) {
-        if (&field != &fields.front())
-            out += ',';
-        out += R"({"name":)";
-        append_json_string(out, field.name);
-        out += R"(,"value":)";
-        append_json_string(out, field.value);
-        out += '}';
-    }
-    out += ']';
-}
-
 /// The members that only HTTP/2 has something in.
 void append_http2_json(std::string& out, const Transaction& transaction) {
     if (!transaction.stream) {
@@ -425,6 +410,21 @@ void append_process_json(std::string& out, const char* key, const Process& proce
 }
 
 } // namespace
+
+void append_fields_json(std::string& out, std::string_view member,
+                        const std::vector<HeaderField>& fields) {
+    out += member;
+    for (const HeaderField& field : fields) {
+        if (&field != &fields.front())
+            out += ',';
+        out += R"({"name":)";
+        append_json_string(out, field.name);
+        out += R"(,"value":)";
+        append_json_string(out, field.value);
+        out += '}';
+    }
+    out += ']';
+}
 
 std::string iso_time(Time time) {
     char text[40];

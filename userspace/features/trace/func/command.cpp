@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "features/trace/func/command.hpp"
+#include "features/trace/groups.hpp"
 
 #include <algorithm>
 #include <array>

@@ -238,14 +238,4 @@ Result<Counters> FunctionTrace::counters() const {
     return counters;
 }
 
-Groups without_cgroups(const Groups& groups) {
-    Groups merged;
-    for (const auto& [key, values] : groups) {
-        nc_func_group plain = key;
-        plain.cgroup_id = 0;
-        merged[plain].add(values);
-    }
-    return merged;
-}
-
 } // namespace netctl::trace::func

@@ -77,7 +77,4 @@ class FunctionTrace {
     std::string kernel_way_;
 };
 
-/// The parts of the groups that differ in nothing but their cgroup as one.
-Groups without_cgroups(const Groups& groups);
-
 } // namespace netctl::trace::func

@@ -56,14 +56,4 @@ Result<RttGroups> RttTrace::read() const {
     return groups;
 }
 
-RttGroups without_cgroups(const RttGroups& groups) {
-    RttGroups merged;
-    for (const auto& [key, values] : groups) {
-        nc_rtt_group plain = key;
-        plain.cgroup_id = 0;
-        merged[plain].add(values);
-    }
-    return merged;
-}
-
 } // namespace netctl::trace::tcp

@@ -52,7 +52,4 @@ class RttTrace {
     bpf::RawMap groups_;
 };
 
-/// The parts of the groups that differ in nothing but their cgroup as one.
-RttGroups without_cgroups(const RttGroups& groups);
-
 } // namespace netctl::trace::tcp

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
+#include "features/trace/groups.hpp"
 #include "features/trace/tcp/command.hpp"
 
 #include <algorithm>
