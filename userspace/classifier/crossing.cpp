@@ -15,6 +15,7 @@
 
 #include "classifier/address_trie.hpp"
 #include "classifier/bit_vectors.hpp"
+#include "classifier/covered.hpp"
 #include "classifier/cross_trie.hpp"
 #include "classifier/inputs.hpp"
 #include "classifier/packet_classes.hpp"
@@ -362,9 +363,9 @@ void emit_crossing(Emitted& out, const std::string& number, CrossTables tables, 
 class CrossingCompiler {
   public:
     CrossingCompiler(std::span<const Rule> rules, std::span<const SetUse> set_uses,
-                     const std::vector<bool>& apart)
+                     const std::vector<Place>& places)
         : rules_(rules.size()) {
-        DividedPieces divided = take_apart(rules, set_uses, apart);
+        DividedPieces divided = take_apart(rules, set_uses, places);
         pieces_ = std::move(divided.crossed);
         apart_ = std::move(divided.apart);
         out_.compiled().engine = "crossing";
@@ -568,11 +569,11 @@ class CrossingCompiler {
 /// Takes those with the greatest shares out of the `crossed` rules; returns how many. More with each
 /// attempt, so that there are few, and all of them where few would be left. Where `pairs` grew too big, half of them at
 /// once: to find that out takes long, and rules that differ in prefixes are what bit vectors tell apart best.
-std::size_t set_apart(std::vector<bool>& apart, const std::vector<double>& shares,
+std::size_t set_apart(std::vector<Place>& places, const std::vector<double>& shares,
                       std::size_t crossed, unsigned attempt, bool pairs) {
     std::vector<std::uint32_t> order;
-    for (std::uint32_t rule = 0; rule < apart.size(); ++rule)
-        if (!apart[rule])
+    for (std::uint32_t rule = 0; rule < places.size(); ++rule)
+        if (places[rule] == Place::crossed)
             order.push_back(rule);
     const std::size_t part = pairs ? 2 : attempt < 1 ? 8 : attempt < 2 ? 4 : 2;
     // A word of a row holds 64 rules: fewer cost as much.
@@ -582,8 +583,19 @@ std::size_t set_apart(std::vector<bool>& apart, const std::vector<double>& share
     std::ranges::stable_sort(order, std::greater<>(),
                              [&](std::uint32_t rule) { return shares[rule]; });
     for (std::size_t i = 0; i < count; ++i)
-        apart[order[i]] = true;
+        places[order[i]] = Place::apart;
     return count;
+}
+
+/// Where each rule is to be found at first.
+std::vector<Place> places_of(std::span<const Rule> rules, std::span<const SetUse> set_uses,
+                             const std::vector<bool>& apart) {
+    std::vector<Place> places(rules.size(), Place::crossed);
+    const std::vector<bool> covered =
+        covered_rules(take_apart(rules, set_uses, places).crossed, rules.size());
+    for (std::size_t rule = 0; rule < rules.size(); ++rule)
+        places[rule] = covered[rule] ? Place::nowhere : apart[rule] ? Place::apart : Place::crossed;
+    return places;
 }
 
 } // namespace
@@ -593,23 +605,27 @@ Result<Compiled> compile_crossing(std::span<const Rule> rules, std::span<const S
 }
 
 Result<Compiled> compile_crossing(std::span<const Rule> rules, std::span<const SetUse> set_uses,
-                                  std::vector<bool> apart) {
-    auto count = static_cast<std::size_t>(std::count(apart.begin(), apart.end(), true));
+                                  const std::vector<bool>& apart) {
+    std::vector<Place> places = places_of(rules, set_uses, apart);
+    auto count = static_cast<std::size_t>(std::ranges::count(places, Place::apart)),
+         crossed = static_cast<std::size_t>(std::ranges::count(places, Place::crossed));
     std::string reason;
     for (unsigned attempt = 0;; ++attempt) {
-        CrossingCompiler compiler(rules, set_uses, apart);
+        CrossingCompiler compiler(rules, set_uses, places);
         Result<Compiled> compiled = compiler.run();
         if (compiled) {
             compiled->rules_apart = count;
             compiled->reason = reason;
             return compiled;
         }
-        if (compiled.error().kind != ErrorKind::usage || count == rules.size())
+        if (compiled.error().kind != ErrorKind::usage || crossed == 0)
             return compiled;
         if (attempt == 0)
             reason = compiled.error().what;
-        count += set_apart(apart, compiler.shares(), rules.size() - count, attempt,
-                           compiler.pairs_explode());
+        const std::size_t taken =
+            set_apart(places, compiler.shares(), crossed, attempt, compiler.pairs_explode());
+        count += taken;
+        crossed -= taken;
     }
 }
 

@@ -24,6 +24,6 @@ constexpr std::size_t memory_budget(std::size_t rules) {
 Result<Compiled> compile_crossing(std::span<const Rule> rules, std::span<const SetUse> set_uses);
 /// The same where those rules stand apart anyway for which `apart` is true; others may join them.
 Result<Compiled> compile_crossing(std::span<const Rule> rules, std::span<const SetUse> set_uses,
-                                  std::vector<bool> apart);
+                                  const std::vector<bool>& apart);
 
 } // namespace netctl::classifier

@@ -172,7 +172,7 @@ TEST(EngineProg, RulesApartMatchLikeTheReference) {
 
 /// So many that rows have two groups of words, and blocks only the words that they need.
 TEST(EngineProg, ManyRulesApartMatchLikeTheReference) {
-    for (const auto family : {testing::RuleFamily::blocks, testing::RuleFamily::carrier})
+    for (const auto family : {testing::RuleFamily::blocks, testing::RuleFamily::zones})
         for (Family addresses : {Family::ipv4, Family::ipv6}) {
             const std::vector<Rule> rules = testing::family_rules(family, addresses, 6000, 7);
             Result<Compiled> compiled =

@@ -291,17 +291,18 @@ class TakeApart {
 } // namespace
 
 DividedPieces take_apart(std::span<const Rule> rules, std::span<const SetUse> set_uses,
-                         const std::vector<bool>& apart) {
+                         const std::vector<Place>& places) {
     TakeApart crossed(rules, set_uses, true), rest(rules, set_uses, false);
     for (std::uint32_t i = 0; i < rules.size(); ++i)
-        (apart[i] ? rest : crossed).take(i);
+        if (places[i] != Place::nowhere)
+            (places[i] == Place::apart ? rest : crossed).take(i);
     // An address has one class, whoever asks about it.
     Pieces &all = crossed.pieces(), &others = rest.pieces();
     all.src.add(others.src);
     all.dst.add(others.dst);
     all.src.build();
     all.dst.build();
-    if (std::ranges::find(apart, true) != apart.end()) {
+    if (std::ranges::find(places, Place::apart) != places.end()) {
         others.src = all.src;
         others.dst = all.dst;
     }

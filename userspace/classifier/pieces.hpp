@@ -73,9 +73,11 @@ struct DividedPieces {
     Pieces apart;
 };
 
-/// `set_uses` are those of the rules, in the order of their bits; `apart` says for each rule whether
-/// it stands apart.
+/// Where a rule is to be found. One that is in no table matches nothing that earlier ones do not.
+enum class Place : std::uint8_t { crossed, apart, nowhere };
+
+/// `set_uses` are those of the rules, in the order of their bits; `places` has the place of each rule.
 DividedPieces take_apart(std::span<const Rule> rules, std::span<const SetUse> set_uses,
-                         const std::vector<bool>& apart);
+                         const std::vector<Place>& places);
 
 } // namespace netctl::classifier

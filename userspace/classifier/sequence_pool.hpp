@@ -32,10 +32,9 @@ template <class T> class SequencePool {
         if ((size() + 1) * 2 > slots_.size())
             grow();
         const std::uint32_t hash = hash_of(sequence);
-        std::size_t slot = hash & (slots_.size() - 1);
-        for (; slots_[slot] != free_slot; slot = (slot + 1) & (slots_.size() - 1))
-            if (hashes_[slots_[slot]] == hash && same((*this)[slots_[slot]], sequence))
-                return slots_[slot];
+        const std::size_t slot = slot_of(sequence, hash);
+        if (slots_[slot] != free_slot)
+            return slots_[slot];
         slots_[slot] = size();
         hashes_.push_back(hash);
         items_.insert(items_.end(), sequence.begin(), sequence.end());
@@ -43,8 +42,23 @@ template <class T> class SequencePool {
         return slots_[slot];
     }
 
+    /// The number of a sequence that is there already, or `none`.
+    static constexpr std::uint32_t none = ~0u;
+    std::uint32_t find(std::span<const T> sequence) const {
+        return slots_.empty() ? none : slots_[slot_of(sequence, hash_of(sequence))];
+    }
+
   private:
-    static constexpr std::uint32_t free_slot = ~0u;
+    static constexpr std::uint32_t free_slot = none;
+
+    /// Where it stands, or the free slot where it would.
+    std::size_t slot_of(std::span<const T> sequence, std::uint32_t hash) const {
+        std::size_t slot = hash & (slots_.size() - 1);
+        while (slots_[slot] != free_slot &&
+               (hashes_[slots_[slot]] != hash || !same((*this)[slots_[slot]], sequence)))
+            slot = (slot + 1) & (slots_.size() - 1);
+        return slot;
+    }
 
     static bool same(std::span<const T> a, std::span<const T> b) {
         static_assert(std::has_unique_object_representations_v<T>);

@@ -2,7 +2,7 @@
 //
 // classify_bench rules acl1|fw1|ipc1|FAMILY 4|6 COUNT ROUNDS [FILE]
 // classify_bench set 4|6 COUNT ROUNDS
-// classify_bench compile acl1|fw1|ipc1|FAMILY 4|6 COUNT [FILE]
+// classify_bench compile|count acl1|fw1|ipc1|FAMILY 4|6 COUNT [FILE]
 //
 // The measuring half of scripts/bench-classify: what classifying a packet, or asking a set, costs above
 // parsing it. All cases take turns in each round; prints one JSON document, in nanoseconds a packet.
@@ -12,8 +12,12 @@
 #include <functional>
 #include <iostream>
 #include <iterator>
+#include <numeric>
 #include <random>
 #include <string>
+
+#include <linux/if_ether.h>
+#include <netinet/in.h>
 
 #include "classifier/classbench.hpp"
 #include "core/json.hpp"
@@ -23,6 +27,7 @@
 #include "testing/packet.hpp"
 #include "testing/rule_families.hpp"
 #include "testing/set_run.hpp"
+#include "testing/table_walk.hpp"
 
 namespace netctl::testing {
 
@@ -214,21 +219,9 @@ Result<std::vector<Rule>> rules_to_measure(const std::string& kind, Family famil
     return rules;
 }
 
-Result<Json> bench_rules(const std::string& kind, Family family, std::size_t count, int rounds,
-                         const std::string& path) {
-    const std::vector<Rule> rules = NETCTL_TRY(rules_to_measure(kind, family, count, path));
-    // Of this process: what else the machine does is no part of it.
-    const std::clock_t begin = std::clock();
-    const classifier::Compiled compiled = NETCTL_TRY(classifier::compile(rules));
-    const double compile_ms = 1000.0 * static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
-    const ClassifierRun run = NETCTL_TRY(ClassifierRun::load(compiled));
-
-    Random random(1);
-    const Tcp tcp{.sport = 0, .dport = 0};
-    const Address any4 = *Address::parse("0.0.0.0"), any6 = *Address::parse("::");
-    const Bytes frame = family == Family::ipv4
-                            ? (Ether{} / Ipv4{.src = any4, .dst = any4} / tcp).bytes()
-                            : (Ether{} / Ipv6{.src = any6, .dst = any6} / tcp).bytes();
+/// TCP and UDP packets that rules taken at random are about: what must differ from a frame of zeroes.
+std::vector<nc_bench_header> headers_of(Random& random, const std::vector<Rule>& rules,
+                                        Family family) {
     std::vector<nc_bench_header> headers;
     for (std::size_t i = 0; i < different; i++) {
         const Rule& rule = rules[random() % rules.size()];
@@ -257,6 +250,25 @@ Result<Json> bench_rules(const std::string& kind, Family family, std::size_t cou
         std::copy_n(dst.bytes.begin(), dst.bits() / 8, reinterpret_cast<std::uint8_t*>(made.dst));
         headers.push_back(made);
     }
+    return headers;
+}
+
+Result<Json> bench_rules(const std::string& kind, Family family, std::size_t count, int rounds,
+                         const std::string& path) {
+    const std::vector<Rule> rules = NETCTL_TRY(rules_to_measure(kind, family, count, path));
+    // Of this process: what else the machine does is no part of it.
+    const std::clock_t begin = std::clock();
+    const classifier::Compiled compiled = NETCTL_TRY(classifier::compile(rules));
+    const double compile_ms = 1000.0 * static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+    const ClassifierRun run = NETCTL_TRY(ClassifierRun::load(compiled));
+
+    Random random(1);
+    const std::vector<nc_bench_header> headers = headers_of(random, rules, family);
+    const Tcp tcp{.sport = 0, .dport = 0};
+    const Address any4 = *Address::parse("0.0.0.0"), any6 = *Address::parse("::");
+    const Bytes frame = family == Family::ipv4
+                            ? (Ether{} / Ipv4{.src = any4, .dst = any4} / tcp).bytes()
+                            : (Ether{} / Ipv6{.src = any6, .dst = any6} / tcp).bytes();
     std::vector<Case> cases;
     for (const std::size_t flows : {std::size_t{1}, std::size_t{4096}, different})
         cases.push_back({flows == 1      ? "hot"
@@ -304,6 +316,65 @@ Result<Json> bench_compile(const std::string& kind, Family family, std::size_t c
         {"compile_ms", compile_ms},  {"peak_kib", NETCTL_TRY(memory_of_process("VmHWM")) - before}};
 }
 
+/// The packet that the kernel's bench makes of a header.
+nc_packet packet_of(const nc_bench_header& header, Family family) {
+    nc_packet packet{};
+    packet.proto = header.proto ^ IPPROTO_TCP;
+    packet.has = NC_HAS_ETHER | NC_HAS_PROTO | NC_HAS_PORTS | NC_HAS_FLAGS |
+                 (family == Family::ipv4 ? NC_HAS_IPV4 : NC_HAS_IPV6);
+    std::copy_n(header.src, 4, packet.src);
+    std::copy_n(header.dst, 4, packet.dst);
+    packet.sport = header.sport;
+    packet.dport = header.dport;
+    packet.flags = Tcp{}.flags;
+    packet.ether_type = family == Family::ipv4 ? ETH_P_IP : ETH_P_IPV6;
+    return packet;
+}
+
+/// What packets near the rules read from the tables, counted in cache lines of 64 bytes: the same on every machine.
+Result<Json> bench_count(const std::string& kind, Family family, std::size_t count,
+                         const std::string& path) {
+    constexpr std::size_t packets = 4096;
+    const std::vector<Rule> rules = NETCTL_TRY(rules_to_measure(kind, family, count, path));
+    const classifier::Compiled compiled = NETCTL_TRY(
+        getenv("ALL")
+            ? classifier::compile_crossing(rules, {}, std::vector<bool>(rules.size(), true))
+            : classifier::compile(rules));
+    TableWalk walk(compiled);
+    Random random(1);
+    const std::vector<nc_bench_header> headers = headers_of(random, rules, family);
+    std::vector<unsigned> lines;
+    std::size_t words = 0;
+    for (std::size_t i = 0; i < packets; i++) {
+        const TableWalk::Found found = walk.find(packet_of(headers[i], family), 0);
+        if (found.fault)
+            return Error::failed("the tables lead beyond their ends");
+        lines.push_back(found.lines);
+        words += found.words;
+    }
+    std::sort(lines.begin(), lines.end());
+    Json tables = Json::object();
+    const std::map<std::string, TableWalk::Use> uses = walk.uses();
+    std::size_t touched = 0;
+    for (const classifier::Table& table : compiled.tables) {
+        const auto use = uses.find(table.name);
+        const TableWalk::Use its = use == uses.end() ? TableWalk::Use{} : use->second;
+        touched += its.touched;
+        tables[table.name] = {{"bytes", table.bytes.size()},
+                              {"lines", static_cast<double>(its.lines) / packets},
+                              {"touched", its.touched}};
+    }
+    return Json{
+        {"engine", compiled.engine},
+        {"apart", compiled.rules_apart},
+        {"bytes", compiled.memory()},
+        {"lines", static_cast<double>(std::accumulate(lines.begin(), lines.end(), 0u)) / packets},
+        {"lines_99", lines[packets * 99 / 100]},
+        {"words", static_cast<double>(words) / packets},
+        {"touched", touched},
+        {"tables", tables}};
+}
+
 Result<Json> bench(const std::vector<std::string>& words) {
     const auto family = [](const std::string& word) {
         return word == "6" ? Family::ipv6 : Family::ipv4;
@@ -316,8 +387,12 @@ Result<Json> bench(const std::vector<std::string>& words) {
     if ((words.size() == 4 || words.size() == 5) && words[0] == "compile")
         return bench_compile(words[1], family(words[2]), std::stoul(words[3]),
                              words.size() == 5 ? words[4] : "");
-    return Error::usage("classify_bench rules acl1|fw1|ipc1|FAMILY 4|6 COUNT ROUNDS [FILE] | "
-                        "set 4|6 COUNT ROUNDS | compile acl1|fw1|ipc1|FAMILY 4|6 COUNT [FILE]");
+    if ((words.size() == 4 || words.size() == 5) && words[0] == "count")
+        return bench_count(words[1], family(words[2]), std::stoul(words[3]),
+                           words.size() == 5 ? words[4] : "");
+    return Error::usage(
+        "classify_bench rules acl1|fw1|ipc1|FAMILY 4|6 COUNT ROUNDS [FILE] | "
+        "set 4|6 COUNT ROUNDS | compile|count acl1|fw1|ipc1|FAMILY 4|6 COUNT [FILE]");
 }
 
 } // namespace

@@ -59,8 +59,20 @@ TableWalk::Found TableWalk::find(const nc_packet& packet, std::uint64_t set_bits
     if (constant("nc_apart_words") && first > constant("nc_apart_first"))
         search(first);
     found_.lines = static_cast<unsigned>(lines_.size());
+    for (const Line& line : lines_)
+        ++touched_[line];
     found_.rule = static_cast<std::uint32_t>(first);
     return found_;
+}
+
+std::map<std::string, TableWalk::Use> TableWalk::uses() const {
+    std::map<std::string, Use> uses;
+    for (const auto& [line, packets] : touched_) {
+        Use& use = uses[line.first->name];
+        use.lines += packets;
+        ++use.touched;
+    }
+    return uses;
 }
 
 std::uint64_t TableWalk::constant(const std::string& name, std::size_t i) const {
@@ -75,7 +87,7 @@ std::uint64_t TableWalk::read(const std::string& table, std::uint64_t i) {
         found_.fault = true;
         return 0;
     }
-    const std::pair line{known->second.table, (i << known->second.width) / 64};
+    const Line line{known->second.table, (i << known->second.width) / 64};
     if (std::ranges::find(lines_, line) == lines_.end())
         lines_.push_back(line);
     std::uint64_t entry = 0;

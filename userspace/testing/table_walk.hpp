@@ -27,6 +27,12 @@ class TableWalk {
     /// `compiled` must be of the crossing form, and outlive this.
     explicit TableWalk(const classifier::Compiled& compiled);
     Found find(const nc_packet& packet, std::uint64_t set_bits);
+    /// Of all packets so far, by table.
+    struct Use {
+        std::size_t lines = 0;   ///< that they read from, each packet's counted for itself
+        std::size_t touched = 0; ///< different ones: what many flows need of the caches
+    };
+    std::map<std::string, Use> uses() const;
 
   private:
     struct Entries {
@@ -54,8 +60,10 @@ class TableWalk {
 
     std::map<std::string, Entries> tables_;
     std::map<std::string, std::vector<std::uint32_t>> constants_;
-    std::vector<Row> rows_;                                                 ///< by input
-    std::vector<std::pair<const classifier::Table*, std::uint64_t>> lines_; ///< that were read
+    std::vector<Row> rows_; ///< by input
+    using Line = std::pair<const classifier::Table*, std::uint64_t>;
+    std::vector<Line> lines_;             ///< that were read
+    std::map<Line, std::size_t> touched_; ///< that were read for any packet, and for how many
     Found found_;
 };
 
