@@ -336,10 +336,7 @@ Result<Json> bench_count(const std::string& kind, Family family, std::size_t cou
                          const std::string& path) {
     constexpr std::size_t packets = 4096;
     const std::vector<Rule> rules = NETCTL_TRY(rules_to_measure(kind, family, count, path));
-    const classifier::Compiled compiled = NETCTL_TRY(
-        getenv("ALL")
-            ? classifier::compile_crossing(rules, {}, std::vector<bool>(rules.size(), true))
-            : classifier::compile(rules));
+    const classifier::Compiled compiled = NETCTL_TRY(classifier::compile(rules));
     TableWalk walk(compiled);
     Random random(1);
     const std::vector<nc_bench_header> headers = headers_of(random, rules, family);
