@@ -34,12 +34,12 @@ def answer(asked, *records, flags=0x8180, count=None):
     )  # fmt: skip
 
 
-def dnsmasq(lab, netns, address, *options, **more):
+def dnsmasq(lab, netns, address, *options, port=53, **more):
     """A resolver at `address` that knows what `options` tell and nothing else."""
     return lab.serve(
         netns, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root",
         "--pid-file=", "--bind-interfaces", "--except-interface=none", f"--listen-address={address}", "--log-facility=-",
-        *options, port=53, protocol="udp", **more,
+        f"--port={port}", *options, port=port, protocol="udp", **more,
     )  # fmt: skip
 
 

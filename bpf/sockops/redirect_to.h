@@ -2,10 +2,11 @@
 /*
  * Connections to one address go to another: `netctl redirect to`. Part of redirect.bpf.c.
  *
- * connect() is given the target's address in the place of the one it was called with. The client's
- * getpeername() and recvfrom() tell the latter, and so does the server's SO_ORIGINAL_DST, which
- * proxies ask for and which else only netfilter answers. A process that has the target's socket
- * open, listening, is left alone: its own connections would come back to itself.
+ * connect() is given the target's address in the place of the one it was called with, and so is
+ * each datagram of a socket that is not connected. The client's getpeername() and recvfrom() tell
+ * the latter, and so does the server's SO_ORIGINAL_DST, which proxies ask for and which else only
+ * netfilter answers. A process that has the target's socket open, listening, is left alone: its own
+ * connections would come back to itself.
  */
 #ifndef NETCTL_REDIRECT_TO_H
 #define NETCTL_REDIRECT_TO_H
@@ -28,6 +29,13 @@ struct rd_name {
 struct rd_to_mine {
 	struct rd_name original;
 	struct rd_name target;
+};
+
+/* Of a socket whose datagrams went to other addresses: which, and what was asked for. */
+struct rd_to_sent {
+	__u32 next; /* whose turn it is to make room */
+	__u32 reserved;
+	struct rd_to_mine to[NC_RD_TO_SENT];
 };
 
 /* A rewritten TCP connection; `client` and `target` are its addresses in packets. */
@@ -63,6 +71,29 @@ struct {
 	__type(key, int);
 	__type(value, struct rd_to_mine);
 } rd_to_mine SEC(".maps");
+
+/* Apart from the former: TCP and connected sockets need not have the room. Used under the socket's lock. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct rd_to_sent);
+} rd_to_sent SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct nc_rd_to_stats);
+} rd_to_stats SEC(".maps");
+
+#define COUNT_TO(member)                                                                           \
+	({                                                                                         \
+		__u32 zero_ = 0;                                                                   \
+		struct nc_rd_to_stats *to_stats_ = bpf_map_lookup_elem(&rd_to_stats, &zero_);      \
+		if (to_stats_)                                                                     \
+			to_stats_->member++;                                                       \
+	})
 
 /* What SO_ORIGINAL_DST answers. */
 struct {
@@ -187,7 +218,8 @@ static __noinline bool would_loop(struct bpf_sock_addr *ctx, const struct nc_rd_
 	return h.found;
 }
 
-static __always_inline void normalise(struct rd_name *name, __u32 protocol)
+/* IPv6-mapped IPv4 is IPv4. */
+static __always_inline void unmap(struct rd_name *name)
 {
 	if (name->family == 6 && !name->ip[0] && !name->ip[1] && name->ip[2] == bpf_htonl(0xffff)) {
 		name->family = 4;
@@ -195,6 +227,11 @@ static __always_inline void normalise(struct rd_name *name, __u32 protocol)
 		name->ip[0] = name->ip[3];
 		name->ip[2] = name->ip[3] = 0;
 	}
+}
+
+static __always_inline void normalise(struct rd_name *name)
+{
+	unmap(name);
 	/* The unspecified address means this host. */
 	if (!name->ip[0] && !name->ip[1] && !name->ip[2] && !name->ip[3]) {
 		if (name->family == 4)
@@ -204,20 +241,47 @@ static __always_inline void normalise(struct rd_name *name, __u32 protocol)
 	}
 }
 
-/* Whether the address in `q` is to be another: that in q->found. */
-static __always_inline bool rewrites(struct bpf_sock_addr *ctx, struct rd_to_question *q)
+/* Whether they are one address and port, mapped or not. */
+static __always_inline bool same_name(const struct rd_name *a, const struct rd_name *b)
+{
+	return a->port == b->port && a->family == b->family && a->ip[0] == b->ip[0] &&
+	       a->ip[1] == b->ip[1] && a->ip[2] == b->ip[2] && a->ip[3] == b->ip[3];
+}
+
+/* The rule for the address in `q`, which is normalised, in q->found. */
+static __always_inline bool ask_to_rules(struct bpf_sock_addr *ctx, struct rd_to_question *q)
 {
 	struct nc_rd_conf *c = conf();
-	struct rd_to_mine *mine;
-	struct bpf_sock *sk = ctx->sk;
 
-	if (!c || !sk || c->flags & NC_RD_DRAINING)
+	if (!c || c->flags & NC_RD_DRAINING)
 		return false;
 	q->protocol = ctx->type == SOCK_STREAM ? IPPROTO_TCP : IPPROTO_UDP;
 	q->bank = c->to_bank & 1;
-	normalise(&q->name, q->protocol);
+	normalise(&q->name);
 	bpf_loop(NC_RD_TO_RULES, ask_to, q, 0);
-	if (q->found.used && would_loop(ctx, &q->found, q->protocol)) {
+	return q->found.used;
+}
+
+static __always_inline void note_target(struct rd_to_mine *mine, const struct rd_to_question *q)
+{
+	mine->original = q->name;
+	mine->target.family = q->name.family;
+	mine->target.mapped = q->name.mapped;
+	mine->target.port = bpf_htons(q->found.target_port);
+	__builtin_memcpy(mine->target.ip, q->found.target, sizeof(mine->target.ip));
+}
+
+/* Whether the address in `q` is to be another: that in q->found. */
+static __always_inline bool rewrites(struct bpf_sock_addr *ctx, struct rd_to_question *q)
+{
+	struct rd_to_mine *mine;
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!sk)
+		return false;
+	if (ctx->type == SOCK_DGRAM) /* from here on it hears from its peer only */
+		bpf_sk_storage_delete(&rd_to_sent, sk);
+	if (ask_to_rules(ctx, q) && would_loop(ctx, &q->found, q->protocol)) {
 		COUNT(loops);
 		q->found.used = 0;
 	}
@@ -230,13 +294,110 @@ static __always_inline bool rewrites(struct bpf_sock_addr *ctx, struct rd_to_que
 		COUNT(helper_failed);
 		return false;
 	}
-	mine->original = q->name;
-	mine->target.family = q->name.family;
-	mine->target.mapped = q->name.mapped;
-	mine->target.port = bpf_htons(q->found.target_port);
-	__builtin_memcpy(mine->target.ip, q->found.target, sizeof(mine->target.ip));
+	note_target(mine, q);
 	COUNT(rewritten);
 	return true;
+}
+
+/* Which entry has the target, or RD_NO_ENTRY. */
+#define RD_NO_ENTRY NC_RD_TO_SENT
+
+static __noinline __u32 entry_of(const struct rd_to_sent *sent, const struct rd_name *target)
+{
+	if (!sent || !target)
+		return RD_NO_ENTRY;
+	for (__u32 i = 0; i < NC_RD_TO_SENT; i++)
+		if (same_name(&sent->to[i].target, target))
+			return i;
+	return RD_NO_ENTRY;
+}
+
+/*
+ * The same for a datagram of a socket that is not connected. What comes from the target is told to be
+ * from the address that was last sent to. Whether it would loop is asked when a socket first sends there.
+ */
+static __always_inline bool rewrites_datagram(struct bpf_sock_addr *ctx, struct rd_to_question *q)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct rd_to_mine wanted = {};
+	struct rd_to_sent *sent;
+	__u32 i;
+
+	/* With control data, a connected socket's come without an address: connect() had the say. */
+	if (!sk || !q->name.port || ctx->protocol != IPPROTO_UDP)
+		return false;
+	sent = bpf_sk_storage_get(&rd_to_sent, sk, NULL, 0);
+	if (!ask_to_rules(ctx, q)) {
+		/* What it answers is from itself, whatever went there before. */
+		i = entry_of(sent, &q->name);
+		if (sent && i < NC_RD_TO_SENT)
+			__builtin_memset(&sent->to[i], 0, sizeof(sent->to[i]));
+		return false;
+	}
+	note_target(&wanted, q);
+	i = entry_of(sent, &wanted.target);
+	if (!sent || i >= NC_RD_TO_SENT) {
+		if (would_loop(ctx, &q->found, q->protocol)) {
+			COUNT(loops);
+			return false;
+		}
+		if (!sent)
+			sent = bpf_sk_storage_get(&rd_to_sent, sk, NULL,
+						  BPF_SK_STORAGE_GET_F_CREATE);
+		if (!sent) {
+			COUNT(helper_failed);
+			return false;
+		}
+		i = sent->next++ % NC_RD_TO_SENT;
+		if (sent->to[i].target.port)
+			COUNT_TO(forgotten);
+	}
+	sent->to[i] = wanted;
+	COUNT_TO(datagrams);
+	return true;
+}
+
+static __always_inline void ask_about4(const struct bpf_sock_addr *ctx, struct rd_name *name)
+{
+	name->family = 4;
+	name->port = ctx->user_port;
+	name->ip[0] = ctx->user_ip4;
+}
+
+static __always_inline void ask_about6(const struct bpf_sock_addr *ctx, struct rd_name *name)
+{
+	name->family = 6;
+	name->port = ctx->user_port;
+	name->ip[0] = ctx->user_ip6[0];
+	name->ip[1] = ctx->user_ip6[1];
+	name->ip[2] = ctx->user_ip6[2];
+	name->ip[3] = ctx->user_ip6[3];
+}
+
+static __always_inline void go_to4(struct bpf_sock_addr *ctx, const struct rd_to_question *q)
+{
+	ctx->user_ip4 = q->found.target[0];
+	ctx->user_port = bpf_htons(q->found.target_port);
+}
+
+static __always_inline void go_to6(struct bpf_sock_addr *ctx, const struct rd_to_question *q)
+{
+	ctx->user_port = bpf_htons(q->found.target_port);
+	if (q->name.mapped) {
+		ctx->user_ip6[3] = q->found.target[0];
+		return;
+	}
+	ctx->user_ip6[0] = q->found.target[0];
+	ctx->user_ip6[1] = q->found.target[1];
+	ctx->user_ip6[2] = q->found.target[2];
+	ctx->user_ip6[3] = q->found.target[3];
+}
+
+/* Sockets of other protocols are left alone. */
+static __always_inline bool connects(const struct bpf_sock_addr *ctx)
+{
+	return ctx->type == SOCK_STREAM ||
+	       (ctx->type == SOCK_DGRAM && ctx->protocol == IPPROTO_UDP);
 }
 
 SEC("cgroup/connect4")
@@ -244,15 +405,9 @@ int rd_connect4(struct bpf_sock_addr *ctx)
 {
 	struct rd_to_question q = {};
 
-	if (ctx->type != SOCK_STREAM && ctx->type != SOCK_DGRAM)
-		return 1;
-	q.name.family = 4;
-	q.name.port = ctx->user_port;
-	q.name.ip[0] = ctx->user_ip4;
-	if (rewrites(ctx, &q)) {
-		ctx->user_ip4 = q.found.target[0];
-		ctx->user_port = bpf_htons(q.found.target_port);
-	}
+	ask_about4(ctx, &q.name);
+	if (connects(ctx) && rewrites(ctx, &q))
+		go_to4(ctx, &q);
 	return 1;
 }
 
@@ -261,92 +416,126 @@ int rd_connect6(struct bpf_sock_addr *ctx)
 {
 	struct rd_to_question q = {};
 
-	if (ctx->type != SOCK_STREAM && ctx->type != SOCK_DGRAM)
-		return 1;
-	q.name.family = 6;
-	q.name.port = ctx->user_port;
-	q.name.ip[0] = ctx->user_ip6[0];
-	q.name.ip[1] = ctx->user_ip6[1];
-	q.name.ip[2] = ctx->user_ip6[2];
-	q.name.ip[3] = ctx->user_ip6[3];
-	if (!rewrites(ctx, &q))
-		return 1;
-	ctx->user_port = bpf_htons(q.found.target_port);
-	if (q.name.mapped) {
-		ctx->user_ip6[3] = q.found.target[0];
-		return 1;
-	}
-	ctx->user_ip6[0] = q.found.target[0];
-	ctx->user_ip6[1] = q.found.target[1];
-	ctx->user_ip6[2] = q.found.target[2];
-	ctx->user_ip6[3] = q.found.target[3];
+	ask_about6(ctx, &q.name);
+	if (connects(ctx) && rewrites(ctx, &q))
+		go_to6(ctx, &q);
 	return 1;
 }
 
-/* The address that a client is told for its peer is the one that it asked for. */
-static __always_inline const struct rd_name *told(struct bpf_sock_addr *ctx)
+/* These two are attached while a rule of `to` is about UDP. */
+SEC("cgroup/sendmsg4")
+int rd_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	struct rd_to_question q = {};
+
+	ask_about4(ctx, &q.name);
+	if (rewrites_datagram(ctx, &q))
+		go_to4(ctx, &q);
+	return 1;
+}
+
+/* IPv6-mapped addresses come to the former. */
+SEC("cgroup/sendmsg6")
+int rd_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	struct rd_to_question q = {};
+
+	ask_about6(ctx, &q.name);
+	if (rewrites_datagram(ctx, &q))
+		go_to6(ctx, &q);
+	return 1;
+}
+
+/* The address that a client is told for its peer, or for who sent, is the one that it asked for. */
+static __always_inline const struct rd_name *told(struct bpf_sock_addr *ctx,
+						  const struct rd_name *real)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct rd_to_mine *mine;
-	__u32 port = (__u16)ctx->user_port;
 
 	if (!sk)
 		return NULL;
 	mine = bpf_sk_storage_get(&rd_to_mine, sk, NULL, 0);
-	return mine && mine->target.port == port ? &mine->original : NULL;
+	return mine && same_name(&mine->target, real) ? &mine->original : NULL;
 }
 
-static __always_inline int tell4(struct bpf_sock_addr *ctx)
+static __always_inline const struct rd_name *sender(struct bpf_sock_addr *ctx,
+						    const struct rd_name *real)
 {
-	const struct rd_name *name = told(ctx);
+	struct bpf_sock *sk = ctx->sk;
+	struct rd_to_sent *sent;
+	__u32 i;
 
+	if (!sk)
+		return NULL;
+	sent = bpf_sk_storage_get(&rd_to_sent, sk, NULL, 0);
+	i = entry_of(sent, real);
+	return sent && i < NC_RD_TO_SENT ? &sent->to[i].original : told(ctx, real);
+}
+
+static __always_inline void tell4(struct bpf_sock_addr *ctx, const struct rd_name *name)
+{
 	if (name && name->family == 4) {
 		ctx->user_ip4 = name->ip[0];
 		ctx->user_port = name->port;
 	}
-	return 1;
 }
 
-static __always_inline int tell6(struct bpf_sock_addr *ctx)
+static __always_inline void tell6(struct bpf_sock_addr *ctx, const struct rd_name *name)
 {
-	const struct rd_name *name = told(ctx);
-
 	if (!name)
-		return 1;
+		return;
 	ctx->user_port = name->port;
 	if (name->family == 4) {
 		ctx->user_ip6[3] = name->ip[0];
-		return 1;
+		return;
 	}
 	ctx->user_ip6[0] = name->ip[0];
 	ctx->user_ip6[1] = name->ip[1];
 	ctx->user_ip6[2] = name->ip[2];
 	ctx->user_ip6[3] = name->ip[3];
-	return 1;
 }
 
 SEC("cgroup/getpeername4")
 int rd_peername4(struct bpf_sock_addr *ctx)
 {
-	return tell4(ctx);
+	struct rd_name real = {};
+
+	ask_about4(ctx, &real);
+	tell4(ctx, told(ctx, &real));
+	return 1;
 }
 
 SEC("cgroup/getpeername6")
 int rd_peername6(struct bpf_sock_addr *ctx)
 {
-	return tell6(ctx);
+	struct rd_name real = {};
+
+	ask_about6(ctx, &real);
+	unmap(&real);
+	tell6(ctx, told(ctx, &real));
+	return 1;
 }
 
 SEC("cgroup/recvmsg4")
 int rd_recvmsg4(struct bpf_sock_addr *ctx)
 {
-	return tell4(ctx);
+	struct rd_name real = {};
+
+	ask_about4(ctx, &real);
+	tell4(ctx, sender(ctx, &real));
+	return 1;
 }
 
 SEC("cgroup/recvmsg6")
 int rd_recvmsg6(struct bpf_sock_addr *ctx)
 {
-	return tell6(ctx);
+	struct rd_name real = {};
+
+	ask_about6(ctx, &real);
+	unmap(&real);
+	tell6(ctx, sender(ctx, &real));
+	return 1;
 }
 
 /*

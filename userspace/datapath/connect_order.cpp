@@ -22,7 +22,10 @@ struct SharedHook {
     const char* redirect;
 };
 constexpr std::array hooks{SharedHook{bpf::CgroupHook::connect4, "connect4", "link_connect4"},
-                           SharedHook{bpf::CgroupHook::connect6, "connect6", "link_connect6"}};
+                           SharedHook{bpf::CgroupHook::connect6, "connect6", "link_connect6"},
+                           // The latter's are there while a rule of `to` is about UDP.
+                           SharedHook{bpf::CgroupHook::sendmsg4, "sendmsg4", "link_sendmsg4"},
+                           SharedHook{bpf::CgroupHook::sendmsg6, "sendmsg6", "link_sendmsg6"}};
 
 std::optional<bpf::LinkInfo> info_of(const bpf::PinDir& dir, const char* name) {
     if (!dir.has(name))

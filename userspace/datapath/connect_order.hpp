@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// The order of all features' hooks at connect(), whatever was enabled first: the policy judges what the
-// application asked for; then `redirect to` rewrites it (docs/architecture.md).
+// The order of all features' hooks at connect(), and at datagrams of sockets that are not connected, whatever was
+// enabled first: the policy judges what the application asked for; then `redirect to` rewrites it
+// (docs/architecture.md).
 #pragma once
 
 #include <cstdint>

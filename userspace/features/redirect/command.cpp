@@ -163,6 +163,8 @@ Result<int> status(const Arguments&, Context& context) {
                     {"removed_by_timer", stats.removed_by_timer},
                     {"helper_failed", stats.helper_failed},
                     {"rewritten", stats.rewritten},
+                    {"rewritten_datagrams", status.to_stats.datagrams},
+                    {"forgotten_targets", status.to_stats.forgotten},
                     {"loops", stats.loops},
                     {"tried_again", stats.tried_again}};
     Text text =
@@ -187,11 +189,15 @@ Result<int> status(const Arguments&, Context& context) {
     text += Text::format("{} messages ({} bytes) redirected, {} ({} bytes) passed by TCP\n",
                          stats.redirected_messages, stats.redirected_bytes, stats.passed_messages,
                          stats.passed_bytes);
-    if (status.to_rules != 0 || stats.rewritten != 0)
-        text += Text::format("{} rule{} of `to`: {} connections went elsewhere, {} left alone as "
-                             "they would have come back\n",
-                             status.to_rules, status.to_rules == 1 ? "" : "s", stats.rewritten,
-                             stats.loops);
+    if (status.to_rules != 0 || stats.rewritten != 0 || status.to_stats.datagrams != 0)
+        text +=
+            Text::format("{} rule{} of `to`: {} connections and {} datagrams went elsewhere, {} "
+                         "left alone as they would have come back\n",
+                         status.to_rules, status.to_rules == 1 ? "" : "s", stats.rewritten,
+                         status.to_stats.datagrams, stats.loops);
+    if (status.to_stats.forgotten != 0)
+        text += Text::format("{} targets forgotten by sockets that sent to more than {}\n",
+                             status.to_stats.forgotten, NC_RD_TO_SENT);
     if (stats.helper_failed != 0)
         text += Text::format("{} calls of kernel helpers failed\n", stats.helper_failed);
     if (!reasons.empty())
@@ -440,10 +446,10 @@ Command make_rule_command() {
 }
 
 Command make_to_command() {
-    Command to{"to", "have connections to one address go to another",
+    Command to{"to", "have connections and datagrams to one address go to another",
                "dst ADDRESS[/LENGTH] [dport PORT|LOW-HIGH] [proto tcp|udp] [cgroup PATH] target "
-               "ADDRESS:PORT [comment TEXT]; dst, dport and proto may be lists. TCP, and UDP "
-               "sockets that connect. The client's getpeername and "
+               "ADDRESS:PORT [comment TEXT]; dst, dport and proto may be lists. TCP, and UDP with "
+               "sockets that are connected or not. The client's getpeername and recvfrom and "
                "the server's SO_ORIGINAL_DST tell the first address. A process that has the "
                "target's socket open is left alone."};
     to.children.push_back(

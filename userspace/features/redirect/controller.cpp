@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "features/redirect/controller.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -89,6 +90,10 @@ Result<> enable_anew(const datapath::LockedRoot& root, const sys::Cgroup& cgroup
     NETCTL_TRY(find_cgroups_again<nc_rd_rule>(datapath, Hook::redirect));
     NETCTL_TRY(find_cgroups_again<nc_rd_to>(datapath, Hook::to));
     NETCTL_TRY(Datapath::attach_anew(dir, cgroup));
+    const auto to = NETCTL_TRY(datapath.read_bank<nc_rd_to>());
+    if (std::ranges::any_of(to.rules, rewrites_datagrams) &&
+        NETCTL_TRY(Datapath::can_serve_datagrams(dir)))
+        NETCTL_TRY(Datapath::serve_datagrams(dir, cgroup)); // if they came when it was gone
     nc_rd_conf conf = NETCTL_TRY(datapath.conf());
     conf.cgroup = cgroup.id;
     NETCTL_TRY(datapath.set_conf(conf));
@@ -250,6 +255,7 @@ Result<Status> Controller::status() const {
         status.leaving += pair.state == NC_RD_LEAVING;
     }
     status.stats = NETCTL_TRY(datapath.stats());
+    status.to_stats = NETCTL_TRY(datapath.to_stats());
     return status;
 }
 

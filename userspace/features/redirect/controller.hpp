@@ -45,6 +45,7 @@ struct Status {
     std::size_t joined = 0; ///< connections in the map now
     std::size_t leaving = 0;
     nc_rd_stats stats{}; ///< those of joined connections included
+    nc_rd_to_stats to_stats{};
 };
 
 /// A connection, seen from the end that connected or accepted first in `local`.

@@ -64,12 +64,22 @@ constexpr std::array hooks{HookedProgram{"rd_connect4", bpf::CgroupHook::connect
                            HookedProgram{"rd_setsockopt", bpf::CgroupHook::setsockopt},
                            HookedProgram{"rd_sockops", bpf::CgroupHook::sock_ops}};
 
+/// Those that are attached while a rule of `to` is about UDP: each datagram of a socket that is not connected asks
+/// them. Their programs are pinned beside the links.
+constexpr std::array datagram_hooks{HookedProgram{"rd_sendmsg4", bpf::CgroupHook::sendmsg4},
+                                    HookedProgram{"rd_sendmsg6", bpf::CgroupHook::sendmsg6}};
+
 /// Programs of redirect_ioctl.bpf.c.
 constexpr std::array ioctl_programs{"rd_ioctl4", "rd_ioctl6"};
 
 /// What the link of a program is pinned as.
 std::string link_name(const char* program) {
     return fmt::format("link_{}", program + std::strlen("rd_"));
+}
+
+/// What a program is pinned as that is attached later.
+std::string program_name(const char* program) {
+    return fmt::format("prog_{}", program + std::strlen("rd_"));
 }
 
 } // namespace
@@ -111,8 +121,11 @@ Result<Datapath> Datapath::load(const Tuning& tuning) {
     made.mine_ = NETCTL_TRY(object.map("rd_mine"));
     made.to_.rules = NETCTL_TRY(object.map("rd_to"));
     made.to_.texts = NETCTL_TRY(object.map("rd_to_text"));
+    made.to_stats_ = NETCTL_TRY(object.map("rd_to_stats"));
     for (const HookedProgram& hooked : hooks)
         made.hooks_.push_back(NETCTL_TRY(object.program(hooked.program)));
+    for (const HookedProgram& hooked : datagram_hooks)
+        made.datagram_hooks_.push_back(NETCTL_TRY(object.program(hooked.program)));
     made.join_ = NETCTL_TRY(object.program("rd_join"));
     made.leave_ = NETCTL_TRY(object.program("rd_leave"));
     made.nudge_ = NETCTL_TRY(object.program("rd_nudge"));
@@ -146,6 +159,8 @@ Result<Datapath> Datapath::open(const bpf::PinDir& dir) {
     made.recent_ = NETCTL_TRY(open_map(dir, "recent", sizeof(nc_rd_recent)));
     made.to_.rules = NETCTL_TRY(open_map(dir, "to", sizeof(nc_rd_to)));
     made.to_.texts = NETCTL_TRY(open_map(dir, "to_text", sizeof(Bank::texts[0])));
+    if (NETCTL_TRY(dir.look_for("to_stats"))) // an older netctl had none
+        made.to_stats_ = NETCTL_TRY(open_map(dir, "to_stats", sizeof(nc_rd_to_stats)));
     made.socks_ = NETCTL_TRY(dir.open_map("socks"));
     made.events_ = NETCTL_TRY(dir.open_map("events"));
     made.join_ = NETCTL_TRY(dir.open_program("prog_join"));
@@ -181,6 +196,9 @@ Result<> Datapath::pin(const bpf::PinDir& dir) const {
     NETCTL_TRY(dir.pin("prog_nudge", nudge_));
     NETCTL_TRY(dir.pin("to", to_.rules));
     NETCTL_TRY(dir.pin("to_text", to_.texts));
+    NETCTL_TRY(dir.pin("to_stats", to_stats_));
+    for (std::size_t i = 0; i < datagram_hooks.size(); i++)
+        NETCTL_TRY(dir.pin(program_name(datagram_hooks[i].program), datagram_hooks_[i]));
     for (std::size_t i = 0; i < hooks.size(); i++)
         NETCTL_TRY(dir.pin(link_name(hooks[i].program), hook_links_[i]));
     for (std::size_t i = 0; i < ioctl_links_.size(); i++)
@@ -190,7 +208,11 @@ Result<> Datapath::pin(const bpf::PinDir& dir) const {
 
 Result<> Datapath::attach_anew(const bpf::PinDir& dir, const sys::Cgroup& cgroup) {
     const Fd fd = NETCTL_TRY(sys::open_cgroup(cgroup));
-    for (const HookedProgram& hooked : hooks) {
+    std::vector<HookedProgram> attached(hooks.begin(), hooks.end());
+    for (const HookedProgram& hooked : datagram_hooks)
+        if (NETCTL_TRY(dir.look_for(link_name(hooked.program))))
+            attached.push_back(hooked);
+    for (const HookedProgram& hooked : attached) {
         const std::string name = link_name(hooked.program);
         const bpf::LinkInfo info = NETCTL_TRY(NETCTL_TRY(dir.open_link(name)).info());
         const bpf::Program program = NETCTL_TRY(bpf::Program::open_id(info.program_id));
@@ -202,7 +224,35 @@ Result<> Datapath::attach_anew(const bpf::PinDir& dir, const sys::Cgroup& cgroup
     return {};
 }
 
+Result<bool> Datapath::can_serve_datagrams(const bpf::PinDir& dir) {
+    for (const HookedProgram& hooked : datagram_hooks)
+        if (!NETCTL_TRY(dir.look_for(program_name(hooked.program))))
+            return false;
+    return true;
+}
+
+Result<> Datapath::serve_datagrams(const bpf::PinDir& dir,
+                                   const std::optional<sys::Cgroup>& cgroup) {
+    for (const HookedProgram& hooked : datagram_hooks) {
+        const std::string name = link_name(hooked.program);
+        if (NETCTL_TRY(dir.look_for(name)) == cgroup.has_value())
+            continue;
+        if (!cgroup) {
+            NETCTL_TRY(dir.unpin(name));
+            continue;
+        }
+        const bpf::Program program = NETCTL_TRY(dir.open_program(program_name(hooked.program)));
+        const Fd fd = NETCTL_TRY(sys::open_cgroup(*cgroup));
+        auto link = bpf::attach_to_cgroup(fd.get(), program, hooked.hook);
+        if (!link)
+            return std::move(link).error().within(cgroup->path);
+        NETCTL_TRY(dir.pin(name, *link));
+    }
+    return {};
+}
+
 Result<> Datapath::unpin_hooks(const bpf::PinDir& dir) {
+    NETCTL_TRY(serve_datagrams(dir, std::nullopt));
     for (auto hooked = hooks.rbegin(); hooked != hooks.rend(); ++hooked)
         NETCTL_TRY(dir.unpin(link_name(hooked->program)));
     return {};
@@ -317,6 +367,11 @@ Result<nc_rd_stats> Datapath::stats() const {
                 sum.passed_bytes += pair.passed_bytes[i];
             }
     return sum;
+}
+
+Result<nc_rd_to_stats> Datapath::to_stats() const {
+    return to_stats_ ? bpf::sum_per_cpu<nc_rd_to_stats>(to_stats_)
+                     : Result<nc_rd_to_stats>(nc_rd_to_stats{});
 }
 
 Result<std::vector<std::pair<nc_rd_event, nc_rd_recent>>> Datapath::recent() const {

@@ -6,10 +6,13 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#include <netinet/in.h>
 
 #include "bpf/map.hpp"
 #include "bpf/object.hpp"
@@ -56,6 +59,13 @@ class Datapath {
     /// Takes what is attached to the cgroup off it, the pins of its links: that which announces connections,
     /// and tells that redirection is enabled, first.
     static Result<> unpin_hooks(const bpf::PinDir& dir);
+    /// Whether what is pinned in `dir` has the programs for datagrams of sockets that are not connected: an older
+    /// netctl had none.
+    static Result<bool> can_serve_datagrams(const bpf::PinDir& dir);
+    /// Has them attached to `cgroup`, or to none. What is so already stays, so this mends what was
+    /// interrupted.
+    static Result<> serve_datagrams(const bpf::PinDir& dir,
+                                    const std::optional<sys::Cgroup>& cgroup);
     /// Has FIONREAD count redirected bytes, on kernels where it does not, by programs that correct
     /// the answer in the caller's memory. Of a datapath that was loaded. Alive while this is, unless
     /// pinned.
@@ -96,6 +106,7 @@ class Datapath {
     Result<std::vector<nc_rd_pair>> pairs() const;
     Result<nc_rd_pair> pair(std::uint32_t slot) const;
     Result<nc_rd_stats> stats() const;
+    Result<nc_rd_to_stats> to_stats() const; ///< zero of one that an older netctl made
     Result<std::vector<std::pair<nc_rd_event, nc_rd_recent>>> recent() const;
     Result<bpf::RawMap> events() const { return events_.duplicate(); }
 
@@ -116,7 +127,8 @@ class Datapath {
   private:
     Datapath() = default;
     bpf::RawMap socks_, pairs_, events_, request_, stats_, conf_, recent_;
-    bpf::RawMap mine_; // of a loaded one only
+    bpf::RawMap mine_;     // of a loaded one only
+    bpf::RawMap to_stats_; // none, if an older netctl made the rest
     struct List {
         bpf::RawMap rules, texts;
     };
@@ -128,7 +140,8 @@ class Datapath {
             return to_;
     }
     bpf::Program join_, leave_, nudge_;
-    std::vector<bpf::Program> hooks_; // as in the table of hooks, and so are
+    std::vector<bpf::Program> hooks_;          // as in the table of hooks, and so are
+    std::vector<bpf::Program> datagram_hooks_; // of a loaded one only
     std::vector<bpf::Link> hook_links_;
     std::vector<bpf::Link> ioctl_links_; // as in the table of them
     std::uint32_t cursor_ = 0;
@@ -138,6 +151,11 @@ class Datapath {
 bpf::PinDir redirect_dir(const datapath::Root& root);
 /// Opens them; an error says that redirection is not enabled.
 Result<Datapath> open_enabled(const datapath::Root& root);
+
+/// Whether an entry is asked about datagrams of sockets that are not connected.
+inline bool rewrites_datagrams(const nc_rd_to& entry) {
+    return entry.used != 0 && (entry.protocol == 0 || entry.protocol == IPPROTO_UDP);
+}
 
 /// Where nc_rd_conf keeps what belongs to a list.
 template <class R> struct ListConf;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <span>
 #include <type_traits>
 
@@ -76,6 +77,60 @@ void settle(const Datapath& datapath, bool leave, const datapath::LockedRoot& ro
 /// Whether joined connections were let in by this kind of rule.
 template <class R> constexpr bool lets_join = std::is_same_v<R, nc_rd_rule>;
 
+/// The hooks that a list needs besides those which are always there: for datagrams of sockets that are not connected,
+/// while it has a rule of `to` about UDP.
+template <class R> class OwnHooks {
+  public:
+    /// Takes away what an interrupted command left: hooks that no rule needs.
+    static Result<OwnHooks> open(const Datapath& datapath, const datapath::Root& root,
+                                 const Datapath::BankOf<R>& list) {
+        OwnHooks hooks;
+        hooks.dir_ = redirect_dir(root);
+        hooks.served_ = wanted_by(list);
+        if (!lets_join<R> && !hooks.served_)
+            NETCTL_TRY(Datapath::serve_datagrams(*hooks.dir_, std::nullopt));
+        hooks.cgroup_ = NETCTL_TRY(datapath.conf()).cgroup;
+        return hooks;
+    }
+    /// Before `list` is in force: attaches what it needs.
+    Result<> before(const Datapath::BankOf<R>& list, Transaction& transaction) {
+        wanted_ = wanted_by(list);
+        if (!wanted_)
+            return {};
+        if (!NETCTL_TRY(Datapath::can_serve_datagrams(*dir_)))
+            return served_ ? Result<>() // they do what they did
+                           : Error::failed(
+                                 "redirection was enabled by an older netctl, which rewrites no "
+                                 "datagrams of sockets that are not connected",
+                                 "add 'proto tcp'; or netctl redirect disable, and enable");
+        const auto name = sys::cgroup_name(cgroup_);
+        if (!name)
+            return {}; // gone; `enable` attaches them to another
+        if (!served_)
+            transaction.or_else("hooks for datagrams", [dir = *dir_] {
+                return Datapath::serve_datagrams(dir, std::nullopt);
+            });
+        return Datapath::serve_datagrams(*dir_, NETCTL_TRY(sys::find_cgroup(*name)));
+    }
+    /// When it is in force: takes away what nothing needs any more.
+    void behind(Aftermath& after) const {
+        if (served_ && !wanted_)
+            after.tidy("the hooks for datagrams", Datapath::serve_datagrams(*dir_, std::nullopt));
+    }
+
+  private:
+    OwnHooks() = default;
+    static bool wanted_by(const Datapath::BankOf<R>& list) {
+        if constexpr (lets_join<R>)
+            return false;
+        else
+            return std::ranges::any_of(list.rules, rewrites_datagrams);
+    }
+    std::optional<bpf::PinDir> dir_;
+    std::uint64_t cgroup_ = 0;
+    bool served_ = false, wanted_ = false;
+};
+
 } // namespace
 
 template <class R> Result<std::vector<Controller::ListedRule>> Controller::list_of() const {
@@ -103,6 +158,7 @@ Result<std::uint32_t> Controller::add_to_list(std::vector<R> entries, const std:
         return datapath::judged_too_late();
     nc_rd_conf conf = NETCTL_TRY(datapath.conf());
     auto bank = NETCTL_TRY(datapath.read_bank<R>());
+    auto hooks = NETCTL_TRY(OwnHooks<R>::open(datapath, root, bank));
     const std::size_t count = used(bank), longest = bank.texts[0].size() - 1;
     if (text.size() > longest)
         return Error::usage(fmt::format("the rule is longer than {} characters", longest));
@@ -116,6 +172,7 @@ Result<std::uint32_t> Controller::add_to_list(std::vector<R> entries, const std:
         entry.id = id;
     insert(bank, first ? 0 : count, entries, text);
     Transaction transaction(notes.texts);
+    NETCTL_TRY(hooks.before(bank, transaction));
     NETCTL_TRY(datapath.commit_bank(bank, conf)); // with the next id: one write
     return std::move(transaction).commit([&](Aftermath& after) {
         settle(datapath, lets_join<R> && first && count != 0, root, after);
@@ -128,11 +185,14 @@ template <class R> Result<> Controller::delete_from_list(std::uint32_t id, const
     const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
     const Datapath datapath = NETCTL_TRY(open_enabled(root));
     auto bank = NETCTL_TRY(datapath.read_bank<R>());
+    auto hooks = NETCTL_TRY(OwnHooks<R>::open(datapath, root, bank));
     if (!erase(bank, id))
         return Error::failed(fmt::format("there is no rule {}", id), where);
     Transaction transaction(notes.texts);
+    NETCTL_TRY(hooks.before(bank, transaction));
     NETCTL_TRY(datapath.commit_bank(bank));
     std::move(transaction).commit([&](Aftermath& after) {
+        hooks.behind(after);
         settle(datapath, lets_join<R>, root, after);
     });
     return {};
@@ -166,6 +226,7 @@ Controller::replace_list(const std::vector<std::pair<std::vector<R>, std::string
         return datapath::judged_too_late();
     nc_rd_conf conf = NETCTL_TRY(datapath.conf());
     const auto before = NETCTL_TRY(datapath.read_bank<R>());
+    auto hooks = NETCTL_TRY(OwnHooks<R>::open(datapath, root, before));
     std::multimap<std::string, std::uint32_t> ids; // that texts had
     for (std::size_t i = 0; i < used(before); i++)
         if (i == 0 || before.rules[i].id != before.rules[i - 1].id)
@@ -193,8 +254,10 @@ Controller::replace_list(const std::vector<std::pair<std::vector<R>, std::string
         insert(bank, count, own, text);
     }
     Transaction transaction(notes.texts);
+    NETCTL_TRY(hooks.before(bank, transaction));
     NETCTL_TRY(datapath.commit_bank(bank, conf));
     std::move(transaction).commit([&](Aftermath& after) {
+        hooks.behind(after);
         settle(datapath, lets_join<R>, root, after);
     });
     return {};

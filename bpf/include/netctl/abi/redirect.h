@@ -45,7 +45,13 @@ NC_STATIC_ASSERT(sizeof(struct nc_rd_rule) == 48, "nc_rd_rule is ABI");
 
 #define NC_RD_TO_RULES 64
 
-/* connect() to `dst` and a port of `dport` goes to the target instead; the first match decides. */
+/* To how many targets the datagrams of one socket go at a time, so that answers are told from whom they asked. */
+#define NC_RD_TO_SENT 16
+
+/*
+ * connect(), or a datagram of a socket that is not connected, to `dst` and a port of `dport` goes to
+ * the target instead; the first match decides.
+ */
 struct nc_rd_to {
 	__u32 id;
 	__u8 used;	    /* 0: the list ends here */
@@ -61,6 +67,15 @@ struct nc_rd_to {
 	__u64 cgroup; /* as in nc_rd_rule, of the process that connects */
 };
 NC_STATIC_ASSERT(sizeof(struct nc_rd_to) == 56, "nc_rd_to is ABI");
+
+/* ---- map `to_stats`: per-CPU array of one ---- */
+
+struct nc_rd_to_stats {
+	__u64 datagrams; /* of sockets that are not connected, that went to a target */
+	__u64 forgotten; /* targets of a socket that made room for another: a late answer of theirs is told to
+			    be from the target */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_to_stats) == 16, "nc_rd_to_stats is ABI");
 
 /* ---- map `conf`: array of one ---- */
 
