@@ -57,6 +57,9 @@ def _filters():
         hook, _, place = point.partition(" ")
         attach = f"{hook} attach {place} {options}"
         rows.append(Row(f"{title} attach", (), attach, on))
+        if "egress" not in point:
+            rows.append(Row(f"{title} rule add, reject", (attach,),
+                            f"{hook} rule add {place} proto udp dport 7 reject", on, share=2))  # fmt: skip
         rows.append(Row(f"{title} detach", (attach, f"{hook} rule add {place} proto udp dport 7 drop"),
                         f"{hook} detach {place}", on))  # fmt: skip
         for verb, before, command in _rule_commands(point, (attach,)):
@@ -115,6 +118,14 @@ def _sets():
         Row("set fold", (*based, "set add s 192.0.2.51 2001:db8:1::51", "set delete s 192.0.2.50"), "set fold s", shows=False),
         Row("set destroy with a base", ("set create s --type cidr", "set import s < {many4}"), "set destroy s"),
     ]  # fmt: skip
+    names = "set create s --type name --resolver 192.0.2.53"
+    rows += [
+        Row("set create name", (), names, share=2),
+        Row("set destroy name", (names, "set add s example.org"), "set destroy s", share=2),
+        Row("set add name", (names, "set add s example.org"), "set add s *.example.com"),
+        Row("set delete name", (names, "set add s example.org"), "set delete s example.org"),
+        Row("set resolvers", (names,), "set resolvers s 192.0.2.54"),
+    ]
     return rows
 
 

@@ -236,7 +236,8 @@ class World:
         words = [word.format(**self.words) for word in words.split()]
         if words[0].startswith("!"):
             return end.netns.wrap([words[0][1:], *words[1:]]), options
-        netns = end.netns if words[0] not in ("set", "policy", "redirect") else None
+        # A set of names reads the traffic of the namespace in which it is made.
+        netns = None if words[0] in ("policy", "redirect") or (words[0] == "set" and "name" not in words) else end.netns
         return self.netctl.argv(*words, netns=netns), options
 
     def run(self, words, on="server", check=True):

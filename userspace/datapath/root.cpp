@@ -61,6 +61,12 @@ Result<> check_version(const bpf::PinDir& dir, Version purpose) {
         "what runs there keeps running; use the netctl that made it, or another --root");
 }
 
+/// Whether all in there may be trusted, and is of a version that this one may write.
+Result<> check_writable(const bpf::PinDir& dir) {
+    NETCTL_TRY(dir.check_below());
+    return check_version(dir, Version::write);
+}
+
 constexpr const char* lock_name = "lock";
 
 /// The reading that this thread has begun.
@@ -202,8 +208,14 @@ Result<LockedRoot> LockedRoot::wait_for(const bpf::PinDir& dir, const RootOption
             leave_as_found(dir);
             return std::move(lock).error();
         }
-        NETCTL_TRY(dir.check_below());
-        NETCTL_TRY(check_version(dir, Version::write));
+        if (const auto fit = check_writable(dir); !fit) {
+            // Made for this lock, it is still empty; what is not to be trusted, or newer, is left alone.
+            if (dir.list() == std::vector<std::string>{lock_name}) {
+                lock_dir.remove_if_empty();
+                dir.remove_if_empty();
+            }
+            return Error(fit.error());
+        }
         LockedRoot root(dir, std::move(*lock));
         if (!NETCTL_TRY(dir.look_for("meta")))
             NETCTL_TRY(make_meta(dir));
@@ -230,10 +242,18 @@ LockedRoot::~LockedRoot() {
                           tidied.error().what));
 }
 
-/// With nothing but our own lock and meta left, leaves the host as it was (invariant I9).
+/// With nothing but our own lock and meta left, leaves the host as it was (invariant I9). The empty directory of a
+/// point is what a writer left that was killed or could not tidy up: nobody else comes there while we hold the
+/// lock. (`clsact-IFINDEX` is empty and means something.)
 Result<> LockedRoot::tidy() const {
-    for (const char* name : {"xdp", "tc", "sets", "redirect", "policy", "trace"})
-        NETCTL_TRY(dir_.sub(name).remove_empty());
+    for (const bpf::PinDir& points : {dir_.sub("xdp"), dir_.sub("tc")})
+        for (const std::string& name : NETCTL_TRY(points.names())) {
+            for (const char* direction : {"ingress", "egress"})
+                NETCTL_TRY(points.sub(name).sub(direction).remove_empty());
+            NETCTL_TRY(points.sub(name).remove_empty());
+        }
+    for (const char* feature : {"xdp", "tc", "sets", "redirect", "policy", "trace"})
+        NETCTL_TRY(dir_.sub(feature).remove_empty());
     // The policy's programs have these from the start, sets or not.
     if (!NETCTL_TRY(dir_.look_for("sets")) && !NETCTL_TRY(dir_.look_for("policy")))
         NETCTL_TRY(dir_.sub("bases").remove_all());
