@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 
 import pytest
 from lab import Netctl, run, until
+from text_test import HOSTILE, raw
 
 FLEET = os.environ["NETCTL"] + "-fleet"
 STAGED = "rollout: {canary: [role=canary], stages: [100%], soak: 1s}\n"
@@ -314,6 +316,38 @@ def test_check_render_and_diff_need_no_host(site):
     path.write_text("fleet: prod\n---\nxdp: [{interfaces: [eth0], rules: [src 1 drop]}]\n")
     done = fleet("check", path, check=False)
     assert done.returncode == 2 and f"{path}:3:" in done.stderr
+
+
+def test_no_command_prints_strangers_text_raw(site, tmp_path):
+    """Reports are written by hosts, unsigned; releases come from a folder that others may write to as well."""
+    strange = f"{HOSTILE}\u009b\u202e"
+    path = site.write(release(["proto udp dport 9 drop"], rollout=f"inventory: {{web1: {{role: {json.dumps(strange)}}}}}\n"))
+    fleet("check", path, check=False)
+    site.publish(release(["proto udp dport 9 drop"], rollout="inventory: {web1: {role: web}, web2: {role: web}}\n"))
+    reports = site.dir / "status"
+    reports.mkdir()
+    report = {"host": strange, "state": strange, "release": 1, "candidate": 1, "error": strange, "age": 1, "labels": {strange: strange}}
+    (reports / "web1.json").write_text(json.dumps(report))
+    (reports / "web2.json").write_bytes(strange.encode() + b"\xff")
+    (reports / f"w{HOSTILE}.json").write_text(json.dumps(report))
+    wrong = tmp_path / f"w{HOSTILE}.yaml"
+    documents = [{"fleet": strange}, {"hosts": {"labels": [strange]}, strange: strange, "xdp": [{"interfaces": [strange], "rules": [strange]}]}]
+    wrong.write_text("\n---\n".join(map(json.dumps, documents)))
+    fleet("halt", "--why", strange, *site.looks())
+    looks = ("--dir", site.dir, "--keys", site.keys)
+    seen = b""
+    for words in (("status", *site.looks()), ("rollout", *site.looks()), ("check", path), ("check", wrong), ("check", HOSTILE),
+                  ("render", "web1", path), ("render", HOSTILE, path), ("diff", "web1", path, *looks), ("diff", "web1", wrong, *looks),
+                  ("publish", wrong, "--dir", site.dir, "--key", site.tmp / "key.sec"), ("verify", wrong, "--keys", site.keys),
+                  ("sign", wrong, "--key", wrong), ("rollback", *looks, "--to", HOSTILE), ("keygen", tmp_path / HOSTILE / "key"),
+                  ("run", "--fleet", HOSTILE, "--dir", HOSTILE), (HOSTILE,), ("status", f"--{HOSTILE}")):  # fmt: skip
+        for more in ((), ("--json",)):
+            done = subprocess.run([FLEET, *more, *map(str, words)], capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+            assert done.returncode in range(5), (words, done)
+            for stream in (done.stdout, done.stderr):
+                assert not raw(stream), (words, stream)
+            seen += done.stdout + done.stderr
+    assert seen.count(b"owned") > 10
 
 
 def test_signify_reads_keys_and_heads(site):
