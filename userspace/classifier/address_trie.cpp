@@ -98,7 +98,7 @@ namespace {
 /// A node is as wide as one entry of this many leads somewhere: wider ones cost memory, narrower
 /// ones levels.
 constexpr unsigned fill_divisor = 4;
-constexpr unsigned widest_node = 16;
+constexpr unsigned widest_node = 15;
 
 /// Leading bits that the keys share and that none of them ends in.
 unsigned common_bits(std::span<const PathTries::Leaf> leaves) {
@@ -157,7 +157,7 @@ PathTries::Root PathTries::add(std::span<const Leaf> leaves) {
 std::uint64_t PathTries::build(std::span<const Leaf> leaves, unsigned depth,
                                std::uint64_t inherited, Walk walk) {
     if (leaves.empty())
-        return NC_NODE_LEAF | inherited;
+        return leaf(inherited);
     *walk.levels = std::max(*walk.levels, ++walk.level);
 
     TrieKey path = leaves.front().key;
@@ -170,30 +170,46 @@ std::uint64_t PathTries::build(std::span<const Leaf> leaves, unsigned depth,
     // Without further leaves it is a node of one entry, whose check is what matters.
     unsigned bits = leaves.empty() ? 0 : node_bits(leaves, from, walk.least_bits);
     bool skips = from > depth;
-    if (skips) {
-        TrieKey skipped = mask(depth, from);
-        entries_.insert(entries_.end(),
-                        {path.high & skipped.high, skipped.high, path.low & skipped.low,
-                         skipped.low, NC_NODE_LEAF | inherited});
-    }
+    if (skips)
+        add_check(path, mask(depth, from), leaf(inherited));
     std::size_t base = entries_.size();
-    entries_.resize(base + (1ull << bits), NC_NODE_LEAF | inside);
+    entries_.resize(base + (1ull << bits), leaf(inside));
     for (std::size_t i = 0; i < leaves.size();) {
         std::uint32_t at = leaves[i].key.bits(from, bits);
         if (leaves[i].length <= from + bits) {
             std::fill_n(entries_.begin() + static_cast<std::ptrdiff_t>(base + at),
-                        1ull << (from + bits - leaves[i].length), NC_NODE_LEAF | leaves[i].value);
+                        1ull << (from + bits - leaves[i].length), leaf(leaves[i].value));
             ++i;
             continue;
         }
         std::size_t next = i;
         while (next < leaves.size() && leaves[next].key.bits(from, bits) == at)
             ++next;
-        std::uint64_t child = build(leaves.subspan(i, next - i), from + bits,
-                                    entries_[base + at] & ~NC_NODE_FLAGS, walk);
+        std::uint64_t child =
+            build(leaves.subspan(i, next - i), from + bits, value_of(entries_[base + at]), walk);
         entries_[base + at] = child;
         i = next;
     }
+    return node(base, from, bits, skips);
+}
+
+/// What a node compares before it looks at bits.
+void PathTries::add_check(const TrieKey& key, const TrieKey& mask, std::uint64_t otherwise) {
+    if (narrow_) {
+        // With its one entry, such a node mostly has four words: they do not lie across two cache lines.
+        entries_.resize((entries_.size() + 3) / 4 * 4);
+        entries_.insert(entries_.end(), {(key.high & mask.high) >> 32, mask.high >> 32, otherwise});
+        return;
+    }
+    entries_.insert(entries_.end(),
+                    {key.high & mask.high, mask.high, key.low & mask.low, mask.low, otherwise});
+}
+
+/// The entry that leads to a node.
+std::uint64_t PathTries::node(std::size_t base, unsigned from, unsigned bits, bool skips) const {
+    if (narrow_)
+        return (base & (NC_NODE4_MAX - 1)) | std::uint64_t{bits == 0 ? 0 : 32 - from - bits} << 21 |
+               std::uint64_t{bits} << 26 | (skips ? NC_NODE4_SKIPS : 0);
     unsigned end = from % 64 + bits; // within its half
     // A node of one entry may end at a half's end, where no shift is.
     std::uint64_t shift = bits == 0 ? 0 : 64 - end;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "classifier/prefix_forest.hpp"
+#include "netctl/abi/crossing.h"
 
 namespace netctl::classifier {
 
@@ -30,6 +31,10 @@ std::size_t multibit_entries(const PrefixForest& forest, std::span<const unsigne
 /// table of entries.
 class PathTries {
   public:
+    /// What entries are like: of 64 bits, or of 32 for keys of IPv4.
+    enum class Form : std::uint8_t { wide, narrow };
+    explicit PathTries(Form form = Form::wide) : narrow_(form == Form::narrow) {}
+
     struct Leaf {
         TrieKey key;
         unsigned length = 0;
@@ -43,8 +48,19 @@ class PathTries {
     /// holds a key wins.
     Root add(std::span<const Leaf> leaves);
     const std::vector<std::uint64_t>& entries() const { return entries_; }
+    /// Whether nodes can name all entries.
+    bool fits() const { return !narrow_ || entries_.size() <= NC_NODE4_MAX; }
 
   private:
+    std::uint64_t leaf(std::uint64_t value) const {
+        return (narrow_ ? NC_NODE4_LEAF : NC_NODE_LEAF) | value;
+    }
+    std::uint64_t value_of(std::uint64_t leaf) const {
+        return leaf & (narrow_ ? NC_NODE4_LEAF - 1 : ~NC_NODE_FLAGS);
+    }
+    void add_check(const TrieKey& key, const TrieKey& mask, std::uint64_t otherwise);
+    std::uint64_t node(std::size_t base, unsigned from, unsigned bits, bool skips) const;
+
     struct Walk {
         unsigned least_bits; ///< of a node, as far as there are so many left
         unsigned level;
@@ -54,6 +70,7 @@ class PathTries {
     /// `inherited`.
     std::uint64_t build(std::span<const Leaf> leaves, unsigned depth, std::uint64_t inherited,
                         Walk walk);
+    bool narrow_;
     std::vector<std::uint64_t> entries_;
 };
 

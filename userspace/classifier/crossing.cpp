@@ -37,11 +37,11 @@ constexpr std::size_t largest_multibit = 1u << 20;
 /// count as little, which keeps most rules in one of the two tries.
 constexpr std::uint32_t few_classes = 16;
 
-/// Words that lists and tries may take while they are made: an eighth of the budget, which is half of it, but not so few
-/// that small sets of rules stand apart for nothing, nor more than 32 MiB, which take seconds to fill. They take much
-/// less where they are worth it, and what is beyond that is cheaper as bit vectors.
+/// Words that lists and tries may take while they are made: about what tables of the budget's size need, but not so few
+/// that small sets of rules stand apart for nothing, nor more than 32 MiB, which take seconds to fill. What is beyond
+/// that is cheaper as bit vectors.
 constexpr std::size_t working_memory(std::size_t rules) {
-    return std::clamp(memory_budget(rules) / 8, std::size_t{1} << 20, std::size_t{1} << 23);
+    return std::clamp(rules * 256, std::size_t{1} << 20, std::size_t{1} << 23);
 }
 
 /// Collects tables and constants. Tables of numbers get the narrowest entries that hold them.
@@ -109,33 +109,56 @@ void emit_multibit(Emitted& out, const std::string& name, const MultibitTrie& tr
 class Paths {
   public:
     void add(nc_path path, std::span<const PathTries::Leaf> leaves) {
-        PathTries::Root root = tries_.add(leaves);
-        roots_[path * 2] = static_cast<std::uint32_t>(root.entry);
-        roots_[path * 2 + 1] = static_cast<std::uint32_t>(root.entry >> 32);
-        levels_[path] = root.levels;
+        set(path, tries_.add(leaves));
+    }
+    /// Both sides of IPv4.
+    void add_ipv4(std::span<const PathTries::Leaf> src, std::span<const PathTries::Leaf> dst) {
+        for (PathTries* tries : {&ipv4_, &tries_}) {
+            if (!src.empty())
+                set(NC_PATH_SRC4, tries->add(src));
+            if (!dst.empty())
+                set(NC_PATH_DST4, tries->add(dst));
+            if (tries->fits())
+                return;
+            ipv4_ = PathTries();
+        }
     }
     void emit(Emitted& out) const {
         out.constant("nc_path_root", {roots_.begin(), roots_.end()});
         out.constant("nc_path_levels", {levels_.begin(), levels_.end()});
         if (!tries_.entries().empty())
             out.table("nc_paths", tries_.entries(), 3);
+        if (!ipv4_.entries().empty())
+            out.table("nc_paths4", ipv4_.entries(), 2);
     }
 
   private:
-    PathTries tries_;
+    void set(nc_path path, const PathTries::Root& root) {
+        roots_[path * 2] = static_cast<std::uint32_t>(root.entry);
+        roots_[path * 2 + 1] = static_cast<std::uint32_t>(root.entry >> 32);
+        levels_[path] = root.levels;
+    }
+
+    PathTries tries_, ipv4_{PathTries::Form::narrow};
     std::array<std::uint32_t, NC_PATHS * 2> roots_{};
     std::array<std::uint32_t, NC_PATHS> levels_{};
 };
 
-/// A side's addresses of one family as a path trie, if there is more than one class of them.
-void add_family(Paths& paths, nc_path path, const PrefixForest& forest, Family family) {
+/// A side's addresses of one family as a path trie; empty if there are no two classes of them.
+std::vector<PathTries::Leaf> family_leaves(const PrefixForest& forest, Family family) {
+    std::vector<PathTries::Leaf> leaves;
     std::uint32_t root = forest.root(family);
     if (root == PrefixForest::any || forest[root].end == root + 1)
-        return;
-    std::vector<PathTries::Leaf> leaves;
+        return leaves;
     for (std::uint32_t node = root; node < forest[root].end; ++node)
         leaves.push_back({forest[node].key, forest[node].prefix.length, node});
-    paths.add(path, leaves);
+    return leaves;
+}
+
+void add_ipv6(Paths& paths, nc_path path, const PrefixForest& forest) {
+    const std::vector<PathTries::Leaf> leaves = family_leaves(forest, Family::ipv6);
+    if (!leaves.empty())
+        paths.add(path, leaves);
 }
 
 void add_ipv4(Emitted& out, Paths& paths, const Pieces& pieces) {
@@ -155,8 +178,8 @@ void add_ipv4(Emitted& out, Paths& paths, const Pieces& pieces) {
         if (named(*forests[i]))
             both[i] = multibit_trie(*forests[i], strides);
     if (!small || both[0].bytes() + both[1].bytes() > largest_multibit) {
-        add_family(paths, NC_PATH_SRC4, pieces.src, Family::ipv4);
-        add_family(paths, NC_PATH_DST4, pieces.dst, Family::ipv4);
+        paths.add_ipv4(family_leaves(pieces.src, Family::ipv4),
+                       family_leaves(pieces.dst, Family::ipv4));
         return;
     }
     out.constant("nc_stride4", {strides.begin(), strides.end()});
@@ -268,16 +291,10 @@ class Inputs {
         out_.constant("nc_input_absent", {absent_.begin(), absent_.end()});
         const unsigned width = vectors.words ? 3 : 2;
         out_.constant("nc_direct_w", width);
-        out_.constant("nc_block_w", width);
         if (!direct_.empty())
             out_.table("nc_direct", direct_, width);
-        if (!index_.empty()) {
-            out_.table("nc_index", index_, 1);
-            std::vector<std::uint64_t> blocks;
-            for (std::uint32_t id = 0; id < blocks_.size(); ++id)
-                blocks.insert(blocks.end(), blocks_[id].begin(), blocks_[id].end());
-            out_.table("nc_block", blocks, width);
-        }
+        if (!index_.empty())
+            emit_blocks(width);
         std::vector<std::uint32_t> early, used(NC_SUMS), base(NC_SUMS);
         for (std::size_t sum = 1; sum < NC_SUMS; ++sum) {
             used[sum] = !classes.early[sum].empty();
@@ -292,6 +309,41 @@ class Inputs {
     }
 
   private:
+    /// Blocks whole, or where that is much, as the runs of equal numbers in them.
+    void emit_blocks(unsigned width) {
+        std::vector<std::uint64_t> words;
+        std::vector<std::uint32_t> word_of;
+        for (std::uint32_t id = 0; id < blocks_.size(); ++id) {
+            const std::span<const std::uint64_t> block = blocks_[id];
+            const std::size_t starts = words.size();
+            word_of.push_back(static_cast<std::uint32_t>(starts));
+            words.push_back(0);
+            for (std::size_t i = 0; i < block.size(); ++i)
+                if (i == 0 || block[i] != block[i - 1]) {
+                    words[starts] |= std::uint64_t{1} << i;
+                    words.push_back(block[i]);
+                }
+        }
+        const std::size_t whole = blocks_.items() << width;
+        const bool runs = whole > largest_whole && words.size() * sizeof(words[0]) < whole / 2 &&
+                          words.size() <= 0x10000;
+        out_.constant("nc_block_runs", runs);
+        if (runs) {
+            for (std::uint32_t& id : index_)
+                id = word_of[id];
+            width = 3;
+        } else {
+            words.clear();
+            for (std::uint32_t id = 0; id < blocks_.size(); ++id)
+                words.insert(words.end(), blocks_[id].begin(), blocks_[id].end());
+        }
+        out_.constant("nc_block_w", width);
+        out_.table("nc_index", index_, 1);
+        out_.table("nc_block", words, width);
+    }
+    /// Blocks up to this size stay in the caches, and whole they need a load less.
+    static constexpr std::size_t largest_whole = std::size_t{64} << 10;
+
     void emit_vectors(const BitVectors& vectors) {
         if (!vectors.words)
             return;
@@ -396,8 +448,8 @@ class CrossingCompiler {
         NETCTL_TRY(emit_lists(classes, lists, first, second));
 
         add_ipv4(out_, paths, pieces_);
-        add_family(paths, NC_PATH_SRC6, pieces_.src, Family::ipv6);
-        add_family(paths, NC_PATH_DST6, pieces_.dst, Family::ipv6);
+        add_ipv6(paths, NC_PATH_SRC6, pieces_.src);
+        add_ipv6(paths, NC_PATH_DST6, pieces_.dst);
         emit_families();
         paths.emit(out_);
         if (std::size_t taken = out_.compiled().memory(); taken > memory_budget(rules_))
@@ -510,9 +562,14 @@ class CrossingCompiler {
     Result<CrossTables> cross(const PrefixForest& rows, const PrefixForest& other,
                               std::vector<std::vector<Update>>& updates, RuleLists& lists) const {
         CrossTrie trie(other.size(), lists);
+        const std::size_t before = lists.items(), most = working_memory(rules_);
         for (std::uint32_t row = 0; row < rows.size(); ++row) {
             trie.add_row(rows[row].parent, std::move(updates[row]));
-            if (trie.items() + lists.items() > working_memory(rules_))
+            const std::size_t items = trie.items() + lists.items();
+            // Rows grow about evenly: what is bound to be far beyond need not be waited for.
+            const bool far_beyond =
+                row >= rows.size() / 8 && (items - before) * rows.size() / (row + 1) > 2 * most;
+            if (items > most || far_beyond)
                 return Error::usage(
                     fmt::format(
                         "the pairs of prefixes of the rules are too many to cross in {} KiB",

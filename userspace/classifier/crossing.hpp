@@ -4,6 +4,7 @@
 // the rules look at, not the number of rules. lib/crossing.h tells the structure.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 #include <vector>
@@ -15,7 +16,7 @@ namespace netctl::classifier {
 /// What the tables of a rule set may take: a fixed part, since small sets have tables that do not
 /// shrink with the rules, and a part for each rule.
 constexpr std::size_t memory_budget(std::size_t rules) {
-    return (std::size_t{2} << 20) + rules * 1536;
+    return std::min((std::size_t{2} << 20) + rules * 1024, std::size_t{64} << 20);
 }
 
 /// `set_uses` are those of the rules, in the order of their bits. Rules that would take the tables

@@ -41,6 +41,22 @@ std::uint32_t walk(const PathTries& tries, PathTries::Root root, const TrieKey& 
     return static_cast<std::uint32_t>(entry);
 }
 
+/// The same with one whose entries are narrow.
+std::uint32_t walk_narrow(const PathTries& tries, PathTries::Root root, std::uint32_t key) {
+    const std::vector<std::uint64_t>& entries = tries.entries();
+    std::uint64_t entry = root.entry;
+    for (unsigned level = 0; level < root.levels && !(entry & NC_NODE4_LEAF); ++level) {
+        const std::size_t base = NC_NODE4_BASE(entry);
+        if (entry & NC_NODE4_SKIPS && (key ^ entries[base - 3]) & entries[base - 2]) {
+            entry = entries[base - 1];
+            break;
+        }
+        entry = entries[base + (key >> NC_NODE4_SHIFT(entry) & ~(~0u << NC_NODE4_COUNT(entry)))];
+    }
+    EXPECT_TRUE(entry & NC_NODE4_LEAF);
+    return static_cast<std::uint32_t>(entry & ~std::uint64_t{NC_NODE4_LEAF});
+}
+
 PathTries::Leaf leaf(std::mt19937_64& random, unsigned length, std::uint32_t value) {
     // Few different bits, so that prefixes nest and share long paths.
     TrieKey key{random() & random() & random(), random() & random() & random()};
@@ -51,14 +67,16 @@ PathTries::Leaf leaf(std::mt19937_64& random, unsigned length, std::uint32_t val
     return {key, length, value};
 }
 
-TEST(PathTrie, FindsTheLongestPrefix) {
+/// Of tries over keys of `bits` bits.
+void finds_the_longest_prefix(PathTries::Form form, unsigned bits) {
+    const bool narrow = form == PathTries::Form::narrow;
     for (unsigned seed = 1; seed <= 200; ++seed) {
         std::mt19937_64 random(seed);
         std::vector<PathTries::Leaf> leaves{{{}, 0, 0}};
         for (std::uint32_t i = 1; i <= 1 + seed % 90; ++i)
-            leaves.push_back(leaf(random, 1 + static_cast<unsigned>(random() % 128), i));
+            leaves.push_back(leaf(random, 1 + static_cast<unsigned>(random() % bits), i));
         if (seed % 10 == 0) // every length on one path: the deepest trie there is
-            for (unsigned length = 1; length <= 128; ++length)
+            for (unsigned length = 1; length <= bits; ++length)
                 leaves.push_back({{length < 64 ? ~(~0ull >> length) : ~0ull,
                                    length <= 64    ? 0
                                    : length == 128 ? ~0ull
@@ -74,7 +92,7 @@ TEST(PathTrie, FindsTheLongestPrefix) {
         std::ranges::sort(leaves, order);
         leaves.erase(std::ranges::unique(leaves, same).begin(), leaves.end());
 
-        PathTries tries;
+        PathTries tries(form);
         PathTries::Root other = tries.add(leaves);
         PathTries::Root root = tries.add(leaves); // a second one, behind the first
         EXPECT_EQ(root.levels, other.levels);
@@ -83,13 +101,26 @@ TEST(PathTrie, FindsTheLongestPrefix) {
             const PathTries::Leaf& near = leaves[random() % leaves.size()];
             TrieKey key{near.key.high ^ (random() % 3 ? 0 : 1ull << random() % 64),
                         near.key.low ^ (random() % 3 ? 0 : 1ull << random() % 64)};
+            if (narrow)
+                key.high = key.high >> 32 << 32;
             std::uint32_t expected = 0;
             for (const PathTries::Leaf& candidate : leaves) // sorted: the last one is the longest
                 if (key.agrees(candidate.key, candidate.length))
                     expected = candidate.value;
-            ASSERT_EQ(walk(tries, root, key), expected) << "seed " << seed;
+            ASSERT_EQ(narrow ? walk_narrow(tries, root, static_cast<std::uint32_t>(key.high >> 32))
+                             : walk(tries, root, key),
+                      expected)
+                << "seed " << seed;
         }
     }
+}
+
+TEST(PathTrie, FindsTheLongestPrefix) {
+    finds_the_longest_prefix(PathTries::Form::wide, 128);
+}
+
+TEST(PathTrie, FindsTheLongestPrefixOfIpv4) {
+    finds_the_longest_prefix(PathTries::Form::narrow, 32);
 }
 
 TEST(PrefixForest, NumbersSubtreesAsIntervals) {

@@ -53,6 +53,29 @@ TEST(LookupCost, TheWalkFindsWhatTheReferenceFinds) {
     EXPECT_GT(with_apart, 20u);
 }
 
+/// Addresses by path tries, ports by runs: what takes the place of larger tables where there are many rules.
+TEST(LookupCost, TheWalkFindsWhatTheReferenceFindsAmongManyRules) {
+    const std::vector<Rule> rules =
+        testing::family_rules(testing::RuleFamily::blocks, Family::ipv4, 6000, 2);
+    Result<Compiled> compiled = compile(rules);
+    ASSERT_TRUE(compiled) << compiled.error().what;
+    const auto has = [&](std::string_view table) {
+        return std::ranges::find(compiled->tables, table, &Table::name) != compiled->tables.end();
+    };
+    EXPECT_TRUE(has("nc_paths4"));
+    EXPECT_FALSE(has("nc_paths"));
+    TableWalk walk(*compiled);
+    RuleFuzz fuzz(2);
+    for (int i = 0; i < 500; ++i) {
+        const nc_packet packet = fuzz.packet(rules);
+        const auto found = walk.find(packet, 0);
+        const std::optional<std::size_t> expected = first_match(rules, packet, RuleFuzz::sets());
+        ASSERT_FALSE(found.fault);
+        ASSERT_EQ(found.rule,
+                  expected ? static_cast<std::uint32_t>(*expected) : std::uint32_t{NC_NO_RULE});
+    }
+}
+
 /// Cache lines a packet, on average over packets near the rules.
 double lines_of(const Compiled& compiled, const std::vector<Rule>& rules) {
     constexpr unsigned packets = 300;

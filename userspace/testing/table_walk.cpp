@@ -123,6 +123,20 @@ std::uint64_t TableWalk::path(unsigned number, std::uint64_t high, std::uint64_t
     return entry & ~NC_NODE_FLAGS;
 }
 
+std::uint64_t TableWalk::path4(unsigned number, std::uint64_t key) {
+    std::uint64_t entry = constant("nc_path_root", number * 2);
+    while (!(entry & NC_NODE4_LEAF) && !found_.fault) {
+        const std::uint64_t base = NC_NODE4_BASE(entry);
+        if (entry & NC_NODE4_SKIPS &&
+            (key ^ read("nc_paths4", base - 3)) & read("nc_paths4", base - 2))
+            entry = read("nc_paths4", base - 1);
+        else
+            entry = read("nc_paths4",
+                         base + (key >> NC_NODE4_SHIFT(entry) & low_bits(NC_NODE4_COUNT(entry))));
+    }
+    return entry & ~std::uint64_t{NC_NODE4_LEAF};
+}
+
 std::uint64_t TableWalk::address_class(const nc_packet& packet, bool source) {
     const __be32* address = source ? packet.src : packet.dst;
     const std::string table = source ? "nc_src4" : "nc_dst4";
@@ -141,7 +155,10 @@ std::uint64_t TableWalk::address_class(const nc_packet& packet, bool source) {
         }
         return entry & ~leaf;
     }
-    if (packet.has & NC_HAS_IPV4 && constant("nc_path_levels", path4))
+    const bool pathed = packet.has & NC_HAS_IPV4 && constant("nc_path_levels", path4);
+    if (pathed && has("nc_paths4"))
+        return this->path4(path4, ntohl(address[0]));
+    if (pathed)
         return path(path4, std::uint64_t{ntohl(address[0])} << 32, 0);
     if (packet.has & NC_HAS_IPV6 && constant("nc_path_levels", path6))
         return path(path6, half(address), half(address + 2));
@@ -173,7 +190,12 @@ std::uint64_t TableWalk::packet_class(const nc_packet& packet, std::uint64_t set
         const std::uint64_t at =
             read("nc_index", present ? constant("nc_input_base", input) + (value >> 6)
                                      : constant("nc_input_absent", input));
-        add(input, read("nc_block", (at << 6) + (value & 63)));
+        if (constant("nc_block_runs"))
+            add(input,
+                read("nc_block", at + static_cast<std::uint64_t>(std::popcount(
+                                          read("nc_block", at) & low_bits((value & 63) + 1)))));
+        else
+            add(input, read("nc_block", (at << 6) + (value & 63)));
     };
     const auto trie = [&](unsigned input, unsigned number, bool present, std::uint64_t key) {
         if (used(input))

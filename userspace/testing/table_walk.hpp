@@ -49,6 +49,7 @@ class TableWalk {
     std::uint64_t read(const std::string& table, std::uint64_t i);
     bool is_none(const std::string& table, std::uint64_t entry) const;
     std::uint64_t path(unsigned number, std::uint64_t high, std::uint64_t low);
+    std::uint64_t path4(unsigned number, std::uint64_t key);
     std::uint64_t address_class(const nc_packet& packet, bool source);
     std::uint64_t packet_class(const nc_packet& packet, std::uint64_t set_bits, std::uint64_t src,
                                std::uint64_t dst);

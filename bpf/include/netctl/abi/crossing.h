@@ -70,6 +70,18 @@ enum nc_path {
 #define NC_NODE_FLAGS (7ull << 61)
 
 /*
+ * The same in 32 bits, for IPv4 alone, in the table nc_paths4: half as large where most entries are leaves. In
+ * front of the entries stand the value and the mask of the bits that are skipped, and the leaf that other keys get.
+ */
+#define NC_NODE4_LEAF (1u << 31)
+#define NC_NODE4_SKIPS (1u << 30)
+#define NC_NODE4_BASE(entry) ((entry) & (NC_NODE4_MAX - 1))
+#define NC_NODE4_SHIFT(entry) ((entry) >> 21 & 31)
+#define NC_NODE4_COUNT(entry) ((entry) >> 26 & 15)
+#define NC_NODE4_CHECK 3
+#define NC_NODE4_MAX (1u << 21) /* entries */
+
+/*
  * What an input's value maps to: the number for the packet class, and if there are rules apart the
  * index of a row for them above it.
  */

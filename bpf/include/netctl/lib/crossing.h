@@ -53,10 +53,11 @@ volatile __u32 nc_zero SEC(".bss.nc_zero");
 NC_TABLE_W(nc_src4); /* IPv4 address -> class */
 NC_TABLE_W(nc_dst4);
 NC_TABLE(nc_paths);	/* u64: path tries */
+NC_TABLE(nc_paths4);	/* u32: those of IPv4, unless there are too many entries */
 NC_TABLE(nc_family);	/* u32: class of a family without a trie; source and destination of each */
 NC_TABLE_W(nc_direct);	/* inputs with few values */
 NC_TABLE(nc_index);	/* u16: inputs of 16 bits, value >> 6 -> block */
-NC_TABLE_W(nc_block);	/* block, value & 63 -> the input's number */
+NC_TABLE_W(nc_block);	/* block, value & 63 -> the input's number; or see nc_block_runs */
 NC_TABLE(nc_early);	/* u32: products before the last one */
 NC_TABLE_W(nc_product); /* last product -> packet class */
 NC_TABLE_W(nc_wild);	/* packet class -> rule; the highest number: none */
@@ -83,6 +84,11 @@ const volatile __u32 nc_path_levels[NC_PATHS];
 const volatile __u32 nc_input_sum[NC_INPUTS]; /* 0: not looked at; else 1 + the sum it goes into */
 const volatile __u32 nc_input_base[NC_INPUTS];
 const volatile __u32 nc_input_absent[NC_INPUTS]; /* where the number of an absent field stands */
+/*
+ * 1: an index is that of a word in nc_block, of which bit `value & 63` says whether the number is another one than that of
+ * the value before. So does bit 0. The different numbers follow.
+ */
+const volatile __u32 nc_block_runs;
 const volatile __u32 nc_early_used[NC_SUMS], nc_early_base[NC_SUMS];
 
 /* Crossing. */
@@ -176,6 +182,35 @@ static __always_inline __u64 nc_walk_path(enum nc_path path, bool wide, __u64 hi
 	return entry & NC_NODE_LEAF ? entry & ~NC_NODE_FLAGS : nc_fault;
 }
 
+/* The same in nc_paths4. */
+static __always_inline __u64 nc_walk_path4(enum nc_path path, __be32 address)
+{
+	__u64 entry = nc_path_root[path * 2];
+	__u32 key = bpf_ntohl(address), level;
+
+#pragma unroll
+	for (level = 0; level < NC_LEVELS_PATH; level++) {
+		__u64 base = NC_NODE4_BASE(entry);
+
+		if (level >= nc_path_levels[path] || entry & NC_NODE4_LEAF)
+			break;
+		if (entry & NC_NODE4_SKIPS &&
+		    (key ^ NC_ENTRY(nc_paths4, 2, base - 3)) & NC_ENTRY(nc_paths4, 2, base - 2)) {
+			entry = NC_ENTRY(nc_paths4, 2, base - 1);
+			break;
+		}
+		base += key >> NC_NODE4_SHIFT(entry) & ~(~0u << NC_NODE4_COUNT(entry));
+		entry = NC_ENTRY(nc_paths4, 2, base);
+	}
+	return entry & NC_NODE4_LEAF ? entry & ~(__u64)NC_NODE4_LEAF : nc_fault;
+}
+
+static __always_inline __u64 nc_path4_class(enum nc_path path, __be32 address)
+{
+	return nc_paths4_n ? nc_walk_path4(path, address) :
+			     nc_walk_path(path, false, (__u64)bpf_ntohl(address) << 32, 0);
+}
+
 static __always_inline __u64 nc_half(const __be32 *words)
 {
 	return (__u64)bpf_ntohl(words[0]) << 32 | bpf_ntohl(words[1]);
@@ -186,7 +221,7 @@ static __always_inline __u64 nc_source_class(const struct nc_packet *p, __u32 ha
 	if (nc_src4_n && has & NC_HAS_IPV4)
 		return nc_walk4(nc_src4, nc_src4_n, nc_src4_w, nc_src4_base, p->src[0]);
 	if (nc_path_levels[NC_PATH_SRC4] && has & NC_HAS_IPV4)
-		return nc_walk_path(NC_PATH_SRC4, false, (__u64)bpf_ntohl(p->src[0]) << 32, 0);
+		return nc_path4_class(NC_PATH_SRC4, p->src[0]);
 	if (nc_path_levels[NC_PATH_SRC6] && has & NC_HAS_IPV6)
 		return nc_walk_path(NC_PATH_SRC6, true, nc_half(p->src), nc_half(p->src + 2));
 	return nc_family_n ? NC_ENTRY(nc_family, 2, (has & NC_FAMILIES) * 2) : 0;
@@ -197,7 +232,7 @@ static __always_inline __u64 nc_destination_class(const struct nc_packet *p, __u
 	if (nc_dst4_n && has & NC_HAS_IPV4)
 		return nc_walk4(nc_dst4, nc_dst4_n, nc_dst4_w, nc_dst4_base, p->dst[0]);
 	if (nc_path_levels[NC_PATH_DST4] && has & NC_HAS_IPV4)
-		return nc_walk_path(NC_PATH_DST4, false, (__u64)bpf_ntohl(p->dst[0]) << 32, 0);
+		return nc_path4_class(NC_PATH_DST4, p->dst[0]);
 	if (nc_path_levels[NC_PATH_DST6] && has & NC_HAS_IPV6)
 		return nc_walk_path(NC_PATH_DST6, true, nc_half(p->dst), nc_half(p->dst + 2));
 	return nc_family_n ? NC_ENTRY(nc_family, 2, (has & NC_FAMILIES) * 2 + 1) : 0;
@@ -222,6 +257,10 @@ static __always_inline __u64 nc_16bit_input(enum nc_input input, bool present, _
 	__u64 at = present ? nc_input_base[input] + (value >> 6) : nc_input_absent[input];
 	__u64 block = NC_ENTRY(nc_index, 1, at);
 
+	if (nc_block_runs)
+		return NC_ENTRY(nc_block, 3,
+				block + nc_count_bits(NC_ENTRY(nc_block, 3, block) &
+						      ~0ull >> (63 - (value & 63))));
 	return NC_ENTRY_W(nc_block, (block << 6) + (value & 63));
 }
 
