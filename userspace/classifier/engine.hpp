@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -35,6 +36,10 @@ struct SetUse {
     std::string set;
     bool operator==(const SetUse&) const = default;
 };
+
+/// Of a rule whose limit adds to a set: that set, asked about the side of its accounts. The datapath
+/// adds nobody who is in it.
+std::optional<SetUse> use_of_over(const Rule& rule);
 
 struct Compiled {
     std::string engine; ///< which form was chosen, for `status`: crossing or linear

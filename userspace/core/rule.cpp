@@ -13,6 +13,16 @@ const Match* Rule::find(Key key) const {
     return found == matches.end() ? nullptr : &*found;
 }
 
+std::vector<std::string> sets_of(const Rule& rule) {
+    std::vector<std::string> sets;
+    for (const Match& match : rule.matches)
+        if (!match.set.empty())
+            sets.push_back(match.set);
+    if (rule.limit && rule.limit->over)
+        sets.push_back(rule.limit->over->set);
+    return sets;
+}
+
 std::string_view to_string(Key key) {
     return info(key).name;
 }

@@ -131,7 +131,14 @@ struct Accounts {
     bool operator==(const Accounts&) const = default;
 };
 
-/// `limit N/UNIT|RATE [burst B] [per …]`: what a rule matches is policed. Packets within the rate get
+/// `over add @SET ttl T`: whose account is over the limit goes into a set.
+struct OverAdd {
+    std::string set;       ///< name without the `@`
+    std::uint32_t ttl = 0; ///< seconds; 0: for ever
+    bool operator==(const OverAdd&) const = default;
+};
+
+/// `limit N/UNIT|RATE [burst B] [per …] [over …]`: what a rule matches is policed. Packets within the rate get
 /// the rule's action, those above it are dropped (in policy: denied) and counted as over the limit.
 struct Limit {
     std::uint64_t count = 0;     ///< packets (connections in policy), or bits, ...
@@ -139,6 +146,7 @@ struct Limit {
     std::uint64_t burst = 0;     ///< how many packets, or bytes, may come at once; at least 1
     bool bits = false;
     Accounts per{};
+    std::optional<OverAdd> over{}; ///< only with `per`
     bool operator==(const Limit&) const = default;
 };
 
@@ -175,6 +183,9 @@ std::string rule_text(const std::vector<std::string>& words);
 
 /// The canonical text; it parses to an equal rule. The id is not part of it.
 std::string to_string(const Rule& rule);
+
+/// Names of the sets that it asks, and of the one that it writes.
+std::vector<std::string> sets_of(const Rule& rule);
 
 std::string_view to_string(Key key);
 std::string_view to_string(Hook hook);

@@ -152,6 +152,7 @@ constexpr NamedRange rates[] = {
     one("gbit", 1'000'000'000),
     one("tbit", 1'000'000'000'000),
 };
+constexpr NamedRange seconds[] = {one("s", 1), one("m", 60), one("h", 3600), one("d", 86400)};
 constexpr NamedRange sizes[] = {one("", 1), one("k", 1 << 10), one("m", 1 << 20)};
 
 constexpr std::span<const NamedRange> no_names;
@@ -195,7 +196,7 @@ constexpr ActionInfo actions[] = {
 };
 
 constexpr ModifierInfo modifiers[] = {
-    {Modifier::limit, "limit", packets | policy, "N/s|min|hour|day|RATE [burst N] [per src[/LEN]|dst[/LEN][,dport]]",
+    {Modifier::limit, "limit", packets | policy, "N/s|min|hour|day|RATE [burst N] [per src[/LEN]|dst[/LEN][,dport] [over add @SET ttl TIME]]",
      "police what the rule matches: what is above the rate is dropped, or denied"},
     {Modifier::log, "log", packets | policy, "", "write an event for what the rule matches"},
     {Modifier::comment, "comment", packets | policy | redirect | to, "\"TEXT\"", "a remark that is kept with the rule"},
@@ -365,6 +366,9 @@ std::span<const NamedRange> rate_units() {
 }
 std::span<const NamedRange> size_units() {
     return sizes;
+}
+std::span<const NamedRange> ttl_units() {
+    return seconds;
 }
 
 } // namespace netctl

@@ -133,10 +133,11 @@ std::span<const NamedRange> tcp_flags();
 /// Ports of common services, where the system has no list of its own.
 std::span<const NamedRange> common_services();
 
-/// Time units of `limit` in nanoseconds; units of `rate` in bits a second; of `burst` in bytes.
+/// Time units of `limit` in nanoseconds; units of `rate` in bits a second; of `burst` in bytes; of `ttl` in seconds.
 std::span<const NamedRange> limit_units();
 std::span<const NamedRange> rate_units();
 std::span<const NamedRange> size_units();
+std::span<const NamedRange> ttl_units();
 
 inline constexpr std::uint8_t protocol_icmp = 1;
 inline constexpr std::uint8_t protocol_tcp = 6;
@@ -151,6 +152,8 @@ inline constexpr std::uint8_t port_protocols[] = {protocol_tcp, protocol_udp, pr
 
 inline constexpr std::size_t max_comment_bytes = 256;
 inline constexpr std::size_t max_set_name = 64;
+/// `ttl` of what goes into a set, in seconds: a hundred years.
+inline constexpr std::uint32_t max_ttl = 100U * 365 * 24 * 3600;
 inline constexpr std::size_t max_device_name = 15;
 
 } // namespace netctl

@@ -665,9 +665,7 @@ class Parser {
                     return source_.error_at(
                         burst.place, "at this rate the burst would take more than 100 years");
                 limit.burst = *number;
-            } else if (limit.per.of == Accounts::Of::rule && peek().is("per")) {
-                limit.per = NETCTL_TRY(read_accounts());
-            } else {
+            } else if (!NETCTL_TRY(read_accounting(limit))) {
                 break;
             }
         }
@@ -700,9 +698,7 @@ class Parser {
                         burst.place, fmt::format("{} is no size of a burst", source_.shown(burst)),
                         "allowed: bytes, or with k (1024) or m (1048576): 64k");
                 limit.burst = *bytes;
-            } else if (limit.per.of == Accounts::Of::rule && peek().is("per")) {
-                limit.per = NETCTL_TRY(read_accounts());
-            } else {
+            } else if (!NETCTL_TRY(read_accounting(limit))) {
                 break;
             }
         }
@@ -712,6 +708,60 @@ class Parser {
         rule_.limit = limit;
         limit_place_ = {word.place.begin, source_.tokens[next_ - 1].place.end};
         return {};
+    }
+
+    /// What a limit of packets and one of bits may both go on with; false if it does not.
+    Result<bool> read_accounting(Limit& limit) {
+        if (limit.per.of == Accounts::Of::rule && peek().is("per")) {
+            limit.per = NETCTL_TRY(read_accounts());
+            return true;
+        }
+        if (limit.over || !peek().is("over"))
+            return false;
+        limit.over = NETCTL_TRY(read_over(limit));
+        return true;
+    }
+
+    /// `over add @SET ttl TIME`
+    Result<OverAdd> read_over(const Limit& limit) {
+        constexpr std::string_view allowed_text = "allowed: over add @SET ttl TIME, as in over add "
+                                                  "@banned ttl 10m";
+        const Place over = take().place;
+        const auto wrong = [&](const Token& token, const std::string& what) {
+            return source_.error_at(token.place,
+                                    fmt::format("{}, but here is {}", what, source_.shown(token)),
+                                    allowed_text);
+        };
+        if (hook_ == Hook::policy)
+            return source_.error_at(over, "policy has no limit with 'over'",
+                                    "allowed: limit N/s|min|hour|day [burst N]");
+        if (limit.per.of == Accounts::Of::rule)
+            return source_.error_at(over, "'over' without an account that is over the limit",
+                                    "allowed: per src or per dst before it, whose address goes "
+                                    "into the set");
+        if (!accept("add"))
+            return wrong(peek(), "'over' is followed by 'add'");
+        const Token set = peek();
+        if (!set.is_value() || !set.text.starts_with('@'))
+            return wrong(set, "'over add' needs a set");
+        next_++;
+        OverAdd add;
+        add.set = NETCTL_TRY(read_set_name(source_, set));
+        if (!accept("ttl"))
+            return wrong(peek(), "the time to live in the set is missing");
+        const Token time = peek();
+        const auto seconds = time.is_value() && time.text != "0"
+                                 ? number_with_unit(time.text, ttl_units())
+                                 : whole_number(time.text);
+        if (!time.is_value() || !seconds || *seconds > max_ttl ||
+            (*seconds == 0 && time.text != "0"))
+            return source_.error_at(time.place,
+                                    fmt::format("{} is no time to live", source_.shown(time)),
+                                    "allowed: a whole number with s, m, h or d, up to a hundred "
+                                    "years: 10m; 0 is for ever");
+        next_++;
+        add.ttl = static_cast<std::uint32_t>(*seconds);
+        return add;
     }
 
     /// `per src[/LEN]|dst[/LEN][,dport]`

@@ -55,6 +55,9 @@ const Clause* find_clause(std::span<const Clause> clauses, Key key);
 /// Decimal, or hexadecimal behind `0x`; nothing if there is anything else in the text.
 std::optional<std::uint64_t> whole_number(std::string_view text);
 
+/// The name in `@NAME`.
+Result<std::string> read_set_name(const RuleSource& source, const Token& item);
+
 /// By name; null if there is none.
 const NamedRange* find_named(std::span<const NamedRange> names, std::string_view name);
 

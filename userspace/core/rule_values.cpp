@@ -159,7 +159,7 @@ class ValueReader {
                     return source_.error_at(item.place, "a set within a list",
                                             allowed(key, source_.hook),
                                             "write one rule for the set and one for the list");
-                match.set = NETCTL_TRY(read_set(item));
+                match.set = NETCTL_TRY(read_set_name(source_, item));
                 return match;
             }
             if (key.form == ValueForm::vlan && item.is("none")) {
@@ -201,20 +201,6 @@ class ValueReader {
             clause.place, "this can never match: it excludes every value",
             allowed(*clause.key, source_.hook),
             clause.key->form == ValueForm::vlan ? "'vlan none' matches packets without a tag" : "");
-    }
-
-    Result<std::string> read_set(const Token& item) const {
-        const std::string name = item.text.substr(1);
-        const bool good = !name.empty() && name.size() <= max_set_name &&
-                          std::all_of(name.begin(), name.end(), [](char c) {
-                              return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                                     (c >= '0' && c <= '9') || c == '_' || c == '-';
-                          });
-        if (!good)
-            return source_.error_at(
-                item.place, fmt::format("{} is no name of a set", source_.shown(item)),
-                fmt::format("allowed: @ and 1 to {} of A-Z a-z 0-9 _ -", max_set_name));
-        return name;
     }
 
     Result<Prefix> read_prefix(const KeyInfo& key, const Token& item) const {
@@ -517,6 +503,20 @@ class ValueReader {
 };
 
 } // namespace
+
+Result<std::string> read_set_name(const RuleSource& source, const Token& item) {
+    const std::string name = item.text.substr(1);
+    const bool good = !name.empty() && name.size() <= max_set_name &&
+                      std::all_of(name.begin(), name.end(), [](char c) {
+                          return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                                 (c >= '0' && c <= '9') || c == '_' || c == '-';
+                      });
+    if (!good)
+        return source.error_at(
+            item.place, fmt::format("{} is no name of a set", source.shown(item)),
+            fmt::format("allowed: @ and 1 to {} of A-Z a-z 0-9 _ -", max_set_name));
+    return name;
+}
 
 std::optional<std::uint64_t> whole_number(std::string_view text) {
     int base = 10;

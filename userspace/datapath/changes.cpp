@@ -29,6 +29,11 @@ bool same_settings(nc_point a, nc_point b) {
     return std::memcmp(&a, &b, sizeof a) == 0;
 }
 
+/// Whether the program has to be made with the rule: its limit adds to a set, which the program has to ask.
+bool needs_program(const Rule& rule) {
+    return rule.limit && rule.limit->over;
+}
+
 bool has_device(const Rule& rule) {
     return std::any_of(rule.actions.begin(), rule.actions.end(),
                        [](const Action& action) { return !action.device.empty(); });
@@ -128,7 +133,7 @@ Result<std::unique_ptr<Plan>> make_plan(const PointState& before, PointState& st
         InstalledRule& installed = state.rules[changes->rules[bit]];
         const Rule& rule = installed.rule;
         if (installed.action == not_installed) {
-            if (wanted_fields(rule) & ~able.fields)
+            if (wanted_fields(rule) & ~able.fields || needs_program(rule))
                 return std::unique_ptr<Plan>();
             const nc_action action = NETCTL_TRY(encode_action(installed, {}));
             if (action.flags & ~able.actions)

@@ -17,6 +17,7 @@ namespace {
 Result<> read_numbers(FilterStatus& status, const LivePoint& live) {
     status.stats = NETCTL_TRY(read_stats(live.program));
     status.rejects = NETCTL_TRY(read_rejects(live.program));
+    status.over_adds = NETCTL_TRY(read_over_adds(live.program));
     std::vector<std::uint32_t> slots;
     for (const auto& installed : live.state.rules)
         slots.push_back(installed.slot);

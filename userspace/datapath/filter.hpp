@@ -31,6 +31,7 @@ struct FilterStatus {
     nc_point settings{};
     nc_stats stats{};
     nc_rejects rejects{};
+    nc_over_adds over_adds{};
     std::vector<RuleStatus> rules;
     std::string trouble; ///< why not all of this could be read; empty if it could
 

@@ -188,6 +188,12 @@ Json status_json(const FilterStatus& status, Json place,
          {{"silent", status.rejects.silent},
           {"suppressed", status.rejects.suppressed},
           {"failed", status.rejects.failed}}},
+        {"over_add",
+         {{"added", status.over_adds.added},
+          {"there", status.over_adds.there},
+          {"exception", status.over_adds.exception},
+          {"full", status.over_adds.full},
+          {"changing", status.over_adds.changing}}},
         {"log",
          {{"rate", status.settings.log_rate},
           {"written", stats.log_written},
@@ -248,6 +254,11 @@ Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> v
     rare(status.rejects.silent, "rejected without an answer, which they must not have");
     rare(status.rejects.suppressed, "rejected without an answer: above the rate of ICMP errors");
     rare(status.rejects.failed, "rejected without an answer, which could not be made");
+    rare(status.over_adds.added, "times an address over a rule's limit was added to a set");
+    rare(status.over_adds.there, "over the limit of addresses that are in the rule's set");
+    rare(status.over_adds.exception, "over the limit of addresses that the rule's set excepts");
+    rare(status.over_adds.full, "addresses not added to a set: it has no room");
+    rare(status.over_adds.changing, "addresses not added to a set that changed just then");
     rare(stats.log_written, "log events written");
     rare(stats.log_lost, "log events lost: the buffer was full");
     rare(stats.log_suppressed, "log events left out: above the log's rate");

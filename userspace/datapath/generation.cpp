@@ -26,7 +26,8 @@ namespace {
 
 /// Maps that outlive a commit: the next program is given the same ones.
 std::vector<std::string> persistent_maps(Hook hook) {
-    std::vector<std::string> maps{"stats", "rejects", "counters", "limits", "limit_src", "events"};
+    std::vector<std::string> maps{"stats",  "rejects",   "over_adds", "counters",
+                                  "limits", "limit_src", "events"};
     if (hook == Hook::tc)
         maps.emplace_back("rates");
     return maps;
@@ -135,10 +136,14 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
 
     Devices devices(request.resolve_device, before);
     std::vector<nc_action> actions;
-    for (const InstalledRule& installed : state.rules)
+    for (const InstalledRule& installed : state.rules) {
         actions.push_back(NETCTL_TRY(encode_action(installed, [&](const std::string& device) {
             return devices.resolve(installed.rule, device);
         })));
+        if (const auto use = classifier::use_of_over(installed.rule))
+            actions.back().over_set =
+                NETCTL_TRY(place_of_over(installed.rule, *use, compiled, sets));
+    }
     const std::vector<nc_rule_text> records = encode_rules(state.rules);
     state.point.abi_version = abi_version();
     state.point.rules = static_cast<__u32>(state.rules.size());
@@ -161,9 +166,8 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     NETCTL_TRY(object.set_max_entries("rules", at_least_one(records.size())));
     if (request.previous && !request.simulate)
         for (const std::string& name : persistent_maps(request.hook)) {
-            if (name == "rejects" && !NETCTL_TRY(find_rejects(request.previous->program)))
-                continue;
-            NETCTL_TRY(object.reuse(name, NETCTL_TRY(request.previous->program.map(name))));
+            if (const auto map = NETCTL_TRY(find_counting_map(request.previous->program, name)))
+                NETCTL_TRY(object.reuse(name, *map));
         }
 
     if (!sets.sets.empty())

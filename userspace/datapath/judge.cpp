@@ -6,9 +6,9 @@ namespace netctl::datapath {
 Result<LiveSets> LiveSets::open(const Root& root, const std::vector<InstalledRule>& rules) {
     LiveSets live;
     for (const InstalledRule& installed : rules)
-        for (const Match& match : installed.rule.matches)
-            if (!match.set.empty() && !live.sets_.contains(match.set))
-                live.sets_.emplace(match.set, NETCTL_TRY(Set::open(root, match.set)));
+        for (const std::string& set : sets_of(installed.rule))
+            if (!live.sets_.contains(set))
+                live.sets_.emplace(set, NETCTL_TRY(Set::open(root, set)));
     return live;
 }
 

@@ -381,7 +381,7 @@ Result<bool> has_points_of(const RootOptions& options, const std::string& netns)
 
 namespace {
 
-/// Whether a rule asks the set; one that cannot be read does if its text names it.
+/// Whether a rule asks the set, or adds to it; one that cannot be read does if its text names it.
 bool uses_set(const InstalledRule& installed, const std::string& set) {
     const std::string name = "@" + set;
     for (auto at = installed.unreadable.find(name); at != std::string::npos;
@@ -392,8 +392,8 @@ bool uses_set(const InstalledRule& installed, const std::string& set) {
         if (!std::isalnum(next) && next != '_' && next != '-')
             return true;
     }
-    return std::any_of(installed.rule.matches.begin(), installed.rule.matches.end(),
-                       [&](const Match& match) { return match.set == set; });
+    const std::vector<std::string> sets = sets_of(installed.rule);
+    return std::find(sets.begin(), sets.end(), set) != sets.end();
 }
 
 /// A program of the policy, whose maps lead to what is in force; nothing if there is none.
@@ -503,18 +503,32 @@ Result<nc_stats> read_stats(const bpf::Program& program) {
     return bpf::sum_per_cpu<nc_stats>(map);
 }
 
-Result<std::optional<bpf::RawMap>> find_rejects(const bpf::Program& program) {
-    auto map = program.map("rejects");
+Result<std::optional<bpf::RawMap>> find_counting_map(const bpf::Program& program,
+                                                     const std::string& name) {
+    auto map = program.map(name);
     if (map)
         return std::optional(std::move(map).value());
-    if (map.error().code != 0) // the kernel's: whether there is one is not known
+    const bool came_later = name == "rejects" || name == "over_adds";
+    if (map.error().code != 0 || !came_later) // the kernel's: whether there is one is not known
         return std::move(map).error();
     return std::optional<bpf::RawMap>();
 }
 
+namespace {
+
+template <class T> Result<T> sum_if_there(const bpf::Program& program, const char* name) {
+    const auto map = NETCTL_TRY(find_counting_map(program, name));
+    return map ? bpf::sum_per_cpu<T>(*map) : Result<T>(T{});
+}
+
+} // namespace
+
 Result<nc_rejects> read_rejects(const bpf::Program& program) {
-    const auto map = NETCTL_TRY(find_rejects(program));
-    return map ? bpf::sum_per_cpu<nc_rejects>(*map) : Result<nc_rejects>(nc_rejects{});
+    return sum_if_there<nc_rejects>(program, "rejects");
+}
+
+Result<nc_over_adds> read_over_adds(const bpf::Program& program) {
+    return sum_if_there<nc_over_adds>(program, "over_adds");
 }
 
 } // namespace netctl::datapath

@@ -33,6 +33,10 @@ void encode_limit(const Limit& limit, nc_action& action) {
         for (unsigned bit = 0; bit < bits; bit++)
             bytes[bit / 8] |= static_cast<std::uint8_t>(0x80 >> bit % 8);
     };
+    if (limit.over) {
+        action.flags |= NC_ACTION_OVER_ADD;
+        action.over_ttl = limit.over->ttl;
+    }
     mask(&action.limit_mask4, limit.per.ipv4_bits);
     mask(action.limit_mask6, limit.per.ipv6_bits);
     if (limit.bits) {
@@ -83,7 +87,7 @@ Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDev
             break;
         case ActionKind::dscp:
             encoded.flags |= NC_ACTION_DSCP;
-            encoded.dscp = static_cast<__u32>(action.number);
+            encoded.dscp = static_cast<__u8>(action.number);
             break;
         case ActionKind::mirror:
             encoded.flags |= NC_ACTION_MIRROR;

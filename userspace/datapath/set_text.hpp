@@ -8,13 +8,14 @@
 #include <vector>
 
 #include "core/result.hpp"
+#include "core/rule_keys.hpp"
 #include "datapath/sets.hpp"
 
 namespace netctl::datapath {
 
 /// Seconds, of a hundred years at most: `expires` of nc_set_value has room for these behind as many of
 /// uptime as a host will see.
-inline constexpr std::uint32_t longest_ttl = 100U * 365 * 24 * 3600;
+inline constexpr std::uint32_t longest_ttl = max_ttl;
 
 /// A time to live in whole seconds; 0 is for ever.
 Result<std::uint32_t> parse_ttl(std::string_view text);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include "datapath/set_uses.hpp"
 
+#include <algorithm>
 #include <string>
 
 #include <fmt/format.h>
@@ -50,6 +51,24 @@ Result<OpenedSets> open_sets(const Root& root, const std::vector<classifier::Set
         opened.sets.push_back(std::move(set));
     }
     return opened;
+}
+
+Result<std::uint8_t> place_of_over(const Rule& rule, const classifier::SetUse& use,
+                                   const classifier::Compiled& compiled, const OpenedSets& opened) {
+    const auto found = std::find(compiled.set_uses.begin(), compiled.set_uses.end(), use);
+    const auto place = static_cast<std::size_t>(found - compiled.set_uses.begin());
+    const Set& set = opened.sets[place];
+    const Accounts& per = rule.limit->per;
+    if (set.type() == SetType::name)
+        return Error::usage(
+            fmt::format("'over add @{}': the set gets its addresses from names", use.set),
+            "a set of type host or cidr takes them from rules");
+    if (set.type() != SetType::cidr && (per.ipv4_bits != 32 || per.ipv6_bits != 128))
+        return Error::usage(
+            fmt::format("'over add @{}': the set holds addresses, and the limit is one of networks",
+                        use.set),
+            "a set of type cidr holds networks");
+    return static_cast<std::uint8_t>(place);
 }
 
 Result<> fill_sets(const bpf::Object& object, const OpenedSets& opened) {

@@ -27,6 +27,9 @@ struct OpenedSets {
     std::vector<Set> sets;
 };
 Result<OpenedSets> open_sets(const Root& root, const std::vector<classifier::SetUse>& set_uses);
+/// Which of them a rule's limit adds to; fails if the set does not take what the limit has accounts of.
+Result<std::uint8_t> place_of_over(const Rule& rule, const classifier::SetUse& use,
+                                   const classifier::Compiled& compiled, const OpenedSets& opened);
 /// Puts them into the maps of a program that is loaded.
 Result<> fill_sets(const bpf::Object& object, const OpenedSets& opened);
 

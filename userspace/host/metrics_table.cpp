@@ -45,7 +45,7 @@ constexpr std::array table{
     MetricInfo{Metric::point_failures, "netctl_point_failures_total", "counter",
                NETCTL_POINT ",kind",
                "Packets whose action could not be done: no redirect target, no room for a limit's "
-               "state, no mirror, no rewriting, no answer."},
+               "state, no mirror, no rewriting, no answer, no room in a set."},
     MetricInfo{Metric::point_log_events, "netctl_point_log_events_total", "counter",
                NETCTL_POINT ",outcome",
                "Log events that were written, lost since the buffer was full, or suppressed by the "

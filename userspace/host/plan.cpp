@@ -220,13 +220,12 @@ class PlanMaker {
         const auto check = [&](const std::string& where,
                                const std::vector<Rule>& rules) -> Result<> {
             for (const Rule& rule : rules)
-                for (const Match& match : rule.matches)
-                    if (!match.set.empty() && !wanted_.sets.contains(match.set) &&
-                        (!present_.sets.contains(match.set) ||
-                         wanted_.absent.contains("set " + match.set)))
-                        return Error::failed(fmt::format("{}: there is no set {}: {}", where,
-                                                         match.set, to_string(rule)),
-                                             "`sets` in the file makes it, or `netctl set create`");
+                for (const std::string& set : sets_of(rule))
+                    if (!wanted_.sets.contains(set) &&
+                        (!present_.sets.contains(set) || wanted_.absent.contains("set " + set)))
+                        return Error::failed(
+                            fmt::format("{}: there is no set {}: {}", where, set, to_string(rule)),
+                            "`sets` in the file makes it, or `netctl set create`");
             return {};
         };
         for (const FilterConfig& filter : filters_)

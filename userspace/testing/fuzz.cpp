@@ -13,7 +13,12 @@ namespace netctl::testing {
 
 namespace {
 
-/// The address that a parsed packet has as `key`, if any.
+Prefix whole(const Address& address) {
+    return {address, static_cast<std::uint8_t>(address.bits())};
+}
+
+} // namespace
+
 std::optional<Address> address_of(const nc_packet& packet, Key key) {
     if (!(packet.has & (NC_HAS_IPV4 | NC_HAS_IPV6)))
         return {};
@@ -23,12 +28,6 @@ std::optional<Address> address_of(const nc_packet& packet, Key key) {
                 address.bits() / 8);
     return address;
 }
-
-Prefix whole(const Address& address) {
-    return {address, static_cast<std::uint8_t>(address.bits())};
-}
-
-} // namespace
 
 std::uint64_t Fuzz::below(std::uint64_t bound) {
     // splitmix64 (Steele, Lea, Flood 2014); the small bias of the modulus does not matter here.
@@ -246,6 +245,7 @@ TestSets Fuzz::sets(std::span<const nc_packet> seen) {
             if (!there)
                 set.addresses.emplace_back(prefix, value());
         }
+        set.room = 2048; // for what rules add
         sets[fmt::format("s{}", i)] = std::move(set);
     }
     return sets;
@@ -396,6 +396,34 @@ std::vector<Rule> Fuzz::rules(std::size_t count, std::span<const nc_packet> seen
     for (std::size_t i = 0; i < count; i++)
         rules.push_back(rule(seen, sets));
     return rules;
+}
+
+void Fuzz::limit_some(std::vector<Rule>& rules, const TestSets& sets) {
+    for (Rule& rule : rules) {
+        if (rule.actions.back().kind == ActionKind::drop || !percent(40))
+            continue;
+        Limit limit;
+        limit.bits = percent(30);
+        limit.count = 1;
+        limit.period_ns = (limit.bits ? 1 : 86400) * 1'000'000'000ULL;
+        limit.burst = limit.bits ? 1 + below(300) : 1 + below(3);
+        Accounts& per = limit.per;
+        per.of =
+            pick({Accounts::Of::rule, Accounts::Of::src, Accounts::Of::src, Accounts::Of::dst});
+        if (per.of != Accounts::Of::rule) {
+            if (percent(25)) {
+                per.ipv4_bits = static_cast<std::uint8_t>(1 + below(32));
+                per.ipv6_bits = static_cast<std::uint8_t>(1 + below(128));
+            }
+            per.dport = percent(20);
+            for (const auto& [name, set] : sets)
+                if (set.type == NC_SET_CIDR ||
+                    (set.type == NC_SET_HOST && per.ipv4_bits == 32 && per.ipv6_bits == 128))
+                    if (percent(70))
+                        limit.over = OverAdd{name, percent(50) ? 0U : 86400U};
+        }
+        rule.limit = limit;
+    }
 }
 
 std::vector<Range> normalized(std::vector<Range> ranges) {

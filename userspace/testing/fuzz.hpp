@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -48,6 +49,9 @@ class Fuzz {
     /// Rules over every key that XDP has, most of their values taken from the packets.
     std::vector<Rule> rules(std::size_t count, std::span<const nc_packet> seen,
                             const TestSets& sets);
+    /// Gives limits to some rules, which do not recover while a test runs: a packet a day, a bit a second. Some
+    /// of them add to the sets.
+    void limit_some(std::vector<Rule>& rules, const TestSets& sets);
 
   private:
     Address address(Family family);
@@ -62,6 +66,9 @@ class Fuzz {
 
     std::uint64_t state_;
 };
+
+/// The address that a parsed packet has as `key`, if any.
+std::optional<Address> address_of(const nc_packet& packet, Key key);
 
 /// Puts ranges into the form that Match::ranges has: sorted, disjoint, not adjacent.
 std::vector<Range> normalized(std::vector<Range> ranges);

@@ -69,22 +69,27 @@ Result<> put(const bpf::Object& object, const std::string& outer, std::uint32_t 
     return NETCTL_TRY(object.map(outer)).update(&index, &fd);
 }
 
-Result<> fill_set(const bpf::Object& object, const TestSet& set, std::uint32_t use) {
+/// The maps of a set by the outer maps' names.
+using SetMaps = std::map<std::string, bpf::RawMap>;
+
+Result<SetMaps> make_set(const TestSet& set) {
+    SetMaps maps;
     const auto entries = static_cast<std::uint32_t>(
-        std::max<std::size_t>(set.addresses.size() + set.ports.size(), 1));
+        std::max<std::size_t>({set.addresses.size() + set.ports.size(), std::size_t{set.room}, 1}));
     if (set.type == NC_SET_PORT) {
-        const bpf::RawMap ports = NETCTL_TRY(bpf::create_standalone("set_ports", entries));
+        bpf::RawMap ports = NETCTL_TRY(bpf::create_standalone("set_ports", entries));
         for (const auto& [port, value] : set.ports) {
             const nc_set_port key{__builtin_bswap16(port)};
             NETCTL_TRY(ports.update(&key, &value));
         }
-        return put(object, "set_port", use, ports);
+        maps.emplace("set_port", std::move(ports));
+        return maps;
     }
     const bool hosts = set.type == NC_SET_HOST;
     for (const Family family : {Family::ipv4, Family::ipv6}) {
         const std::string name =
             fmt::format("set_{}{}", hosts ? "host" : "cidr", family == Family::ipv4 ? 4 : 6);
-        const bpf::RawMap map = NETCTL_TRY(bpf::create_standalone(name, entries));
+        bpf::RawMap map = NETCTL_TRY(bpf::create_standalone(name, entries));
         for (const auto& [prefix, value] : set.addresses) {
             if (prefix.address.family != family)
                 continue;
@@ -94,22 +99,37 @@ Result<> fill_set(const bpf::Object& object, const TestSet& set, std::uint32_t u
             std::memcpy(key + 4, prefix.address.bytes.data(), 16);
             NETCTL_TRY(map.update(hosts ? key + 4 : key, &value));
         }
-        NETCTL_TRY(put(object, name, use, map));
+        maps.emplace(name, std::move(map));
     }
-    return {};
+    return maps;
 }
 
 } // namespace
 
-bool TestSet::has(const Address& address) const {
+namespace {
+
+/// The longest element that covers an address, and has not expired; null if there is none.
+const nc_set_value* longest_of(const TestSet& set, const Address& address) {
     const std::pair<Prefix, nc_set_value>* longest = nullptr;
-    for (const auto& element : addresses) {
+    for (const auto& element : set.addresses) {
         if (expired(element.second) || !element.first.contains(address))
             continue;
         if (!longest || element.first.length > longest->first.length)
             longest = &element;
     }
-    return longest && counts(longest->second);
+    return longest ? &longest->second : nullptr;
+}
+
+} // namespace
+
+bool TestSet::has(const Address& address) const {
+    const nc_set_value* longest = longest_of(*this, address);
+    return longest && counts(*longest);
+}
+
+bool TestSet::excepts(const Address& address) const {
+    const nc_set_value* longest = longest_of(*this, address);
+    return longest && !counts(*longest);
 }
 
 bool TestSet::has(std::uint16_t port) const {
@@ -175,15 +195,25 @@ Result<> ProgRun::prepare(const char* program, const ProgSetup& setup) {
     const auto rules = static_cast<std::uint32_t>(setup.rules.size());
     NETCTL_TRY(object_.set_max_entries("actions", std::max(rules, 1U)));
     NETCTL_TRY(object_.set_max_entries("events", setup.events_bytes));
-    NETCTL_TRY(object_.set_max_entries("limit_src", 1024));
+    NETCTL_TRY(object_.set_max_entries("limit_src", setup.accounts));
     NETCTL_TRY(object_.load());
 
-    for (std::uint32_t i = 0; i < uses.size(); i++)
-        NETCTL_TRY(fill_set(object_, setup.sets.at(compiled.set_uses[i].set), i));
+    std::map<std::string, SetMaps> sets;
+    for (std::uint32_t i = 0; i < uses.size(); i++) {
+        const std::string& name = compiled.set_uses[i].set;
+        if (!sets.contains(name))
+            sets.emplace(name, NETCTL_TRY(make_set(setup.sets.at(name))));
+        for (const auto& [outer, map] : sets.at(name))
+            NETCTL_TRY(put(object_, outer, i, map));
+    }
     const bpf::RawMap actions = NETCTL_TRY(object_.map("actions"));
     const bpf::RawMap limits = NETCTL_TRY(object_.map("limits"));
     for (std::uint32_t i = 0; i < rules; i++) {
-        const nc_action action = NETCTL_TRY(encode(setup.rules[i], i, setup.hook));
+        nc_action action = NETCTL_TRY(encode(setup.rules[i], i, setup.hook));
+        if (const auto use = classifier::use_of_over(setup.rules[i]))
+            action.over_set = static_cast<__u8>(
+                std::find(compiled.set_uses.begin(), compiled.set_uses.end(), *use) -
+                compiled.set_uses.begin());
         NETCTL_TRY(actions.update(&i, &action));
         if (setup.rules[i].limit && setup.rules[i].limit->per.of == Accounts::Of::rule) {
             const nc_limit_key key{i + 1, {}, 0, 0, 0};
@@ -283,6 +313,10 @@ Result<nc_stats> ProgRun::stats() const {
 
 Result<nc_rejects> ProgRun::rejects() const {
     return bpf::sum_per_cpu<nc_rejects>(NETCTL_TRY(object_.map("rejects")), 0);
+}
+
+Result<nc_over_adds> ProgRun::over_adds() const {
+    return bpf::sum_per_cpu<nc_over_adds>(NETCTL_TRY(object_.map("over_adds")), 0);
 }
 
 Result<nc_counter> ProgRun::counter(std::size_t position) const {

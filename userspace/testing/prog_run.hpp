@@ -27,8 +27,11 @@ struct TestSet {
     nc_set_type type = NC_SET_HOST;
     std::vector<std::pair<Prefix, nc_set_value>> addresses{};
     std::vector<std::pair<std::uint16_t, nc_set_value>> ports{};
+    std::uint32_t room = 0; ///< for elements; 0: as many as are there
 
     bool has(const Address& address) const;
+    /// Whether an exception is why it has not.
+    bool excepts(const Address& address) const;
     bool has(std::uint16_t port) const;
 };
 
@@ -48,6 +51,8 @@ struct ProgSetup {
     std::uint64_t log_interval_ns = 0; ///< 0: no bound
     std::uint64_t log_burst_ns = 0;
     std::uint32_t events_bytes = 1 << 16;
+    std::uint32_t accounts =
+        1024; ///< room for those of limits; a map like this forgets some before it is full
     std::map<std::string, std::uint32_t> constants{}; ///< further ones of the program
 };
 
@@ -96,6 +101,7 @@ class ProgRun {
     /// Sums over all CPUs.
     Result<nc_stats> stats() const;
     Result<nc_rejects> rejects() const;
+    Result<nc_over_adds> over_adds() const;
     Result<nc_counter> counter(std::size_t position) const;
     Result<bpf::RawMap> map(const std::string& name) const { return object_.map(name); }
     /// The inner map of set use `use` in `outer`, as another tool would write it.

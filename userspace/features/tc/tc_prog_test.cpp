@@ -18,6 +18,7 @@
 #include "testing/examples.hpp"
 #include "testing/fuzz.hpp"
 #include "testing/judgement.hpp"
+#include "testing/limit_model.hpp"
 #include "testing/must.hpp"
 #include "testing/packet.hpp"
 #include "testing/prog_run.hpp"
@@ -84,7 +85,7 @@ std::vector<Rule> tc_rules(Fuzz& fuzz, std::vector<Rule> rules) {
 TEST(TcFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
     const std::uint64_t cases = from_environment("NETCTL_FUZZ_CASES", 30'000);
     std::map<std::uint32_t, std::uint64_t> reasons;
-    std::uint64_t done = 0, answers = 0;
+    std::uint64_t done = 0, answers = 0, added = 0;
     for (std::uint64_t seed = 1; done < cases && !HasFailure(); seed++) {
         Fuzz fuzz(seed);
         const bool ether = seed % 4 != 0;
@@ -107,6 +108,8 @@ TEST(TcFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
         ProgSetup setup;
         setup.sets = fuzz.sets(seen);
         setup.rules = tc_rules(fuzz, fuzz.rules(fuzz.below(40), seen, setup.sets));
+        fuzz.limit_some(setup.rules, setup.sets);
+        setup.accounts = 1 << 14;
         setup.default_verdict = fuzz.pick({NC_VERDICT_PASS, NC_VERDICT_DROP, NC_VERDICT_NEXT});
         setup.unparsed_verdict = fuzz.pick({NC_VERDICT_PASS, NC_VERDICT_DROP, NC_VERDICT_NEXT});
         setup.constants = {{"has_ether", ether},
@@ -116,12 +119,19 @@ TEST(TcFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
         setup.simulate = false;
         const ProgRun plain = must_load(setup);
         std::uint64_t ran = 0;
+        ProgSetup live = setup; // with what limits have put into sets
+        LimitModel limits;
         for (const Bytes& frame : frames) {
             const auto mark = static_cast<std::uint32_t>(fuzz.below(4));
             classifier::Parsed parsed =
                 ether ? classifier::parse_ethernet(frame) : classifier::parse_ip(frame);
             parsed.packet.mark = mark;
-            const nc_result expected = expected_result(setup, parsed);
+            nc_result expected = expected_result(live, parsed);
+            if (expected.reason == NC_REASON_RULE && setup.rules[expected.position].limit &&
+                limits.over(live, expected.position, parsed.packet)) {
+                expected.verdict = NC_VERDICT_DROP;
+                expected.reason = NC_REASON_LIMIT;
+            }
             reasons[expected.reason]++;
             const std::string where =
                 fmt::format("\nseed {}\n{}rules: {}", seed, hex(frame), to_text(setup));
@@ -157,6 +167,9 @@ TEST(TcFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
                                                << hex(left) << where;
         }
         EXPECT_EQ(must(plain.stats()).packets, ran);
+        const nc_over_adds adds = must(plain.over_adds());
+        EXPECT_EQ(std::memcmp(&adds, &limits.adds(), sizeof adds), 0) << "seed " << seed;
+        added += adds.added;
         EXPECT_EQ(must(simulating.stats()).packets, 0U) << "simulation leaves no trace";
     }
     if (done < 20000)
@@ -165,6 +178,8 @@ TEST(TcFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
     EXPECT_GT(reasons[NC_REASON_DEFAULT], done / 20);
     EXPECT_GT(reasons[NC_REASON_UNPARSED], done / 20);
     EXPECT_GT(answers, done / 50);
+    EXPECT_GT(reasons[NC_REASON_LIMIT], done / 100);
+    EXPECT_GT(added, done / 1000);
 }
 
 // ---- actions ----

@@ -18,6 +18,7 @@
 #include "testing/examples.hpp"
 #include "testing/fuzz.hpp"
 #include "testing/judgement.hpp"
+#include "testing/limit_model.hpp"
 #include "testing/must.hpp"
 #include "testing/packet.hpp"
 #include "testing/prog_run.hpp"
@@ -52,7 +53,8 @@ bool can_split(const ProgRun& run) {
 /// shows that fetching only the wanted fields leads to the same verdicts, and counts.
 class Comparison {
   public:
-    Comparison(ProgSetup setup, std::uint64_t seed) : setup_(std::move(setup)), seed_(seed) {}
+    Comparison(const ProgSetup& setup, std::uint64_t seed)
+        : setup_(setup), live_(setup), seed_(seed) {}
 
     void load_programs() {
         setup_.simulate = true;
@@ -84,7 +86,12 @@ class Comparison {
             << "kernel:    " << to_text(found) << "\nreference: " << to_text(simulated)
             << "\nreturned " << *action << where(frame, linear);
 
-        const nc_result expected = expected_result(setup_, parsed);
+        nc_result expected = expected_result(live_, parsed);
+        if (expected.reason == NC_REASON_RULE && setup_.rules[expected.position].limit &&
+            limits_.over(live_, expected.position, parsed.packet)) {
+            expected.verdict = NC_VERDICT_DROP;
+            expected.reason = NC_REASON_LIMIT;
+        }
         std::uint32_t plain_code = code_of(expected.verdict);
         const bool gone = expected.verdict == NC_VERDICT_REDIRECT &&
                           setup_.rules[expected.position].actions.back().device != "lo";
@@ -110,6 +117,8 @@ class Comparison {
 
     /// How many frames were answered.
     std::uint64_t answers() const { return answers_; }
+    std::uint64_t over_limit() const { return expected_.over_limit; }
+    std::uint64_t added() const { return limits_.adds().added; }
 
     void check_counters() {
         const auto stats = plain_->stats();
@@ -121,12 +130,18 @@ class Comparison {
         ASSERT_TRUE(rejects) << rejects.error().what;
         EXPECT_EQ(std::memcmp(&*rejects, &expected_rejects_, sizeof expected_rejects_), 0)
             << "seed " << seed_;
+        const nc_over_adds adds = must(plain_->over_adds());
+        EXPECT_EQ(std::memcmp(&adds, &limits_.adds(), sizeof adds), 0)
+            << "seed " << seed_
+            << fmt::format(": {} added, {} there, {} excepted, {} full", adds.added, adds.there,
+                           adds.exception, adds.full);
         for (std::size_t i = 0; i < counters_.size(); i++) {
             const auto counter = plain_->counter(i);
             ASSERT_TRUE(counter) << counter.error().what;
             EXPECT_EQ(counter->packets, counters_[i].packets) << "rule " << i << " seed " << seed_;
             EXPECT_EQ(counter->bytes, counters_[i].bytes) << "rule " << i << " seed " << seed_;
-            EXPECT_EQ(counter->over_packets, 0U);
+            EXPECT_EQ(counter->over_packets, counters_[i].over_packets);
+            EXPECT_EQ(counter->over_bytes, counters_[i].over_bytes);
         }
         // Simulation leaves no trace.
         const auto simulated = simulating_->stats();
@@ -153,6 +168,10 @@ class Comparison {
             expected_.default_bytes += bytes;
         } else if (expected.reason == NC_REASON_UNPARSED) {
             expected_.unparsed[expected.unparsed]++;
+        } else if (expected.reason == NC_REASON_LIMIT) {
+            expected_.over_limit++;
+            counters_[expected.position].over_packets++;
+            counters_[expected.position].over_bytes += bytes;
         } else {
             expected_.redirect_failed += gone;
             counters_[expected.position].packets++;
@@ -160,8 +179,9 @@ class Comparison {
         }
     }
 
-    ProgSetup setup_;
+    ProgSetup setup_, live_; ///< as it began, and with what limits have put into sets since
     std::uint64_t seed_;
+    LimitModel limits_;
     std::optional<ProgRun> simulating_, plain_;
     bool splits_ = false;
     nc_stats expected_{};
@@ -188,7 +208,7 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
     const std::uint64_t cases = from_environment("NETCTL_FUZZ_CASES", 200'000);
     const std::uint64_t first_seed = from_environment("NETCTL_FUZZ_SEED", 1);
     std::uint64_t done = 0;
-    std::uint64_t answers = 0;
+    std::uint64_t answers = 0, over_limit = 0, added = 0;
     std::map<std::uint32_t, std::uint64_t> reasons;
     for (std::uint64_t round = 0; done < cases && !HasFailure(); round++) {
         const std::uint64_t seed = first_seed + round;
@@ -200,6 +220,8 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
         ProgSetup setup;
         setup.sets = fuzz.sets(seen);
         setup.rules = fuzz.rules(fuzz.percent(4) ? 1000 : fuzz.below(40), seen, setup.sets);
+        fuzz.limit_some(setup.rules, setup.sets);
+        setup.accounts = 1 << 14;
         setup.default_verdict = fuzz.pick({NC_VERDICT_PASS, NC_VERDICT_DROP});
         setup.unparsed_verdict = fuzz.pick({NC_VERDICT_PASS, NC_VERDICT_DROP});
         setup.constants = {{"errors_interval", 0}}; // no bound
@@ -208,7 +230,7 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
                 expected_result(setup, classifier::parse_ethernet(frame.bytes));
             reasons[expected.reason]++;
         }
-        Comparison comparison(std::move(setup), seed);
+        Comparison comparison(setup, seed);
         comparison.load_programs();
         for (const Frame& frame : frames) {
             if (HasFailure())
@@ -219,10 +241,13 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
         if (!HasFailure())
             comparison.check_counters();
         answers += comparison.answers();
+        over_limit += comparison.over_limit();
+        added += comparison.added();
     }
     RecordProperty("pairs", std::to_string(done));
-    fmt::print("{} pairs; by rule {}, default {}, unparsed {}\n", done, reasons[NC_REASON_RULE],
-               reasons[NC_REASON_DEFAULT], reasons[NC_REASON_UNPARSED]);
+    fmt::print("{} pairs; by rule {}, default {}, unparsed {}; {} over a limit, {} added to sets\n",
+               done, reasons[NC_REASON_RULE], reasons[NC_REASON_DEFAULT],
+               reasons[NC_REASON_UNPARSED], over_limit, added);
     // A generator that hits nothing would find nothing. A few rule sets alone may be one-sided.
     if (done < 20000)
         return;
@@ -230,6 +255,8 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
     EXPECT_GT(reasons[NC_REASON_DEFAULT], done / 20);
     EXPECT_GT(reasons[NC_REASON_UNPARSED], done / 20);
     EXPECT_GT(answers, done / 50);
+    EXPECT_GT(over_limit, done / 100);
+    EXPECT_GT(added, done / 1000);
 }
 
 // ---- the examples that the reference is held to ----

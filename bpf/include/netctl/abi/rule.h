@@ -48,6 +48,7 @@ enum nc_action_flags {
 	NC_ACTION_LIMIT_DPORT = 1 << 10, /* with PER: and for each destination port */
 	NC_ACTION_LIMIT_BYTES = 1 << 11, /* of bytes, else of packets */
 	NC_ACTION_REJECT = 1 << 12,	 /* the verdict is NC_VERDICT_REJECT */
+	NC_ACTION_OVER_ADD = 1 << 13,	 /* with PER: what is over the limit goes into a set */
 };
 
 struct nc_action {
@@ -60,7 +61,9 @@ struct nc_action {
 	__u32 mark;
 	__u32 mark_mask;
 	__u32 priority;
-	__u32 dscp;
+	__u8 dscp;
+	__u8 over_set; /* with OVER_ADD: set use that asks that set about the account's side */
+	__u16 reserved;
 	/* Time that one packet costs (GCRA's emission interval), or with LIMIT_BYTES 65536 bytes. */
 	__u64 limit_interval_ns;
 	__u64 limit_burst_ns; /* how far ahead of time packets may be (its tolerance) */
@@ -68,7 +71,7 @@ struct nc_action {
 	__u64 rate_burst;     /* tc: bytes that may leave at once; 0: as below */
 	__be32 limit_mask4; /* with LIMIT_PER: which bits of an IPv4 address tell accounts apart */
 	__be32 limit_mask6[4];
-	__u32 reserved;
+	__u32 over_ttl; /* with OVER_ADD: seconds that it stays there; 0: for ever */
 };
 NC_STATIC_ASSERT(sizeof(struct nc_action) == 96, "nc_action is ABI");
 
@@ -113,6 +116,16 @@ struct nc_rejects {
 	__u64 silent;	  /* what must not be answered, as an ICMP error */
 	__u64 suppressed; /* above the rate of ICMP errors */
 	__u64 failed;	  /* the answer could not be made */
+};
+
+/* ---- map `over_adds`: per-CPU array of one; packets over the limit of a rule that adds them to a set ---- */
+
+struct nc_over_adds {
+	__u64 added;	 /* their address, or its prefix, is in the set since */
+	__u64 there;	 /* was in it already */
+	__u64 exception; /* not added: an exception of the set covers it */
+	__u64 full;	 /* not added: no room */
+	__u64 changing;	 /* not added: just then its element was being replaced */
 };
 
 /* ---- maps `limits` (hash, rule-wide) and `limit_src` (LRU hash, one entry an address) ---- */

@@ -24,6 +24,7 @@
 #include <netctl/lib/classify.h>
 #include <netctl/lib/limit.h>
 #include <netctl/lib/log.h>
+#include <netctl/lib/over.h>
 #include <netctl/lib/parse.h>
 #include <netctl/lib/sets.h>
 #include <netctl/lib/stats.h>
@@ -152,6 +153,9 @@ static __always_inline void nc_judge(nc_ctx *ctx, struct nc_judgement *j)
 			j->verdict = NC_VERDICT_DROP;
 			j->reason = NC_REASON_LIMIT;
 			j->limit_failed = limited == NC_LIMIT_FAILED;
+			if (actions_used & NC_ACTION_OVER_ADD &&
+			    j->action->flags & NC_ACTION_OVER_ADD && limited == NC_LIMIT_OVER)
+				nc_over(&j->packet, j->set_bits, j->action);
 		}
 	}
 	return;
