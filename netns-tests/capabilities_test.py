@@ -97,6 +97,7 @@ COMMANDS = {
     "status": ((*XDP, *SET), "status"),
     "top": ((*XDP, *SET), "top --count 1 --interval 1"),
     "check": ((), "check {config}"),
+    "import": ((), "import {foreign}"),
     "plan": ((*XDP, *SET), "plan {same}"),
     "export": ((*XDP, *SET), "export"),
     "apply": (SET, "apply {config}"),
@@ -142,8 +143,9 @@ class Trial:
         (directory / "capture").write_bytes(NO_PACKETS)
         (directory / "elements").write_text("192.0.2.3\n")
         (directory / "config").write_text("sets: {applied: {type: host, elements: [192.0.2.1]}}\n")
+        (directory / "foreign").write_text("create foreign hash:net family inet\nadd foreign 192.0.2.0/28\n")
         (directory / "same").write_text("sets: {s: {type: cidr, managed: external}}\n")
-        more = {name: directory / name for name in ("config", "same", "saved")}
+        more = {name: directory / name for name in ("config", "foreign", "same", "saved")}
         more["prom"] = directory / "netctl.prom"
         self._words = {**more, "cgroup": lab.cgroup().path, "capture": directory / "capture", "elements": directory / "elements"}
         self._before = before

@@ -42,6 +42,9 @@ class Stage:
         self.config = tmp_path / "config.yaml"
         self.config.write_text("sets:\n  applied: {type: host, elements: [192.0.2.1]}\n")
         self.saved = tmp_path / "saved.yaml"
+        self.foreign = tmp_path / "foreign"
+        self.foreign.write_text("create foreign hash:net family inet\nadd foreign 192.0.2.0/28\n")
+        self.imported = tmp_path / "imported.yaml"
         self.capture = tmp_path / "capture.pcap"
         ends = {"src": "192.0.2.1", "dst": "192.0.2.2"}
         request = b"GET /path HTTP/1.1\r\nHost: example\r\n\r\n"
@@ -178,6 +181,7 @@ class Stage:
             (("diff",), (self.same,)),
             (("plan",), (self.same,)),
             (("export",), ()),
+            (("import",), (self.foreign, "--output", self.imported)),
             (("save",), ("--file", self.saved)),
             (("restore",), ("--file", self.saved)),
             (("apply",), (self.config, "--confirm", "1h")),

@@ -63,6 +63,8 @@ class Examples:
             "restore": ("--file", directory / "kept" / "saved.yaml"),
             "metrics": ("--textfile", directory / "netctl.prom", "--once"),
         }
+        self.foreign = directory / "foreign"
+        self.foreign.write_text("create foreign hash:net family inet\nadd foreign 192.0.2.0/28\n")
         self.config = directory / "config.yaml"
         self.config.write_text("absent: [set none]\n")
         self.words = {
@@ -78,6 +80,7 @@ class Examples:
         file = {"simulate": self.capture, "import": self.elements}.get(words[-1], self.rules)
         file = self.config if words[-1] in ("check", "plan", "diff", "apply") else file
         file = self.elements if spoken == "set diff" else file
+        file = self.foreign if spoken == "import" else file
         known = {
             "IFACE": ["eth0"], "ingress|egress": ["ingress"], "NAME": ["names"], "ID": ["1"],
             "ELEMENT": ["192.0.2.7"], "RULE": rule.split(), "DST": ["192.0.2.9"],

@@ -205,10 +205,12 @@ Result<> ElementReader::ipset(std::string_view rest, std::string_view& part) {
         } else if (word == "nomatch") {
             absent = true;
         } else if (word == "comment") {
-            const std::size_t quote = rest.starts_with('"') ? rest.find('"', 1) : 0;
-            rest = quote == std::string_view::npos ? std::string_view() : rest.substr(quote + 1);
-            if (quote == 0)
+            if (!rest.starts_with('"')) {
                 take_word(rest);
+                continue;
+            }
+            const std::size_t quote = rest.find('"', 1);
+            rest = quote == std::string_view::npos ? std::string_view() : rest.substr(quote + 1);
         } else if (word == "packets" || word == "bytes" || word == "skbmark" || word == "skbprio" ||
                    word == "skbqueue") {
             take_word(rest);
@@ -246,8 +248,8 @@ Result<> ElementReader::line(std::string_view line, std::string_view& part) {
     return expired ? Result<>() : add(element, ttl, absent);
 }
 
-void ElementReader::lines(std::string_view text) {
-    std::size_t number = 0;
+void ElementReader::lines(std::string_view text, std::size_t first) {
+    std::size_t number = first - 1;
     for (std::size_t begin = 0; begin < text.size();) {
         const std::size_t end = std::min(text.find('\n', begin), text.size());
         const std::string_view whole = text.substr(begin, end - begin);

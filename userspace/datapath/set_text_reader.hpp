@@ -24,7 +24,8 @@ class ElementReader {
                   const Error& error);
     /// Reads JSON; whether it was some.
     bool json(std::string_view text);
-    void lines(std::string_view text);
+    /// Reads lines, of which the first has this number.
+    void lines(std::string_view text, std::size_t first = 1);
     ReadElements finish() && { return std::move(read_); }
 
   private:

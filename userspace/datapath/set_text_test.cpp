@@ -132,6 +132,7 @@ TEST(SetText, IpsetSave) {
         good(SetType::cidr,
              "create bad hash:net family inet hashsize 1024 maxelem 65536 timeout 600 comment\n"
              "add bad 192.0.2.0/24 timeout 599 comment \"two words\" \n"
+             "add bad 192.0.2.0/24 timeout 599 comment\n"
              "add bad 198.51.100.0/24 timeout 0 packets 5 bytes 300\n"
              "add bad 192.0.2.7 nomatch\n"),
         "192.0.2.0/24+599 !192.0.2.7 198.51.100.0/24");

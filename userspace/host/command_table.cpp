@@ -53,7 +53,7 @@ Command command_table() {
     Command root{"netctl", "one command for a Linux host's eBPF datapath"};
     root.children = feature_commands();
     for (const auto& command : {host::status_command, host::top_command, host::detach_command,
-                                host::doctor_command, host::metrics_command})
+                                host::doctor_command, host::metrics_command, host::import_command})
         root.children.push_back(command());
     for (Command& command : host::apply_commands())
         root.children.push_back(std::move(command));

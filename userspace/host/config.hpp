@@ -54,6 +54,7 @@ struct FilterConfig {
     bool optional = false; ///< the interface need not be there
     std::string where{};   ///< FILE:LINE, for messages
     InterfaceMatch match{};
+    std::vector<std::string> remarks{}; ///< to be written: a comment above each rule; may be empty
 
     /// `xdp eth0`, `tc eth0 ingress`, with ` in NETNS` behind it.
     std::string title() const;

@@ -38,10 +38,15 @@ class ConfigWriter {
         for (const std::string& line : lines)
             text_ += fmt::format("{:{}}{}\n", "", depth + 2, line);
     }
-    void rules(int depth, std::string_view name, const std::vector<Rule>& rules) {
+    /// `remarks`: of each rule, or none; an empty one is none.
+    void rules(int depth, std::string_view name, const std::vector<Rule>& rules,
+               const std::vector<std::string>& remarks = {}) {
         std::vector<std::string> lines;
-        for (const Rule& rule : rules)
-            lines.push_back(to_string(rule));
+        for (std::size_t i = 0; i < rules.size(); i++) {
+            if (i < remarks.size() && !remarks[i].empty())
+                lines.push_back("# " + shown(remarks[i]));
+            lines.push_back(to_string(rules[i]));
+        }
         block(depth, name, lines);
     }
 
@@ -73,7 +78,7 @@ class ConfigWriter {
         key(4, "default", verdict(filter.default_verdict));
         key(4, "on-unparsed", verdict(filter.unparsed_verdict));
         key(4, "log-rate", std::to_string(filter.log_rate));
-        rules(4, "rules", filter.rules);
+        rules(4, "rules", filter.rules, filter.remarks);
     }
 
     void policy(const PolicyConfig& policy) {

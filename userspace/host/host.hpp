@@ -14,6 +14,7 @@ Command doctor_command();
 std::vector<Command> apply_commands();
 Command metrics_command();
 Command top_command();
+Command import_command();
 
 /// Gives `--confirm TIME` to each command that changes what is in force.
 void add_confirm(Command& root);
