@@ -15,7 +15,8 @@ namespace netctl::datapath {
 
 namespace {
 
-using nlohmann::json;
+/// Members in a list, as they come: lists of a million elements have a tree for each otherwise.
+using json = nlohmann::ordered_json;
 
 const json* member(const json& object, const char* name) {
     const auto found = object.find(name);
@@ -206,7 +207,7 @@ bool ElementReader::json(std::string_view text) {
     JsonReader reader(*this, source_);
     const auto read = [&](std::string_view part) {
         try {
-            reader.document(nlohmann::json::parse(part));
+            reader.document(nlohmann::ordered_json::parse(part));
         } catch (const nlohmann::json::parse_error& error) {
             const std::size_t offset = static_cast<std::size_t>(part.data() - text.data());
             const LinePlace at = line_of(text, offset + (error.byte > 0 ? error.byte - 1 : 0));
