@@ -178,3 +178,52 @@ def test_sets_that_do_not_fit_are_refused(netctl, link, banned):
                               "pass limit 9/s burst 9 per src/24/64 over add @banned ttl 1h"]  # fmt: skip
     exported = netctl("export").stdout
     assert "over add @banned ttl 1h" in exported
+
+
+def test_many_rules_and_commits_in_between(netctl, link, banned):
+    """A change to a thousand rules leaves their program in force, but for rules that add: each is in a program that asks
+    its set. What is counted outlives both."""
+    client, server = link
+    netctl("set", "create", "others", "--type", "host")
+    filter = Filter(netctl, server, "--mode", "generic")
+    filter.replace(*(f"src 10.{i // 256}.{i % 256}.1 dport {i} drop" for i in range(1, 1200)))
+    changes = (
+        "src 192.0.2.1 pass limit 1/day burst 1 per src over add @banned ttl 1h",
+        "src 192.0.2.3 pass limit 1/day burst 1 per src over add @others ttl 1h",
+        "dport 7777 drop",
+    )
+    sources = ("192.0.2.1", "192.0.2.3", "192.0.2.4")
+    with Wire(client) as wire:
+        for number, (rule, source) in enumerate(zip(changes, sources, strict=True), 1):
+            filter.add(rule)
+            for _ in range(2):
+                wire.send(frame(client, server, 4, src=source))
+            filter.await_packets(2 * number)
+            assert filter.status()["over_add"] == counted(added=min(number, 2))
+    assert elements(netctl) == {sources[0]}
+    assert [entry["element"] for entry in netctl.json("set", "list", "others")] == [sources[1]]
+
+
+def test_a_configuration_leaves_to_the_set_what_rules_have_added(netctl, link, tmp_path):
+    client, server = link
+    config = tmp_path / "host.yml"
+    config.write_text(f"""\
+sets:
+  banned: {{type: cidr, managed: external}}
+xdp:
+  - interfaces: {server.name}
+    netns: {server.netns.name}
+    mode: generic
+    rules: |
+      proto udp pass limit 1/day burst 1 per src over add @banned ttl 1h
+""")
+    netctl("apply", config)
+    with Wire(client) as wire:
+        for _ in range(2):
+            wire.send(frame(client, server, 4))
+        until(lambda: has(netctl, client.ip4), what="the client is in the set")
+    assert netctl("plan", config).returncode == 0  # there is nothing to change
+    netctl("apply", config)
+    assert elements(netctl) == {client.ip4}
+    config.write_text(config.read_text().replace("@banned", "@nosuch"))
+    assert "there is no set nosuch" in netctl.fails("apply", config)
