@@ -244,6 +244,34 @@ def test_what_is_missing_has_the_same_status_in_every_command(netctl, stage):
         assert done.returncode == 1, (words, done)
 
 
+def test_nothing_replaces_what_is_there_unless_it_is_told_to(stage, tmp_path):
+    """What comes of a download that failed: no input, or nothing in it, in every command that replaces."""
+    face = stage.server.name
+    empty = tmp_path / "empty"
+    empty.write_text("# nothing\n\n")
+    places = {  # what replaces: where, and what else; what lists it; what comes to be there before
+        ("xdp", "rule", "replace"): ((face,), (), ("xdp", "rule", "list", face), ("xdp", "rule", "add", face, "dport 7 drop")),
+        ("tc", "rule", "replace"): ((face, "ingress"), (), ("tc", "rule", "list", face, "ingress"),
+                                    ("tc", "rule", "add", face, "ingress", "dport 7 drop")),
+        ("policy", "rule", "replace"): ((), (), ("policy", "rule", "list"), ("policy", "rule", "add", "dst 192.0.2.9 deny")),
+        ("set", "import"): (("kept",), ("--replace",), ("set", "list", "kept"), ("set", "add", "kept", "192.0.2.9")),
+    }  # fmt: skip
+    assert {leaf for leaf in leaves(stage.netctl) if "--allow-empty" in stage.netctl(*leaf, "--help").stdout} == set(places)
+    stage.run("set", "create", "kept", "--type", "host")
+    for leaf, (where, options, lists, add) in places.items():
+        stage.run(*add)
+        before = stage.run(*lists).stdout
+        assert before
+        for source in (empty, "/dev/null"):
+            done = run(*stage.argv((*leaf, *where, str(source), *options)), check=False)
+            assert done.returncode == 2 and "--allow-empty" in done.stderr, (leaf, source, done)
+        done = run(*stage.argv((*leaf, *where, *options)), check=False, input="")
+        assert done.returncode == 2 and "--allow-empty" in done.stderr, (leaf, done)
+        assert stage.run(*lists).stdout == before, leaf
+        stage.run(*leaf, *where, str(empty), *options, "--allow-empty")
+        assert json.loads(run(*stage.argv(lists, "--json")).stdout) == [], leaf
+
+
 def test_a_capture_of_another_link_type_has_the_same_status_in_every_command(netctl, stage, tmp_path):
     header = bytes.fromhex("d4c3b2a1 0200 0400 00000000 00000000 ffff0000")
     capture = tmp_path / "wifi.pcap"
