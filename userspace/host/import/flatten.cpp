@@ -448,13 +448,20 @@ class Flattener {
     void add(const Line& line, Flattened& made) {
         Rule rule;
         rule.matches = line.conditions;
-        // An address tells its family.
-        const bool told = std::any_of(rule.matches.begin(), rule.matches.end(),
-                                      [](const Match& match) { return !match.prefixes.empty(); });
-        if (told)
-            std::erase_if(rule.matches, [](const Match& match) {
-                return match.key == Key::ether_type && !match.negated && match.ranges.size() == 1;
-            });
+        // Addresses of one family tell it.
+        const auto told = [&](Family family) {
+            return std::any_of(rule.matches.begin(), rule.matches.end(),
+                               [family](const Match& match) {
+                                   return !match.prefixes.empty() &&
+                                          std::all_of(match.prefixes.begin(), match.prefixes.end(),
+                                                      [family](const Prefix& prefix) {
+                                                          return prefix.address.family == family;
+                                                      });
+                               });
+        };
+        for (const Family family : {Family::ipv4, Family::ipv6})
+            if (told(family))
+                std::erase(rule.matches, family_match(family));
         Action action;
         const bool answers = line.outcome == Outcome::reject && !where_.egress;
         action.kind = line.outcome == Outcome::pass ? ActionKind::pass

@@ -92,6 +92,7 @@ struct Foreign {
     std::map<std::string, SetConfig> sets; ///< by their names in netctl
     std::vector<NotTaken> not_taken;
     std::vector<std::string> notes;
+    std::optional<FilterConfig> filter; ///< of xdp-filter, which has no chains
 
     const ForeignChain* find(std::string_view table, std::string_view name) const;
 };
@@ -107,6 +108,10 @@ const std::vector<std::string>& format_names();
 /// all; what of it cannot be taken is listed.
 Result<> read_nft(const std::string& name, std::string_view text, Foreign& foreign);
 Result<> read_iptables(const std::string& name, std::string_view text, bool ufw, Foreign& foreign);
+Result<> read_firewalld(const std::string& name, std::string_view text, Foreign& foreign);
+Result<> read_xdp_filter(const std::string& name, std::string_view text, Foreign& foreign);
+/// Puts the chains of ufw's files into what calls them, when all are read.
+Result<> finish_ufw(Foreign& foreign);
 Result<> read_ipset(const std::string& name, std::string_view text, Foreign& foreign);
 
 } // namespace netctl::host

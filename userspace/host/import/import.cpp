@@ -59,7 +59,7 @@ Result<Imported> import(Foreign foreign, const ImportOptions& options) {
     Imported made;
     made.not_taken = std::move(foreign.not_taken);
     made.notes = std::move(foreign.notes);
-    bool judged = false;
+    bool judged = foreign.filter.has_value();
     for (const ForeignChain& chain : foreign.chains) {
         tell_chain(chain, made.not_taken);
         judged =
@@ -77,16 +77,27 @@ Result<Imported> import(Foreign foreign, const ImportOptions& options) {
             return chain.hook == ForeignHook::input &&
                    (family == Family::ipv4 ? chain.ipv4 : chain.ipv6);
         };
-        if (judged && std::none_of(foreign.chains.begin(), foreign.chains.end(), sees))
+        if (judged && !foreign.filter &&
+            std::none_of(foreign.chains.begin(), foreign.chains.end(), sees))
             made.notes.push_back(fmt::format("no rules for IPv{} are there: all of it is let in",
                                              family == Family::ipv4 ? 4 : 6));
     }
+    if (foreign.filter)
+        for (const std::string& interface : options.interfaces) {
+            made.rules = foreign.filter->rules.size();
+            FilterConfig filter = *foreign.filter;
+            filter.hook = options.input;
+            filter.interface = interface;
+            if (filter.hook == Hook::tc)
+                filter.direction = "ingress";
+            made.config.filters.push_back(std::move(filter));
+        }
     std::set<std::string> places;
     for (const ForeignChain& chain : foreign.chains)
         if (chain.hook != ForeignHook::other && chain.hook != ForeignHook::forward)
             for (const ForeignRule& rule : chain.rules)
                 places.insert(rule.place);
-    made.rules = places.size();
+    made.rules += places.size();
     for (const bool egress : {false, true})
         for (const std::string& interface : options.interfaces) {
             const Hook hook = egress ? Hook::tc : options.input;

@@ -29,9 +29,10 @@ Result<> read_as(Format format, const std::string& name, const std::string& text
     case Format::ipset: return read_ipset(name, text, foreign);
     case Format::iptables:
     case Format::ufw: return read_iptables(name, text, format == Format::ufw, foreign);
-    default: break;
+    case Format::firewalld: return read_firewalld(name, text, foreign);
+    case Format::xdp_filter: break;
     }
-    return Error::usage(Text::format("netctl cannot read {} yet", to_string(format)));
+    return read_xdp_filter(name, text, foreign);
 }
 
 struct Input {
@@ -108,6 +109,7 @@ Result<int> run_import(const Arguments& arguments, Context& context) {
         NETCTL_TRY(read_as(input.format, input.name, input.text, foreign));
         names += (names.empty() ? "" : ", ") + input.name;
     }
+    NETCTL_TRY(finish_ufw(foreign));
     ImportOptions options{interfaces_of(arguments.get("interfaces")),
                           arguments.get("hook", "xdp") == "tc" ? Hook::tc : Hook::xdp};
     const Imported imported = NETCTL_TRY(import(std::move(foreign), options));

@@ -13,9 +13,13 @@ namespace netctl::host {
 namespace {
 
 Result<> read(std::string_view text, Foreign& foreign) {
-    switch (guess_format(text).value_or(Format::nft)) {
+    const Format format = guess_format(text).value_or(Format::nft);
+    switch (format) {
     case Format::ipset: return read_ipset("sets", text, foreign);
-    case Format::iptables: return read_iptables("rules", text, false, foreign);
+    case Format::iptables:
+    case Format::ufw: return read_iptables("rules", text, format == Format::ufw, foreign);
+    case Format::firewalld: return read_firewalld("zone", text, foreign);
+    case Format::xdp_filter: return read_xdp_filter("status", text, foreign);
     default: return read_nft("ruleset", text, foreign);
     }
 }
@@ -24,6 +28,7 @@ Result<Imported> imported(std::initializer_list<std::string> texts, Hook hook = 
     Foreign foreign;
     for (const std::string& text : texts)
         NETCTL_TRY(read(text, foreign));
+    NETCTL_TRY(finish_ufw(foreign));
     return import(std::move(foreign), {{"eth0"}, hook});
 }
 
@@ -118,6 +123,13 @@ TEST(Import, WhatOneChainLetsThroughIsAskedOfTheNext) {
                                           "src 10.0.0.0/8 drop", "proto udp ether-type ipv4 drop",
                                           "proto udp dport 53 ether-type ipv4 pass",
                                           "ether-type ipv4 drop", "default pass"}));
+}
+
+TEST(Import, AddressesOfBothFamiliesTellNone) {
+    const auto made =
+        imported({filter("-A INPUT -m addrtype --dst-type MULTICAST -j DROP\n", "ACCEPT")});
+    EXPECT_EQ(lines(made),
+              behind_around({"dst {224.0.0.0/4, ff00::/8} ether-type ipv4 drop", "default pass"}));
 }
 
 TEST(Import, InterfacesAreDecided) {
@@ -286,6 +298,103 @@ const std::string ipset_corpus =
     "add bad 192.0.2.0/24 timeout 60\nadd bad 198.51.100.7 nomatch\n"
     "create web bitmap:port range 0-1023\nadd web 80-90 comment \"a b\"\n";
 
+const std::string ufw_corpus =
+    "*filter\n:ufw-user-input - [0:0]\n:ufw-user-limit - [0:0]\n:ufw-user-limit-accept - [0:0]\n"
+    "### RULES ###\n\n### tuple ### limit tcp 22 0.0.0.0/0 any 0.0.0.0/0 in\n"
+    "-A ufw-user-input -p tcp --dport 22 -m conntrack --ctstate NEW -m recent --set\n"
+    "-A ufw-user-input -p tcp --dport 22 -m conntrack --ctstate NEW -m recent --update "
+    "--seconds 30 --hitcount 6 -j ufw-user-limit\n"
+    "-A ufw-user-input -p tcp --dport 22 -j ufw-user-limit-accept\n\n"
+    "### tuple ### allow udp 51820 0.0.0.0/0 any 10.0.0.0/8 in\n"
+    "-A ufw-user-input -p udp --dport 51820 -s 10.0.0.0/8 -j ACCEPT\n"
+    "-A ufw-user-limit -j REJECT\n-A ufw-user-limit-accept -j ACCEPT\nCOMMIT\n";
+
+const std::string zone_corpus = R"(<?xml version="1.0" encoding="utf-8"?>
+<zone>
+  <short>Public</short>
+  <interface name="eth0"/>
+  <service name="ssh"/>
+  <service name="dhcpv6-client"/>
+  <port protocol="tcp" port="8000-8010"/>
+  <icmp-block name="timestamp-request"/>
+  <rule family="ipv4">
+    <source address="203.0.113.0/24"/>
+    <log prefix="no"/>
+    <drop/>
+  </rule>
+  <rule family="ipv4">
+    <source address="10.1.2.3"/>
+    <service name="postgresql"/>
+    <accept/>
+  </rule>
+  <forward/>
+</zone>
+)";
+
+const std::string status_corpus =
+    "CURRENT XDP-FILTER STATUS:\n\nAggregate per-action statistics:\n"
+    "  XDP_PASS                                    300 pkts        6016 KiB\n\n"
+    "Loaded on interfaces:\n                                           Enabled features\n"
+    "xdpfilt_alw_all\n  eth0 (native mode)                       "
+    "tcp,udp,ipv6,ipv4,ethernet,allow\n\n"
+    "Filtered ports:\n                                           Mode             Hit counter\n"
+    "  80                                       dst,tcp          0\n"
+    "  53                                       src,dst,tcp,udp  7\n\n"
+    "Filtered IP addresses:\n                                           Mode             Hit "
+    "counter\n"
+    "  2001:db8::1                              dst              0\n"
+    "  10.0.0.1                                 src              0\n\n"
+    "Filtered MAC addresses:\n                                           Mode             Hit "
+    "counter\n"
+    "  02:00:00:00:00:01                        src              0\n\n";
+
+TEST(Import, UfwLimitsByRatesAndHasItsOwnRulesInFront) {
+    const auto made = imported({ufw_corpus});
+    const auto all = lines(made);
+    const auto has = [&](const char* line) {
+        return std::find(all.begin(), all.end(), line) != all.end();
+    };
+    EXPECT_TRUE(has("ether-type ipv4 socket {established, related} pass"));
+    EXPECT_TRUE(has("proto icmp icmp-type echo-request ether-type ipv4 pass"));
+    EXPECT_TRUE(has("proto tcp dport 22 ether-type ipv4 socket {none, listening} pass limit 10/min "
+                    "burst 5 per src"));
+    EXPECT_TRUE(has("src 10.0.0.0/8 proto udp dport 51820 pass"));
+    EXPECT_TRUE(has("ether-type ipv4 drop"));
+    ASSERT_TRUE(made.has_value());
+    EXPECT_EQ(made->effect, effect_stricter) << "answers to ping";
+}
+
+TEST(Import, ZonesOfFirewalld) {
+    EXPECT_EQ(
+        lines(imported({zone_corpus})),
+        behind_around(
+            {"socket {established, related} pass", "proto icmp icmp-type timestamp-request reject",
+             "src 203.0.113.0/24 drop log", "proto tcp dport 22 pass",
+             "dst fe80::/64 proto udp dport 546 pass", "proto tcp dport 8000-8010 pass",
+             "src 10.1.2.3 proto tcp dport 5432 pass", "proto icmp pass", "proto icmp6 pass",
+             "reject", "default pass", "zone:19: what is routed is judged where it arrives 0",
+             "firewalld: answers to ping, and to UDP sockets that are not connected, are of "
+             "no connection here 1"}));
+    // A zone of sources is asked before the one of the interface.
+    EXPECT_EQ(
+        lines(imported({R"(<zone target="DROP"><interface name="eth0"/></zone>)",
+                        R"(<zone target="ACCEPT"><source address="10.0.0.0/8"/></zone>)"})),
+        behind_around({"socket {established, related} pass", "src 10.0.0.0/8 pass", "default drop",
+                       "firewalld: answers to ping, and to UDP sockets that are not "
+                       "connected, are of no connection here 1"}));
+    EXPECT_FALSE(imported({"<zone><!DOCTYPE x></zone>"}).has_value());
+    EXPECT_FALSE(
+        imported({R"(<!DOCTYPE z [<!ENTITY a "b">]><zone><short>&a;</short></zone>)"}).has_value());
+}
+
+TEST(Import, StatusOfXdpFilter) {
+    EXPECT_EQ(lines(imported({status_corpus})),
+              (std::vector<std::string>{"proto tcp dport 80 drop", "proto {tcp, udp} sport 53 drop",
+                                        "proto {tcp, udp} dport 53 drop", "dst 2001:db8::1 drop",
+                                        "src 10.0.0.1 drop", "ether-src 02:00:00:00:00:01 drop",
+                                        "default pass"}));
+}
+
 /// Whatever is read: a configuration that reads back, or an error, or a list.
 void expect_sound(const std::string& text) {
     const auto made = imported({text});
@@ -304,9 +413,10 @@ void expect_sound(const std::string& text) {
 
 TEST(Import, MutationsAreReadOrRefused) {
     testing::Fuzz fuzz(20261130);
-    for (const std::string& corpus : {iptables_corpus, nft_corpus, ipset_corpus}) {
+    for (const std::string& corpus :
+         {iptables_corpus, nft_corpus, ipset_corpus, ufw_corpus, zone_corpus, status_corpus}) {
         expect_sound(corpus);
-        for (int round = 0; round < 1500 && !HasFailure(); round++) {
+        for (int round = 0; round < 800 && !HasFailure(); round++) {
             std::string text = corpus;
             for (std::uint64_t times = 1 + fuzz.below(4); times > 0 && !text.empty(); times--) {
                 const std::size_t at = fuzz.below(text.size());

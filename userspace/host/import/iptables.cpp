@@ -200,6 +200,9 @@ class IptablesReader {
         std::size_t at = 2;
         bool negated = false;
         bool after_unknown = false; ///< what comes may be values of an option that is not known
+        bool of_recent = false;     ///< `-m recent`
+        bool asks_recent = false;
+        std::uint64_t seconds = 0, hits = 0;
         ForeignRule rule{};
         Alternatives alternatives{{}};
 
@@ -223,6 +226,8 @@ class IptablesReader {
             read_option(option, may_be_value, reading);
             reading.negated = false;
         }
+        if (reading.of_recent)
+            finish_recent(reading);
         const std::string& name = words[1];
         add_chain(name, "-"); // if its line is missing
         const auto chain = std::find_if(
@@ -270,6 +275,10 @@ class IptablesReader {
         if (is({"--limit", "--hashlimit", "--hashlimit-upto", "--hashlimit-above", "--limit-burst",
                 "--hashlimit-burst", "--hashlimit-mode", "--hashlimit-srcmask"}))
             return limit(option, reading);
+        if (is({"--set", "--update", "--rcheck", "--seconds", "--hitcount", "--name", "--mask",
+                "--rsource"}) &&
+            reading.of_recent)
+            return recent(option, reading);
         if (is({"--mac-source"}))
             return numbers(Key::ether_src, reading);
         if (is({"--ttl-eq", "--hl-eq"}))
@@ -471,6 +480,48 @@ class IptablesReader {
         }
     }
 
+    /// Addresses that were seen of late.
+    static void recent(const std::string& option, Reading& reading) {
+        if (option == "--set")
+            return; // only counts; what asks for it is another rule
+        if (option == "--rsource")
+            return;
+        if (option == "--update" || option == "--rcheck") {
+            reading.asks_recent = !reading.negated;
+            if (reading.negated)
+                reading.unknown("netctl has no addresses that were not seen");
+            return;
+        }
+        const std::string text = reading.next();
+        const auto number = plain_number(text);
+        if (option == "--seconds" && number && *number <= 1'000'000)
+            reading.seconds = *number;
+        else if (option == "--hitcount" && number)
+            reading.hits = *number;
+        else if (option != "--name" && option != "--mask")
+            reading.unknown(fmt::format("netctl cannot read '{} {}'", option, text));
+    }
+    /// So many packets of an address within a time are a limit's excess.
+    static void finish_recent(Reading& reading) {
+        ForeignRule& rule = reading.rule;
+        if (!reading.asks_recent) {
+            if (rule.outcome != Outcome::none)
+                reading.unknown("netctl keeps no list of addresses that rules fill");
+            return;
+        }
+        if (reading.seconds == 0 || reading.hits < 2 || reading.hits > 1000 || rule.limit)
+            return reading.unknown("netctl has no addresses that were seen, but only how often");
+        Limit limit;
+        const std::uint64_t unit = 60 % reading.seconds == 0 ? 60 : 86400;
+        limit.count = std::max<std::uint64_t>((reading.hits - 1) * unit / reading.seconds, 1);
+        limit.period_ns = unit * 1'000'000'000;
+        limit.burst = reading.hits - 1;
+        limit.per.of = Accounts::Of::src;
+        rule.limit = limit;
+        rule.above = true;
+        rule.remarks.push_back("how often an address was seen becomes a rate");
+    }
+
     void mark(Reading& reading) {
         const std::string text = reading.next();
         const std::size_t slash = text.find('/');
@@ -498,7 +549,7 @@ class IptablesReader {
             one.insert(one.begin(), before.begin(), before.end());
     }
 
-    static void target(bool leap, Reading& reading) {
+    void target(bool leap, Reading& reading) const {
         struct Named {
             std::string_view name;
             Outcome outcome;
@@ -526,12 +577,21 @@ class IptablesReader {
             rule.outcome = is_of(ending) ? Outcome::drop : Outcome::none;
             return reading.unknown(fmt::format("netctl has no target '{}'", name));
         }
+        // Where ufw sends what is above `ufw limit`: it logs and rejects.
+        if (ufw_ && (name == "ufw-user-limit" || name == "ufw6-user-limit")) {
+            rule.outcome = Outcome::reject;
+            return;
+        }
         rule.outcome = leap ? Outcome::leap : Outcome::jump;
         rule.target = name;
     }
 
     static void module(Reading& reading) {
         const std::string name = reading.next();
+        if (name == "recent") {
+            reading.of_recent = true;
+            return;
+        }
         static constexpr std::string_view known[] = {
             "tcp",   "udp",    "sctp",      "dccp",      "udplite",   "icmp",
             "icmp6", "icmpv6", "state",     "conntrack", "multiport", "comment",

@@ -318,8 +318,7 @@ class NftReader {
             std::string_view name;
             std::uint64_t seconds;
         };
-        constexpr Unit units[] = {
-            {"second", 1}, {"minute", 60}, {"hour", 3600}, {"day", 86400}, {"week", 604800}};
+        constexpr Unit units[] = {{"second", 1}, {"minute", 60}, {"hour", 3600}, {"day", 86400}};
         const auto rate = count_of(member(what, "rate"));
         const std::string unit = text_of(what, "per"), size = text_of(what, "rate_unit");
         const auto* found = std::find_if(std::begin(units), std::end(units),
