@@ -139,7 +139,8 @@ def test_elements_with_a_time_to_live(netctl, link):
     filter = Filter(netctl, server)
     filter.add("src @hosts drop", "src @nets drop")
     netctl("set", "add", "hosts", "--ttl", "3600", "192.0.2.52", "192.0.2.53")
-    netctl("set", "add", "nets", "--ttl", "3600", "2001:db8:1::/112", "192.0.2.54")
+    netctl("set", "add", "nets", "--ttl", "1h", "2001:db8:1::/112", "192.0.2.54")
+    assert all(3000 < entry["expires_in"] <= 3600 for entry in netctl.json("set", "list", "nets"))
     listed = {entry["element"]: entry.get("expires_in") for entry in netctl.json("set", "list", "hosts")}
     assert listed["192.0.2.51"] is None
     assert 3000 < listed["192.0.2.52"] <= 3600
@@ -409,6 +410,7 @@ def test_wrong_words(netctl):
         (2, ("add", "port", "80", "htpt"), "'htpt' is no port"),
         (2, ("add", "port", "--ttl", "-1", "80"), "'-1' is no time to live"),
         (2, ("add", "host", "--ttl", "3153600001", "192.0.2.1"), "0 is for ever"),
+        (2, ("add", "host", "--ttl", "36501d", "192.0.2.1"), "a number with s, m, h or d"),
         (2, ("add", "cidr", "--ttl", "4294967297", "192.0.2.1"), "is no time to live"),
         (2, ("add", "port"), "missing"),
         (2, ("ad", "port", "80"), "did you mean 'add'"),

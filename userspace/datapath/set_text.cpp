@@ -73,12 +73,19 @@ Error too_long() {
 } // namespace
 
 Result<std::uint32_t> parse_ttl(std::string_view text) {
-    const auto number = number_in(text);
-    if (!number || *number > longest_ttl)
+    const std::size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
+    const auto number = number_in(text.substr(0, digits));
+    std::uint64_t unit = digits == text.size() ? 1 : 0;
+    for (const NamedRange& candidate : ttl_units())
+        if (candidate.name == text.substr(digits) && number != 0U)
+            unit = candidate.low;
+    if (!number || unit == 0 || *number > longest_ttl / unit)
         return Error::usage(
             fmt::format("'{}' is no time to live", text),
-            fmt::format("0 to {} seconds, which is a hundred years; 0 is for ever", longest_ttl));
-    return static_cast<std::uint32_t>(*number);
+            fmt::format("0 to {} seconds, which is a hundred years, or a number with s, m, h or d; "
+                        "0 is for ever",
+                        longest_ttl));
+    return static_cast<std::uint32_t>(*number * unit);
 }
 
 Result<> ElementReader::add_range(std::string_view low, std::string_view high, std::uint32_t ttl,

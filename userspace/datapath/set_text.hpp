@@ -17,7 +17,7 @@ namespace netctl::datapath {
 /// uptime as a host will see.
 inline constexpr std::uint32_t longest_ttl = max_ttl;
 
-/// A time to live in whole seconds; 0 is for ever.
+/// A time to live: whole seconds, or a number with a unit as rules have it, `10m`; 0 is for ever.
 Result<std::uint32_t> parse_ttl(std::string_view text);
 
 /// An element as a list has it.

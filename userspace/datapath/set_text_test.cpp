@@ -208,7 +208,12 @@ TEST(SetText, NullIsNoElements) {
 TEST(SetText, TimesToLiveHaveBounds) {
     EXPECT_EQ(*parse_ttl("0"), 0U);
     EXPECT_EQ(*parse_ttl("3153600000"), longest_ttl);
-    for (const char* text : {"-1", "3153600001", "4294967297", "99999999999999999999", "1h", ""}) {
+    EXPECT_EQ(*parse_ttl("7s"), 7U);
+    EXPECT_EQ(*parse_ttl("10m"), 600U);
+    EXPECT_EQ(*parse_ttl("48h"), 172800U);
+    EXPECT_EQ(*parse_ttl("36500d"), longest_ttl);
+    for (const char* text : {"-1", "3153600001", "4294967297", "99999999999999999999", "36501d",
+                             "1w", "0s", "h", "1 h", "1h30m", "1.5h", ""}) {
         ASSERT_FALSE(parse_ttl(text)) << text;
         EXPECT_EQ(parse_ttl(text).error().what, fmt::format("'{}' is no time to live", text));
     }
