@@ -74,6 +74,31 @@ def test_home_gateway(netctl, link, tmp_path):
     ports.open(netns, 22)
 
 
+def test_host_firewall(netctl, link, tmp_path):
+    outside, host = link
+    netns = outside.netns
+    Example(netctl, tmp_path, "host-firewall.yaml", {"[eth0]": f"[{host.name}]"}).apply(host.netns)
+    ports = Ports(host, 22, 8080)
+    ports.open(netns, 22)
+    ports.shut(netns, 8080)  # though somebody listens
+    Ports(outside, 8080).open(host.netns, 8080)
+    assert netns.ping(host.ip4) and netns.ping(host.ip6) and host.netns.ping(outside.ip6)
+
+
+def test_stateful_gateway(netctl, link, tmp_path):
+    outside, gateway = link
+    gateway.netns.run("nft", "-f", "-", input="""table inet nat {
+        chain hide { type nat hook postrouting priority srcnat; oifname "none" masquerade; }
+        chain all { type filter hook prerouting priority filter; ct state new; } }""")
+    words = {"[wan0]": f"[{gateway.name}]"}
+    Example(netctl, tmp_path, "stateful-gateway.yaml", words).apply(gateway.netns)
+    ports = Ports(gateway, 22, 443)
+    ports.open(outside.netns, 443)
+    ports.shut(outside.netns, 22)
+    Ports(outside, 22).open(gateway.netns, 22)  # from inside; the answer comes in
+    assert outside.netns.ping(gateway.ip4) and outside.netns.ping(gateway.ip6)
+
+
 def test_mail_host(netctl, link, tmp_path):
     sender, host = link
     words = {"[eth0]": f"[{host.name}]", "192.0.2.0/28": "198.51.100.0/28"}

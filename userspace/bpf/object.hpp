@@ -144,4 +144,16 @@ template <class S> class Skeleton {
     std::unique_ptr<S, Destroy> skeleton_;
 };
 
+/// An object, whichever skeleton it is of, and what keeps it.
+struct OwnedObject {
+    std::shared_ptr<const void> skeleton;
+    Object object;
+};
+
+template <class S> Result<OwnedObject> open_object() {
+    auto skeleton = std::make_shared<const Skeleton<S>>(NETCTL_TRY(Skeleton<S>::open()));
+    const Object object = skeleton->object();
+    return OwnedObject{std::move(skeleton), object};
+}
+
 } // namespace netctl::bpf

@@ -19,6 +19,9 @@ static_assert(int{frag_none} == NC_FRAG_NONE && int{frag_first} == NC_FRAG_FIRST
 static_assert(int{socket_none} == NC_SOCKET_NONE && int{socket_listening} == NC_SOCKET_LISTENING &&
               int{socket_established} == NC_SOCKET_ESTABLISHED &&
               int{socket_related} == NC_SOCKET_RELATED);
+static_assert(int{ct_new} == NC_CT_NEW && int{ct_established} == NC_CT_ESTABLISHED &&
+              int{ct_related} == NC_CT_RELATED && int{ct_invalid} == NC_CT_INVALID &&
+              int{ct_untracked} == NC_CT_UNTRACKED);
 
 class LinearCompiler {
   public:

@@ -234,4 +234,13 @@ Parsed parse_ip(std::span<const std::uint8_t> packet) {
     return read_ipv4(result, packet);
 }
 
+void tell(nc_packet& packet, const nc_told& told) {
+    if ((packet.has & NC_HAS_PROTO) == 0)
+        return;
+    packet.has |= told.has;
+    packet.socket = static_cast<__u8>(told.socket);
+    packet.ct = static_cast<__u8>(told.ct);
+    packet.ct_mark = told.ct_mark;
+}
+
 } // namespace netctl::classifier

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "netctl/abi/packet.h"
+#include "netctl/abi/rule.h"
 
 namespace netctl::classifier {
 
@@ -23,5 +24,8 @@ struct Parsed {
 Parsed parse_ethernet(std::span<const std::uint8_t> frame);
 /// Parses an IP packet without link header (tc on L3 devices).
 Parsed parse_ip(std::span<const std::uint8_t> packet);
+
+/// Adds to an IP packet what it alone does not tell.
+void tell(nc_packet& packet, const nc_told& told);
 
 } // namespace netctl::classifier

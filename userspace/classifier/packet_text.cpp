@@ -61,11 +61,12 @@ const char* frag_text(std::uint8_t frag) {
     }
 }
 
-std::string socket_text(std::uint8_t socket) {
-    for (const NamedRange& named : info(Key::socket).names)
-        if (named.low == socket && named.high == socket)
+/// A value of a key that has names for all of them.
+std::string named_text(Key key, std::uint8_t value) {
+    for (const NamedRange& named : info(key).names)
+        if (named.low == value && named.high == value)
             return std::string(named.name);
-    return std::to_string(socket);
+    return std::to_string(value);
 }
 
 } // namespace
@@ -82,7 +83,11 @@ std::string packet_text(const nc_packet& packet) {
         if (packet.frag != NC_FRAG_NONE)
             text += fmt::format(" frag {}", frag_text(packet.frag));
         if (packet.socket != NC_SOCKET_NONE)
-            text += fmt::format(" socket {}", socket_text(packet.socket));
+            text += fmt::format(" socket {}", named_text(Key::socket, packet.socket));
+        if ((packet.has & NC_HAS_CT) != 0)
+            text += fmt::format(" ct {}", named_text(Key::ct, packet.ct));
+        if ((packet.has & NC_HAS_CT_MARK) != 0)
+            text += fmt::format(" ct-mark {}", packet.ct_mark);
     } else if ((packet.has & NC_HAS_ETHER) != 0) {
         text = fmt::format("{} > {} ether-type 0x{:04x}", mac_text(packet.ether_src),
                            mac_text(packet.ether_dst), packet.ether_type);
@@ -104,7 +109,7 @@ Json packet_json(const nc_packet& packet) {
 #define NETCTL_JSON_U8(name) packet.name
 #define NETCTL_JSON_U16(name) packet.name
 #define NETCTL_JSON_U32(name) packet.name
-#define NETCTL_JSON_MASK32(name) Json() // of the host, not of the frame
+#define NETCTL_JSON_MASK32(name) packet.name
 #define NETCTL_JSON_MAC(name) mac_text(packet.name)
 #define NETCTL_JSON(NAME, name, text, kind, part, ...)                                             \
     json[json_name(text)] =                                                                        \
@@ -114,10 +119,11 @@ Json packet_json(const nc_packet& packet) {
     for (const auto& [key, name] : {std::pair("proto", proto_text(packet.proto)),
                                     std::pair("flags", flags_text(packet.flags)),
                                     std::pair("frag", std::string(frag_text(packet.frag))),
-                                    std::pair("socket", socket_text(packet.socket))})
+                                    std::pair("socket", named_text(Key::socket, packet.socket)),
+                                    std::pair("ct", named_text(Key::ct, packet.ct))})
         if (!json[key].is_null())
             json[key] = name;
-    json.erase("mark");
+    json.erase("mark"); // of the host, not of the frame
     return json;
 }
 

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "classifier/inputs.hpp"
+#include "core/rule_keys.hpp"
 #include "netctl/abi/packet.h"
 
 namespace netctl::classifier {
@@ -186,9 +187,9 @@ class TakeApart {
         for (unsigned i = 0; i < count; ++i) {
             auto value = static_cast<std::uint8_t>(match.masked->value >> 8 * i);
             auto mask = static_cast<std::uint8_t>(match.masked->mask >> 8 * i);
-            // A byte that is not looked at is no condition, unless it is the only one: flags need
-            // a TCP header even where their mask is 0.
-            if (mask || value || (count == 1 && !match.negated) || (i == 0 && match.negated))
+            // A byte that is not looked at is no condition, unless it is the first of a field that not all
+            // packets have: flags need a TCP header even where their mask is 0.
+            if (mask || value || (i == 0 && (match.negated || info(match.key).part != 0)))
                 bytes.push_back({input_of(match.key) + i, {value, mask}});
         }
         std::vector<Conditions> result;

@@ -50,7 +50,7 @@ struct Range {
     auto operator<=>(const Range&) const = default;
 };
 
-/// `value/mask`: matches when (x & mask) == value. For `flags` and `mark`.
+/// `value/mask`: matches when (x & mask) == value. For `flags`, `mark` and `ct-mark`.
 struct Masked {
     std::uint32_t value = 0;
     std::uint32_t mask = 0;
@@ -60,7 +60,7 @@ struct Masked {
 /// One `KEY VALUE` of a rule. Exactly one of the value forms below is used, by key:
 ///   prefixes or set   src dst
 ///   ranges or set     sport dport (set); every numeric key (ranges)
-///   masked            flags mark
+///   masked            flags mark ct-mark
 ///   path              cgroup exe
 /// `vlan none` is the empty `ranges` with `absent`; `vlan any` is 0-4095; `frag first` is
 /// first and tiny, `frag any` is all but none.
@@ -87,6 +87,15 @@ enum Socket : std::uint8_t {
     socket_listening = 1,
     socket_established = 2,
     socket_related = 3,
+};
+
+/// Values of `ct` in Match::ranges and in nc_packet::ct.
+enum Ct : std::uint8_t {
+    ct_new = 0,
+    ct_established = 1,
+    ct_related = 2,
+    ct_invalid = 3,
+    ct_untracked = 4,
 };
 
 enum class ActionKind : std::uint8_t {

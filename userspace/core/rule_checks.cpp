@@ -30,7 +30,8 @@ class Checker {
         const auto has = [this](Key key) { return rule_.find(key) != nullptr; };
         const Families families = possible_families(rule_);
         if (has(Key::ether_type) && !families.ipv4 && !families.ipv6) {
-            constexpr std::uint32_t ip = NC_HAS_IPV4 | NC_HAS_IPV6 | NC_HAS_PROTO;
+            constexpr std::uint32_t ip =
+                NC_HAS_IPV4 | NC_HAS_IPV6 | NC_HAS_PROTO | NC_HAS_CT | NC_HAS_CT_MARK;
             for (const Match& match : rule_.matches)
                 if ((info(match.key).part & (ip | of_transport)) != 0)
                     return never(match.key,

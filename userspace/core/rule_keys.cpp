@@ -75,6 +75,11 @@ constexpr NamedRange sockets[] = {
     {"any", socket_listening, socket_related},
 };
 
+constexpr NamedRange ct_states[] = {
+    one("new", ct_new),         one("established", ct_established), one("related", ct_related),
+    one("invalid", ct_invalid), one("untracked", ct_untracked),
+};
+
 constexpr NamedRange vlans[] = {{"any", 0, 4095}};
 
 constexpr NamedRange flag_names[] = {

@@ -279,11 +279,12 @@ class Parser {
         if (find_named(info(Key::proto).names, word) != nullptr && is_key("proto"))
             return fmt::format("the protocol is a key of its own: proto {}{}", word,
                                is_key(next) ? fmt::format(" {} …", next) : "");
-        if (word == "state" || word == "ctstate" || word == "ct" || word == "-m")
+        if (word == "state" || word == "ctstate" || word == "-m" || (word == "ct" && !is_key("ct")))
             return is_key("socket")
                        ? "what this host has a connection or a listener for is 'socket "
                          "established' and 'socket listening'; the first packet of a "
-                         "TCP connection is 'flags syn/syn,ack'"
+                         "TCP connection is 'flags syn/syn,ack'; what connection tracking knows is "
+                         "'ct established'"
                        : "these rules ask before there is a connection";
         if (word == "with" && final_action() != nullptr &&
             final_action()->kind == ActionKind::reject)

@@ -156,6 +156,9 @@ TEST(Rule, HasOneCanonicalText) {
         {Hook::xdp, "ttl {1, 0, 255} drop", "ttl {0-1, 255} drop"},
         {Hook::xdp, "socket {related, listening, established} drop", "socket any drop"},
         {Hook::tc, "socket not none pass", "socket not none pass"},
+        {Hook::xdp, "ct {untracked, related, established} ct-mark 16/0xff pass",
+         "ct {established, related, untracked} ct-mark 0x10/0xff pass"},
+        {Hook::tc, "ct not {invalid, new} pass", "ct not {new, invalid} pass"},
         {Hook::xdp, "proto icmp socket {none, related} drop",
          "proto icmp socket {none, related} drop"},
         {Hook::xdp, "len {64, 1500-9000} drop", "len {64, 1500-9000} drop"},
@@ -313,7 +316,7 @@ TEST(RuleError, ShowsPlaceFindingAndWhatIsAllowed) {
               "  src 10.0.0.0/8 dprot 80 drop\n"
               "                 ^~~~~\n"
               "keys of xdp: src dst sport dport proto flags icmp-type icmp-code vlan frag dscp len "
-              "ether-type ether-src ether-dst ttl socket\n"
+              "ether-type ether-src ether-dst ttl socket ct ct-mark\n"
               "actions of xdp: pass drop reject tx redirect\n"
               "modifiers: limit log comment");
     EXPECT_EQ(key.error().hint, "");
@@ -326,7 +329,7 @@ TEST(RuleError, ShowsPlaceFindingAndWhatIsAllowed) {
         "  uid 0 drop\n"
         "  ^~~\n"
         "keys of tc: src dst sport dport proto flags icmp-type icmp-code vlan frag dscp len "
-        "ether-type ether-src ether-dst mark ttl socket\n"
+        "ether-type ether-src ether-dst mark ttl socket ct ct-mark\n"
         "actions of tc: pass drop reject redirect next set mark set priority set dscp mirror rate\n"
         "modifiers: limit log comment");
 
@@ -575,7 +578,8 @@ TEST(RuleError, SaysWhatWordsOfOtherToolsAreHere) {
         {Hook::xdp, "-i eth0 drop", "rules belong to the interface that they are added to"},
         {Hook::xdp, "state established pass",
          "what this host has a connection or a listener for is 'socket established' and 'socket "
-         "listening'; the first packet of a TCP connection is 'flags syn/syn,ack'"},
+         "listening'; the first packet of a TCP connection is 'flags syn/syn,ack'; what connection "
+         "tracking knows is 'ct established'"},
         {Hook::xdp, "reject with tcp-reset",
          "leave it out: the protocol tells the answer, a reset for TCP and port unreachable for "
          "all "
@@ -918,6 +922,14 @@ class RandomRules {
                     numbers(key, about == icmp
                                      ? std::vector<std::uint64_t>{socket_none, socket_related}
                                      : std::vector<std::uint64_t>{socket_none, socket_established});
+                break;
+            case Key::ct:
+                if (about != link)
+                    numbers(key, {ct_new, ct_related, ct_untracked});
+                break;
+            case Key::ct_mark:
+                if (about != link)
+                    add(key);
                 break;
             case Key::ether_type:
                 if (about == link)

@@ -82,15 +82,14 @@ namespace {
 constexpr std::size_t surely_runs = 3000;
 
 Result<nc_result> by_reference(const PointState& state, LiveSets& sets, bool ether,
-                               nc_socket socket, std::span<const std::uint8_t> frame) {
+                               const nc_told& told, std::span<const std::uint8_t> frame) {
     const classifier::Parsed parsed =
         ether ? classifier::parse_ethernet(frame) : classifier::parse_ip(frame);
     nc_result result{};
     result.packet = parsed.packet;
     result.packet.len = static_cast<__u32>(frame.size());
     result.position = NC_NO_RULE;
-    if ((result.packet.has & NC_HAS_PROTO) != 0)
-        result.packet.socket = socket;
+    classifier::tell(result.packet, told);
     if (!parsed.parsed) {
         result.verdict = state.point.unparsed_verdict;
         result.reason = NC_REASON_UNPARSED;
@@ -106,7 +105,7 @@ Result<nc_result> by_reference(const PointState& state, LiveSets& sets, bool eth
 
 } // namespace
 
-Result<> run_simulation(const PointState& state, LiveSets& sets, bool ether, nc_socket socket,
+Result<> run_simulation(const PointState& state, LiveSets& sets, bool ether, const nc_told& told,
                         const bpf::RawMap& result, const NextFrame& next, const RunFrame& run,
                         const HandleSimulated& handle) {
     std::uint32_t looked_at = 0;
@@ -114,9 +113,9 @@ Result<> run_simulation(const PointState& state, LiveSets& sets, bool ether, nc_
         for (const Match& match : installed.rule.matches)
             looked_at |= 1U << static_cast<unsigned>(match.key);
     const std::uint32_t zero = 0;
-    nc_result told{};
-    told.socket = socket;
-    NETCTL_TRY(result.update(&zero, &told));
+    nc_result before{};
+    before.told = told;
+    NETCTL_TRY(result.update(&zero, &before));
     for (;;) {
         const auto frame = NETCTL_TRY(next());
         if (!frame)
@@ -127,7 +126,7 @@ Result<> run_simulation(const PointState& state, LiveSets& sets, bool ether, nc_
         if (ran) {
             NETCTL_TRY(result.lookup(&zero, &simulated.result));
         } else if (frame->size() > surely_runs) {
-            simulated.result = NETCTL_TRY(by_reference(state, sets, ether, socket, *frame));
+            simulated.result = NETCTL_TRY(by_reference(state, sets, ether, told, *frame));
         } else {
             return ran;
         }

@@ -70,8 +70,8 @@ using RunFrame = std::function<Result<>(std::span<const std::uint8_t> frame)>;
 
 /// Runs frames through a simulating program, whose map `result` is given, and tells what came out. The
 /// reference matcher judges those that are too long for the kernel's test runs; `ether`: frames have a link
-/// header; `socket`: what the host has for each packet.
-Result<> run_simulation(const PointState& state, LiveSets& sets, bool ether, nc_socket socket,
+/// header; `told`: what the host has for each packet.
+Result<> run_simulation(const PointState& state, LiveSets& sets, bool ether, const nc_told& told,
                         const bpf::RawMap& result, const NextFrame& next, const RunFrame& run,
                         const HandleSimulated& handle);
 

@@ -327,7 +327,7 @@ Result<int> simulate_capture(const Arguments& arguments, Context& context, Frame
     const bool summary = arguments.has("summary");
     const std::string expected = arguments.get("expect");
     std::uint64_t number = 0, judged = 0, skipped = 0, others = 0, undecided = 0;
-    bool asks_socket = false;
+    std::uint32_t looked_at = 0;
     std::size_t captured = 0; // of the frame at hand; what follows is made up
     // Rules in the order of their ids; what no rule decided comes behind them.
     Tallies tallies;
@@ -365,7 +365,7 @@ Result<int> simulate_capture(const Arguments& arguments, Context& context, Frame
         if (simulated.rule)
             what = fmt::format("rule {}", simulated.rule->id);
         judged++;
-        asks_socket |= (simulated.looked_at >> static_cast<unsigned>(Key::socket) & 1) != 0;
+        looked_at |= simulated.looked_at;
         const bool open =
             captured < frame.size() && matters(frame, captured, form, simulated.looked_at);
         if (open)
@@ -394,11 +394,12 @@ Result<int> simulate_capture(const Arguments& arguments, Context& context, Frame
                                            open ? "undecided" : to_string(verdict), what,
                                            classifier::packet_text(simulated.result.packet)));
     };
-    NETCTL_TRY(simulate(said_socket(arguments), next, handle));
-    if (asks_socket && !arguments.has("socket"))
-        context.out.note(
-            "rules ask for the socket of a packet, which a file does not hold: 'none' for "
-            "all of them; --socket says what else there is");
+    NETCTL_TRY(simulate(said_options(arguments), next, handle));
+    for (const Key key : untold(arguments, looked_at))
+        context.out.note(fmt::format(
+            "rules ask for the {} of a packet, which a file does not hold: {} for all of "
+            "them; --{} says what else there is",
+            to_string(key), key == Key::ct ? "unknown" : "'none'", to_string(key)));
     if (skipped > 0)
         context.out.note(
             fmt::format("{} frames shorter than an Ethernet header left out", skipped));
@@ -427,30 +428,72 @@ Result<int> print_simulation(const Arguments& arguments, Context& context, Frame
     return status;
 }
 
-Option socket_option() {
+namespace {
+
+/// Keys that a packet alone does not tell, and that have a name for each value.
+constexpr Key told_keys[] = {Key::socket, Key::ct};
+
+std::vector<std::string> value_names(Key key) {
     std::vector<std::string> names;
-    for (const NamedRange& named : info(Key::socket).names)
+    for (const NamedRange& named : info(key).names)
         if (named.low == named.high)
             names.emplace_back(named.name);
-    return {"socket", fmt::format("{}", fmt::join(names, "|")),
-            "what this host has for each packet (default: none)", names};
+    return names;
 }
 
-nc_socket said_socket(const Arguments& arguments) {
-    for (const NamedRange& named : info(Key::socket).names)
-        if (named.low == named.high && named.name == arguments.get("socket"))
-            return static_cast<nc_socket>(named.low);
-    return NC_SOCKET_NONE;
+std::optional<std::uint32_t> said_value(const Arguments& arguments, Key key) {
+    const std::string name(to_string(key));
+    for (const NamedRange& named : info(key).names)
+        if (named.low == named.high && arguments.has(name) && named.name == arguments.get(name))
+            return static_cast<std::uint32_t>(named.low);
+    return {};
+}
+
+} // namespace
+
+std::vector<Option> told_options() {
+    std::vector<Option> options;
+    for (const Key key : told_keys) {
+        const std::vector<std::string> names = value_names(key);
+        options.push_back({std::string(to_string(key)), fmt::format("{}", fmt::join(names, "|")),
+                           key == Key::ct
+                               ? "what connection tracking has for each packet (default: unknown)"
+                               : "what this host has for each packet (default: none)",
+                           names});
+    }
+    return options;
+}
+
+nc_told said_options(const Arguments& arguments) {
+    nc_told told{};
+    told.socket = said_value(arguments, Key::socket).value_or(NC_SOCKET_NONE);
+    if (const auto ct = said_value(arguments, Key::ct)) {
+        told.has = NC_HAS_CT;
+        told.ct = *ct;
+    }
+    return told;
+}
+
+std::vector<Key> untold(const Arguments& arguments, std::uint32_t looked_at) {
+    std::vector<Key> keys;
+    for (const Key key : told_keys)
+        if ((looked_at >> static_cast<unsigned>(key) & 1) != 0 &&
+            !arguments.has(std::string(to_string(key))))
+            keys.push_back(key);
+    return keys;
 }
 
 std::vector<Option> simulate_options(std::initializer_list<nc_verdict> verdicts) {
     std::vector<std::string> names;
     for (const nc_verdict verdict : verdicts)
         names.push_back(to_string(verdict));
-    return {{"summary", "", "print totals by rule instead of each packet", {}},
-            {"expect", fmt::format("{}", fmt::join(names, "|")),
-             "exit status 0 if all packets get this verdict, 1 if not, 4: could not tell", names},
-            socket_option()};
+    std::vector<Option> options{
+        {"summary", "", "print totals by rule instead of each packet", {}},
+        {"expect", fmt::format("{}", fmt::join(names, "|")),
+         "exit status 0 if all packets get this verdict, 1 if not, 4: could not tell", names}};
+    for (Option& option : told_options())
+        options.push_back(std::move(option));
+    return options;
 }
 
 } // namespace netctl::datapath

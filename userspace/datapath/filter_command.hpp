@@ -43,13 +43,15 @@ Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> v
 /// Frames with an Ethernet header, or without any link header.
 enum class FrameForm { ethernet, ip };
 
-using Simulate = std::function<Result<>(nc_socket, const NextFrame&, const HandleSimulated&)>;
+using Simulate = std::function<Result<>(const nc_told&, const NextFrame&, const HandleSimulated&)>;
 /// The handler of `simulate FILE`, with the options of `simulate_options`.
 Result<int> print_simulation(const Arguments& arguments, Context& context, FrameForm form,
                              const Simulate& simulate);
-/// What this host has for packets that are made up or come from a file: what --socket says.
-Option socket_option();
-nc_socket said_socket(const Arguments& arguments);
+/// What there is for packets that are made up or come from a file, by options named after keys: `--socket`, `--ct`.
+std::vector<Option> told_options();
+nc_told said_options(const Arguments& arguments);
+/// The keys, of those in `looked_at` (bits 1 << Key), that such an option could say and none does.
+std::vector<Key> untold(const Arguments& arguments, std::uint32_t looked_at);
 /// `verdicts` are those that the hook can give: what --expect takes.
 std::vector<Option> simulate_options(std::initializer_list<nc_verdict> verdicts);
 

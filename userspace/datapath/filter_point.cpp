@@ -164,7 +164,7 @@ std::string FilterPoint::direction() const {
     return fmt::format("{} {}", to_string(hook_), is_egress() ? "egress" : "ingress");
 }
 
-Result<> FilterPoint::simulate(nc_socket socket, const NextFrame& next,
+Result<> FilterPoint::simulate(const nc_told& told, const NextFrame& next,
                                const HandleSimulated& handle) const {
     const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
     std::optional<Root> root = NETCTL_TRY(Root::open(root_));
@@ -177,7 +177,7 @@ Result<> FilterPoint::simulate(nc_socket socket, const NextFrame& next,
     const bool ether = hook_ == Hook::xdp || (live.state.point.flags & NC_POINT_ETHER) != 0;
     const bpf::RawMap result = NETCTL_TRY(loaded.object.map("result"));
     return run_simulation(
-        live.state, sets, ether, socket, result, next,
+        live.state, sets, ether, told, result, next,
         [&](std::span<const std::uint8_t> frame) { return run(loaded.generation.program, frame); },
         handle);
 }

@@ -72,7 +72,8 @@ class FilterPoint : public RuleEditor {
     /// Counted since the first attachment; an error if it is attached no more.
     Result<UnloggedPackets> unlogged() const;
     /// Runs the rules over frames, without touching traffic or counters.
-    Result<> simulate(nc_socket socket, const NextFrame& next, const HandleSimulated& handle) const;
+    Result<> simulate(const nc_told& told, const NextFrame& next,
+                      const HandleSimulated& handle) const;
 
     // ---- attaching, step by step; in the point's network namespace ----
 

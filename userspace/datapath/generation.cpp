@@ -14,6 +14,7 @@
 #include "core/abi_version.hpp"
 #include "datapath/base_store.hpp"
 #include "datapath/changes.hpp"
+#include "datapath/conntrack.hpp"
 #include "datapath/counter_slots.hpp"
 #include "datapath/limit_state.hpp"
 #include "datapath/set_uses.hpp"
@@ -172,7 +173,12 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
 
     if (!sets.sets.empty())
         NETCTL_TRY(NETCTL_TRY(BaseStore::open_or_make(root)).share(object));
-    NETCTL_TRY(object.load());
+    const bool tracked = ask_conntrack(state.rules);
+    if (auto loaded = object.load(); !loaded) {
+        if (tracked)
+            NETCTL_TRY(try_conntrack()); // which says it better
+        return std::move(loaded).error();
+    }
 
     // After loading: contents, before anything can reach the program.
     NETCTL_TRY(fill_sets(object, sets));
@@ -196,6 +202,9 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     generation.reason = compiled.reason;
     generation.memory = compiled.memory();
     generation.notes = devices.notes();
+    if (tracked && !request.simulate && !(before && ask_conntrack(*before)))
+        if (std::string note = untracked_note(); !note.empty())
+            generation.notes.push_back(std::move(note));
     // All that the next command needs must be found from the program, used by its code or not.
     for (const char* name : pinned_maps) {
         const bpf::RawMap map = NETCTL_TRY(object.map(name));

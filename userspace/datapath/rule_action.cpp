@@ -52,6 +52,16 @@ void encode_limit(const Limit& limit, nc_action& action) {
 
 } // namespace
 
+bool asks_conntrack(const Rule& rule) {
+    return rule.find(Key::ct) != nullptr || rule.find(Key::ct_mark) != nullptr;
+}
+
+bool ask_conntrack(const std::vector<InstalledRule>& rules) {
+    return std::any_of(rules.begin(), rules.end(), [](const InstalledRule& installed) {
+        return asks_conntrack(installed.rule);
+    });
+}
+
 std::uint32_t wanted_fields(const Rule& rule) {
     std::uint32_t wanted = 0;
     for (const Match& match : rule.matches)
@@ -59,6 +69,10 @@ std::uint32_t wanted_fields(const Rule& rule) {
     if (rule.find(Key::socket) != nullptr) // which is looked up by them
         wanted |= 1U << NC_FIELD_SRC | 1U << NC_FIELD_DST | 1U << NC_FIELD_SPORT |
                   1U << NC_FIELD_DPORT | 1U << NC_FIELD_ICMP_TYPE;
+    if (asks_conntrack(rule)) // likewise
+        wanted |= 1U << NC_FIELD_SRC | 1U << NC_FIELD_DST | 1U << NC_FIELD_SPORT |
+                  1U << NC_FIELD_DPORT | 1U << NC_FIELD_ICMP_TYPE | 1U << NC_FIELD_FRAG |
+                  1U << NC_FIELD_FLAGS;
     if (rule.limit && rule.limit->per.of != Accounts::Of::rule) {
         wanted |= 1U << NC_FIELD_SRC | 1U << NC_FIELD_DST;
         if (rule.limit->per.dport)

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "core/result.hpp"
 #include "core/rule.hpp"
@@ -20,6 +21,9 @@ using ResolveDevice = std::function<Result<std::uint32_t>(const std::string& dev
 
 /// Bits NC_FIELD_…: what must be parsed for a rule.
 std::uint32_t wanted_fields(const Rule& rule);
+/// Whether a rule is about connection tracking, which not every program asks.
+bool asks_conntrack(const Rule& rule);
+bool ask_conntrack(const std::vector<InstalledRule>& rules);
 /// A rule's entry in `actions`.
 Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDevice& resolve);
 

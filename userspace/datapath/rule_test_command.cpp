@@ -71,9 +71,10 @@ Result<AskedPacket> asked_packet(const Arguments& arguments, Hook hook, bool eth
     if (words + arguments.has("hex") + arguments.has("read") != 1)
         return Error::usage("say one packet: in words, with --hex, or with --read",
                             "for example: src 192.0.2.1 proto tcp dport 22 flags syn");
-    if (words && arguments.has("socket"))
-        return Error::usage("--socket goes with --hex and --read",
-                            "say it in words: socket established");
+    for (const Option& option : told_options())
+        if (words && arguments.has(option.name))
+            return Error::usage(fmt::format("--{} goes with --hex and --read", option.name),
+                                fmt::format("say it in words: {} established", option.name));
     if (words) {
         const SaidPacket said = NETCTL_TRY(read_packet(rule_text(arguments.rest()), hook, ether));
         return AskedPacket{said.packet, true, {}, said.said};
@@ -84,10 +85,9 @@ Result<AskedPacket> asked_packet(const Arguments& arguments, Hook hook, bool eth
             : NETCTL_TRY(from_capture(
                   arguments.get("read"),
                   NETCTL_TRY(arguments.number("frame", 1, 1, std::uint64_t{1} << 62)), ether));
-    if ((asked.packet.has & NC_HAS_PROTO) != 0)
-        asked.packet.socket = said_socket(arguments);
-    if (!arguments.has("socket"))
-        asked.said &= ~(std::uint32_t{1} << NC_FIELD_SOCKET);
+    classifier::tell(asked.packet, said_options(arguments));
+    for (const Key key : untold(arguments, asked.said))
+        asked.said &= ~(std::uint32_t{1} << static_cast<unsigned>(key));
     return asked;
 }
 
@@ -226,6 +226,15 @@ Command rule_test_command(Hook hook, const std::vector<Positional>& place, const
         names.push_back(to_string(verdict));
     std::vector<Positional> positionals = place;
     positionals.push_back({"PACKET", Positional::Count::rest});
+    std::vector<Option> options{
+        {"explain", "", "tell of each rule before it why it does not match", {}},
+        {"hex", "BYTES", "the packet as a frame in hexadecimal digits", {}},
+        {"read", "FILE", "a packet of a capture file", {}},
+        {"frame", "N", "which of the file (default: 1)", {}}};
+    for (Option& option : told_options())
+        options.push_back(std::move(option));
+    options.push_back({"expect", fmt::format("{}", fmt::join(names, "|")),
+                       "exit status 0 if this is the verdict, 1 if not, 4: could not tell", names});
     return {
         .name = "test",
         .summary = "tell which rule decides about a packet, and what becomes of it",
@@ -235,13 +244,7 @@ Command rule_test_command(Hook hook, const std::vector<Positional>& place, const
             "22 flags syn. What is not said is made up, and told if a rule looks at it. Nothing is "
             "counted; limits count as not reached.",
         .positionals = std::move(positionals),
-        .options = {{"explain", "", "tell of each rule before it why it does not match", {}},
-                    {"hex", "BYTES", "the packet as a frame in hexadecimal digits", {}},
-                    {"read", "FILE", "a packet of a capture file", {}},
-                    {"frame", "N", "which of the file (default: 1)", {}},
-                    socket_option(),
-                    {"expect", fmt::format("{}", fmt::join(names, "|")),
-                     "exit status 0 if this is the verdict, 1 if not, 4: could not tell", names}},
+        .options = std::move(options),
         .run = [=](const Arguments& arguments, Context& context) -> Result<int> {
             auto status = ask(arguments, context, hook, open);
             if (!status && arguments.has("expect"))

@@ -13,7 +13,9 @@
 #include <fmt/format.h>
 
 #include "core/rule_keys.hpp"
+#include "datapath/conntrack.hpp"
 #include "datapath/judge.hpp"
+#include "datapath/rule_action.hpp"
 #include "sys/session.hpp"
 
 namespace netctl::datapath {
@@ -91,7 +93,8 @@ std::optional<SshSession> ssh_session() {
     return SshSession{*from, *to, *from_port, *to_port};
 }
 
-std::vector<nc_packet> packets_of(const SshSession& session, bool egress, bool ether) {
+std::vector<nc_packet> packets_of(const SshSession& session, bool egress, bool ether,
+                                  bool tracked) {
     nc_packet packet{};
     const bool ipv4 = session.server.family == Family::ipv4;
     packet.has = NC_HAS_PROTO | NC_HAS_PORTS | NC_HAS_FLAGS | (ipv4 ? NC_HAS_IPV4 : NC_HAS_IPV6) |
@@ -106,6 +109,8 @@ std::vector<nc_packet> packets_of(const SshSession& session, bool egress, bool e
     packet.ether_type = ipv4 ? 0x0800 : 0x86dd;
     packet.ttl = 64;
     packet.socket = egress ? NC_SOCKET_NONE : NC_SOCKET_ESTABLISHED;
+    packet.has |= NC_HAS_CT;
+    packet.ct = tracked ? NC_CT_ESTABLISHED : NC_CT_NEW;
     constexpr std::uint8_t ack = 0x10, push = 0x08;
     std::vector<nc_packet> packets;
     for (const auto& [flags, payload] :
@@ -123,7 +128,9 @@ Result<> check_session(const std::optional<GuardedState>& before, const GuardedS
     if (!session || !has_address(passage.interface, session->server))
         return {};
     const bool egress = passage.egress;
-    const std::vector<nc_packet> packets = packets_of(*session, egress, passage.ether);
+    const bool tracked =
+        !ask_conntrack(after.state.rules) || tracks(session->server.family).value_or(true);
+    const std::vector<nc_packet> packets = packets_of(*session, egress, passage.ether, tracked);
     const auto now = NETCTL_TRY(refusing(after.state, after.sets, packets));
     if (!now || (before && NETCTL_TRY(refusing(before->state, before->sets, packets))))
         return {};

@@ -353,10 +353,33 @@ Match Fuzz::match(Key key, std::span<const nc_packet> seen, const TestSets& sets
         return match;
     }
     case Key::socket: return number_match(key, below(socket_related + 1), socket_related);
+    case Key::ct: return number_match(key, below(ct_untracked + 1), ct_untracked);
+    case Key::ct_mark: {
+        Match match;
+        match.key = key;
+        match.negated = percent(15);
+        const auto mask = static_cast<std::uint32_t>(1 + below(15));
+        match.masked = Masked{static_cast<std::uint32_t>(below(16)) & mask, mask};
+        return match;
+    }
     case Key::len: return number_match(key, packet.len, 9000);
     default:
         return number_match(key, classifier::number_of(packet, key).value_or(0), info(key).max);
     }
+}
+
+nc_told Fuzz::told() {
+    nc_told told{};
+    told.socket = static_cast<__u32>(below(socket_related + 1));
+    if (percent(70)) {
+        told.has |= NC_HAS_CT;
+        told.ct = static_cast<__u32>(below(ct_untracked + 1));
+    }
+    if (percent(50)) {
+        told.has |= NC_HAS_CT_MARK;
+        told.ct_mark = static_cast<__u32>(below(16));
+    }
+    return told;
 }
 
 Rule Fuzz::rule(std::span<const nc_packet> seen, const TestSets& sets) {

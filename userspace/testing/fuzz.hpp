@@ -52,6 +52,8 @@ class Fuzz {
     /// Gives limits to some rules, which do not recover while a test runs: a packet a day, a bit a second. Some
     /// of them add to the sets.
     void limit_some(std::vector<Rule>& rules, const TestSets& sets);
+    /// What a packet alone does not tell.
+    nc_told told();
 
   private:
     Address address(Family family);

@@ -24,9 +24,8 @@ nc_verdict verdict_of(const Rule& rule) {
 
 } // namespace
 
-classifier::Parsed with_socket(classifier::Parsed parsed, nc_socket socket) {
-    if ((parsed.packet.has & NC_HAS_PROTO) != 0)
-        parsed.packet.socket = socket;
+classifier::Parsed with_told(classifier::Parsed parsed, const nc_told& told) {
+    classifier::tell(parsed.packet, told);
     return parsed;
 }
 

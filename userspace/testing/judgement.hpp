@@ -12,7 +12,7 @@
 
 namespace netctl::testing {
 
-classifier::Parsed with_socket(classifier::Parsed parsed, nc_socket socket);
+classifier::Parsed with_told(classifier::Parsed parsed, const nc_told& told);
 nc_result expected_result(const ProgSetup& setup, const classifier::Parsed& parsed);
 /// Fields of a packet that was not parsed are not specified.
 bool same(const nc_result& kernel, const nc_result& reference);

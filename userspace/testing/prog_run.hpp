@@ -97,7 +97,7 @@ class ProgRun {
     /// What a simulating program found out in its last run.
     const nc_result& result() const { return *result_; }
     /// What a simulating program is to be told that this host has for the packets of the next runs.
-    void tell_socket(nc_socket socket) const { result_->socket = socket; }
+    void tell(const nc_told& told) const { result_->told = told; }
     /// Sums over all CPUs.
     Result<nc_stats> stats() const;
     Result<nc_rejects> rejects() const;

@@ -216,9 +216,9 @@ Result<int> simulate(const Arguments& arguments, Context& context) {
     const datapath::FrameForm form = NETCTL_TRY(form_of(arguments, context));
     return datapath::print_simulation(
         arguments, context, form,
-        [&](nc_socket socket, const datapath::NextFrame& next,
+        [&](const nc_told& told, const datapath::NextFrame& next,
             const datapath::HandleSimulated& handle) {
-            return point_of(arguments, context)->simulate(socket, next, handle);
+            return point_of(arguments, context)->simulate(told, next, handle);
         });
 }
 

@@ -15,6 +15,7 @@
 #include "netctl/abi/classify.h"
 #include "sys/netns.hpp"
 #include "tc_filter.skel.h"
+#include "tc_filter_ct.skel.h"
 
 namespace netctl::tc {
 
@@ -240,9 +241,12 @@ class Point : public FilterPoint {
 
     Result<LoadedFilter> load(const Root& root, PointState& state, const LivePoint* previous,
                               bool simulate) const override {
-        const auto skeleton = std::make_shared<const bpf::Skeleton<tc_filter>>(
-            NETCTL_TRY(bpf::Skeleton<tc_filter>::open()));
-        const bpf::Object object = skeleton->object();
+        const bool tracked = datapath::ask_conntrack(state.rules);
+        const auto [skeleton, object] =
+            NETCTL_TRY(tracked ? bpf::open_object<tc_filter_ct>() : bpf::open_object<tc_filter>());
+        const std::uint32_t leaving = is_egress() ? 1 : 0;
+        if (tracked)
+            NETCTL_TRY(object.set_constant("leaving", {&leaving, 1}));
         const std::uint32_t ether = state.point.flags & NC_POINT_ETHER ? 1 : 0;
         const std::uint32_t by_departure = state.point.flags & NC_POINT_DEPARTURE ? 1 : 0;
         NETCTL_TRY(object.set_constant("has_ether", {&ether, 1}));

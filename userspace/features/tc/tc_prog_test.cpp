@@ -135,9 +135,9 @@ TEST(TcFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
             reasons[expected.reason]++;
             const std::string where =
                 fmt::format("\nseed {}\n{}rules: {}", seed, hex(frame), to_text(setup));
-            const auto socket = static_cast<nc_socket>(fuzz.below(NC_SOCKET_RELATED + 1));
-            const nc_result simulated = expected_result(setup, with_socket(parsed, socket));
-            simulating.tell_socket(socket);
+            const nc_told told = fuzz.told();
+            const nc_result simulated = expected_result(setup, with_told(parsed, told));
+            simulating.tell(told);
             SkbRun run = must_simulate(simulating, frame, mark);
             ASSERT_TRUE(same(simulating.result(), simulated) &&
                         run.action == code_of(simulated.verdict))

@@ -106,9 +106,9 @@ Result<int> log(const Arguments& arguments, Context& context) {
 Result<int> simulate(const Arguments& arguments, Context& context) {
     return datapath::print_simulation(
         arguments, context, datapath::FrameForm::ethernet,
-        [&](nc_socket socket, const datapath::NextFrame& next,
+        [&](const nc_told& told, const datapath::NextFrame& next,
             const datapath::HandleSimulated& handle) {
-            return point_of(arguments, context)->simulate(socket, next, handle);
+            return point_of(arguments, context)->simulate(told, next, handle);
         });
 }
 

@@ -15,6 +15,7 @@
 #include "sys/netlink.hpp"
 #include "sys/netns.hpp"
 #include "xdp_filter.skel.h"
+#include "xdp_filter_ct.skel.h"
 
 namespace netctl::xdp {
 
@@ -144,9 +145,9 @@ class Point : public FilterPoint {
 
     Result<LoadedFilter> load(const Root& root, PointState& state, const LivePoint* previous,
                               bool simulate) const override {
-        const auto skeleton = std::make_shared<const bpf::Skeleton<xdp_filter>>(
-            NETCTL_TRY(bpf::Skeleton<xdp_filter>::open()));
-        const bpf::Object object = skeleton->object();
+        const auto [skeleton, object] =
+            NETCTL_TRY(datapath::ask_conntrack(state.rules) ? bpf::open_object<xdp_filter_ct>()
+                                                            : bpf::open_object<xdp_filter>());
         std::vector<std::uint32_t> targets; // their interfaces, by the numbers that actions have
         const std::size_t devices = std::max<std::size_t>(count_devices(state), 1);
         NETCTL_TRY(object.set_max_entries("devices", static_cast<std::uint32_t>(devices)));

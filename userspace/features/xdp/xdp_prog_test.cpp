@@ -76,9 +76,9 @@ class Comparison {
                 14 + fuzz.below(std::min<std::size_t>(frame.bytes.size(), 3000) - 13));
         // The namespace of the tests has no sockets: the plain program finds none.
         const classifier::Parsed parsed = classifier::parse_ethernet(frame.bytes);
-        const auto socket = static_cast<nc_socket>(fuzz.below(NC_SOCKET_RELATED + 1));
-        const nc_result simulated = expected_result(setup_, with_socket(parsed, socket));
-        simulating_->tell_socket(socket);
+        const nc_told told = fuzz.told();
+        const nc_result simulated = expected_result(setup_, with_told(parsed, told));
+        simulating_->tell(told);
         auto action = simulating_->run(frame.bytes, linear);
         ASSERT_TRUE(action) << action.error().what;
         const nc_result& found = simulating_->result();

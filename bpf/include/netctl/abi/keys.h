@@ -105,7 +105,15 @@ KEY(TTL, ttl, "ttl", U8, NC_HAS_PROTO, 1,                                       
 KEY(SOCKET, socket, "socket", U8, NC_HAS_PROTO, 1,                                                 \
     xdp | tc, names, socket_related, sockets,                                                      \
     "established, listening, related, none, any, or a list {A, B}",                                \
-    "what this host has for the packet that arrives: a connection, or a socket that takes it")
+    "what this host has for the packet that arrives: a connection, or a socket that takes it")     \
+KEY(CT, ct, "ct", U8, NC_HAS_CT, 1,                                                                \
+    xdp | tc, names, ct_untracked, ct_states,                                                      \
+    "new, established, related, invalid, untracked, or a list {A, B}",                             \
+    "what the kernel's connection tracking knows of the packet")                                   \
+KEY(CT_MARK, ct_mark, "ct-mark", MASK32, NC_HAS_CT_MARK, 2,                                        \
+    xdp | tc, mark, 0xffffffff, no_names,                                                          \
+    "NUMBER or NUMBER/MASK",                                                                       \
+    "mark of the packet's connection in connection tracking")
 
 /*
  * What only connections have: NAME, name, text, and from `hooks` on as above.

@@ -18,7 +18,9 @@ enum nc_has {
 	NC_HAS_FLAGS = 1 << 4, /* TCP */
 	NC_HAS_ICMP = 1 << 5,  /* ICMP in IPv4, ICMPv6 in IPv6; never crosswise */
 	NC_HAS_VLAN = 1 << 6,
-	NC_HAS_ETHER = 1 << 7, /* an Ethernet header: not on L3 devices */
+	NC_HAS_ETHER = 1 << 7,	 /* an Ethernet header: not on L3 devices */
+	NC_HAS_CT = 1 << 8,	 /* a state that is known before, or behind, connection tracking */
+	NC_HAS_CT_MARK = 1 << 9, /* an entry of connection tracking */
 };
 
 /* TINY is a first fragment that ends before the fields of its transport header do that rules look at: 14
@@ -35,6 +37,18 @@ enum nc_socket {
 	NC_SOCKET_LISTENING = 1,
 	NC_SOCKET_ESTABLISHED = 2,
 	NC_SOCKET_RELATED = 3,
+};
+
+/*
+ * What connection tracking makes of a packet, as `ct state` of nftables has it. A packet that arrives is judged
+ * before it is tracked: NEW is also one that has no entry yet.
+ */
+enum nc_ct {
+	NC_CT_NEW = 0,
+	NC_CT_ESTABLISHED = 1,
+	NC_CT_RELATED = 2,
+	NC_CT_INVALID = 3,
+	NC_CT_UNTRACKED = 4,
 };
 
 /* The members by size, so that nothing is hidden between them. */
@@ -71,7 +85,8 @@ enum nc_socket {
  * One member a key (keys.h): addresses in network order, numbers in host order. `ether_type` is the one
  * behind the VLAN tags that were looked through, `vlan` the id of the outer tag, `proto` the upper-layer
  * protocol behind IPv6 extension headers, `flags` byte 13 of the TCP header, `frag` an enum nc_frag,
- * `mark` the skb's, 0 in XDP, `socket` an enum nc_socket, and `len` that of the frame as the hook sees it.
+ * `mark` the skb's, 0 in XDP, `socket` an enum nc_socket, `ct` an enum nc_ct, and `len` that of the frame as
+ * the hook sees it.
  */
 struct nc_packet {
 	__u32 has; /* enum nc_has */

@@ -319,13 +319,20 @@ NC_STATIC_ASSERT(sizeof(struct nc_event) == 160, "nc_event is ABI");
 
 #define NC_NO_RULE 0xffffffffu
 
+/* What a packet alone does not tell, and a simulation is told of all IP packets: written before the run. */
+struct nc_told {
+	__u32 has;    /* NC_HAS_CT, NC_HAS_CT_MARK: which of these there is */
+	__u32 socket; /* enum nc_socket */
+	__u32 ct;     /* enum nc_ct */
+	__u32 ct_mark;
+};
+
 struct nc_result {
 	__u32 position; /* of the rule in its list, or NC_NO_RULE */
 	__u32 verdict;	/* enum nc_verdict */
 	__u32 reason;	/* enum nc_reason */
 	__u32 unparsed; /* enum nc_unparsed, if that is the reason */
-	__u32 socket;	/* enum nc_socket that IP packets have: written before the run */
-	__u32 reserved;
+	struct nc_told told;
 	__u64 set_bits; /* membership, bit i = set use i */
 	struct nc_packet packet;
 };

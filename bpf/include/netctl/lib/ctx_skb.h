@@ -12,6 +12,8 @@
 
 #define nc_ctx struct __sk_buff /* no typedef: the verifier knows contexts by their struct */
 
+#define nc_ctx_ct_lookup bpf_skb_ct_lookup
+
 const volatile __u32 has_ether = 1;
 const volatile __u32 simulate; /* ruleset.h says what it is */
 

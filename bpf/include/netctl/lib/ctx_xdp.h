@@ -9,6 +9,7 @@
  *   nc_ctx_length()              of the frame in bytes, fragments included
  *   nc_ctx_ifindex()             of the interface that the hook sits on
  *   nc_ctx_mark()                of the packet; 0 where there is none
+ *   nc_ctx_ct_lookup()           the kernel's function that finds an entry of connection tracking
  *   nc_ctx_has_ether()           whether the frame starts with an Ethernet header
  *   nc_ctx_vlan()                a tag that the kernel took out of the frame; it is outermost
  *   nc_ctx_is_super()            whether many packets travel as one, maybe with a length of 0 in
@@ -26,6 +27,8 @@
 #include <netctl/lib/bpf.h>
 
 #define nc_ctx struct xdp_md /* no typedef: the verifier knows contexts by their struct */
+
+#define nc_ctx_ct_lookup bpf_xdp_ct_lookup
 
 const volatile __u32 simulate; /* ruleset.h says what it is */
 

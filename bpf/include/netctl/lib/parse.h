@@ -18,10 +18,12 @@
 
 #include <netctl/abi/classify.h>
 #include <netctl/abi/packet.h>
+#include <netctl/lib/conntrack.h>
 #include <netctl/lib/frame.h>
 #include <netctl/lib/socket.h>
 
 #define NC_WANT(field) (1u << NC_FIELD_##field)
+#define NC_WANT_CT (NC_WANT(CT) | NC_WANT(CT_MARK))
 
 /* nc_parse() returns this, or an enum nc_unparsed. */
 #define NC_PARSED (-1)
@@ -82,6 +84,8 @@ static __always_inline __u32 nc_parse_transport(const struct nc_frame *frame, __
 	/* A simulation is told. */
 	if (wanted & NC_WANT(SOCKET) && !simulate && has & (NC_HAS_PORTS | NC_HAS_ICMP))
 		p->socket = nc_find_socket(frame->ctx, p, offset, end);
+	if (wanted & NC_WANT_CT && !simulate && has & (NC_HAS_PORTS | NC_HAS_ICMP))
+		has |= nc_track(frame->ctx, p, offset, end);
 	return has;
 }
 
@@ -89,7 +93,7 @@ static __always_inline __u32 nc_parse_transport(const struct nc_frame *frame, __
 #define NC_PART_TRANSPORT (NC_HAS_PORTS | NC_HAS_FLAGS | NC_HAS_ICMP)
 #define NC_KEY_TRANSPORT(NAME, name, text, kind, part, ...)                                        \
 	| ((part)&NC_PART_TRANSPORT ? NC_WANT(NAME) : 0)
-#define NC_WANT_TRANSPORT (NC_WANT(SOCKET) NC_PACKET_KEYS(NC_KEY_TRANSPORT))
+#define NC_WANT_TRANSPORT (NC_WANT(SOCKET) | NC_WANT_CT NC_PACKET_KEYS(NC_KEY_TRANSPORT))
 
 static __always_inline int nc_parse_ipv4(const struct nc_frame *frame, __u32 wanted, __u32 offset,
 					 struct nc_packet *p)

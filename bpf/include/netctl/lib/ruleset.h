@@ -75,9 +75,9 @@ struct nc_judgement {
 	struct nc_packet packet;
 	__u64 set_bits;
 	__u32 position; /* of the rule in `actions`, or NC_NO_RULE */
-	__u32 verdict;	/* enum nc_verdict */
-	__u32 reason;	/* enum nc_reason */
-	__u32 unparsed; /* enum nc_unparsed, if that is the reason */
+	__u8 verdict;	/* enum nc_verdict */
+	__u8 reason;	/* enum nc_reason */
+	__u8 unparsed;	/* enum nc_unparsed, if that is the reason */
 	bool limit_failed;
 	const struct nc_action *action; /* of the rule, or NULL */
 };
@@ -110,13 +110,18 @@ static __always_inline __u32 nc_first_rule(const struct nc_packet *packet, __u64
 							       first;
 }
 
-/* A simulation asks for no sockets: it is told what there is. */
-static __always_inline __u32 nc_told_socket(void)
+/* A simulation asks the kernel for nothing: it is told what there is. */
+static __always_inline void nc_be_told(struct nc_packet *packet)
 {
 	__u32 zero = 0;
-	const struct nc_result *told = bpf_map_lookup_elem(&result, &zero);
+	const struct nc_result *result_of = bpf_map_lookup_elem(&result, &zero);
 
-	return told ? told->socket : NC_SOCKET_NONE;
+	if (!result_of || !(packet->has & NC_HAS_PROTO))
+		return;
+	packet->has |= result_of->told.has;
+	packet->socket = result_of->told.socket;
+	packet->ct = result_of->told.ct;
+	packet->ct_mark = result_of->told.ct_mark;
 }
 
 static __always_inline void nc_judge(nc_ctx *ctx, struct nc_judgement *j)
@@ -128,8 +133,10 @@ static __always_inline void nc_judge(nc_ctx *ctx, struct nc_judgement *j)
 	j->position = NC_NO_RULE;
 	if (unlikely(parsed != NC_PARSED))
 		goto unparsed;
-	if (simulate && j->packet.has & NC_HAS_PROTO)
-		j->packet.socket = nc_told_socket();
+	if (simulate)
+		nc_be_told(&j->packet);
+	else if (wanted & NC_WANT_CT)
+		nc_track_leaving(ctx, &j->packet);
 	/* ^: what follows is not to be looked at anew for each constant that they may be (nc_fault). */
 	if (n_set_uses)
 		j->set_bits = nc_set_bits(&j->packet) ^ nc_zero;

@@ -62,70 +62,50 @@ static __always_inline bool nc_is_icmp_error(bool ipv4, __u32 type)
 
 /*
  * The addresses and ports that an answer to the packet quoted at `offset` would have; `end` is where the ICMP
- * message ends. Returns the quoted packet's upper-layer protocol, or 0 where no ports can be read.
+ * message ends. Returns the quoted packet's upper-layer protocol, or 0 where no ports can be read. Copies what it
+ * reads, in small pieces: errors are rare, and below the programs there is little room on the stack.
  */
-static __always_inline __u32 nc_read_quoted(const struct nc_frame *frame, __u32 offset, __u32 end,
-					    bool ipv4, struct bpf_sock_tuple *tuple)
+static __always_inline __u32 nc_read_quoted(nc_ctx *ctx, __u32 offset, __u32 end, bool ipv4,
+					    struct bpf_sock_tuple *tuple)
 {
-	__u8 copy[sizeof(struct ipv6hdr)] __attribute__((aligned(8)));
-	const __be16 *ports;
+	__u8 start[10];
+	__be16 ports[2];
 	__u32 proto;
 
 	offset &= NC_OFFSET_MASK;
-	nc_opaque(offset);
-	offset &= NC_OFFSET_MASK;
+	if (offset + (ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) > end)
+		return 0;
 	if (ipv4) {
-		const struct iphdr *ip;
-		__u8 start;
-
-		if (offset + sizeof(*ip) > end)
+		if (nc_ctx_load(ctx, offset, start, 10) ||
+		    nc_ctx_load(ctx, offset + 12, &tuple->ipv4.daddr, 4) ||
+		    nc_ctx_load(ctx, offset + 16, &tuple->ipv4.saddr, 4))
 			return 0;
-		ip = nc_bytes(frame, offset, sizeof(*ip), copy);
-		if (!ip)
+		if (start[0] >> 4 != 4 || (start[0] & 0xf) < 5 ||
+		    (start[6] << 8 | start[7]) & 0x1fff)
 			return 0;
-		start = *(const __u8 *)ip;
-		if (start >> 4 != 4 || (start & 0xf) < 5 || bpf_ntohs(ip->frag_off) & 0x1fff)
-			return 0;
-		tuple->ipv4.saddr = ip->daddr;
-		tuple->ipv4.daddr = ip->saddr;
-		proto = ip->protocol;
-		offset += (start & 0xf) * 4;
+		proto = start[9];
+		offset += (start[0] & 0xf) * 4;
 	} else {
-		const struct ipv6hdr *ip;
-
-		if (offset + sizeof(*ip) > end)
+		if (nc_ctx_load(ctx, offset, start, 8) ||
+		    nc_ctx_load(ctx, offset + 8, tuple->ipv6.daddr, sizeof(tuple->ipv6.daddr)) ||
+		    nc_ctx_load(ctx, offset + 24, tuple->ipv6.saddr, sizeof(tuple->ipv6.saddr)))
 			return 0;
-		ip = nc_bytes(frame, offset, sizeof(*ip), copy);
-		if (!ip || *(const __u8 *)ip >> 4 != 6)
+		if (start[0] >> 4 != 6)
 			return 0;
-		__builtin_memcpy(tuple->ipv6.saddr, &ip->daddr, sizeof(tuple->ipv6.saddr));
-		__builtin_memcpy(tuple->ipv6.daddr, &ip->saddr, sizeof(tuple->ipv6.daddr));
-		proto = ip->nexthdr;
-		offset += sizeof(*ip);
+		proto = start[6];
+		offset += sizeof(struct ipv6hdr);
 		/* What is sent in fragments; other extension headers would take a walk, and more stack than
 		 * there is. */
 		if (proto == NC_PROTO_FRAGMENT) {
-			const __u8 *header;
-
-			offset &= NC_OFFSET_MASK;
-			nc_opaque(offset);
-			offset &= NC_OFFSET_MASK;
-			if (offset + 8 > end)
+			if (offset + 8 > end || nc_ctx_load(ctx, offset, start, 8) ||
+			    (start[2] << 8 | start[3]) & 0xfff8)
 				return 0;
-			header = nc_bytes(frame, offset, 8, copy);
-			if (!header || (header[2] << 8 | header[3]) & 0xfff8)
-				return 0;
-			proto = header[0];
+			proto = start[0];
 			offset += 8;
 		}
 	}
-	offset &= NC_OFFSET_MASK;
-	nc_opaque(offset);
-	offset &= NC_OFFSET_MASK;
-	if ((proto != NC_PROTO_TCP && proto != NC_PROTO_UDP) || offset + 4 > end)
-		return 0;
-	ports = nc_bytes(frame, offset, 4, copy);
-	if (!ports)
+	if ((proto != NC_PROTO_TCP && proto != NC_PROTO_UDP) || offset + 4 > end ||
+	    nc_ctx_load(ctx, offset, ports, sizeof(ports)))
 		return 0;
 	if (ipv4) {
 		tuple->ipv4.sport = ports[1];
@@ -151,17 +131,11 @@ __noinline __u32 nc_find_socket(nc_ctx *ctx, const struct nc_packet *p, __u32 of
 		return NC_SOCKET_NONE;
 	ipv4 = p->has & NC_HAS_IPV4;
 	if (p->proto == NC_PROTO_ICMP || p->proto == NC_PROTO_ICMPV6) {
-		struct nc_frame frame = {
-			.ctx = ctx,
-			.data = nc_ctx_data(ctx),
-			.data_end = nc_ctx_data_end(ctx),
-			.length = nc_ctx_length(ctx),
-		};
 		__u32 proto, found;
 
 		if (!nc_is_icmp_error(ipv4, p->icmp_type))
 			return NC_SOCKET_NONE;
-		proto = nc_read_quoted(&frame, offset + 8, end, ipv4, &tuple);
+		proto = nc_read_quoted(ctx, offset + 8, end, ipv4, &tuple);
 		found = nc_socket_for(ctx, &tuple, ipv4, proto);
 		/* A listener has sent nothing in its own name: its answers belong to requests. */
 		return found == NC_SOCKET_ESTABLISHED ||
