@@ -3,6 +3,7 @@
 
 import contextlib
 import json
+import re
 import socket
 
 import pytest
@@ -293,3 +294,36 @@ def test_marks_of_connections(gateway):
             return list(filter.packets().values())[:3] == [1, 1, 1]
 
         until(counted, what="one packet by each rule")
+
+
+def test_where_nothing_is_tracked_it_is_said(pair, netctl):
+    _, server = pair
+    server.netns.ip("link", "set", "lo", "up")
+
+    def notes_of(interface):
+        Filter(netctl, interface)
+        return netctl("xdp", "rule", "add", interface.name, "ct established pass", netns=server.netns).stderr
+
+    said = notes_of(server)
+    assert "connection tracking is off here" in said
+    (command,) = re.findall(r"nft '(.*)'", said)
+    server.netns.run("nft", command)
+    netctl("xdp", "detach", server.name, netns=server.netns)
+    assert notes_of(server) == ""
+
+
+def test_packets_are_told_what_is_tracked(pair, netctl):
+    client, server = pair
+    Filter(netctl, server, "--default", "drop").replace("ct established pass", "ct not new ct-mark 7 pass")
+
+    def tests(*packet):
+        return netctl.json("xdp", "rule", "test", server.name, *packet, netns=server.netns)
+
+    said = tests("dport", "80", "ct", "established")
+    assert (said["verdict"], said["made_up"], said["packet"]["ct"]) == ("pass", ["ct-mark"], "established")
+    unsaid = tests("dport", "80")
+    assert (unsaid["verdict"], unsaid["made_up"], unsaid["packet"]["ct"]) == ("drop", ["ct", "ct-mark"], None)
+    assert tests("dport", "80", "ct", "related", "ct-mark", "7")["rule_id"] == 2
+    hexed = bytes(header(client, server.mac, server.ip4, 4) / TCP(sport=5000, dport=80)).hex()
+    assert tests("--hex", hexed, "--ct", "established")["verdict"] == "pass"
+    assert tests("--hex", hexed)["verdict"] == "drop"

@@ -89,7 +89,8 @@ def test_stateful_gateway(netctl, link, tmp_path):
     outside, gateway = link
     gateway.netns.run("nft", "-f", "-", input="""table inet nat {
         chain hide { type nat hook postrouting priority srcnat; oifname "none" masquerade; }
-        chain all { type filter hook prerouting priority filter; ct state new; } }""")
+        chain seen { type filter hook prerouting priority filter; ct state new; }
+    }""")
     words = {"[wan0]": f"[{gateway.name}]"}
     Example(netctl, tmp_path, "stateful-gateway.yaml", words).apply(gateway.netns)
     ports = Ports(gateway, 22, 443)

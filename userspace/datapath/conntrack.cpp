@@ -2,6 +2,7 @@
 #include "datapath/conntrack.hpp"
 
 #include <array>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -76,7 +77,10 @@ Result<bool> has_entry(Family family, std::span<const std::byte> tuple) {
 
 Result<> try_conntrack() {
     const Probe probe = NETCTL_TRY(Probe::open());
-    if (auto loaded = probe.object().load(); !loaded)
+    auto loaded = probe.object().load();
+    if (!loaded && (loaded.error().code == EPERM || loaded.error().code == EACCES))
+        return loaded; // which says nothing about the kernel
+    if (!loaded)
         return Error::unsupported(
             "this kernel lets no program ask connection tracking: it has no bpf_xdp_ct_lookup()",
             "`modprobe nf_conntrack`; Linux 6.0 or later has it, with "

@@ -22,8 +22,8 @@ std::optional<bool> tracks(Family family);
 std::string untracked_note();
 
 /// The command that turns connection tracking on.
-inline constexpr const char* track_command = "nft 'add table inet track; add chain inet track all "
+inline constexpr const char* track_command = "nft 'add table inet track; add chain inet track seen "
                                              "{ type filter hook prerouting priority 0; }; "
-                                             "add rule inet track all ct state new'";
+                                             "add rule inet track seen ct state new'";
 
 } // namespace netctl::datapath

@@ -105,7 +105,8 @@ class PacketReader {
         nc_packet& packet = made_.packet;
         const bool ipv4 = family == Family::ipv4;
         const std::uint8_t icmp = ipv4 ? protocol_icmp : protocol_icmp6;
-        packet.has |= NC_HAS_PROTO | (ipv4 ? NC_HAS_IPV4 : NC_HAS_IPV6);
+        packet.has |= NC_HAS_PROTO | (ipv4 ? NC_HAS_IPV4 : NC_HAS_IPV6) |
+                      (has(Key::ct) ? NC_HAS_CT : 0) | (has(Key::ct_mark) ? NC_HAS_CT_MARK : 0);
         packet.ether_type = ipv4 ? 0x0800 : 0x86dd;
         made_.said |= bit(Key::ether_type);
         if (!has(Key::proto)) {

@@ -28,6 +28,8 @@ TEST(PacketWords, SayWhatRulesLookAt) {
               "02:00:00:00:00:01 > 00:00:00:00:00:00 ether-type 0x0806 len 74");
     EXPECT_EQ(read("dport 22 socket established", Hook::xdp),
               "0.0.0.0:0 > 0.0.0.0:22 tcp syn socket established len 74");
+    EXPECT_EQ(read("dport 22 ct new ct-mark 7", Hook::xdp),
+              "0.0.0.0:0 > 0.0.0.0:22 tcp syn ct new ct-mark 7 len 74");
     EXPECT_EQ(read("socket related dst 2001:db8::1", Hook::xdp),
               ":: > 2001:db8::1 icmp6 type 1 code 0 socket related len 74");
     EXPECT_EQ(read("proto gre"), "0.0.0.0 > 0.0.0.0 gre len 74");

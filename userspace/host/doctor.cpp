@@ -12,6 +12,7 @@
 #include "bpf/bpffs.hpp"
 #include "bpf/pin_dir.hpp"
 #include "bpf/probe.hpp"
+#include "datapath/conntrack.hpp"
 #include "features/policy/controller.hpp"
 #include "features/redirect/controller.hpp"
 #include "host/trials.hpp"
@@ -89,6 +90,10 @@ const std::vector<Trial>& trials() {
         {"xdp", "fragments", "frames of several buffers", Need::wanted,
          "Linux 5.18 or later; without it native mode takes no MTU above some 3,500 bytes",
          try_xdp_frags},
+        {"xdp", "conntrack", "entries of connection tracking", Need::wanted,
+         "modprobe nf_conntrack, in Linux 6.0 or later; only rules with `ct` need it, in tc as "
+         "well",
+         datapath::try_conntrack},
         {"tc", "clsact", "classifiers in the qdisc clsact", Need::wanted,
          "modprobe sch_ingress cls_bpf; not needed where there is tcx", try_clsact},
         {"tc", "tcx", "classifiers in links of their own", Need::wanted,
