@@ -152,6 +152,12 @@ def test_what_ran_out_comes_again_and_a_full_set_is_told(netctl, link, kind):
         assert hit("192.0.2.2")["full"] == 0
         hit("192.0.2.3")
         assert hit("192.0.2.3")["full"] == 1
+        # netctl takes out what ran out.
+        until(lambda: not has(netctl, "192.0.2.1") and not has(netctl, "192.0.2.2"), what="both have run out")
+        netctl("set", *(("fold", "banned") if kind == "cidr" else ("add", "banned", "192.0.2.9")))
+        before = filter.status()["over_add"]
+        after = hit("192.0.2.3")
+        assert (after["added"], after["full"]) == (before["added"] + 1, before["full"])
     assert "1 addresses not added to a set: it has no room" in netctl(*filter._words("status"), netns=filter.netns).stdout
     assert "it has no room" in netctl("status", check=False).stdout
 
