@@ -5,22 +5,15 @@ import socket
 
 import pytest
 from lab import until
-from traffic import IP, UDP, Classifier, Ether, Filter, IPv6, Wire
+from traffic import INGRESS_MODES, IP, UDP, Ether, Filter, IPv6, Wire, filter_on
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 OTHER = {4: "192.0.2.77", 6: "2001:db8:1::77"}
-HOOKS = ("native", "generic", "tcx", "clsact")
 BURST = 8
 LIMIT = f"proto udp dport 9 pass limit {BURST}/day burst {BURST} per src over add @banned"
 
 
-def filter_on(netctl, interface, hook):
-    if hook in ("native", "generic"):
-        return Filter(netctl, interface, "--mode", hook)
-    return Classifier(netctl, interface, "ingress", "--mode", hook)
-
-
-@pytest.fixture(params=HOOKS)
+@pytest.fixture(params=INGRESS_MODES)
 def hook(request):
     return request.param
 

@@ -9,19 +9,28 @@ import pytest
 from lab import until
 from scapy.layers.inet import IPerror
 from scapy.layers.inet6 import ICMPv6DestUnreach, IPerror6
-from traffic import ICMP, IP, TCP, UDP, Classifier, Dot1AD, Dot1Q, Ether, Filter, IPv6, IPv6ExtHdrFragment, Wire, raw
+from traffic import (
+    ICMP,
+    INGRESS_MODES,
+    IP,
+    TCP,
+    UDP,
+    Classifier,
+    Dot1AD,
+    Dot1Q,
+    Ether,
+    Filter,
+    IPv6,
+    IPv6ExtHdrFragment,
+    Wire,
+    filter_on,
+    raw,
+)
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
-HOOKS = ("native", "generic", "tcx", "clsact")
 
 
-def filter_on(netctl, interface, hook):
-    if hook in ("native", "generic"):
-        return Filter(netctl, interface, "--mode", hook)
-    return Classifier(netctl, interface, "ingress", "--mode", hook)
-
-
-@pytest.fixture(params=HOOKS)
+@pytest.fixture(params=INGRESS_MODES)
 def hook(request):
     return request.param
 

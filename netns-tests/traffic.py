@@ -184,6 +184,17 @@ class Classifier(Filter):
         super().__init__(netctl, interface, *options, **keywords)
 
 
+# Ways to have a filter on what comes in.
+INGRESS_MODES = ("native", "generic", "tcx", "clsact")
+
+
+def filter_on(netctl, interface, mode):
+    """A filter in one of INGRESS_MODES, of XDP or of tc."""
+    if mode in ("native", "generic"):
+        return Filter(netctl, interface, "--mode", mode)
+    return Classifier(netctl, interface, "ingress", "--mode", mode)
+
+
 def pins(filter):
     return filter.netctl.root.joinpath(filter.hook, f"{filter.netns.name}:{filter.name}".replace(".", "%2e"), *filter.direction)
 
