@@ -438,7 +438,7 @@ class CrossingCompiler {
 
         BitVectors vectors;
         if (!apart_.pieces.empty())
-            vectors = NETCTL_TRY(bit_vectors(apart_, memory_budget(rules_)));
+            vectors = NETCTL_TRY(bit_vectors(apart_, most()));
         Paths paths;
         Inputs(out_, paths).emit(classes, vectors, pieces_);
         out_.constant("nc_classes", classes.count);
@@ -452,7 +452,7 @@ class CrossingCompiler {
         add_ipv6(paths, NC_PATH_DST6, pieces_.dst);
         emit_families();
         paths.emit(out_);
-        if (std::size_t taken = out_.compiled().memory(); taken > memory_budget(rules_))
+        if (std::size_t taken = out_.compiled().memory(); taken > most())
             return too_big("addresses and lists of rules", taken);
         return out_.take();
     }
@@ -511,13 +511,18 @@ class CrossingCompiler {
             out_.table("nc_family", classes, 2);
     }
 
+    /// Bytes that the tables may take.
+    std::size_t most() const {
+        return pieces_.pieces.empty() ? largest_tables : memory_budget(rules_);
+    }
+
     static constexpr const char* advice = "put prefixes and ports that are treated alike into sets";
 
     Error too_big(std::string_view part, std::size_t bytes) const {
         return Error::usage(
             fmt::format(
                 "{} of the rules take {} KiB of tables or more, beyond the budget of {} KiB", part,
-                bytes >> 10, memory_budget(rules_) >> 10),
+                bytes >> 10, most() >> 10),
             advice);
     }
 

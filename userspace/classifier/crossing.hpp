@@ -13,10 +13,14 @@
 
 namespace netctl::classifier {
 
-/// What the tables of a rule set may take: a fixed part, since small sets have tables that do not
-/// shrink with the rules, and a part for each rule.
+/// What the tables of any rule set may take.
+constexpr std::size_t largest_tables = std::size_t{64} << 20;
+
+/// What they may take as long as some rules are crossed: a fixed part, since small sets have tables that do not
+/// shrink with the rules, and a part for each rule. Where all stand apart there is no way left but to walk
+/// rule by rule, and only the largest size counts.
 constexpr std::size_t memory_budget(std::size_t rules) {
-    return std::min((std::size_t{2} << 20) + rules * 1024, std::size_t{64} << 20);
+    return std::min((std::size_t{2} << 20) + rules * 1024, largest_tables);
 }
 
 /// `set_uses` are those of the rules, in the order of their bits. Rules that would take the tables

@@ -3,10 +3,13 @@
 // classify_bench rules acl1|fw1|ipc1|FAMILY 4|6 COUNT ROUNDS [FILE]
 // classify_bench set 4|6 COUNT ROUNDS
 // classify_bench compile|count acl1|fw1|ipc1|FAMILY 4|6 COUNT [FILE]
+// classify_bench hunt 4|6 COUNT SECONDS SEED
 //
 // The measuring half of scripts/bench-classify: what classifying a packet, or asking a set, costs above
 // parsing it. All cases take turns in each round; prints one JSON document, in nanoseconds a packet.
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <ctime>
 #include <fstream>
 #include <functional>
@@ -26,6 +29,7 @@
 #include "testing/firewall_rules.hpp"
 #include "testing/packet.hpp"
 #include "testing/rule_families.hpp"
+#include "testing/rule_hunt.hpp"
 #include "testing/set_run.hpp"
 #include "testing/table_walk.hpp"
 
@@ -337,6 +341,8 @@ Result<Json> bench_count(const std::string& kind, Family family, std::size_t cou
     constexpr std::size_t packets = 4096;
     const std::vector<Rule> rules = NETCTL_TRY(rules_to_measure(kind, family, count, path));
     const classifier::Compiled compiled = NETCTL_TRY(classifier::compile(rules));
+    if (compiled.engine != "crossing")
+        return Error::failed("only the linear form holds these rules: " + compiled.reason);
     TableWalk walk(compiled);
     Random random(1);
     const std::vector<nc_bench_header> headers = headers_of(random, rules, family);
@@ -372,6 +378,33 @@ Result<Json> bench_count(const std::string& kind, Family family, std::size_t cou
         {"tables", tables}};
 }
 
+Json find_json(Burden burden, const Find& find) {
+    Json genes_json = Json::object(), figures = Json::object();
+    for (std::size_t i = 0; i < genes; i++)
+        genes_json[std::string(bounds_of(i).name)] = find.genes[i];
+    constexpr std::array<const char*, burdens> names{"apart_percent", "lines", "bytes_a_rule",
+                                                     "compile_ms_1000_rules"};
+    for (std::size_t i = 0; i < burdens; i++)
+        figures[names[i]] = find.figures[i];
+    return Json{{"driven_up", to_string(burden)}, {"figures", figures}, {"genes", genes_json}};
+}
+
+/// The worst rule set in each respect, each looked for in a part of the time.
+Result<Json> bench_hunt(Family family, std::size_t count, int seconds, std::uint64_t seed) {
+    Json finds = Json::array();
+    for (std::size_t i = 0; i < burdens; i++) {
+        const auto burden = static_cast<Burden>(i);
+        const auto told = [&](const Find& find) {
+            std::cerr << find_json(burden, find).dump() << "\n";
+        };
+        const Find worst =
+            NETCTL_TRY(hunt(burden, family, count,
+                            std::chrono::seconds(seconds / static_cast<int>(burdens)), seed, told));
+        finds.push_back(find_json(burden, worst));
+    }
+    return finds;
+}
+
 Result<Json> bench(const std::vector<std::string>& words) {
     const auto family = [](const std::string& word) {
         return word == "6" ? Family::ipv6 : Family::ipv4;
@@ -387,9 +420,12 @@ Result<Json> bench(const std::vector<std::string>& words) {
     if ((words.size() == 4 || words.size() == 5) && words[0] == "count")
         return bench_count(words[1], family(words[2]), std::stoul(words[3]),
                            words.size() == 5 ? words[4] : "");
-    return Error::usage(
-        "classify_bench rules acl1|fw1|ipc1|FAMILY 4|6 COUNT ROUNDS [FILE] | "
-        "set 4|6 COUNT ROUNDS | compile|count acl1|fw1|ipc1|FAMILY 4|6 COUNT [FILE]");
+    if (words.size() == 5 && words[0] == "hunt")
+        return bench_hunt(family(words[1]), std::stoul(words[2]), std::stoi(words[3]),
+                          std::stoul(words[4]));
+    return Error::usage("classify_bench rules acl1|fw1|ipc1|FAMILY 4|6 COUNT ROUNDS [FILE] | "
+                        "set 4|6 COUNT ROUNDS | compile|count acl1|fw1|ipc1|FAMILY 4|6 COUNT "
+                        "[FILE] | hunt 4|6 COUNT SECONDS SEED");
 }
 
 } // namespace

@@ -21,8 +21,9 @@ enum class RuleFamily : std::uint8_t {
     block_list, ///< prefixes of a list, one action, no other field
     pods,       ///< Kubernetes: labels expanded to single addresses on both sides
     carrier,    ///< long ranges of ports, TCP flags, DSCP, fragments
+    hunted,     ///< no firewall's: of which a packet reads most, as far as rule_hunt.hpp found
 };
-constexpr int rule_families = 6;
+constexpr int rule_families = 7;
 const char* to_string(RuleFamily family);
 /// Nothing if there is no family of that name.
 std::optional<RuleFamily> rule_family(std::string_view name);

@@ -10,6 +10,7 @@
 
 #include "netctl/abi/crossing.h"
 #include "netctl/abi/rule.h"
+#include "testing/rule_fuzz.hpp"
 
 namespace netctl::testing {
 
@@ -291,6 +292,19 @@ void TableWalk::look_into(std::uint64_t group, std::uint64_t word, std::uint64_t
     if (bits)
         first = std::min(first, read("nc_aparts", (number << 6) + static_cast<std::uint64_t>(
                                                                       std::countr_zero(bits))));
+}
+
+LinesRead lines_read(const classifier::Compiled& compiled, const std::vector<Rule>& rules) {
+    constexpr unsigned packets = 300;
+    TableWalk walk(compiled);
+    RuleFuzz fuzz(3);
+    LinesRead read;
+    for (unsigned i = 0; i < packets; ++i) {
+        const TableWalk::Found found = walk.find(fuzz.packet(rules), 0);
+        read.faults += found.fault;
+        read.average += static_cast<double>(found.lines) / packets;
+    }
+    return read;
 }
 
 } // namespace netctl::testing
