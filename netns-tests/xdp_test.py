@@ -130,7 +130,7 @@ def test_drop_and_pass_are_counted_exactly(netctl, link, mode):
     assert status["default_packets"] == deciders.count(None)
     assert status["bytes"] == sum(map(len, frames))
     assert status["verdicts"] == {"pass": expected.count(True), "drop": expected.count(False),
-                                  "tx": 0, "redirect": 0, "reject": 0}  # fmt: skip
+                                  "tx": 0, "redirect": 0, "reject": 0, "syncookie": 0}  # fmt: skip
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -651,7 +651,7 @@ def test_replace_under_traffic_misjudges_nothing(netctl, link, blaster, mode, fa
     saw_good = status["packets"] - saw_bad
     assert rest == 0
     assert 1000 < saw_good <= sent[good] and 1000 < saw_bad <= sent[bad]
-    assert status["verdicts"] == {"pass": saw_good, "drop": saw_bad, "tx": 0, "redirect": 0, "reject": 0}
+    assert status["verdicts"] == {"pass": saw_good, "drop": saw_bad, "tx": 0, "redirect": 0, "reject": 0, "syncookie": 0}
     until(lambda: arrivals.counts() == {good: saw_good, bad: 0})
     assert sum(status["unparsed"].values()) == 0
 

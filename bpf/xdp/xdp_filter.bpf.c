@@ -6,6 +6,7 @@
 #include <netctl/lib/ruleset.h>
 
 #include <netctl/lib/reject.h>
+#include <netctl/lib/syncookie.h>
 
 /* Targets of `redirect`, by nc_action::target. The kernel takes out interfaces that vanish. */
 struct {
@@ -37,6 +38,8 @@ int xdp_filter(struct xdp_md *ctx)
 		return XDP_REDIRECT;
 	case NC_VERDICT_REJECT:
 		return nc_reject(ctx, &j.packet) ? XDP_TX : XDP_DROP;
+	case NC_VERDICT_SYNCOOKIE:
+		return nc_syncookie(ctx, &j.packet);
 	default:
 		return XDP_DROP;
 	}

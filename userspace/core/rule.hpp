@@ -105,6 +105,7 @@ enum class ActionKind : std::uint8_t {
     reject,
     tx,
     redirect,
+    syncookie,
     next,
     allow,
     deny,

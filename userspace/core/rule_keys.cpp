@@ -183,6 +183,8 @@ constexpr ActionInfo actions[] = {
      "send the packet back out of the interface that it came by"},
     {ActionKind::redirect, "redirect", packets, true, "IFACE",
      "send the packet out of another interface (in tc also: into it)", "[ingress|egress]"},
+    {ActionKind::syncookie, "syncookie", xdp, true, "",
+     "answer a SYN to a listener with the kernel's cookie if the kernel gives one; let all else through"},
     {ActionKind::next, "next", tc, true, "", "leave the verdict to the next program"},
     {ActionKind::allow, "allow", policy | redirect, true, "",
      "let the process connect; in redirect: let the connection be redirected"},

@@ -173,6 +173,7 @@ TEST(Rule, HasOneCanonicalText) {
         {Hook::xdp, "redirect \"a,b\"", "redirect \"a,b\""},
         {Hook::xdp, "redirect drop", "redirect drop"},
         {Hook::xdp, "tx", "tx"},
+        {Hook::xdp, "proto tcp dport 443 then syncookie", "proto tcp dport 443 syncookie"},
         {Hook::xdp, "pass limit 3/s", "pass limit 3/s burst 5"},
         {Hook::xdp, "pass limit 300/second", "pass limit 300/s burst 300"},
         {Hook::xdp, "pass limit 6000/minute", "pass limit 6000/min burst 100"},
@@ -317,7 +318,7 @@ TEST(RuleError, ShowsPlaceFindingAndWhatIsAllowed) {
               "                 ^~~~~\n"
               "keys of xdp: src dst sport dport proto flags icmp-type icmp-code vlan frag dscp len "
               "ether-type ether-src ether-dst ttl socket ct ct-mark\n"
-              "actions of xdp: pass drop reject tx redirect\n"
+              "actions of xdp: pass drop reject tx redirect syncookie\n"
               "modifiers: limit log comment");
     EXPECT_EQ(key.error().hint, "");
 
@@ -377,6 +378,8 @@ TEST(RuleError, PointsAtTheFirstThingThatIsWrong) {
         {Hook::policy, "drop", "policy has no action 'drop'; only xdp and tc have it [drop]"},
         {Hook::xdp, "mark 5 drop", "xdp has no key 'mark'; only tc has it [mark]"},
         {Hook::tc, "tx", "tc has no action 'tx'; only xdp has it [tx]"},
+        {Hook::tc, "dport 1 syncookie",
+         "tc has no action 'syncookie'; only xdp has it [syncookie]"},
         {Hook::policy, "src 192.0.2.1 deny",
          "policy has no key 'src'; only xdp and tc have it [src]"},
         {Hook::xdp, "drop pass", "'pass' behind 'drop', which ends the actions [pass]"},
@@ -1331,7 +1334,7 @@ TEST(RuleKeys, HooksHaveWhatTheDesignSays) {
     EXPECT_EQ(key_names(Hook::policy), (std::vector<std::string>{"dst", "sport", "dport", "proto",
                                                                  "uid", "gid", "cgroup", "exe"}));
     EXPECT_EQ(action_names(Hook::xdp),
-              (std::vector<std::string>{"pass", "drop", "reject", "tx", "redirect"}));
+              (std::vector<std::string>{"pass", "drop", "reject", "tx", "redirect", "syncookie"}));
     EXPECT_EQ(action_names(Hook::policy), (std::vector<std::string>{"allow", "deny", "audit"}));
     EXPECT_EQ(key_names(Hook::tc).size(), key_names(Hook::xdp).size() + 1);
     const std::vector<std::string> words = rule_words(Hook::tc);

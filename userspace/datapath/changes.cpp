@@ -53,7 +53,8 @@ Result<Abilities> abilities(const std::vector<const Rule*>& compiled) {
         out.fields |= wanted_fields(*rule);
         if (rule->log || rule->limit || rule->actions.size() > 1 ||
             rule->actions.front().kind == ActionKind::redirect ||
-            rule->actions.front().kind == ActionKind::reject) {
+            rule->actions.front().kind == ActionKind::reject ||
+            rule->actions.front().kind == ActionKind::syncookie) {
             installed.rule = *rule;
             out.actions |= NETCTL_TRY(encode_action(installed, any)).flags;
         }

@@ -18,6 +18,7 @@ Result<> read_numbers(FilterStatus& status, const LivePoint& live) {
     status.stats = NETCTL_TRY(read_stats(live.program));
     status.rejects = NETCTL_TRY(read_rejects(live.program));
     status.over_adds = NETCTL_TRY(read_over_adds(live.program));
+    status.syncookies = NETCTL_TRY(read_syncookies(live.program));
     std::vector<std::uint32_t> slots;
     for (const auto& installed : live.state.rules)
         slots.push_back(installed.slot);
@@ -157,6 +158,7 @@ std::string to_string(nc_verdict verdict) {
     case NC_VERDICT_TX: return "tx";
     case NC_VERDICT_REDIRECT: return "redirect";
     case NC_VERDICT_NEXT: return "next";
+    case NC_VERDICT_SYNCOOKIE: return "syncookie";
     case NC_VERDICTS: break;
     }
     return "unknown";

@@ -32,11 +32,14 @@ struct FilterStatus {
     nc_stats stats{};
     nc_rejects rejects{};
     nc_over_adds over_adds{};
+    nc_syncookies syncookies{};
     std::vector<RuleStatus> rules;
     std::string trouble; ///< why not all of this could be read; empty if it could
 
     std::uint64_t packets_with(nc_verdict verdict) const {
-        return verdict < NC_VERDICT_REJECT ? stats.verdicts[verdict] : rejects.packets;
+        if (verdict == NC_VERDICT_REJECT)
+            return rejects.packets;
+        return verdict == NC_VERDICT_SYNCOOKIE ? syncookies.packets : stats.verdicts[verdict];
     }
 };
 

@@ -40,6 +40,7 @@ std::string participle(nc_verdict verdict) {
     case NC_VERDICT_TX: return "sent back";
     case NC_VERDICT_REDIRECT: return "redirected";
     case NC_VERDICT_NEXT: return "left to the next program";
+    case NC_VERDICT_SYNCOOKIE: return "under syncookie";
     case NC_VERDICTS: break;
     }
     return "of unknown verdict";
@@ -230,6 +231,8 @@ Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> v
     text += Text::format("  {} packets, {} bytes: ", stats.packets, stats.bytes);
     bool first = true;
     for (const nc_verdict verdict : verdicts) {
+        if (verdict == NC_VERDICT_SYNCOOKIE && status.packets_with(verdict) == 0)
+            continue; // few have such rules
         text += Text::format("{}{} {}", first ? "" : ", ", status.packets_with(verdict),
                              participle(verdict));
         first = false;
@@ -259,6 +262,9 @@ Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> v
     rare(status.over_adds.exception, "over the limit of addresses that the rule's set excepts");
     rare(status.over_adds.full, "addresses not added to a set: it has no room");
     rare(status.over_adds.changing, "addresses not added to a set that changed just then");
+    rare(status.syncookies.answered, "SYNs answered with a cookie");
+    rare(status.syncookies.refused, "SYNs for which the kernel gave no cookie (passed)");
+    rare(status.syncookies.failed, "SYNs whose answer could not be made (dropped)");
     rare(stats.log_written, "log events written");
     rare(stats.log_lost, "log events lost: the buffer was full");
     rare(stats.log_suppressed, "log events left out: above the log's rate");

@@ -29,8 +29,7 @@ namespace {
 std::vector<std::string> persistent_maps(Hook hook) {
     std::vector<std::string> maps{"stats",  "rejects",   "over_adds", "counters",
                                   "limits", "limit_src", "events"};
-    if (hook == Hook::tc)
-        maps.emplace_back("rates");
+    maps.emplace_back(hook == Hook::tc ? "rates" : "syncookies");
     return maps;
 }
 

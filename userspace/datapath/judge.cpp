@@ -35,6 +35,7 @@ nc_verdict verdict_of(const Rule& rule) {
     case ActionKind::reject: return NC_VERDICT_REJECT;
     case ActionKind::tx: return NC_VERDICT_TX;
     case ActionKind::redirect: return NC_VERDICT_REDIRECT;
+    case ActionKind::syncookie: return NC_VERDICT_SYNCOOKIE;
     case ActionKind::next: return NC_VERDICT_NEXT;
     default: return NC_VERDICT_PASS;
     }

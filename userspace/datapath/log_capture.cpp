@@ -24,6 +24,7 @@ std::optional<sys::BpfVerdict> answer_of(Hook hook, nc_verdict verdict) {
     case NC_VERDICT_REDIRECT: return sys::BpfVerdict{is_xdp ? xdp : tc, is_xdp ? 4 : 7};
     case NC_VERDICT_NEXT: return sys::BpfVerdict{tc, -1};
     case NC_VERDICT_REJECT: // whether there is an answer is not known yet when it is logged
+    case NC_VERDICT_SYNCOOKIE:
     case NC_VERDICTS: break;
     }
     return {};

@@ -508,7 +508,7 @@ Result<std::optional<bpf::RawMap>> find_counting_map(const bpf::Program& program
     auto map = program.map(name);
     if (map)
         return std::optional(std::move(map).value());
-    const bool came_later = name == "rejects" || name == "over_adds";
+    const bool came_later = name == "rejects" || name == "over_adds" || name == "syncookies";
     if (map.error().code != 0 || !came_later) // the kernel's: whether there is one is not known
         return std::move(map).error();
     return std::optional<bpf::RawMap>();
@@ -529,6 +529,10 @@ Result<nc_rejects> read_rejects(const bpf::Program& program) {
 
 Result<nc_over_adds> read_over_adds(const bpf::Program& program) {
     return sum_if_there<nc_over_adds>(program, "over_adds");
+}
+
+Result<nc_syncookies> read_syncookies(const bpf::Program& program) {
+    return sum_if_there<nc_syncookies>(program, "syncookies");
 }
 
 } // namespace netctl::datapath

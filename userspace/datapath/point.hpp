@@ -119,11 +119,12 @@ Result<std::vector<nc_counter>> read_counters(const bpf::Program& program,
                                               const std::vector<std::uint32_t>& slots);
 /// Sum over all CPUs of a program's `stats`.
 Result<nc_stats> read_stats(const bpf::Program& program);
-/// A map that outlives a commit. Programs of before there was `reject` or `over add` lack theirs.
+/// A map that outlives a commit. Programs of before there was `reject`, `over add` or `syncookie` lack theirs.
 Result<std::optional<bpf::RawMap>> find_counting_map(const bpf::Program& program,
                                                      const std::string& name);
 /// Sums over all CPUs; all zero if there is no such map.
 Result<nc_rejects> read_rejects(const bpf::Program& program);
 Result<nc_over_adds> read_over_adds(const bpf::Program& program);
+Result<nc_syncookies> read_syncookies(const bpf::Program& program);
 
 } // namespace netctl::datapath

@@ -15,6 +15,7 @@ nc_verdict encoded_verdict(ActionKind kind) {
     case ActionKind::reject: return NC_VERDICT_REJECT;
     case ActionKind::tx: return NC_VERDICT_TX;
     case ActionKind::redirect: return NC_VERDICT_REDIRECT;
+    case ActionKind::syncookie: return NC_VERDICT_SYNCOOKIE;
     case ActionKind::next: return NC_VERDICT_NEXT;
     default: return NC_VERDICT_PASS;
     }
@@ -73,6 +74,10 @@ std::uint32_t wanted_fields(const Rule& rule) {
         wanted |= 1U << NC_FIELD_SRC | 1U << NC_FIELD_DST | 1U << NC_FIELD_SPORT |
                   1U << NC_FIELD_DPORT | 1U << NC_FIELD_ICMP_TYPE | 1U << NC_FIELD_FRAG |
                   1U << NC_FIELD_FLAGS;
+    if (!rule.actions.empty() &&
+        rule.actions.back().kind == ActionKind::syncookie) // whose listener is looked up by them
+        wanted |= 1U << NC_FIELD_SRC | 1U << NC_FIELD_DST | 1U << NC_FIELD_SPORT |
+                  1U << NC_FIELD_DPORT | 1U << NC_FIELD_FLAGS | 1U << NC_FIELD_FRAG;
     if (rule.limit && rule.limit->per.of != Accounts::Of::rule) {
         wanted |= 1U << NC_FIELD_SRC | 1U << NC_FIELD_DST;
         if (rule.limit->per.dport)
@@ -122,6 +127,8 @@ Result<nc_action> encode_action(const InstalledRule& installed, const ResolveDev
     }
     if (encoded.verdict == NC_VERDICT_REJECT)
         encoded.flags |= NC_ACTION_REJECT;
+    if (encoded.verdict == NC_VERDICT_SYNCOOKIE)
+        encoded.flags |= NC_ACTION_SYNCOOKIE;
     if (rule.log)
         encoded.flags |= NC_ACTION_LOG;
     if (rule.limit) {

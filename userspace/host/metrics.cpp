@@ -140,6 +140,7 @@ void Scrape::add_point(const Place& place, const datapath::FilterStatus& filter,
     point(Metric::point_failures, place, "rewrite", stats.rewrite_failed);
     point(Metric::point_failures, place, "reject", filter.rejects.failed);
     point(Metric::point_failures, place, "over-add", filter.over_adds.full);
+    point(Metric::point_failures, place, "syncookie", filter.syncookies.failed);
     point(Metric::point_log_events, place, "written", stats.log_written);
     point(Metric::point_log_events, place, "lost", stats.log_lost);
     point(Metric::point_log_events, place, "suppressed", stats.log_suppressed);

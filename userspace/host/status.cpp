@@ -73,6 +73,7 @@ HookStatus filter_status(const std::string& feature, const std::string& place,
     add(hook.troubles, stats.rewrite_failed, "headers not rewritten");
     add(hook.troubles, filter.rejects.failed, "answers to rejected packets that could not be made");
     add(hook.troubles, filter.over_adds.full, "addresses not added to a set: it has no room");
+    add(hook.troubles, filter.syncookies.failed, "SYNs whose answer could not be made");
     add(hook.remarks, stats.log_lost, "log events lost: the buffer was full");
     return hook;
 }

@@ -39,8 +39,9 @@ void append(Bytes& to, std::span<const std::uint8_t> bytes) {
     to.insert(to.end(), bytes.begin(), bytes.end());
 }
 
-/// An IP packet that is refused.
-struct Refused {
+/// An IP packet that is answered.
+struct Incoming {
+    std::span<const std::uint8_t> link;   ///< the header before it
     std::span<const std::uint8_t> packet; ///< to its end, without padding
     bool ipv4 = true;
     std::uint8_t proto = 0;    ///< of the upper layer
@@ -89,7 +90,9 @@ struct Refused {
     }
 };
 
-bool has_sender(const Refused& refused) {
+bool has_sender(const Incoming& refused) {
+    if (!refused.link.empty() && ((refused.link[0] & 1) != 0 || (refused.link[6] & 1) != 0))
+        return false; // to many, or from many
     const auto src = refused.src(), dst = refused.dst();
     if (refused.ipv4)
         return src[0] != 0 && src[0] < 224 && dst[0] < 224;
@@ -98,7 +101,7 @@ bool has_sender(const Refused& refused) {
     return !unspecified && src[0] != 0xff && dst[0] != 0xff;
 }
 
-std::optional<Bytes> reset(const Refused& refused) {
+std::optional<Bytes> reset(const Incoming& refused) {
     const auto segment = refused.behind();
     // What an answer may be made of is what it may quote.
     if (segment.size() < tcp_size || refused.transport + tcp_size > NC_ERROR_QUOTE)
@@ -123,7 +126,7 @@ std::optional<Bytes> reset(const Refused& refused) {
     return refused.answer(tcp, std::move(back), 16);
 }
 
-std::optional<Bytes> unreachable(const Refused& refused) {
+std::optional<Bytes> unreachable(const Incoming& refused) {
     if (refused.proto == (refused.ipv4 ? icmp : icmp6)) {
         if (refused.behind().size() < 2 || refused.transport + 2 > NC_ERROR_QUOTE)
             return std::nullopt;
@@ -141,9 +144,8 @@ std::optional<Bytes> unreachable(const Refused& refused) {
     return refused.answer(refused.ipv4 ? icmp : icmp6, std::move(back), 2);
 }
 
-} // namespace
-
-std::optional<Bytes> answer_to(std::span<const std::uint8_t> frame, bool ether) {
+/// The packet in a frame, if it is a whole one of IP. `ether`: the frame has a link header.
+std::optional<Incoming> incoming(std::span<const std::uint8_t> frame, bool ether) {
     const classifier::Parsed parsed =
         ether ? classifier::parse_ethernet(frame) : classifier::parse_ip(frame);
     const nc_packet& fields = parsed.packet;
@@ -152,45 +154,146 @@ std::optional<Bytes> answer_to(std::span<const std::uint8_t> frame, bool ether) 
     std::size_t link = ether ? 14 : 0;
     while (ether && (number(frame, link - 2, 2) == 0x8100 || number(frame, link - 2, 2) == 0x88a8))
         link += 4;
-    if (ether && ((frame[0] & 1) != 0 || (frame[6] & 1) != 0)) // to many, or from many
-        return std::nullopt;
 
-    Refused refused{frame.subspan(link), (fields.has & NC_HAS_IPV4) != 0, fields.proto};
-    if (refused.ipv4) {
-        refused.packet = refused.packet.first(number(refused.packet, 2, 2));
-        refused.transport = static_cast<std::size_t>(refused.packet[0] & 0xf) * 4;
+    Incoming in{frame.first(link), frame.subspan(link), (fields.has & NC_HAS_IPV4) != 0,
+                fields.proto};
+    if (in.ipv4) {
+        in.packet = in.packet.first(number(in.packet, 2, 2));
+        in.transport = static_cast<std::size_t>(in.packet[0] & 0xf) * 4;
     } else {
-        refused.packet = refused.packet.first(ipv6_size + number(refused.packet, 4, 2));
-        std::uint8_t next = refused.packet[6];
-        refused.transport = ipv6_size;
+        in.packet = in.packet.first(ipv6_size + number(in.packet, 4, 2));
+        std::uint8_t next = in.packet[6];
+        in.transport = ipv6_size;
         constexpr std::uint8_t extensions[] = {0, 43, 44, 51, 60, 135, 139, 140};
         while (std::find(std::begin(extensions), std::end(extensions), next) !=
                std::end(extensions)) {
-            const auto header = refused.behind();
-            refused.transport += next == 44   ? 8
-                                 : next == 51 ? static_cast<std::size_t>(header[1] + 2) * 4
-                                              : static_cast<std::size_t>(header[1] + 1) * 8;
+            const auto header = in.behind();
+            in.transport += next == 44   ? 8
+                            : next == 51 ? static_cast<std::size_t>(header[1] + 2) * 4
+                                         : static_cast<std::size_t>(header[1] + 1) * 8;
             next = header[0];
         }
     }
-    if (!has_sender(refused))
-        return std::nullopt;
-    const auto back = refused.proto == tcp ? reset(refused) : unreachable(refused);
-    if (!back)
-        return std::nullopt;
+    return in;
+}
 
-    Bytes answer(frame.begin(), frame.begin() + static_cast<long>(link));
-    if (ether) {
-        std::copy_n(frame.begin() + 6, 6, answer.begin());
-        std::copy_n(frame.begin(), 6, answer.begin() + 6);
+/// The frame that goes back with the IP packet `back`, in place of one of `size` bytes.
+Bytes frame_with(const Incoming& in, std::span<const std::uint8_t> back, std::size_t size) {
+    Bytes answer(in.link.begin(), in.link.end());
+    if (!answer.empty()) {
+        std::copy_n(in.link.begin() + 6, 6, answer.begin());
+        std::copy_n(in.link.begin(), 6, answer.begin() + 6);
     }
-    append(answer, *back);
+    append(answer, back);
     // Padding stays, and where there were many headers there is some.
-    const std::size_t least =
-        std::min({frame.size(), std::max<std::size_t>(60, link + refused.transport), link + 128});
-    if (refused.proto == tcp && answer.size() < least)
+    const std::size_t least = std::min(
+        {size, std::max<std::size_t>(60, in.link.size() + in.transport), in.link.size() + 128});
+    if (in.proto == tcp && answer.size() < least)
         answer.resize(least);
     return answer;
+}
+
+/// What a SYN offers that a cookie has no room for.
+struct Offer {
+    std::optional<std::uint32_t> timestamp;
+    std::optional<std::uint8_t> wscale;
+    bool sack = false;
+    bool is_signed = false;
+};
+
+Offer offer_in(std::span<const std::uint8_t> options) {
+    Offer offer;
+    while (!options.empty() && options[0] != 0) {
+        if (options[0] == 1) {
+            options = options.subspan(1);
+            continue;
+        }
+        if (options.size() < 2 || options[1] < 2 || options[1] > options.size())
+            break;
+        const auto option = options.first(options[1]);
+        options = options.subspan(option.size());
+        switch (option[0]) {
+        case 3:
+            if (option.size() == 3)
+                offer.wscale = std::min<std::uint8_t>(option[2], 14);
+            break;
+        case 4: offer.sack = offer.sack || option.size() == 2; break;
+        case 8:
+            if (option.size() == 10)
+                offer.timestamp = number(option, 2, 4);
+            break;
+        case 19:
+        case 29: offer.is_signed = true; break;
+        default: break;
+        }
+    }
+    return offer;
+}
+
+} // namespace
+
+std::optional<Bytes> answer_to(std::span<const std::uint8_t> frame, bool ether) {
+    const auto refused = incoming(frame, ether);
+    if (!refused || !has_sender(*refused))
+        return std::nullopt;
+    const auto back = refused->proto == tcp ? reset(*refused) : unreachable(*refused);
+    return back ? std::optional(frame_with(*refused, *back, frame.size())) : std::nullopt;
+}
+
+std::span<const std::uint8_t> segment_in(std::span<const std::uint8_t> frame) {
+    const auto in = incoming(frame, true);
+    return in && in->proto == tcp ? in->behind() : std::span<const std::uint8_t>();
+}
+
+void learn(CookieAnswer& with, std::span<const std::uint8_t> answer) {
+    const auto segment = segment_in(answer);
+    if (segment.size() < tcp_size)
+        return;
+    with.cookie = number(segment, 4, 4);
+    with.window = static_cast<std::uint16_t>(number(segment, 14, 2));
+    if (segment.size() >= tcp_size + 16)
+        with.time = number(segment, tcp_size + 8, 4);
+}
+
+std::optional<Bytes> syn_answer_to(std::span<const std::uint8_t> frame, const CookieAnswer& with) {
+    const auto in = incoming(frame, true);
+    if (!in || !has_sender(*in) || in->proto != tcp ||
+        classifier::parse_ethernet(frame).packet.frag != NC_FRAG_NONE)
+        return std::nullopt;
+    const auto segment = in->behind();
+    if (segment.size() < tcp_size || in->transport + tcp_size > NC_ERROR_QUOTE)
+        return std::nullopt;
+    const std::size_t header = static_cast<std::size_t>(segment[12] >> 4) * 4;
+    if ((segment[13] & (syn | ack | fin | rst)) != syn || header < tcp_size ||
+        header > segment.size() || number(segment, 2, 2) != with.port)
+        return std::nullopt;
+    const Offer offer = offer_in(segment.first(header).subspan(tcp_size));
+    if (offer.is_signed)
+        return std::nullopt;
+
+    Bytes back(tcp_size + 4);
+    put(back, 0, 2, number(segment, 2, 2));
+    put(back, 2, 2, number(segment, 0, 2));
+    put(back, 4, 4, with.cookie);
+    put(back, 8, 4, number(segment, 4, 4) + 1);
+    back[13] = syn | ack;
+    put(back, 14, 2, with.window);
+    put(back, 20, 2, 0x0204);
+    put(back, 22, 2, in->ipv4 ? with.ipv4_mss : with.ipv6_mss);
+    if (offer.timestamp) {
+        Bytes times{1, 1, 8, 10};
+        if (offer.sack)
+            put(times, 0, 2, 0x0402);
+        times.resize(12);
+        const std::uint32_t options = offer.wscale.value_or(15) | (offer.sack ? 16U : 0U);
+        put(times, 4, 4, (with.time & ~std::uint32_t{63}) | options);
+        put(times, 8, 4, *offer.timestamp);
+        append(back, times);
+        if (offer.wscale)
+            append(back, Bytes{1, 3, 3, with.wscale});
+    }
+    back[12] = static_cast<std::uint8_t>(back.size() / 4 << 4);
+    return frame_with(*in, in->answer(tcp, std::move(back), 16), frame.size());
 }
 
 } // namespace netctl::testing

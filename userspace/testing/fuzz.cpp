@@ -405,7 +405,7 @@ Rule Fuzz::rule(std::span<const nc_packet> seen, const TestSets& sets) {
 
     Action action;
     action.kind = pick({ActionKind::pass, ActionKind::drop, ActionKind::reject, ActionKind::tx,
-                        ActionKind::redirect});
+                        ActionKind::redirect, ActionKind::syncookie});
     if (action.kind == ActionKind::redirect)
         action.device = percent(80) ? "lo" : "gone";
     rule.actions.push_back(action);

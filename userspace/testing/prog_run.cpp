@@ -319,6 +319,10 @@ Result<nc_over_adds> ProgRun::over_adds() const {
     return bpf::sum_per_cpu<nc_over_adds>(NETCTL_TRY(object_.map("over_adds")), 0);
 }
 
+Result<nc_syncookies> ProgRun::syncookies() const {
+    return bpf::sum_per_cpu<nc_syncookies>(NETCTL_TRY(object_.map("syncookies")), 0);
+}
+
 Result<nc_counter> ProgRun::counter(std::size_t position) const {
     return bpf::sum_per_cpu<nc_counter>(chunks_[position / NC_COUNTER_CHUNK],
                                         static_cast<std::uint32_t>(position % NC_COUNTER_CHUNK));

@@ -102,6 +102,7 @@ class ProgRun {
     Result<nc_stats> stats() const;
     Result<nc_rejects> rejects() const;
     Result<nc_over_adds> over_adds() const;
+    Result<nc_syncookies> syncookies() const;
     Result<nc_counter> counter(std::size_t position) const;
     Result<bpf::RawMap> map(const std::string& name) const { return object_.map(name); }
     /// The inner map of set use `use` in `outer`, as another tool would write it.

@@ -56,15 +56,20 @@ Result<int> detach(const Arguments& arguments, Context& context) {
     return 0;
 }
 
-constexpr std::initializer_list<nc_verdict> verdicts{
-    NC_VERDICT_PASS, NC_VERDICT_DROP, NC_VERDICT_REJECT, NC_VERDICT_TX, NC_VERDICT_REDIRECT};
+constexpr std::initializer_list<nc_verdict> verdicts{NC_VERDICT_PASS,     NC_VERDICT_DROP,
+                                                     NC_VERDICT_REJECT,   NC_VERDICT_TX,
+                                                     NC_VERDICT_REDIRECT, NC_VERDICT_SYNCOOKIE};
 
 Json status_json(const Status& status) {
     return datapath::status_json(status,
                                  {{"interface", status.interface},
                                   {"netns", status.netns},
                                   {"state", to_string(status.presence)},
-                                  {"mode", to_string(status.mode)}},
+                                  {"mode", to_string(status.mode)},
+                                  {"syncookie",
+                                   {{"answered", status.syncookies.answered},
+                                    {"refused", status.syncookies.refused},
+                                    {"failed", status.syncookies.failed}}}},
                                  verdicts);
 }
 

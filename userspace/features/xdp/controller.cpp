@@ -14,6 +14,7 @@
 #include "netctl/abi/classify.h"
 #include "sys/netlink.hpp"
 #include "sys/netns.hpp"
+#include "sys/text_file.hpp"
 #include "xdp_filter.skel.h"
 #include "xdp_filter_ct.skel.h"
 
@@ -213,27 +214,45 @@ class Point : public FilterPoint {
     void tell(const PointState& before, const PointState& after,
               std::vector<std::string>& notes) const override {
         tell_of_redirects(before, after, notes);
+        if (has_any(after, {ActionKind::syncookie}) && !has_any(before, {ActionKind::syncookie}))
+            tell_of_cookies(notes);
         // The driver looks at what its peer's program has sent only if there is a program there, too.
-        const auto sends_back = [](const PointState& state) {
-            return std::any_of(state.rules.begin(), state.rules.end(),
-                               [](const datapath::InstalledRule& installed) {
-                                   if (installed.rule.actions.empty()) // it cannot be read
-                                       return false;
-                                   const ActionKind kind = installed.rule.actions.back().kind;
-                                   return kind == ActionKind::tx || kind == ActionKind::reject;
-                               });
-        };
-        if (after.point.mode != static_cast<__u32>(bpf::XdpMode::native) || !sends_back(after) ||
-            sends_back(before))
+        const auto sends_back = {ActionKind::tx, ActionKind::reject, ActionKind::syncookie};
+        if (after.point.mode != static_cast<__u32>(bpf::XdpMode::native) ||
+            !has_any(after, sends_back) || has_any(before, sends_back))
             return;
         const auto own = sys::find_interface(interface());
         if (own && own->kind == "veth")
             notes.push_back(fmt::format(
-                "{0} is a veth: what 'reject' and 'tx' send back in native mode arrives only if "
+                "{0} is a veth: what 'reject', 'syncookie' and 'tx' send back in native mode "
+                "arrives only if "
                 "the "
                 "interface at its other end has an XDP program, too; attach with --mode generic, "
                 "or reject in tc",
                 interface()));
+    }
+
+    /// Whether a rule ends with one of the actions.
+    static bool has_any(const PointState& state, std::initializer_list<ActionKind> kinds) {
+        return std::any_of(
+            state.rules.begin(), state.rules.end(), [&](const datapath::InstalledRule& installed) {
+                const std::vector<Action>& actions = installed.rule.actions; // none: not readable
+                return !actions.empty() &&
+                       std::find(kinds.begin(), kinds.end(), actions.back().kind) != kinds.end();
+            });
+    }
+
+    /// What the settings of the interface's network namespace come to.
+    static void tell_of_cookies(std::vector<std::string>& notes) {
+        const auto cookies = sys::read_text("/proc/sys/net/ipv4/tcp_syncookies");
+        if (cookies && cookies->starts_with('0'))
+            notes.emplace_back("net.ipv4.tcp_syncookies is 0: the kernel gives no cookies, and "
+                               "'syncookie' lets everything pass; with 1 it gives them while the "
+                               "queue of a listener is full");
+        const auto times = sys::read_text("/proc/sys/net/ipv4/tcp_timestamps");
+        if (times && !times->starts_with('2'))
+            notes.emplace_back("connections made by 'syncookie' have no window scaling and no "
+                               "SACK, unless net.ipv4.tcp_timestamps is 2");
     }
 
     /// veth hands over frames whose checksums the sender's stack left to hardware; XDP does not fill them in.

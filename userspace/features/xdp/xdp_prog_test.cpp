@@ -5,13 +5,18 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <thread>
+
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "bpf/ring_buffer.hpp"
 #include "classifier/packet.hpp"
+#include "core/fd.hpp"
 #include "netctl/abi/classify.h" // of the skeleton's types
 #include "testing/answer.hpp"
 #include "testing/environment.hpp"
@@ -36,7 +41,8 @@ Result<ProgRun> load(const ProgSetup& setup) {
 
 std::uint32_t code_of(std::uint32_t verdict) {
     switch (verdict) {
-    case NC_VERDICT_PASS: return xdp_pass;
+    case NC_VERDICT_PASS:
+    case NC_VERDICT_SYNCOOKIE: return xdp_pass; // nobody listens
     case NC_VERDICT_TX: return xdp_tx;
     case NC_VERDICT_REDIRECT: return xdp_redirect;
     default: return xdp_drop;
@@ -135,6 +141,10 @@ class Comparison {
             << "seed " << seed_
             << fmt::format(": {} added, {} there, {} excepted, {} full", adds.added, adds.there,
                            adds.exception, adds.full);
+        const auto syncookies = plain_->syncookies();
+        ASSERT_TRUE(syncookies) << syncookies.error().what;
+        EXPECT_EQ(syncookies->packets, syncookies_) << "seed " << seed_;
+        EXPECT_EQ(syncookies->answered + syncookies->refused + syncookies->failed, 0U);
         for (std::size_t i = 0; i < counters_.size(); i++) {
             const auto counter = plain_->counter(i);
             ASSERT_TRUE(counter) << counter.error().what;
@@ -161,6 +171,8 @@ class Comparison {
         expected_.bytes += bytes;
         if (expected.verdict == NC_VERDICT_REJECT)
             expected_rejects_.packets++;
+        else if (expected.verdict == NC_VERDICT_SYNCOOKIE)
+            syncookies_++;
         else
             expected_.verdicts[gone ? __u32{NC_VERDICT_DROP} : expected.verdict]++;
         if (expected.reason == NC_REASON_DEFAULT) {
@@ -186,7 +198,7 @@ class Comparison {
     bool splits_ = false;
     nc_stats expected_{};
     nc_rejects expected_rejects_{};
-    std::uint64_t answers_ = 0;
+    std::uint64_t answers_ = 0, syncookies_ = 0;
     std::vector<nc_counter> counters_;
 };
 
@@ -257,6 +269,130 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
     EXPECT_GT(answers, done / 50);
     EXPECT_GT(over_limit, done / 100);
     EXPECT_GT(added, done / 1000);
+}
+
+/// A listener of both families on all addresses of the tests' network namespace, where a cookie is given for each SYN.
+class Listener {
+  public:
+    Listener() : socket_(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+        for (const auto& [name, value] : settings_)
+            before_.push_back(exchange(name, value));
+        sockaddr_in6 any{};
+        any.sin6_family = AF_INET6;
+        any.sin6_port = htons(port);
+        const int off = 0;
+        EXPECT_EQ(setsockopt(socket_.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off), 0);
+        EXPECT_EQ(bind(socket_.get(), reinterpret_cast<const sockaddr*>(&any), sizeof any), 0);
+        EXPECT_EQ(listen(socket_.get(), 16), 0);
+    }
+    Listener(const Listener&) = delete;
+    Listener& operator=(const Listener&) = delete;
+    ~Listener() {
+        for (std::size_t i = 0; i < settings_.size(); i++)
+            exchange(settings_[i].first, before_[i]);
+    }
+
+    /// By how much its windows are scaled: enough for the largest buffer that it may come to have.
+    static std::uint8_t wscale() {
+        std::ifstream file("/proc/sys/net/ipv4/tcp_rmem");
+        std::uint64_t least = 0, usual = 0, most = 0;
+        file >> least >> usual >> most;
+        std::uint8_t scale = 0;
+        for (; scale < 14 && most >= 65536; most /= 2)
+            scale++;
+        return scale;
+    }
+
+    static constexpr std::uint16_t port = 7000;
+
+  private:
+    static std::string exchange(const std::string& name, const std::string& value) {
+        const std::string path = "/proc/sys/net/ipv4/" + name;
+        std::string before;
+        std::ifstream(path) >> before;
+        std::ofstream(path) << value << std::endl;
+        return before;
+    }
+
+    const std::vector<std::pair<std::string, std::string>> settings_{{"tcp_syncookies", "2"},
+                                                                     {"tcp_timestamps", "2"}};
+    std::vector<std::string> before_;
+    Fd socket_;
+};
+
+/// Makes a SYN to the listener of a frame with TCP, as far as there is room: flags, port, and options over what was behind
+/// the header. False if the frame has none.
+bool make_syn(Bytes& frame, Fuzz& fuzz) {
+    const auto segment = segment_in(frame);
+    if (segment.size() < 20)
+        return false;
+    auto* bytes = frame.data() + (segment.data() - frame.data());
+    bytes[2] = Listener::port >> 8;
+    bytes[3] = Listener::port & 0xff;
+    bytes[13] = static_cast<std::uint8_t>(fuzz.percent(90) ? std::uint64_t{syn} : fuzz.below(256));
+    const std::size_t room = std::min<std::size_t>(segment.size() - 20, 40) / 4 * 4;
+    const std::size_t size = fuzz.percent(50) ? room : fuzz.below(room / 4 + 1) * 4;
+    bytes[12] = static_cast<std::uint8_t>((20 + size) / 4 << 4);
+    if (fuzz.percent(3))
+        bytes[12] = static_cast<std::uint8_t>(fuzz.below(256));
+    const std::vector<Bytes> options{{1},
+                                     {2, 4, 5, 180},
+                                     {3, 3, 7},
+                                     {3, 3, 15},
+                                     {4, 2},
+                                     {8, 10, 1, 2, 3, 4, 0, 0, 0, 0},
+                                     {254, 4, 0, 0},
+                                     {8, 9},
+                                     {0},
+                                     {3, 0},
+                                     {4, 3, 1},
+                                     {19, 18},
+                                     {29, 4, 1, 1}};
+    std::size_t at = 20;
+    while (at < 20 + size) {
+        const Bytes& option = options[fuzz.below(fuzz.percent(90) ? 6 : options.size())];
+        for (std::size_t i = 0; i < option.size() && at < 20 + size; i++)
+            bytes[at++] = option[i];
+    }
+    return true;
+}
+
+TEST(XdpFuzz, SynsAreAnsweredAsTheReferenceDoes) {
+    const std::uint64_t cases = from_environment("NETCTL_FUZZ_CASES", 200'000) / 50;
+    const std::uint64_t first_seed = from_environment("NETCTL_FUZZ_SEED", 1);
+    const Listener listener;
+    const ProgRun run = must(load({.rules = must_parse(Hook::xdp, {"syncookie"})}));
+    std::uint64_t done = 0, answered = 0, scaled = 0;
+    for (std::uint64_t seed = first_seed; done < cases && !HasFailure(); seed++) {
+        Fuzz fuzz(seed);
+        Frame frame = fuzz.frame();
+        if (!make_syn(frame.bytes, fuzz))
+            continue;
+        done++;
+        const auto really = must(run.run_xdp(frame.bytes));
+        CookieAnswer with{.port = Listener::port,
+                          .wscale = Listener::wscale(),
+                          .ipv4_mss = 65495,
+                          .ipv6_mss = 65476};
+        learn(with, really.frame);
+        const auto answer = syn_answer_to(frame.bytes, with);
+        EXPECT_EQ(really.action, answer ? xdp_tx : xdp_pass);
+        const Bytes& left = answer ? *answer : frame.bytes;
+        EXPECT_TRUE(really.frame == left) << "seed " << seed << "\npacket: " << frame.story << "\n"
+                                          << hex(frame.bytes) << "kernel:\n"
+                                          << hex(really.frame) << "reference:\n"
+                                          << hex(left);
+        answered += answer.has_value();
+        scaled += answer && segment_in(*answer).size() >= 40;
+    }
+    const nc_syncookies counted = must(run.syncookies());
+    EXPECT_EQ(counted.packets, done);
+    EXPECT_EQ(counted.answered, answered);
+    EXPECT_EQ(counted.failed, 0U);
+    if (done >= 2000) {
+        EXPECT_GT(answered, done / 4);
+        EXPECT_GT(scaled, done / 50);
+    }
 }
 
 // ---- the examples that the reference is held to ----

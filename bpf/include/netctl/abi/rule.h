@@ -18,7 +18,9 @@ enum nc_verdict {
 	NC_VERDICT_REDIRECT = 3, /* to nc_action::target */
 	NC_VERDICT_NEXT = 4,	 /* tc: leave it to the next program */
 	NC_VERDICT_REJECT = 5,	 /* drop it, and answer its sender */
-	NC_VERDICTS = 6,
+	/* xdp: answer it with a cookie if the kernel gives one, else let it pass */
+	NC_VERDICT_SYNCOOKIE = 6,
+	NC_VERDICTS = 7,
 };
 
 /* Why a verdict came about, for events and simulation. */
@@ -49,6 +51,7 @@ enum nc_action_flags {
 	NC_ACTION_LIMIT_BYTES = 1 << 11, /* of bytes, else of packets */
 	NC_ACTION_REJECT = 1 << 12,	 /* the verdict is NC_VERDICT_REJECT */
 	NC_ACTION_OVER_ADD = 1 << 13,	 /* with PER: what is over the limit goes into a set */
+	NC_ACTION_SYNCOOKIE = 1 << 14, /* the verdict is NC_VERDICT_SYNCOOKIE, or may come to be */
 };
 
 struct nc_action {
@@ -93,7 +96,7 @@ struct nc_stats {
 	__u64 packets; /* everything that the program saw */
 	__u64 bytes;
 	__u64 verdicts
-		[NC_VERDICT_REJECT]; /* packets by final verdict; those rejected are in nc_rejects */
+		[NC_VERDICT_REJECT]; /* packets by final verdict; others in nc_rejects, nc_syncookies */
 	__u64 default_packets;	     /* no rule matched */
 	__u64 default_bytes;
 	__u64 over_limit; /* dropped for being over a rule's limit */
@@ -126,6 +129,15 @@ struct nc_over_adds {
 	__u64 exception; /* not added: an exception of the set covers it */
 	__u64 full;	 /* not added: no room */
 	__u64 changing;	 /* not added: just then its element was being replaced */
+};
+
+/* ---- map `syncookies` (xdp): per-CPU array of one; packets with NC_VERDICT_SYNCOOKIE ---- */
+
+struct nc_syncookies {
+	__u64 packets;
+	__u64 answered; /* of these, SYNs that got a cookie */
+	__u64 refused;	/* SYNs to a listener for which the kernel gave none: they passed */
+	__u64 failed;	/* the answer could not be made: dropped */
 };
 
 /* ---- maps `limits` (hash, rule-wide) and `limit_src` (LRU hash, one entry an address) ---- */

@@ -117,6 +117,24 @@ static __always_inline __u32 nc_read_quoted(nc_ctx *ctx, __u32 offset, __u32 end
 	return proto;
 }
 
+/* Addresses and ports of `p`, for looking up its socket; returns the size of what it writes. */
+static __always_inline __u32 nc_tuple_of(const struct nc_packet *p, bool ipv4,
+					 struct bpf_sock_tuple *tuple)
+{
+	if (ipv4) {
+		tuple->ipv4.saddr = p->src[0];
+		tuple->ipv4.daddr = p->dst[0];
+		tuple->ipv4.sport = bpf_htons(p->sport);
+		tuple->ipv4.dport = bpf_htons(p->dport);
+		return sizeof(tuple->ipv4);
+	}
+	__builtin_memcpy(tuple->ipv6.saddr, p->src, sizeof(tuple->ipv6.saddr));
+	__builtin_memcpy(tuple->ipv6.daddr, p->dst, sizeof(tuple->ipv6.daddr));
+	tuple->ipv6.sport = bpf_htons(p->sport);
+	tuple->ipv6.dport = bpf_htons(p->dport);
+	return sizeof(tuple->ipv6);
+}
+
 /*
  * What this host has for `p`, a packet whose transport header is at `offset` and which ends at `end`; its
  * addresses, ports, `proto` and `icmp_type` have been read.
@@ -143,17 +161,7 @@ __noinline __u32 nc_find_socket(nc_ctx *ctx, const struct nc_packet *p, __u32 of
 			       NC_SOCKET_RELATED :
 			       NC_SOCKET_NONE;
 	}
-	if (ipv4) {
-		tuple.ipv4.saddr = p->src[0];
-		tuple.ipv4.daddr = p->dst[0];
-		tuple.ipv4.sport = bpf_htons(p->sport);
-		tuple.ipv4.dport = bpf_htons(p->dport);
-	} else {
-		__builtin_memcpy(tuple.ipv6.saddr, p->src, sizeof(tuple.ipv6.saddr));
-		__builtin_memcpy(tuple.ipv6.daddr, p->dst, sizeof(tuple.ipv6.daddr));
-		tuple.ipv6.sport = bpf_htons(p->sport);
-		tuple.ipv6.dport = bpf_htons(p->dport);
-	}
+	nc_tuple_of(p, ipv4, &tuple);
 	return nc_socket_for(ctx, &tuple, ipv4, p->proto);
 }
 
