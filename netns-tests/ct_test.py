@@ -215,7 +215,6 @@ def crafted(gateway, family):
     yield None, sent(Raw(b"x" * 40), **{"proto" if family == 4 else "nh": 47})
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("family", FAMILIES)
 def test_states_are_those_of_nftables(gateway, family):
     gateway.ask(gateway.inner)
@@ -262,7 +261,6 @@ def test_states_are_those_of_nftables(gateway, family):
         assert gateway.states_of(inside, gateway.inner, syn) == ("new", "new")
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_leaves_has_the_state_that_it_carries(lab, netctl, family):
     gateway = Gateway(lab, "tc", netctl)
