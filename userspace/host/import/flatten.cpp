@@ -71,7 +71,8 @@ class Flattener {
 
     Result<Flattened> run() {
         for (const ForeignChain& chain : foreign_.chains)
-            if (chain.hook == where_.chains())
+            if (chain.hook == where_.chains() &&
+                (chain.interfaces.empty() || names_it(chain.interfaces)))
                 bases_.push_back(&chain);
         std::stable_sort(bases_.begin(), bases_.end(),
                          [](const ForeignChain* one, const ForeignChain* other) {
@@ -137,18 +138,19 @@ class Flattener {
             lines_.push_back(std::move(line));
     }
 
+    bool names_it(const std::vector<std::string>& names) const {
+        return std::any_of(names.begin(), names.end(),
+                           [&](const std::string& name) { return fits(name, where_.interface); });
+    }
+
     /// False: never on this interface.
     bool holds_here(const ForeignRule& rule) const {
-        return std::all_of(
-            rule.interfaces.begin(), rule.interfaces.end(), [&](const InterfaceTest& test) {
-                // What arrives has no interface to go out of, and what is sent came by none.
-                const bool known = test.out == where_.egress;
-                const bool named = known && std::any_of(test.names.begin(), test.names.end(),
-                                                        [&](const std::string& name) {
-                                                            return fits(name, where_.interface);
-                                                        });
-                return named != test.negated;
-            });
+        return std::all_of(rule.interfaces.begin(), rule.interfaces.end(),
+                           [&](const InterfaceTest& test) {
+                               // What arrives has no interface to go out of, and what is sent came by none.
+                               const bool known = test.out == where_.egress;
+                               return (known && names_it(test.names)) != test.negated;
+                           });
     }
 
     /// The rule's conditions with those of the way to it; nothing: it matches nothing, or is not taken.

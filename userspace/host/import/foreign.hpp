@@ -79,7 +79,8 @@ enum class ForeignHook : std::uint8_t { none, input, output, forward, other };
 struct ForeignChain {
     std::string table; ///< with its family: `inet filter`
     std::string name;
-    bool ipv4 = true, ipv6 = true; ///< whose packets it sees
+    bool ipv4 = true, ipv6 = true;       ///< whose packets it sees
+    std::vector<std::string> interfaces; ///< that it is on; none: on all
     ForeignHook hook = ForeignHook::none;
     int priority = 0;
     std::string type; ///< of those with a hook: filter, nat, mangle, ...

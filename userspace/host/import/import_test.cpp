@@ -200,6 +200,31 @@ TEST(Import, EffectsOfWhatIsNotTaken) {
               effect_weaker | effect_cuts);
 }
 
+TEST(Import, WhatOthersGoByMatters) {
+    const auto effect = [](const std::string& rules) {
+        const auto made = imported({rules});
+        return made.has_value() ? int{made->effect} : -1;
+    };
+    constexpr int both = effect_weaker | effect_cuts;
+    EXPECT_EQ(effect(filter("-A INPUT -j SET --add-set seen src\n", "ACCEPT")), both);
+    EXPECT_EQ(effect(filter("-A INPUT -j MARK --set-xmark 1\n", "ACCEPT")), both);
+    EXPECT_EQ(effect(filter("-A INPUT -j NFQUEUE --queue-num 1\n", "ACCEPT")), both);
+    EXPECT_EQ(effect(filter("-A INPUT -j TRACE\n", "ACCEPT")), effect_none);
+    EXPECT_EQ(effect(nft(nft_rule(R"({"set": {"op": "add", "elem": "x", "set": "@seen"}})"))),
+              both);
+    EXPECT_EQ(effect(nft(nft_rule(R"({"queue": null})"))), both);
+    // One verdict of a map that is not read, and another before it that would be.
+    EXPECT_EQ(effect(nft(nft_rule(R"({"vmap": {"key": {"ct": {"key": "mark"}}, "data":
+                  {"set": [[1, {"accept": null}], [2, {"drop": null}]]}}})"))),
+              both);
+    EXPECT_EQ(effect(nft(nft_rule(R"({"vmap": {"key": {"payload": {"protocol": "tcp", "field":
+                  "dport"}}, "data": {"set": [[1, {"accept": null}], ["zz", {"drop": null}]]}}})"))),
+              both);
+    EXPECT_EQ(
+        effect(nft(nft_rule(R"({"vmap": {"key": {"ct": {"key": "mark"}}, "data": "@none"}})"))),
+        both);
+}
+
 TEST(Import, SetsOfIpset) {
     const std::string sets = "create bad hash:net family inet hashsize 1024 maxelem 65536\n"
                              "add bad 192.0.2.0/24 timeout 60\nadd bad 198.51.100.7 nomatch\n"

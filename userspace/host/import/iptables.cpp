@@ -573,8 +573,9 @@ class IptablesReader {
             return std::find(std::begin(names), std::end(names), name) != std::end(names);
         };
         if (is_of(going_on) || is_of(ending)) {
-            // What ends the chain: as if it might drop, since nothing behind it is asked.
-            rule.outcome = is_of(ending) ? Outcome::drop : Outcome::none;
+            // Sets and marks, others may go by; and what ends the chain may do anything.
+            const bool matters = is_of(ending) || name == "SET" || name.ends_with("MARK");
+            rule.outcome = matters ? Outcome::leap : Outcome::none;
             return reading.unknown(fmt::format("netctl has no target '{}'", name));
         }
         // Where ufw sends what is above `ufw limit`: it logs and rejects.

@@ -208,7 +208,15 @@ class NftReader {
             chain.priority = priority.get<int>();
         const bool of_ip = family == "ip" || family == "ip6" || family == "inet";
         // Before the routing decision: what is for this host is asked there, and then of input.
-        const bool early = hook == "prerouting" || (hook == "ingress" && family == "netdev");
+        // One of netdev that drops by itself drops what is no IP, too.
+        const Json& device = member(object, "dev");
+        if (device.is_array())
+            for (const Json& one : device)
+                chain.interfaces.push_back(text_of(one));
+        else if (!device.is_null())
+            chain.interfaces.push_back(text_of(device));
+        const bool early = hook == "prerouting" || (hook == "ingress" && family == "netdev" &&
+                                                    chain.policy == Outcome::pass);
         chain.type = type;
         if (hook.empty())
             chain.hook = ForeignHook::none;
@@ -241,6 +249,7 @@ class NftReader {
         rule.place = place_of(object);
         rule.comment = text_of(object, "comment");
         table_ = table;
+        acts_ = false;
         Alternatives alternatives{{}};
         std::vector<ForeignRule> made;
         const Json& statements = member(object, "expr");
@@ -249,12 +258,19 @@ class NftReader {
         else
             for (const Json& statement : statements)
                 read_statement(statement, rule, alternatives, made);
+        // What it does instead of a verdict, to a set, a mark or the packet, others may go by.
+        if (acts_ && rule.outcome == Outcome::none)
+            rule.outcome = Outcome::leap;
+        // Of a map, some may have been read before one that could not be.
+        for (ForeignRule& one : made) {
+            one.unknown = rule.unknown;
+            if (acts_)
+                one.outcome = Outcome::leap;
+        }
         if (made.empty())
             made.push_back(rule);
-        for (ForeignRule& one : made) {
-            one.unknown = rule.unknown; // found behind it, too
+        for (ForeignRule& one : made)
             one.limit = one.limit ? one.limit : rule.limit;
-        }
         const Alternatives all = alternatives;
         for (const ForeignRule& one : made)
             for (const std::vector<Match>& matches : all) {
@@ -282,9 +298,7 @@ class NftReader {
             rule.unknown.push_back(kind.empty() || what.is_null()
                                        ? fmt::format("netctl has no {}", brief(statement))
                                        : fmt::format("netctl has no '{}'", kind));
-            // Rules that translate end the chain, as far as filtering goes.
-            if (is("masquerade") || is("snat") || is("dnat") || is("redirect"))
-                rule.outcome = Outcome::none;
+            acts_ = true;
         } else if (rule.outcome == Outcome::reject) {
             const std::string type = text_of(what, "type");
             if (!type.empty() && type != "tcp reset" && text_of(what, "expr") != "port-unreachable")
@@ -742,6 +756,7 @@ class NftReader {
     void read_vmap(const Json& what, ForeignRule& rule, std::vector<ForeignRule>& made) {
         std::string why;
         const std::vector<Json> pairs = values_of(member(what, "data"), why);
+        acts_ = true; // until all of it is read
         if (!why.empty() || pairs.size() > most_alternatives || pairs.empty() || !made.empty())
             return rule.unknown.push_back(why.empty() ? "a map that is empty or too large" : why);
         const Json& key = member(what, "key");
@@ -759,16 +774,15 @@ class NftReader {
                             {"right", kind_of(key) == "concat" ? Json{{"set", Json::array({value})}}
                                                                : value}},
                        one, alternatives);
-            if (one.unknown.size() > rule.unknown.size()) {
-                rule.outcome = one.outcome; // so that its effect is told
+            if (one.unknown.size() > rule.unknown.size())
                 return rule.unknown.push_back(one.unknown.back());
-            }
             for (const std::vector<Match>& matches : alternatives) {
                 ForeignRule each = one;
                 each.matches.insert(each.matches.end(), matches.begin(), matches.end());
                 made.push_back(std::move(each));
             }
         }
+        acts_ = false;
     }
 
     const std::string& name_;
@@ -776,6 +790,7 @@ class NftReader {
     std::map<std::string, Json> elements_;         ///< of sets and maps, by `FAMILY TABLE NAME`
     std::map<std::string, std::string> set_names_; ///< of those that are sets in netctl
     std::string table_;                            ///< of the rule that is read
+    bool acts_ = false;                            ///< it has a statement that netctl has not
 };
 
 } // namespace
