@@ -107,8 +107,21 @@ struct rd_to_question {
 	struct rd_name name;
 	__u32 protocol;
 	__u32 bank;
-	struct nc_rd_to found;
+	struct nc_rd_to found; /* its target is the chosen one */
+	__u32 number;	       /* of that among the rule's */
+	/* Of the loops over targets. */
+	__u32 sum;
+	__u32 at;
+	__u32 reserved;
 };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, NC_RD_BANKS *NC_RD_TO_RULES *NC_RD_TO_TARGETS);
+	__type(key, struct nc_rd_to_target_key);
+	__type(value, struct nc_rd_to_target);
+} rd_to_targets SEC(".maps");
 
 static __always_inline bool task_is_under(__u64 wanted)
 {
@@ -172,9 +185,92 @@ static long look_at_file(__u32 i, struct rd_holder *h)
 	return h->found;
 }
 
+static __always_inline struct nc_rd_to_target *target_of(const struct nc_rd_to *rule, __u32 number)
+{
+	struct nc_rd_to_target_key key = { .rule = rule->id, .number = number };
+
+	return bpf_map_lookup_elem(&rd_to_targets, &key);
+}
+
+static __always_inline void choose(struct rd_to_question *q, const struct nc_rd_to_target *target,
+				   __u32 number)
+{
+	__builtin_memcpy(q->found.target, target->address, sizeof(q->found.target));
+	q->found.target_port = target->port;
+	q->number = number;
+}
+
+/* A number that spreads well (the finisher of MurmurHash3), of the process's cgroup and namespace. */
+static __always_inline __u32 source_of(struct bpf_sock_addr *ctx)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 h = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+
+	h ^= bpf_get_netns_cookie(ctx) << 32 | bpf_get_netns_cookie(ctx) >> 32;
+	h = (h ^ h >> 33) * 0xff51afd7ed558ccdULL;
+	h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53ULL;
+	return h ^ h >> 33;
+}
+
+/* bpf_loop callbacks over a rule's targets: older kernels follow each round of a plain loop anew. */
+static long add_weight(__u32 i, struct rd_to_question *q)
+{
+	const struct nc_rd_to_target *target = target_of(&q->found, i);
+
+	if (target)
+		q->sum += target->weight;
+	return 0;
+}
+
+static long choose_at(__u32 i, struct rd_to_question *q)
+{
+	const struct nc_rd_to_target *target = target_of(&q->found, i);
+
+	if (!target)
+		return 0;
+	if (q->at >= target->weight) {
+		q->at -= target->weight;
+		return 0;
+	}
+	choose(q, target, i);
+	return 1;
+}
+
+static __always_inline __u32 several(const struct rd_to_question *q)
+{
+	return q->found.targets < NC_RD_TO_TARGETS ? q->found.targets : NC_RD_TO_TARGETS;
+}
+
+/* Which of several targets it is: as many times as its weight says. */
+static __noinline void choose_target(struct bpf_sock_addr *ctx, struct rd_to_question *q)
+{
+	struct nc_rd_to_target *first;
+
+	if (!q || q->found.targets <= 1)
+		return;
+	q->sum = 0;
+	bpf_loop(several(q), add_weight, q, 0);
+	first = target_of(&q->found, 0);
+	if (!q->sum || !first)
+		return; /* they are another tool's to write; the rule has the first */
+	if (q->found.how & NC_RD_TO_BY_SOURCE)
+		q->at = source_of(ctx) % q->sum;
+	else
+		q->at = __sync_fetch_and_add(&first->turn, 1) % q->sum;
+	bpf_loop(several(q), choose_at, q, 0);
+}
+
+static __always_inline void count_target(const struct rd_to_question *q, bool datagram)
+{
+	struct nc_rd_to_target *target = target_of(&q->found, q->number);
+
+	if (target)
+		__sync_fetch_and_add(datagram ? &target->datagrams : &target->connections, 1);
+}
+
 /* The connecting process has the socket open that the target's clients get to. */
-static __noinline bool would_loop(struct bpf_sock_addr *ctx, const struct nc_rd_to *rule,
-				  __u32 protocol)
+static __noinline bool would_loop_by(struct bpf_sock_addr *ctx, const __be32 *target, __u32 port,
+				     __u32 family, __u32 protocol)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 	struct bpf_sock_tuple tuple = {};
@@ -185,17 +281,17 @@ static __noinline bool would_loop(struct bpf_sock_addr *ctx, const struct nc_rd_
 	__u64 address;
 	__u32 count, size;
 
-	if (!rule)
+	if (!target)
 		return false;
-	if (rule->family == 4) {
+	if (family == 4) {
 		size = sizeof(tuple.ipv4);
-		tuple.ipv4.saddr = tuple.ipv4.daddr = rule->target[0];
-		tuple.ipv4.dport = bpf_htons(rule->target_port);
+		tuple.ipv4.saddr = tuple.ipv4.daddr = target[0];
+		tuple.ipv4.dport = bpf_htons(port);
 	} else {
 		size = sizeof(tuple.ipv6);
-		__builtin_memcpy(tuple.ipv6.saddr, rule->target, 16);
-		__builtin_memcpy(tuple.ipv6.daddr, rule->target, 16);
-		tuple.ipv6.dport = bpf_htons(rule->target_port);
+		__builtin_memcpy(tuple.ipv6.saddr, target, 16);
+		__builtin_memcpy(tuple.ipv6.daddr, target, 16);
+		tuple.ipv6.dport = bpf_htons(port);
 	}
 	if (protocol == IPPROTO_TCP)
 		sk = bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
@@ -216,6 +312,36 @@ static __noinline bool would_loop(struct bpf_sock_addr *ctx, const struct nc_rd_
 	count = BPF_CORE_READ(table, max_fds);
 	bpf_loop(count < 65536 ? count : 65536, look_at_file, &h, 0);
 	return h.found;
+}
+
+struct rd_loop_check {
+	struct bpf_sock_addr *ctx;
+	const struct rd_to_question *q;
+	__u32 loops;
+	__u32 reserved;
+};
+
+static long would_loop_at(__u32 i, struct rd_loop_check *check)
+{
+	const struct nc_rd_to_target *target = target_of(&check->q->found, i);
+
+	check->loops = target && would_loop_by(check->ctx, target->address, target->port,
+					       check->q->found.family, check->q->protocol);
+	return check->loops;
+}
+
+/* By any of the targets: it might come back by way of another. */
+static __noinline bool would_loop(struct bpf_sock_addr *ctx, const struct rd_to_question *q)
+{
+	struct rd_loop_check check = { .ctx = ctx, .q = q };
+
+	if (!q)
+		return false;
+	if (q->found.targets <= 1)
+		return would_loop_by(ctx, q->found.target, q->found.target_port, q->found.family,
+				     q->protocol);
+	bpf_loop(several(q), would_loop_at, &check, 0);
+	return check.loops;
 }
 
 /* IPv6-mapped IPv4 is IPv4. */
@@ -241,11 +367,15 @@ static __always_inline void normalise(struct rd_name *name)
 	}
 }
 
+static __always_inline bool same_ip(const __be32 *a, const __be32 *b)
+{
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
+}
+
 /* Whether they are one address and port, mapped or not. */
 static __always_inline bool same_name(const struct rd_name *a, const struct rd_name *b)
 {
-	return a->port == b->port && a->family == b->family && a->ip[0] == b->ip[0] &&
-	       a->ip[1] == b->ip[1] && a->ip[2] == b->ip[2] && a->ip[3] == b->ip[3];
+	return a->port == b->port && a->family == b->family && same_ip(a->ip, b->ip);
 }
 
 /* The rule for the address in `q`, which is normalised, in q->found. */
@@ -281,7 +411,7 @@ static __always_inline bool rewrites(struct bpf_sock_addr *ctx, struct rd_to_que
 		return false;
 	if (ctx->type == SOCK_DGRAM) /* from here on it hears from its peer only */
 		bpf_sk_storage_delete(&rd_to_sent, sk);
-	if (ask_to_rules(ctx, q) && would_loop(ctx, &q->found, q->protocol)) {
+	if (ask_to_rules(ctx, q) && would_loop(ctx, q)) {
 		COUNT(loops);
 		q->found.used = 0;
 	}
@@ -294,22 +424,91 @@ static __always_inline bool rewrites(struct bpf_sock_addr *ctx, struct rd_to_que
 		COUNT(helper_failed);
 		return false;
 	}
+	choose_target(ctx, q);
 	note_target(mine, q);
 	COUNT(rewritten);
+	count_target(q, false);
 	return true;
 }
 
-/* Which entry has the target, or RD_NO_ENTRY. */
-#define RD_NO_ENTRY NC_RD_TO_SENT
+struct rd_sent_search {
+	const struct rd_to_sent *sent;
+	const struct rd_name *name;
+	__u32 entry;
+	__u32 reserved;
+};
 
+static long is_target(__u32 i, struct rd_sent_search *s)
+{
+	if (i >= NC_RD_TO_SENT)
+		return 1;
+	if (!same_name(&s->sent->to[i].target, s->name))
+		return 0;
+	s->entry = i;
+	return 1;
+}
+
+static long is_original(__u32 i, struct rd_sent_search *s)
+{
+	if (i >= NC_RD_TO_SENT)
+		return 1;
+	if (!same_name(&s->sent->to[i].original, s->name))
+		return 0;
+	s->entry = i;
+	return 1;
+}
+
+/* Which entry has the target, or NC_RD_TO_SENT. */
 static __noinline __u32 entry_of(const struct rd_to_sent *sent, const struct rd_name *target)
 {
-	if (!sent || !target)
-		return RD_NO_ENTRY;
-	for (__u32 i = 0; i < NC_RD_TO_SENT; i++)
-		if (same_name(&sent->to[i].target, target))
-			return i;
-	return RD_NO_ENTRY;
+	struct rd_sent_search s = { .sent = sent, .name = target, .entry = NC_RD_TO_SENT };
+
+	if (sent && target)
+		bpf_loop(NC_RD_TO_SENT, is_target, &s, 0);
+	return s.entry;
+}
+
+struct rd_kept {
+	struct rd_to_question *q;
+	const struct rd_name *target;
+	__u32 found;
+	__u32 reserved;
+};
+
+static long is_kept(__u32 i, struct rd_kept *kept)
+{
+	const struct nc_rd_to_target *target = target_of(&kept->q->found, i);
+
+	if (!target || bpf_htons(target->port) != kept->target->port ||
+	    !same_ip(target->address, kept->target->ip))
+		return 0;
+	choose(kept->q, target, i);
+	kept->found = 1;
+	return 1;
+}
+
+/*
+ * Whether the socket has sent to this address before, by a target that the rule still has: it stays with
+ * that, as if it were connected.
+ */
+static __noinline bool keeps_target(struct rd_to_question *q, const struct rd_to_sent *sent)
+{
+	struct rd_sent_search s = { .sent = sent, .entry = NC_RD_TO_SENT };
+	struct rd_kept kept = { .q = q };
+	__u32 n;
+
+	if (!q || !sent || q->found.targets <= 1)
+		return false;
+	s.name = &q->name;
+	bpf_loop(NC_RD_TO_SENT, is_original, &s, 0);
+	if (s.entry >= NC_RD_TO_SENT)
+		return false;
+	/* Masked, where clang does not see that it need not be: 6.1 forgets the bound. */
+	n = s.entry;
+	asm volatile("" : "+r"(n));
+	kept.target = &sent->to[n % NC_RD_TO_SENT].target;
+	bpf_loop(several(q), is_kept, &kept, 0);
+	return kept.found;
 }
 
 /*
@@ -334,10 +533,12 @@ static __always_inline bool rewrites_datagram(struct bpf_sock_addr *ctx, struct 
 			__builtin_memset(&sent->to[i], 0, sizeof(sent->to[i]));
 		return false;
 	}
+	if (!keeps_target(q, sent))
+		choose_target(ctx, q);
 	note_target(&wanted, q);
 	i = entry_of(sent, &wanted.target);
 	if (!sent || i >= NC_RD_TO_SENT) {
-		if (would_loop(ctx, &q->found, q->protocol)) {
+		if (would_loop(ctx, q)) {
 			COUNT(loops);
 			return false;
 		}
@@ -354,6 +555,7 @@ static __always_inline bool rewrites_datagram(struct bpf_sock_addr *ctx, struct 
 	}
 	sent->to[i] = wanted;
 	COUNT_TO(datagrams);
+	count_target(q, true);
 	return true;
 }
 

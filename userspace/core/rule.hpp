@@ -119,12 +119,21 @@ enum class ActionKind : std::uint8_t {
     rate,
 };
 
+/// Where connections go instead, one of several.
+struct Target {
+    Address address;
+    std::uint16_t port = 0;   ///< 1 and more
+    std::uint16_t weight = 1; ///< 1 and more: how often it is chosen
+    bool operator==(const Target&) const = default;
+};
+
 struct Action {
     ActionKind kind{};
-    std::string device;      ///< redirect, mirror: interface name
-    Address address;         ///< target
-    bool to_ingress = false; ///< redirect: into the device's ingress instead of egress
-    /// mark value, priority (MAJOR << 16 | MINOR), DSCP, rate in bits per second, port of the target
+    std::string device;          ///< redirect, mirror: interface name
+    std::vector<Target> targets; ///< target: at least one, all different and of one family
+    bool by_source = false;      ///< target: the same for the same source; else in turn
+    bool to_ingress = false;     ///< redirect: into the device's ingress instead of egress
+    /// mark value, priority (MAJOR << 16 | MINOR), DSCP, rate in bits per second
     std::uint64_t number = 0;
     std::uint32_t mask = 0;  ///< mark: which bits are written
     std::uint64_t burst = 0; ///< rate: bytes; 0 if not given
@@ -197,6 +206,8 @@ std::string to_string(const Rule& rule);
 /// Names of the sets that it asks, and of the one that it writes.
 std::vector<std::string> sets_of(const Rule& rule);
 
+/// `127.0.0.1:8080` or `[::1]:8080`.
+std::string to_string(const Target& target);
 std::string_view to_string(Key key);
 std::string_view to_string(Hook hook);
 

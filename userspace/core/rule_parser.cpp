@@ -21,6 +21,8 @@ constexpr std::uint64_t max_burst_ns = 100ull * 365 * 86400 * 1'000'000'000;
 constexpr std::uint64_t max_rate = 10'000'000'000'000;
 constexpr std::uint64_t max_rate_burst = 0xffffffff;
 constexpr std::uint64_t max_limit_bytes = 1U << 30; // of a burst
+constexpr std::size_t max_targets = 16;             // NC_RD_TO_TARGETS
+constexpr std::uint64_t max_weight = 100;
 
 /// Words of other tools, and what they are called here.
 struct Synonym {
@@ -51,6 +53,18 @@ std::optional<std::uint64_t> number_with_unit(std::string_view text,
     if (!number || unit == units.end() || __builtin_mul_overflow(*number, unit->low, &product))
         return std::nullopt;
     return product;
+}
+
+/// `a,b` is a and b; empty ones count.
+std::vector<std::string_view> split_at_commas(std::string_view text) {
+    std::vector<std::string_view> parts;
+    for (;;) {
+        const std::size_t comma = std::min(text.find(','), text.size());
+        parts.push_back(text.substr(0, comma));
+        if (comma == text.size())
+            return parts;
+        text.remove_prefix(comma + 1);
+    }
 }
 
 class Parser {
@@ -456,7 +470,7 @@ class Parser {
 
     /// Whether what the rule is about can go to the target, and what goes there stays there.
     Result<> check_target() const {
-        const Action& target = rule_.actions.back();
+        const std::vector<Target>& targets = rule_.actions.back().targets;
         const Match* dst = rule_.find(Key::dst);
         if (dst == nullptr)
             return source_.error_at({0, source_.text.size()},
@@ -473,15 +487,18 @@ class Parser {
         const Match* dport = rule_.find(Key::dport);
         bool inside = false;
         for (const Prefix& prefix : dst->prefixes) {
-            if (prefix.address.family != target.address.family)
-                return source_.error_at(
-                    target_place_,
-                    fmt::format("dst {} and target {} are of different families",
-                                prefix.to_string(), target.address.to_string()),
-                    {}, "a socket of one family cannot connect to an address of the other");
-            inside = inside || prefix.contains(target.address);
+            for (const Target& target : targets) {
+                if (prefix.address.family != target.address.family)
+                    return source_.error_at(
+                        target_place_,
+                        fmt::format("dst {} and target {} are of different families",
+                                    prefix.to_string(), target.address.to_string()),
+                        {}, "a socket of one family cannot connect to an address of the other");
+                inside = inside || (prefix.contains(target.address) &&
+                                    (dport == nullptr || holds(*dport, target.port)));
+            }
         }
-        if (inside && (dport == nullptr || holds(*dport, target.number)))
+        if (inside)
             return source_.error_at(target_place_,
                                     "the target is itself a destination that the rule rewrites", {},
                                     "narrow dst or dport, so that connections to the target stay");
@@ -547,9 +564,8 @@ class Parser {
                                 argument_allowed(action) + "; MAJOR and MINOR are hexadecimal");
     }
 
-    Result<> read_target(const ActionInfo& about, Action& action) {
-        const Token token = NETCTL_TRY(read_argument(about));
-        const std::string_view word = token.text;
+    Result<Target> parse_one_target(const ActionInfo& about, const Token& token,
+                                    std::string_view word) {
         const std::size_t colon = std::min(word.rfind(':'), word.size());
         std::string_view address = word.substr(0, colon);
         const bool bracketed = address.starts_with('[') && address.ends_with(']');
@@ -559,12 +575,54 @@ class Parser {
         const auto port = whole_number(word.substr(std::min(colon + 1, word.size())));
         if (!parsed || (parsed->family == Family::ipv6) != bracketed || !port || *port == 0 ||
             *port > 65535)
-            return source_.error_at(
-                token.place, fmt::format("{} is no address with a port", source_.shown(token)),
-                argument_allowed(about), "as in 127.0.0.1:8080 or [::1]:8080");
-        action.address = *parsed;
-        action.number = *port;
+            return source_.error_at(token.place,
+                                    fmt::format("'{}' is no address with a port", word),
+                                    argument_allowed(about), "as in 127.0.0.1:8080 or [::1]:8080");
+        return Target{*parsed, static_cast<std::uint16_t>(*port)};
+    }
+
+    Result<> read_target(const ActionInfo& about, Action& action) {
+        const Token token = NETCTL_TRY(read_argument(about));
         target_place_ = token.place;
+        for (const std::string_view word : split_at_commas(token.text)) {
+            Target target = NETCTL_TRY(parse_one_target(about, token, word));
+            if (std::find(action.targets.begin(), action.targets.end(), target) !=
+                action.targets.end())
+                return source_.error_at(token.place, fmt::format("target {} is given twice", word),
+                                        {}, "'weight' tells how often each is chosen");
+            action.targets.push_back(target);
+        }
+        if (action.targets.size() > max_targets)
+            return source_.error_at(token.place,
+                                    fmt::format("{} targets are too many", action.targets.size()),
+                                    fmt::format("allowed: 1 to {}", max_targets));
+        if (accept("weight"))
+            NETCTL_TRY(read_weights(about, action));
+        if (accept("by")) {
+            const Token source = peek();
+            if (!accept("source"))
+                return source_.error_at(
+                    source.place,
+                    fmt::format("targets are not chosen by {}", source_.shown(source)),
+                    "allowed: by source; without it they come in turn");
+            action.by_source = true;
+        }
+        return {};
+    }
+
+    /// One for each target, in their order.
+    Result<> read_weights(const ActionInfo& about, Action& action) {
+        const Token token = NETCTL_TRY(read_argument(about));
+        const std::vector<std::string_view> words = split_at_commas(token.text);
+        for (std::size_t i = 0; i < words.size(); i++) {
+            const auto weight = whole_number(words[i]);
+            if (words.size() != action.targets.size() || !weight || *weight == 0 ||
+                *weight > max_weight)
+                return source_.error_at(
+                    token.place, fmt::format("{} are no weights", source_.shown(token)),
+                    fmt::format("allowed: for each target a number of 1 to {}: 3,1", max_weight));
+            action.targets[i].weight = static_cast<std::uint16_t>(*weight);
+        }
         return {};
     }
 

@@ -144,6 +144,17 @@ std::string with_unit(std::uint64_t number, std::span<const NamedRange> units) {
     return fmt::format("{}", number);
 }
 
+std::string targets_text(const Action& action) {
+    std::string text, weights;
+    bool weighted = false;
+    for (const Target& target : action.targets) {
+        text += fmt::format("{}{}", text.empty() ? " " : ",", to_string(target));
+        weights += fmt::format("{}{}", weights.empty() ? " weight " : ",", target.weight);
+        weighted = weighted || target.weight != 1;
+    }
+    return text + (weighted ? weights : "") + (action.by_source ? " by source" : "");
+}
+
 std::string action_text(const Action& action) {
     std::string text = info(action.kind).spelling();
     switch (action.kind) {
@@ -162,11 +173,7 @@ std::string action_text(const Action& action) {
     case ActionKind::dscp:
         text += " " + range_text({}, info(Key::dscp), {action.number, action.number});
         break;
-    case ActionKind::target:
-        text += action.address.family == Family::ipv6
-                    ? fmt::format(" [{}]:{}", action.address.to_string(), action.number)
-                    : fmt::format(" {}:{}", action.address.to_string(), action.number);
-        break;
+    case ActionKind::target: text += targets_text(action); break;
     case ActionKind::rate:
         text += " " + with_unit(action.number, rate_units());
         if (action.burst != 0)
@@ -236,6 +243,12 @@ std::string rule_text(const std::vector<std::string>& words) {
         text += whole && !has_quotes ? in_quotes(words[i]) : words[i];
     }
     return text;
+}
+
+std::string to_string(const Target& target) {
+    return target.address.family == Family::ipv6
+               ? fmt::format("[{}]:{}", target.address.to_string(), target.port)
+               : fmt::format("{}:{}", target.address.to_string(), target.port);
 }
 
 std::string to_string(const Rule& rule) {

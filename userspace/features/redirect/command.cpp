@@ -349,7 +349,23 @@ Result<int> to_delete(const Arguments& arguments, Context& context) {
 }
 
 Result<int> to_list(const Arguments&, Context& context) {
-    show_rules(NETCTL_TRY(Controller(context.root).to_rules()), context);
+    Json json = Json::array();
+    Text text;
+    for (const Controller::ListedTo& one : NETCTL_TRY(Controller(context.root).to_list())) {
+        Json targets = Json::array();
+        text += Text::format("{}: {}\n", one.rule.id, one.rule.text);
+        for (const auto& [target, connections, datagrams] : one.targets) {
+            targets.push_back({{"target", to_string(target)},
+                               {"weight", target.weight},
+                               {"connections", connections},
+                               {"datagrams", datagrams}});
+            text += Text::format("  {}: {} connections, {} datagrams\n", to_string(target),
+                                 connections, datagrams);
+        }
+        json.push_back(
+            {{"rule_id", one.rule.id}, {"rule_text", one.rule.text}, {"targets", targets}});
+    }
+    context.out.document(json, text);
     return 0;
 }
 
@@ -448,14 +464,16 @@ Command make_rule_command() {
 Command make_to_command() {
     Command to{"to", "have connections and datagrams to one address go to another",
                "dst ADDRESS[/LENGTH] [dport PORT|LOW-HIGH] [proto tcp|udp] [cgroup PATH] target "
-               "ADDRESS:PORT [comment TEXT]; dst, dport and proto may be lists. TCP, and UDP with "
+               "ADDRESS:PORT[,…] [weight N,…] [by source] [comment TEXT]; dst, dport and proto may "
+               "be lists. TCP, and UDP with "
                "sockets that are connected or not. The client's getpeername and recvfrom and "
                "the server's SO_ORIGINAL_DST tell the first address. A process that has the "
                "target's socket open is left alone."};
     to.children.push_back(
         {"add", "append one", "", {{"RULE", Count::rest}}, {}, to_add, {}, rule_help(Hook::to)});
     to.children.push_back({"delete", "delete one", "", {{"ID"}}, {}, to_delete});
-    to.children.push_back({"list", "show them in order", "", {}, {}, to_list});
+    to.children.push_back(
+        {"list", "show them in order, with what went to each target", "", {}, {}, to_list});
     return to;
 }
 

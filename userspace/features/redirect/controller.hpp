@@ -117,6 +117,17 @@ class Controller {
 
     /// Where connect() goes instead; the first that matches decides.
     Result<std::vector<ListedRule>> to_rules() const;
+    /// The same with what went to each target. Those that another tool wrote may have none.
+    struct ListedTo {
+        ListedRule rule;
+        struct Counted {
+            Target target;
+            std::uint64_t connections = 0;
+            std::uint64_t datagrams = 0; ///< of sockets that are not connected
+        };
+        std::vector<Counted> targets;
+    };
+    Result<std::vector<ListedTo>> to_list() const;
     Result<std::uint32_t> add_to(const Rule& rule);
     Result<> delete_to(std::uint32_t id);
     Result<> replace_to(const std::vector<Rule>& rules);

@@ -122,6 +122,7 @@ Result<Datapath> Datapath::load(const Tuning& tuning) {
     made.to_.rules = NETCTL_TRY(object.map("rd_to"));
     made.to_.texts = NETCTL_TRY(object.map("rd_to_text"));
     made.to_stats_ = NETCTL_TRY(object.map("rd_to_stats"));
+    made.to_targets_ = NETCTL_TRY(object.map("rd_to_targets"));
     for (const HookedProgram& hooked : hooks)
         made.hooks_.push_back(NETCTL_TRY(object.program(hooked.program)));
     for (const HookedProgram& hooked : datagram_hooks)
@@ -161,6 +162,8 @@ Result<Datapath> Datapath::open(const bpf::PinDir& dir) {
     made.to_.texts = NETCTL_TRY(open_map(dir, "to_text", sizeof(Bank::texts[0])));
     if (NETCTL_TRY(dir.look_for("to_stats"))) // an older netctl had none
         made.to_stats_ = NETCTL_TRY(open_map(dir, "to_stats", sizeof(nc_rd_to_stats)));
+    if (NETCTL_TRY(dir.look_for("to_targets"))) // nor these
+        made.to_targets_ = NETCTL_TRY(open_map(dir, "to_targets", sizeof(nc_rd_to_target)));
     made.socks_ = NETCTL_TRY(dir.open_map("socks"));
     made.events_ = NETCTL_TRY(dir.open_map("events"));
     made.join_ = NETCTL_TRY(dir.open_program("prog_join"));
@@ -197,6 +200,7 @@ Result<> Datapath::pin(const bpf::PinDir& dir) const {
     NETCTL_TRY(dir.pin("to", to_.rules));
     NETCTL_TRY(dir.pin("to_text", to_.texts));
     NETCTL_TRY(dir.pin("to_stats", to_stats_));
+    NETCTL_TRY(dir.pin("to_targets", to_targets_));
     for (std::size_t i = 0; i < datagram_hooks.size(); i++)
         NETCTL_TRY(dir.pin(program_name(datagram_hooks[i].program), datagram_hooks_[i]));
     for (std::size_t i = 0; i < hooks.size(); i++)

@@ -108,6 +108,8 @@ class Datapath {
     Result<nc_rd_stats> stats() const;
     Result<nc_rd_to_stats> to_stats() const; ///< zero of one that an older netctl made
     Result<std::vector<std::pair<nc_rd_event, nc_rd_recent>>> recent() const;
+    /// By nc_rd_to_target_key; none of one that an older netctl made.
+    const bpf::RawMap& to_targets() const { return to_targets_; }
     Result<bpf::RawMap> events() const { return events_.duplicate(); }
 
     /// One bank of rules with their texts. Entries from the first without action on are unused.
@@ -127,8 +129,8 @@ class Datapath {
   private:
     Datapath() = default;
     bpf::RawMap socks_, pairs_, events_, request_, stats_, conf_, recent_;
-    bpf::RawMap mine_;     // of a loaded one only
-    bpf::RawMap to_stats_; // none, if an older netctl made the rest
+    bpf::RawMap mine_;                  // of a loaded one only
+    bpf::RawMap to_stats_, to_targets_; // none, if an older netctl made the rest
     struct List {
         bpf::RawMap rules, texts;
     };

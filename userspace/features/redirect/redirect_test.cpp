@@ -82,7 +82,9 @@ TEST(RedirectRule, IsAnEntryForEachElementOfItsLists) {
 TEST(RedirectTo, IsARuleOfTheOneLanguage) {
     for (const std::string text :
          {"dst 127.0.0.1 dport 80 target 127.0.0.1:8080", "dst ::1 dport 80-90 target [::1]:8080",
-          "dst 192.0.2.0/24 proto udp cgroup /a/b target 127.0.0.1:53"})
+          "dst 192.0.2.0/24 proto udp cgroup /a/b target 127.0.0.1:53",
+          "dst 192.0.2.1 target 127.0.0.1:80,127.0.0.1:81 weight 3,1 by source comment \"two\"",
+          "dst ::2 target [::1]:80,[::1]:81 by source"})
         EXPECT_EQ(canonical(text, Hook::to), text);
     EXPECT_EQ(canonical("target 127.0.0.1:1 proto udp dst 127.0.0.1 dport 80", Hook::to),
               "dst 127.0.0.1 proto udp dport 80 target 127.0.0.1:1");
@@ -90,6 +92,28 @@ TEST(RedirectTo, IsARuleOfTheOneLanguage) {
         *parse_rule("dst {192.0.2.1, 192.0.2.3} proto {tcp, udp} target 127.0.0.1:53", Hook::to));
     ASSERT_TRUE(entries && entries->size() == 4);
     EXPECT_EQ(to_string(rule_of(entries->back())), "dst 192.0.2.3 proto udp target 127.0.0.1:53");
+}
+
+TEST(RedirectTo, MayHaveSeveralTargets) {
+    const std::string even = "dst 192.0.2.1 target 127.0.0.1:80,127.0.0.1:81";
+    EXPECT_EQ(canonical(even + " weight 1,1", Hook::to), even); // as without
+    const Rule rule = *parse_rule(even + " weight 3,1 by source", Hook::to);
+    const auto entries = to_entries(rule);
+    ASSERT_TRUE(entries && entries->size() == 1);
+    EXPECT_EQ(entries->front().targets, 2);
+    EXPECT_EQ(entries->front().how, NC_RD_TO_BY_SOURCE);
+    EXPECT_EQ(entries->front().target_port, 80); // the first
+    const std::vector<nc_rd_to_target> targets = target_entries(rule);
+    ASSERT_EQ(targets.size(), 2U);
+    EXPECT_EQ(targets[0].port, 80);
+    EXPECT_EQ(targets[0].weight, 3);
+    EXPECT_EQ(targets[1].port, 81);
+    EXPECT_EQ(targets[1].weight, 1);
+    std::string most = "dst 192.0.2.1 target 127.0.0.1:1";
+    for (int port = 2; port <= NC_RD_TO_TARGETS; port++)
+        most += ",127.0.0.1:" + std::to_string(port);
+    EXPECT_EQ(canonical(most, Hook::to), most);
+    EXPECT_EQ(canonical(most + ",127.0.0.1:17", Hook::to), "error: 17 targets are too many");
 }
 
 TEST(RedirectTo, SaysWhatIsWrong) {
@@ -106,6 +130,16 @@ TEST(RedirectTo, SaysWhatIsWrong) {
         {"dst ::1 target 127.0.0.1:80", "dst ::1 and target 127.0.0.1 are of different families"},
         {"dst 127.0.0.0/8 target 127.0.0.1:80",
          "the target is itself a destination that the rule rewrites"},
+        {"dst 127.0.0.1 dport 81 target 127.0.0.1:80,127.0.0.1:81",
+         "the target is itself a destination that the rule rewrites"},
+        {"dst 127.0.0.9 target 127.0.0.1:80,[::1]:80",
+         "dst 127.0.0.9 and target ::1 are of different families"},
+        {"dst 127.0.0.9 target 127.0.0.1:80,", "'' is no address with a port"},
+        {"dst 127.0.0.9 target 127.0.0.1:80,127.0.0.1:80", "target 127.0.0.1:80 is given twice"},
+        {"dst 127.0.0.9 target 127.0.0.1:80,127.0.0.1:81 weight 1", "'1' are no weights"},
+        {"dst 127.0.0.9 target 127.0.0.1:80 weight 0", "'0' are no weights"},
+        {"dst 127.0.0.9 target 127.0.0.1:80 weight 101", "'101' are no weights"},
+        {"dst 127.0.0.9 target 127.0.0.1:80 by turn", "targets are not chosen by 'turn'"},
         {"dst 127.0.0.1 trget 127.0.0.1:80",
          "'trget' is neither a key nor an action of redirect to; did you mean 'target'?"},
         {"dst 127.0.0.1 proto sctp target 127.0.0.1:80", "only tcp and udp can be sent elsewhere"},

@@ -112,9 +112,12 @@ Result<std::vector<nc_rd_to>> to_entries(const Rule& rule) {
     nc_rd_to entry{};
     entry.id = rule.id;
     entry.used = 1;
-    const Action& target = rule.actions.back();
-    entry.target_port = static_cast<__u16>(target.number);
-    std::memcpy(entry.target, target.address.bytes.data(), target.address.bits() / 8);
+    const Action& action = rule.actions.back();
+    const Target& first = action.targets.front();
+    entry.target_port = first.port;
+    std::memcpy(entry.target, first.address.bytes.data(), first.address.bits() / 8);
+    entry.targets = static_cast<__u8>(action.targets.size());
+    entry.how = action.by_source ? NC_RD_TO_BY_SOURCE : 0;
     entry.cgroup = NETCTL_TRY(cgroup_of(rule));
     std::vector<nc_rd_to> entries;
     for (const std::optional<Prefix>& prefix : destinations_of(rule))
@@ -125,6 +128,17 @@ Result<std::vector<nc_rd_to>> to_entries(const Rule& rule) {
                 set_ports(entries.back(), ports);
                 entries.back().protocol = static_cast<__u8>(protocol.low);
             }
+    return entries;
+}
+
+std::vector<nc_rd_to_target> target_entries(const Rule& rule) {
+    std::vector<nc_rd_to_target> entries;
+    for (const Target& target : rule.actions.back().targets) {
+        nc_rd_to_target& entry = entries.emplace_back();
+        std::memcpy(entry.address, target.address.bytes.data(), target.address.bits() / 8);
+        entry.port = target.port;
+        entry.weight = target.weight;
+    }
     return entries;
 }
 
@@ -147,10 +161,9 @@ Rule rule_of(const nc_rd_to& entry) {
         rule.matches.back().ranges = {{entry.protocol, entry.protocol}};
     }
     add_cgroup(rule, entry.cgroup);
-    Action& target = rule.actions.emplace_back();
-    target.kind = ActionKind::target;
-    target.address = to_address(entry.family, entry.target);
-    target.number = entry.target_port;
+    Action& action = rule.actions.emplace_back();
+    action.kind = ActionKind::target;
+    action.targets = {{to_address(entry.family, entry.target), entry.target_port}};
     return rule;
 }
 

@@ -20,6 +20,9 @@ Result<std::vector<nc_rd_rule>> rule_entries(const Rule& rule);
 /// The same for a rule of Hook::to.
 Result<std::vector<nc_rd_to>> to_entries(const Rule& rule);
 
+/// The targets of a rule of Hook::to, in their order, with counters of zero.
+std::vector<nc_rd_to_target> target_entries(const Rule& rule);
+
 /// A rule that netctl did not write. A path that is not to be found is told by the kernel's numbers.
 Rule rule_of(const nc_rd_rule& entry);
 Rule rule_of(const nc_rd_to& entry);

@@ -14,6 +14,7 @@
 #include "datapath/connect_order.hpp"
 #include "datapath/root.hpp"
 #include "features/redirect/controller.hpp"
+#include "features/redirect/targets.hpp"
 
 namespace netctl::redirect {
 
@@ -77,61 +78,73 @@ void settle(const Datapath& datapath, bool leave, const datapath::LockedRoot& ro
 /// Whether joined connections were let in by this kind of rule.
 template <class R> constexpr bool lets_join = std::is_same_v<R, nc_rd_rule>;
 
-/// The hooks that a list needs besides those which are always there: for datagrams of sockets that are not connected,
-/// while it has a rule of `to` about UDP.
-template <class R> class OwnHooks {
+} // namespace
+
+/// What a list of joined connections needs besides itself: nothing.
+template <class R> class Belongings {
   public:
-    /// Takes away what an interrupted command left: hooks that no rule needs.
-    static Result<OwnHooks> open(const Datapath& datapath, const datapath::Root& root,
-                                 const Datapath::BankOf<R>& list) {
-        OwnHooks hooks;
-        hooks.dir_ = redirect_dir(root);
-        hooks.served_ = wanted_by(list);
-        if (!lets_join<R> && !hooks.served_)
-            NETCTL_TRY(Datapath::serve_datagrams(*hooks.dir_, std::nullopt));
-        hooks.cgroup_ = NETCTL_TRY(datapath.conf()).cgroup;
-        return hooks;
+    static Result<Belongings> open(const Datapath&, const datapath::Root&,
+                                   const Datapath::BankOf<R>&) {
+        return Belongings();
     }
-    /// Before `list` is in force: attaches what it needs.
-    Result<> before(const Datapath::BankOf<R>& list, Transaction& transaction) {
-        wanted_ = wanted_by(list);
-        if (!wanted_)
+    Result<> before(const Datapath::BankOf<R>&, Transaction&) { return {}; }
+    void behind(Aftermath&) const {}
+};
+
+/// What a list of `to` needs besides: its targets; and the hooks for datagrams of sockets that are not connected, while a
+/// rule is about UDP.
+template <> class Belongings<nc_rd_to> {
+  public:
+    /// `list` is in force. Takes away what an interrupted command left, and no rule needs.
+    static Result<Belongings> open(const Datapath& datapath, const datapath::Root& root,
+                                   const ToList& list) {
+        Belongings made(datapath, redirect_dir(root), list);
+        if (!wants_hooks(list))
+            NETCTL_TRY(Datapath::serve_datagrams(made.dir_, std::nullopt));
+        NETCTL_TRY(remove_other_targets(datapath, list));
+        return made;
+    }
+    /// Before `list` is in force: what it needs is there.
+    Result<> before(const ToList& list, Transaction& transaction) {
+        new_ = list;
+        transaction.or_else("the targets of the rules",
+                            [this] { return remove_other_targets(*datapath_, old_); });
+        NETCTL_TRY(add_targets(*datapath_, list));
+        if (!wants_hooks(list))
             return {};
-        if (!NETCTL_TRY(Datapath::can_serve_datagrams(*dir_)))
-            return served_ ? Result<>() // they do what they did
-                           : Error::failed(
-                                 "redirection was enabled by an older netctl, which rewrites no "
-                                 "datagrams of sockets that are not connected",
-                                 "add 'proto tcp'; or netctl redirect disable, and enable");
-        const auto name = sys::cgroup_name(cgroup_);
+        const bool served = wants_hooks(old_);
+        if (!NETCTL_TRY(Datapath::can_serve_datagrams(dir_)))
+            return served
+                       ? Result<>() // they do what they did
+                       : Error::failed("redirection was enabled by an older netctl, which "
+                                       "rewrites no datagrams of sockets that are not connected",
+                                       "add 'proto tcp'; or netctl redirect disable, and enable");
+        const auto name = sys::cgroup_name(NETCTL_TRY(datapath_->conf()).cgroup);
         if (!name)
             return {}; // gone; `enable` attaches them to another
-        if (!served_)
-            transaction.or_else("hooks for datagrams", [dir = *dir_] {
+        if (!served)
+            transaction.or_else("hooks for datagrams", [dir = dir_] {
                 return Datapath::serve_datagrams(dir, std::nullopt);
             });
-        return Datapath::serve_datagrams(*dir_, NETCTL_TRY(sys::find_cgroup(*name)));
+        return Datapath::serve_datagrams(dir_, NETCTL_TRY(sys::find_cgroup(*name)));
     }
-    /// When it is in force: takes away what nothing needs any more.
+    /// When it is: takes away what nothing needs any more.
     void behind(Aftermath& after) const {
-        if (served_ && !wanted_)
-            after.tidy("the hooks for datagrams", Datapath::serve_datagrams(*dir_, std::nullopt));
+        if (wants_hooks(old_) && !wants_hooks(new_))
+            after.tidy("the hooks for datagrams", Datapath::serve_datagrams(dir_, std::nullopt));
+        after.tidy("targets of former rules", remove_other_targets(*datapath_, new_));
     }
 
   private:
-    OwnHooks() = default;
-    static bool wanted_by(const Datapath::BankOf<R>& list) {
-        if constexpr (lets_join<R>)
-            return false;
-        else
-            return std::ranges::any_of(list.rules, rewrites_datagrams);
+    Belongings(const Datapath& datapath, bpf::PinDir dir, const ToList& list)
+        : datapath_(&datapath), dir_(std::move(dir)), old_(list) {}
+    static bool wants_hooks(const ToList& list) {
+        return std::ranges::any_of(list.rules, rewrites_datagrams);
     }
-    std::optional<bpf::PinDir> dir_;
-    std::uint64_t cgroup_ = 0;
-    bool served_ = false, wanted_ = false;
+    const Datapath* datapath_;
+    bpf::PinDir dir_;
+    ToList old_, new_;
 };
-
-} // namespace
 
 template <class R> Result<std::vector<Controller::ListedRule>> Controller::list_of() const {
     const auto root = NETCTL_TRY(datapath::Root::open(root_));
@@ -158,7 +171,7 @@ Result<std::uint32_t> Controller::add_to_list(std::vector<R> entries, const std:
         return datapath::judged_too_late();
     nc_rd_conf conf = NETCTL_TRY(datapath.conf());
     auto bank = NETCTL_TRY(datapath.read_bank<R>());
-    auto hooks = NETCTL_TRY(OwnHooks<R>::open(datapath, root, bank));
+    auto belongings = NETCTL_TRY(Belongings<R>::open(datapath, root, bank));
     const std::size_t count = used(bank), longest = bank.texts[0].size() - 1;
     if (text.size() > longest)
         return Error::usage(fmt::format("the rule is longer than {} characters", longest));
@@ -172,9 +185,10 @@ Result<std::uint32_t> Controller::add_to_list(std::vector<R> entries, const std:
         entry.id = id;
     insert(bank, first ? 0 : count, entries, text);
     Transaction transaction(notes.texts);
-    NETCTL_TRY(hooks.before(bank, transaction));
+    NETCTL_TRY(belongings.before(bank, transaction));
     NETCTL_TRY(datapath.commit_bank(bank, conf)); // with the next id: one write
     return std::move(transaction).commit([&](Aftermath& after) {
+        belongings.behind(after);
         settle(datapath, lets_join<R> && first && count != 0, root, after);
         return id;
     });
@@ -185,14 +199,14 @@ template <class R> Result<> Controller::delete_from_list(std::uint32_t id, const
     const auto root = NETCTL_TRY(datapath::LockedRoot::open(root_));
     const Datapath datapath = NETCTL_TRY(open_enabled(root));
     auto bank = NETCTL_TRY(datapath.read_bank<R>());
-    auto hooks = NETCTL_TRY(OwnHooks<R>::open(datapath, root, bank));
+    auto belongings = NETCTL_TRY(Belongings<R>::open(datapath, root, bank));
     if (!erase(bank, id))
         return Error::failed(fmt::format("there is no rule {}", id), where);
     Transaction transaction(notes.texts);
-    NETCTL_TRY(hooks.before(bank, transaction));
+    NETCTL_TRY(belongings.before(bank, transaction));
     NETCTL_TRY(datapath.commit_bank(bank));
     std::move(transaction).commit([&](Aftermath& after) {
-        hooks.behind(after);
+        belongings.behind(after);
         settle(datapath, lets_join<R>, root, after);
     });
     return {};
@@ -226,7 +240,7 @@ Controller::replace_list(const std::vector<std::pair<std::vector<R>, std::string
         return datapath::judged_too_late();
     nc_rd_conf conf = NETCTL_TRY(datapath.conf());
     const auto before = NETCTL_TRY(datapath.read_bank<R>());
-    auto hooks = NETCTL_TRY(OwnHooks<R>::open(datapath, root, before));
+    auto belongings = NETCTL_TRY(Belongings<R>::open(datapath, root, before));
     std::multimap<std::string, std::uint32_t> ids; // that texts had
     for (std::size_t i = 0; i < used(before); i++)
         if (i == 0 || before.rules[i].id != before.rules[i - 1].id)
@@ -254,10 +268,10 @@ Controller::replace_list(const std::vector<std::pair<std::vector<R>, std::string
         insert(bank, count, own, text);
     }
     Transaction transaction(notes.texts);
-    NETCTL_TRY(hooks.before(bank, transaction));
+    NETCTL_TRY(belongings.before(bank, transaction));
     NETCTL_TRY(datapath.commit_bank(bank, conf));
     std::move(transaction).commit([&](Aftermath& after) {
-        hooks.behind(after);
+        belongings.behind(after);
         settle(datapath, lets_join<R>, root, after);
     });
     return {};
@@ -284,6 +298,26 @@ Result<std::vector<Controller::ListedRule>> Controller::rules() const {
 
 Result<std::vector<Controller::ListedRule>> Controller::to_rules() const {
     return list_of<nc_rd_to>();
+}
+
+Result<std::vector<Controller::ListedTo>> Controller::to_list() const {
+    std::vector<ListedTo> all;
+    for (ListedRule& rule : NETCTL_TRY(to_rules()))
+        all.push_back({std::move(rule), {}});
+    const auto root = NETCTL_TRY(datapath::Root::open(root_));
+    const Datapath datapath = NETCTL_TRY(open_enabled(root));
+    const auto bank = NETCTL_TRY(datapath.read_bank<nc_rd_to>());
+    for (ListedTo& listed : all) {
+        const auto entry = std::ranges::find(bank.rules, listed.rule.id, &nc_rd_to::id);
+        if (entry == bank.rules.end() || entry->used == 0)
+            continue; // it went meanwhile
+        for (const nc_rd_to_target& target : NETCTL_TRY(targets_of(datapath, *entry)))
+            listed.targets.push_back(
+                {{to_address(entry->family, target.address), target.port, target.weight},
+                 target.connections,
+                 target.datagrams});
+    }
+    return all;
 }
 
 Result<std::uint32_t> Controller::add_rule(const Rule& rule, bool first) {

@@ -61,12 +61,37 @@ struct nc_rd_to {
 	__u16 dport_low;    /* inclusive range; 0-65535 is any */
 	__u16 dport_high;
 	__u16 target_port; /* host byte order */
-	__u16 reserved;
+	__u8 targets; /* how many it has in `to_targets`; the first is here, too. 0: none but that */
+	__u8 how;     /* enum nc_rd_to_how */
 	__be32 dst[4]; /* as in nc_rd_rule */
 	__be32 target[4];
 	__u64 cgroup; /* as in nc_rd_rule, of the process that connects */
 };
 NC_STATIC_ASSERT(sizeof(struct nc_rd_to) == 56, "nc_rd_to is ABI");
+
+enum nc_rd_to_how {
+	/* The same target for the same cgroup and network namespace; else in turn. */
+	NC_RD_TO_BY_SOURCE = 1 << 0,
+};
+
+/* ---- map `to_targets`: hash by nc_rd_to_target_key; all targets of the rules in `to` ---- */
+
+#define NC_RD_TO_TARGETS 16 /* of a rule, at most */
+
+struct nc_rd_to_target_key {
+	__u32 rule;   /* nc_rd_to::id */
+	__u32 number; /* in the order of the rule's text, from 0 */
+};
+
+struct nc_rd_to_target {
+	__be32 address[4]; /* as nc_rd_to::target */
+	__u16 port;	   /* host byte order */
+	__u16 weight;	   /* 1 and more */
+	__u32 turn;	   /* of the first target: how often one was chosen in turn */
+	__u64 connections; /* that came here */
+	__u64 datagrams;   /* of sockets that are not connected */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_to_target) == 40, "nc_rd_to_target is ABI");
 
 /* ---- map `to_stats`: per-CPU array of one ---- */
 
