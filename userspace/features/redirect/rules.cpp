@@ -136,8 +136,8 @@ template <> class Belongings<nc_rd_to> {
     }
 
   private:
-    Belongings(const Datapath& datapath, bpf::PinDir dir, const ToList& list)
-        : datapath_(&datapath), dir_(std::move(dir)), old_(list) {}
+    Belongings(const Datapath& datapath, const bpf::PinDir& dir, const ToList& list)
+        : datapath_(&datapath), dir_(dir), old_(list) {}
     static bool wants_hooks(const ToList& list) {
         return std::ranges::any_of(list.rules, rewrites_datagrams);
     }
@@ -146,10 +146,11 @@ template <> class Belongings<nc_rd_to> {
     ToList old_, new_;
 };
 
-template <class R> Result<std::vector<Controller::ListedRule>> Controller::list_of() const {
-    const auto root = NETCTL_TRY(datapath::Root::open(root_));
-    const auto bank = NETCTL_TRY(NETCTL_TRY(open_enabled(root)).read_bank<R>());
-    std::vector<ListedRule> all;
+namespace {
+
+template <class R>
+std::vector<Controller::ListedRule> listed_rules(const Datapath::BankOf<R>& bank) {
+    std::vector<Controller::ListedRule> all;
     for (std::size_t i = 0; i < used(bank); i++) {
         if (!all.empty() && all.back().id == bank.rules[i].id)
             continue; // another entry of the same rule
@@ -158,6 +159,13 @@ template <class R> Result<std::vector<Controller::ListedRule>> Controller::list_
         all.push_back({bank.rules[i].id, ours.empty() ? to_string(rule_of(bank.rules[i])) : ours});
     }
     return all;
+}
+
+} // namespace
+
+template <class R> Result<std::vector<Controller::ListedRule>> Controller::list_of() const {
+    const auto root = NETCTL_TRY(datapath::Root::open(root_));
+    return listed_rules(NETCTL_TRY(NETCTL_TRY(open_enabled(root)).read_bank<R>()));
 }
 
 template <class R>
@@ -301,16 +309,13 @@ Result<std::vector<Controller::ListedRule>> Controller::to_rules() const {
 }
 
 Result<std::vector<Controller::ListedTo>> Controller::to_list() const {
-    std::vector<ListedTo> all;
-    for (ListedRule& rule : NETCTL_TRY(to_rules()))
-        all.push_back({std::move(rule), {}});
     const auto root = NETCTL_TRY(datapath::Root::open(root_));
     const Datapath datapath = NETCTL_TRY(open_enabled(root));
     const auto bank = NETCTL_TRY(datapath.read_bank<nc_rd_to>());
-    for (ListedTo& listed : all) {
-        const auto entry = std::ranges::find(bank.rules, listed.rule.id, &nc_rd_to::id);
-        if (entry == bank.rules.end() || entry->used == 0)
-            continue; // it went meanwhile
+    std::vector<ListedTo> all;
+    for (ListedRule& rule : listed_rules(bank)) {
+        const auto entry = std::ranges::find(bank.rules, rule.id, &nc_rd_to::id);
+        ListedTo& listed = all.emplace_back(ListedTo{std::move(rule), {}});
         for (const nc_rd_to_target& target : NETCTL_TRY(targets_of(datapath, *entry)))
             listed.targets.push_back(
                 {{to_address(entry->family, target.address), target.port, target.weight},

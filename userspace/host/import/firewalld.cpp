@@ -155,7 +155,7 @@ class ZoneReader {
         rule.text = std::move(text);
         return rule;
     }
-    void put(Turn turn, ForeignRule rule, const Alternatives& alternatives) {
+    void put(Turn turn, const ForeignRule& rule, const Alternatives& alternatives) {
         for (const std::vector<Match>& matches : alternatives) {
             ForeignRule one = rule;
             one.matches.insert(one.matches.end(), matches.begin(), matches.end());
@@ -181,12 +181,12 @@ class ZoneReader {
             ForeignRule rule = new_rule(node, is + " " + element_text(node));
             rule.outcome = Outcome::pass;
             const Alternatives meaning = element(node, rule);
-            put(Turn::allow, std::move(rule), meaning);
+            put(Turn::allow, rule, meaning);
         } else if (is == "icmp-block") {
             ForeignRule rule = new_rule(node, is + " " + element_text(node));
             rule.outcome = Outcome::reject;
             const Alternatives meaning = element(node, rule);
-            put(Turn::deny, std::move(rule), meaning);
+            put(Turn::deny, rule, meaning);
         } else if (is == "rule") {
             read_rich(node);
         } else if (is == "masquerade" || is == "forward-port") {
@@ -326,7 +326,7 @@ class ZoneReader {
         const Turn turn = rule.outcome == Outcome::drop || rule.outcome == Outcome::reject
                               ? Turn::deny
                               : Turn::allow;
-        put(turn, std::move(rule), meaning);
+        put(turn, rule, meaning);
     }
 
     /// The zone as a chain, which the one of all zones calls.

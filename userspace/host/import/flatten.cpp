@@ -102,9 +102,9 @@ class Flattener {
     }
 
   private:
-    void fail(std::string what) {
+    void fail(const std::string& what) {
         if (!failed_)
-            failed_ = Error::failed(Text(std::move(what)));
+            failed_ = Error::failed(Text(what));
     }
 
     void miss(const ForeignRule& rule, const std::string& reason, std::uint8_t effect) {

@@ -528,8 +528,8 @@ class NftReader {
     /// `left OP right` for what a key of netctl looks at.
     Meaning comparison(const Looks& looks, const std::string& op, const Json& right) {
         const std::string what = brief(right);
-        const Meaning unknown{
-            {}, fmt::format("netctl has no '{} {} {}'", to_string(looks.key), op, what)};
+        Meaning unknown{{},
+                        fmt::format("netctl has no '{} {} {}'", to_string(looks.key), op, what)};
         const KeyInfo& key = info(looks.key);
         const bool negated = op == "!=";
         const auto with_implied = [&](Match match) {
