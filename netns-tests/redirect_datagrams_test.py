@@ -29,7 +29,6 @@ class Server:
         self.address, self.port = self.socket.getsockname()[:2]
         self.target = f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}"
         self.seen = 0
-        self._stop = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -49,20 +48,26 @@ class Server:
 
 @pytest.fixture
 def elsewhere(netctl, lab):
-    """A client in a cgroup with `redirect to`; servers are outside of it."""
-    run("ip", "link", "set", "lo", "up")
-    made = Elsewhere(netctl, lab)
-    yield made
-    netctl("redirect", "disable")
-    for server in made.servers:
-        server.close()
+    with Elsewhere(netctl, lab) as made:
+        yield made
 
 
 class Elsewhere:
+    """A client in a cgroup with `redirect to`; servers are outside of it."""
+
     def __init__(self, netctl, lab):
         self.netctl, self.group = netctl, lab.cgroup()
         self.servers = []
-        netctl("redirect", "enable", "--cgroup", self.group.path, "--force", "all")
+
+    def __enter__(self):
+        run("ip", "link", "set", "lo", "up")
+        self.netctl("redirect", "enable", "--cgroup", self.group.path, "--force", "all")
+        return self
+
+    def __exit__(self, *_):
+        self.netctl("redirect", "disable")
+        for server in self.servers:
+            server.close()
 
     def server(self, name, address="127.0.0.1"):
         self.servers.append(Server(name, address))

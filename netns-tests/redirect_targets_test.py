@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from lab import PATIENCE, run
+from lab import PATIENCE
 from redirect_datagrams_test import Elsewhere
 
 CONNECT = """
@@ -51,12 +51,8 @@ class Greeter:
 
 @pytest.fixture
 def several(netctl, lab):
-    run("ip", "link", "set", "lo", "up")
-    made = Elsewhere(netctl, lab)
-    yield made
-    netctl("redirect", "disable")
-    for server in made.servers:
-        server.close()
+    with Elsewhere(netctl, lab) as made:
+        yield made
 
 
 def greeters(several, *names):

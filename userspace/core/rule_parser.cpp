@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "core/lines.hpp"
 #include "core/suggest.hpp"
 
 namespace netctl {
@@ -963,12 +964,7 @@ Result<Rule> parse_rule(std::string_view text, Hook hook, std::vector<std::strin
 
 Result<std::vector<Rule>> parse_rules(std::string_view text, Hook hook, std::string_view source) {
     std::vector<Rule> rules;
-    std::size_t number = 0;
-    for (std::size_t at = 0; at < text.size();) {
-        const std::size_t end = std::min(text.find('\n', at), text.size());
-        const std::string_view line = text.substr(at, end - at);
-        at = end + 1;
-        number++;
+    for (const auto& [number, line] : numbered_lines(text)) {
         const std::size_t first = line.find_first_not_of(" \t\r");
         if (first == std::string_view::npos || line[first] == '#')
             continue;

@@ -12,6 +12,7 @@
 #include <fmt/ranges.h>
 
 #include "core/rule_parser.hpp"
+#include "core/rule_values.hpp"
 #include "core/suggest.hpp"
 
 namespace netctl {
@@ -56,6 +57,8 @@ ServicePorts service_ports(const std::string& name) {
     return ports;
 }
 
+} // namespace
+
 std::vector<Range> normalised(std::vector<Range> ranges) {
     if (ranges.size() <= 1)
         return ranges;
@@ -70,10 +73,10 @@ std::vector<Range> normalised(std::vector<Range> ranges) {
     return merged;
 }
 
-/// Sorted by address and then by length, a prefix comes right behind those that cover it.
 std::vector<Prefix> normalised(std::vector<Prefix> prefixes) {
     if (prefixes.size() <= 1)
         return prefixes;
+    // By address and then by length: a prefix comes right behind those that hold it.
     std::sort(prefixes.begin(), prefixes.end());
     std::vector<Prefix> kept;
     for (const Prefix& prefix : prefixes)
@@ -81,6 +84,8 @@ std::vector<Prefix> normalised(std::vector<Prefix> prefixes) {
             kept.push_back(prefix);
     return kept;
 }
+
+namespace {
 
 class ValueReader {
   public:

@@ -10,6 +10,8 @@
 
 #include <fmt/format.h>
 
+#include "core/lines.hpp"
+
 namespace netctl {
 
 namespace {
@@ -262,11 +264,8 @@ std::string json_shown(std::string document) {
 
 Text Text::lines(std::string_view text) {
     Text lines;
-    for (std::size_t at = 0; at < text.size();) {
-        const std::size_t end = std::min(text.find('\n', at), text.size());
-        lines += format("{}\n", text.substr(at, end - at));
-        at = end + 1;
-    }
+    for (const NumberedLine& line : numbered_lines(text))
+        lines += format("{}\n", line.text);
     return lines;
 }
 

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "core/json.hpp"
+#include "core/lines.hpp"
 #include "fleet/probe.hpp"
 #include "fleet/program.hpp"
 #include "sys/replace_file.hpp"
@@ -22,10 +23,7 @@ namespace fs = std::filesystem;
 /// What netctl says on standard error, as one line: its error, or all of it.
 std::string last_error(const std::string& text) {
     std::string line;
-    for (std::size_t at = 0; at < text.size();) {
-        const std::size_t end = std::min(text.find('\n', at), text.size());
-        std::string_view one(text.data() + at, end - at);
-        at = end + 1;
+    for (auto [number, one] : numbered_lines(text)) {
         if (one.starts_with("netctl: "))
             one.remove_prefix(8);
         if (!one.empty())

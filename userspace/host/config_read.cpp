@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "core/json.hpp"
+#include "core/lines.hpp"
 #include "datapath/set_name.hpp"
 #include "features/set/controller.hpp"
 #include "host/config.hpp"
@@ -54,10 +55,8 @@ struct ConfigLine {
 std::vector<ConfigLine> lines_of(const YamlNode* node) {
     std::vector<ConfigLine> lines;
     const auto take = [&](const YamlNode& from) {
-        for (std::size_t at = 0; at < from.text.size();) {
-            const std::size_t end = std::min(from.text.find('\n', at), from.text.size());
-            const std::string_view line = trimmed(std::string_view(from.text).substr(at, end - at));
-            at = end + 1;
+        for (const NumberedLine& one : numbered_lines(from.text)) {
+            const std::string_view line = trimmed(one.text);
             if (!line.empty() && line.front() != '#')
                 lines.push_back({std::string(line), &from});
         }

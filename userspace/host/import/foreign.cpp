@@ -4,24 +4,19 @@
 #include <algorithm>
 #include <array>
 
+#include "core/lines.hpp"
+
 namespace netctl::host {
 
 namespace {
 
 constexpr std::string_view names[] = {"nft", "iptables", "ipset", "ufw", "firewalld", "xdp-filter"};
 
-/// Whether one of the first lines begins so.
+/// Whether a line begins so.
 bool has_line(std::string_view text, std::string_view beginning) {
-    for (std::size_t at = 0; at < text.size();) {
-        const std::string_view line = text.substr(at);
-        if (line.starts_with(beginning))
-            return true;
-        const std::size_t end = line.find('\n');
-        if (end == line.npos)
-            break;
-        at += end + 1;
-    }
-    return false;
+    return std::ranges::any_of(numbered_lines(text), [&](const NumberedLine& line) {
+        return line.text.starts_with(beginning);
+    });
 }
 
 } // namespace

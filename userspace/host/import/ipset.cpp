@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "core/lines.hpp"
 #include "datapath/set_text_reader.hpp"
 #include "host/import/foreign.hpp"
 #include "host/import/words.hpp"
@@ -47,15 +48,11 @@ Result<> read_ipset(const std::string& name, std::string_view text, Foreign& for
     std::map<std::string, Open, std::less<>> open;
     std::map<std::string, std::string, std::less<>> refused; // why
     bool any = false;
-    std::size_t number = 0;
-    for (std::size_t at = 0; at < text.size();) {
-        const std::size_t end = std::min(text.find('\n', at), text.size());
-        const std::string_view line = text.substr(at, end - at);
-        at = end + 1;
-        number++;
+    for (const NumberedLine& one : numbered_lines(text)) {
+        const std::string_view line = one.text;
         std::string_view rest = line;
         const std::string_view verb = first_word(rest), set = first_word(rest);
-        const std::string place = fmt::format("{}:{}", name, number);
+        const std::string place = fmt::format("{}:{}", name, one.number);
         if (verb.empty() || verb.starts_with('#'))
             continue;
         const auto miss = [&](std::string reason, std::uint8_t effect) {
@@ -93,7 +90,7 @@ Result<> read_ipset(const std::string& name, std::string_view text, Foreign& for
                     miss("its set is not created before", effect_weaker | effect_cuts);
                 continue;
             }
-            found->second.reader.lines(line, number);
+            found->second.reader.lines(line, one.number);
             found->second.added++;
         } else {
             miss(fmt::format("'{}' is no line of `ipset save`", verb), effect_weaker | effect_cuts);

@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "core/lines.hpp"
 #include "core/rule_keys.hpp"
 #include "host/import/foreign.hpp"
 #include "host/import/words.hpp"
@@ -74,10 +75,8 @@ std::optional<Limit> rate_of(std::string_view text) {
 
 /// Whether a text that does not say who wrote it is of IPv6: by what stands in it.
 bool is_of_ipv6(std::string_view text) {
-    for (std::size_t at = 0; at < text.size();) {
-        const std::size_t end = std::min(text.find('\n', at), text.size());
-        const std::vector<std::string> words = words_of(text.substr(at, end - at));
-        at = end + 1;
+    for (const NumberedLine& line : numbered_lines(text)) {
+        const std::vector<std::string> words = words_of(line.text);
         if (words.empty() || words[0].starts_with('#'))
             continue;
         if (words[0].starts_with(":ufw6-"))
@@ -108,15 +107,9 @@ class IptablesReader {
 
     Result<> read(std::string_view text) {
         ipv6_ = is_of_ipv6(text);
-        std::size_t number = 0;
         bool any = false;
-        for (std::size_t at = 0; at < text.size();) {
-            const std::size_t end = std::min(text.find('\n', at), text.size());
-            const std::string_view line = text.substr(at, end - at);
-            at = end + 1;
-            number++;
+        for (const auto& [number, line] : numbered_lines(text))
             any = read_line(line, fmt::format("{}:{}", name_, number)) || any;
-        }
         if (!any)
             return Error::usage(Text::format("{} is not what iptables-save prints", name_));
         return {};

@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "core/rule_keys.hpp"
+#include "core/rule_values.hpp"
 #include "datapath/set_text_reader.hpp"
 
 namespace netctl::host {
@@ -185,33 +186,18 @@ std::uint8_t state_of(std::string_view word) {
 }
 
 Match ranges_match(Key key, std::vector<Range> ranges, bool negated) {
-    std::sort(ranges.begin(), ranges.end());
-    std::vector<Range> merged;
-    for (const Range& range : ranges) {
-        if (!merged.empty() && range.low <= merged.back().high + 1)
-            merged.back().high = std::max(merged.back().high, range.high);
-        else
-            merged.push_back(range);
-    }
     Match match;
     match.key = key;
     match.negated = negated;
-    match.ranges = std::move(merged);
+    match.ranges = normalised(std::move(ranges));
     return match;
 }
 
 Match prefix_match(Key key, std::vector<Prefix> prefixes, bool negated) {
-    std::sort(prefixes.begin(), prefixes.end());
-    // One that holds others comes right before them.
-    std::vector<Prefix> widest;
-    for (const Prefix& prefix : prefixes)
-        if (widest.empty() || widest.back().length > prefix.length ||
-            !widest.back().contains(prefix.address))
-            widest.push_back(prefix);
     Match match;
     match.key = key;
     match.negated = negated;
-    match.prefixes = std::move(widest);
+    match.prefixes = normalised(std::move(prefixes));
     return match;
 }
 

@@ -3,6 +3,7 @@
 // What `xdp-filter status` prints (xdp-tools).
 #include <fmt/format.h>
 
+#include "core/lines.hpp"
 #include "host/import/foreign.hpp"
 #include "host/import/words.hpp"
 
@@ -66,13 +67,9 @@ Result<> read_xdp_filter(const std::string& name, std::string_view text, Foreign
     std::vector<Line> conditions;
     std::optional<bool> allows; ///< what is listed is dropped, all else passes
     std::string section;
-    std::size_t number = 0;
-    for (std::size_t at = 0; at < text.size();) {
-        const std::size_t end = std::min(text.find('\n', at), text.size());
-        const std::string_view line = text.substr(at, end - at);
-        at = end + 1;
-        number++;
-        const std::string place = fmt::format("{}:{}", name, number);
+    for (const NumberedLine& one : numbered_lines(text)) {
+        const std::string_view line = one.text;
+        const std::string place = fmt::format("{}:{}", name, one.number);
         const auto words = fields_of(line);
         if (words.empty())
             continue;
