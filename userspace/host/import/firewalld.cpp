@@ -35,6 +35,14 @@ struct XmlReading {
     std::size_t nodes = 0;
 };
 
+// Newer versions of expat have another of 64 bits, and deprecate this one, which all have: texts here are short.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+std::size_t line_of(XML_Parser parser) {
+    return XML_GetCurrentLineNumber(parser);
+}
+#pragma GCC diagnostic pop
+
 constexpr std::size_t deepest_xml = 16, most_xml = 100'000;
 
 void XMLCALL begin_element(void* data, const XML_Char* name, const XML_Char** attributes) {
@@ -45,7 +53,7 @@ void XMLCALL begin_element(void* data, const XML_Char* name, const XML_Char** at
     }
     XmlNode node;
     node.name = name;
-    node.line = XML_GetCurrentLineNumber(reading.parser);
+    node.line = line_of(reading.parser);
     for (; *attributes != nullptr; attributes += 2)
         node.attributes[attributes[0]] = attributes[1];
     // Children come one behind the other, so that pointers to those that are open stay right.
@@ -76,7 +84,7 @@ Result<XmlNode> read_xml(const std::string& name, std::string_view text) {
     constexpr std::size_t longest = 16'000'000;
     if (text.size() > longest || XML_Parse(parser.get(), text.data(), static_cast<int>(text.size()),
                                            XML_TRUE) != XML_STATUS_OK)
-        return Error::usage(Text::format("{}:{}: {}", name, XML_GetCurrentLineNumber(parser.get()),
+        return Error::usage(Text::format("{}:{}: {}", name, line_of(parser.get()),
                                          XML_ErrorString(XML_GetErrorCode(parser.get()))));
     if (reading.root.children.size() != 1 || reading.root.children[0].name != "zone")
         return Error::usage(Text::format("{} is no zone of firewalld", name));
