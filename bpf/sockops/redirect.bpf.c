@@ -40,21 +40,14 @@
 #include "netctl/abi/redirect.h"
 
 #include "redirect_ends.h"
-
-char LICENSE[] SEC("license") = "GPL";
-
-/* In the order of their use of each other. */
-#include "redirect_state.h"
-
-#include "redirect_rules.h"
-
+#include "redirect_join.h"
 #include "redirect_leave.h"
-
 #include "redirect_observe.h"
-
+#include "redirect_rules.h"
+#include "redirect_state.h"
 #include "redirect_to.h"
 
-#include "redirect_join.h"
+char LICENSE[] SEC("license") = "GPL";
 
 /* The kernel's FIONREAD does not count what TCP brings to a joined socket. */
 static __always_inline bool never_pass(void)

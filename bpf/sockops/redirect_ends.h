@@ -3,7 +3,16 @@
  * What is kept of the ends of a connection: shared by redirect.bpf.c and redirect_ioctl.bpf.c, whose
  * maps of these names are the same.
  */
-#pragma once
+#ifndef NETCTL_REDIRECT_ENDS_H
+#define NETCTL_REDIRECT_ENDS_H
+
+#include "vmlinux.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "netctl/abi/redirect.h"
 
 /* Private to one socket. */
 struct rd_mine {
@@ -44,3 +53,5 @@ static __always_inline bool gone(__u64 socket, __u64 psock)
 	READ(user_data, &sk->sk_user_data);
 	return (user_data & ~7ULL) != psock;
 }
+
+#endif

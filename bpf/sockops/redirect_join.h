@@ -1,6 +1,21 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Redirection: how the two ends prove what they are, and enter the map. */
-#pragma once
+#ifndef NETCTL_REDIRECT_JOIN_H
+#define NETCTL_REDIRECT_JOIN_H
+
+#include "vmlinux.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "netctl/abi/redirect.h"
+
+#include "redirect_ends.h"
+#include "redirect_leave.h"
+#include "redirect_observe.h"
+#include "redirect_rules.h"
+#include "redirect_state.h"
 
 /* The end that was announced, or its peer; `netns` as for bpf_sk_lookup_tcp(). */
 static __always_inline struct bpf_sock *find(struct __sk_buff *skb, const struct nc_rd_end *e,
@@ -459,3 +474,5 @@ refused:
 		return later(q, ma, mb);
 	return NC_RD_REASON_KERNEL;
 }
+
+#endif

@@ -1,6 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Redirection: how a pair leaves the map. */
-#pragma once
+#ifndef NETCTL_REDIRECT_LEAVE_H
+#define NETCTL_REDIRECT_LEAVE_H
+
+#include "vmlinux.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "netctl/abi/redirect.h"
+
+#include "redirect_ends.h"
+#include "redirect_state.h"
 
 static __always_inline bool queue_empty(__u64 psock)
 {
@@ -210,3 +222,5 @@ static __always_inline void leave(struct nc_rd_pair *p, __u32 reason)
 	if (bpf_timer_start(&p->timer, 1000000, 0))
 		COUNT(helper_failed);
 }
+
+#endif

@@ -1,6 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Redirection: connections that are plain TCP, and may become candidates. */
-#pragma once
+#ifndef NETCTL_REDIRECT_OBSERVE_H
+#define NETCTL_REDIRECT_OBSERVE_H
+
+#include "vmlinux.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "netctl/abi/redirect.h"
+
+#include "redirect_ends.h"
+#include "redirect_leave.h"
+#include "redirect_rules.h"
+#include "redirect_state.h"
 
 /*
  * Ours among the callback flags, which all sock_ops programs of a socket share: also another
@@ -183,3 +197,5 @@ static __always_inline void observe(struct bpf_sock_ops *ctx, struct bpf_sock *s
 	COUNT(announced);
 	bpf_ringbuf_submit(event, 0);
 }
+
+#endif

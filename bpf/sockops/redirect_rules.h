@@ -1,6 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Redirection: which connections may be redirected. */
-#pragma once
+#ifndef NETCTL_REDIRECT_RULES_H
+#define NETCTL_REDIRECT_RULES_H
+
+#include "vmlinux.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "netctl/abi/redirect.h"
+
+#include "redirect_state.h"
 
 /* What rules are asked about. */
 struct rd_question {
@@ -111,3 +122,5 @@ static long judge_rule(__u32 i, struct rd_judgement *j)
 	j->verdict = rule->action;
 	return 1;
 }
+
+#endif

@@ -3,7 +3,16 @@
  * Redirection: its settings, its maps, and its counters. This and the other headers of the name are
  * parts of redirect.bpf.c.
  */
-#pragma once
+#ifndef NETCTL_REDIRECT_STATE_H
+#define NETCTL_REDIRECT_STATE_H
+
+#include "vmlinux.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "netctl/abi/redirect.h"
 
 #define AF_INET 2
 #define AF_INET6 10
@@ -136,3 +145,5 @@ static __noinline void remember(const struct nc_rd_event *connection, __u32 reas
 
 	bpf_map_update_elem(&rd_recent, connection, &recent, BPF_ANY);
 }
+
+#endif

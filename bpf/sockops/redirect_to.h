@@ -11,6 +11,18 @@
 #ifndef NETCTL_REDIRECT_TO_H
 #define NETCTL_REDIRECT_TO_H
 
+#include "vmlinux.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "netctl/abi/redirect.h"
+
+#include "redirect_ends.h"
+#include "redirect_observe.h"
+#include "redirect_state.h"
+
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define IPPROTO_TCP 6
