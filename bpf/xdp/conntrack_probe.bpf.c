@@ -8,8 +8,11 @@
 
 #include <netctl/lib/conntrack.h>
 
-const volatile struct bpf_sock_tuple asked; /* network order */
-const volatile __u32 asked_size;	    /* of the tuple: of IPv4, or of IPv6 */
+/* Of a struct bpf_sock_tuple. */
+#define WORDS (sizeof(struct bpf_sock_tuple) / sizeof(__u32))
+
+const volatile __u32 asked[WORDS]; /* network order */
+const volatile __u32 asked_size;   /* of the tuple: of IPv4, or of IPv6 */
 
 SEC("xdp")
 int conntrack_probe(struct xdp_md *ctx)
@@ -18,7 +21,9 @@ int conntrack_probe(struct xdp_md *ctx)
 	struct bpf_sock_tuple tuple;
 	__u64 tracked;
 
-	__builtin_memcpy(&tuple, (const void *)&asked, sizeof(tuple));
+	/* One by one: what is copied as if it were not volatile is the zeroes that stand here. */
+	for (__u32 i = 0; i < WORDS; i++)
+		((__u32 *)&tuple)[i] = asked[i];
 	tracked = nc_ct_entry(ctx, &packet, &tuple,
 			      asked_size == sizeof(tuple.ipv4) ? sizeof(tuple.ipv4) :
 								 sizeof(tuple.ipv6),
