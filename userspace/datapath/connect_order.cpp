@@ -79,8 +79,10 @@ Result<ConnectOrder> connect_order(const Root& root) {
 Result<ConnectOrder> judge_first(const LockedRoot& root) {
     if (NETCTL_TRY(connect_order(root)) != ConnectOrder::rewritten_first)
         return connect_order(root);
+    const bpf::PinDir redirect = root.dir().sub("redirect");
     for (const SharedHook& hook : hooks)
-        NETCTL_TRY(attach_again(root.dir().sub("redirect"), hook));
+        if (NETCTL_TRY(redirect.look_for(hook.redirect)))
+            NETCTL_TRY(attach_again(redirect, hook));
     return connect_order(root);
 }
 
