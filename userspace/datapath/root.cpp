@@ -242,16 +242,9 @@ LockedRoot::~LockedRoot() {
                           tidied.error().what));
 }
 
-/// With nothing but our own lock and meta left, leaves the host as it was (invariant I9). The empty directory of a
-/// point is what a writer left that was killed or could not tidy up: nobody else comes there while we hold the
-/// lock. (`clsact-IFINDEX` is empty and means something.)
+/// With nothing but our own lock and meta left, leaves the host as it was (invariant I9). What is empty below a
+/// feature's directory may be a stranger's, and stays.
 Result<> LockedRoot::tidy() const {
-    for (const bpf::PinDir& points : {dir_.sub("xdp"), dir_.sub("tc")})
-        for (const std::string& name : NETCTL_TRY(points.names())) {
-            for (const char* direction : {"ingress", "egress"})
-                NETCTL_TRY(points.sub(name).sub(direction).remove_empty());
-            NETCTL_TRY(points.sub(name).remove_empty());
-        }
     for (const char* feature : {"xdp", "tc", "sets", "redirect", "policy", "trace"})
         NETCTL_TRY(dir_.sub(feature).remove_empty());
     // The policy's programs have these from the start, sets or not.
