@@ -11,9 +11,11 @@ import json
 import os
 import re
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
+import text_test
 from lab import run, until
 from scapy.compat import raw
 from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, ICMPv6ND_RA
@@ -57,7 +59,7 @@ def packets(client, server):
     made += [IPv6(src=client.ip6, dst=server.ip6, hlim=255) / ICMPv6ND_NS(tgt=server.ip6)]
     made += [IPv6(src="fe80::99", dst=server.ip6, hlim=255) / ICMPv6ND_RA()]
     near = IP(src=client.ip4, dst=server.ip4)
-    made += [near.copy() / UDP(sport=40002, dport=514) / b"data" for _ in range(1)]
+    made += [near.copy() / UDP(sport=40002, dport=514) / b"data"]
     made += [IP(src=client.ip4, dst=server.ip4, tos=0x20) / UDP(sport=40003, dport=514) / b"data"]
     made += [IP(src=client.ip4, dst=server.ip4, ttl=1) / TCP(sport=40003, dport=3000, flags="S")]
     made += [IP(src=client.ip4, dst=server.ip4, proto=proto) / b"payload." for proto in (47, 50, 132)]
@@ -262,3 +264,33 @@ def test_strangers_text_is_shown_and_not_obeyed(netctl, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(done.stdout)
     assert "1 filter" in netctl("check", config).stdout
+
+
+def test_text_of_strangers_is_never_printed_raw(netctl, tmp_path):
+    """Names and comments in others' rules reach neither the terminal nor the file as they are."""
+    strange = f"x{text_test.HOSTILE}\nallow\u202e\u009b"
+    table, chain = {"family": "inet", "table": "filter"}, f"in{strange}"
+    source = {"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": f"@s{strange}"}}
+    rules = [
+        {"table": {"family": "inet", "name": "filter"}},
+        {"chain": {**table, "name": chain, "type": "filter", "hook": "input", "prio": 0, "policy": "drop"}},
+        {"set": {**table, "name": f"s{strange}", "type": "ipv4_addr", "elem": ["192.0.2.1"]}},
+        {"rule": {**table, "chain": chain, "handle": 4, "comment": strange, "expr": [source, {"accept": None}]}},
+        {"rule": {**table, "chain": chain, "handle": 5, "expr": [{strange: {"op": strange}}, {"accept": None}]}},
+    ]
+    texts = {
+        "nft": json.dumps({"nftables": rules}),
+        "iptables": f'*filter\n:INPUT DROP [0:0]\n-A INPUT -p tcp --dport 22 -m comment --comment "{text_test.HOSTILE}" -j ACCEPT\n'
+        f"-A INPUT -m {text_test.HOSTILE} -j ACCEPT\nCOMMIT\n",
+        "ipset": f'create s{text_test.HOSTILE} hash:ip\nadd s{text_test.HOSTILE} 192.0.2.1 comment "{text_test.HOSTILE}"\n',
+        "firewalld": "<zone><service name='a\u202e\u009bowned'/><rule><source address='owned\u009b'/><accept/></rule></zone>",
+    }
+    for form, text in texts.items():
+        path = tmp_path / f"f{text_test.HOSTILE}{form}"
+        path.write_text(text)
+        for more in ((), ("--json",)):
+            argv = netctl.argv("import", path, "--from", form, "--interfaces", "eth0", "--allow-weaker", "--allow-cuts", options=more)
+            done = subprocess.run(argv, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+            assert done.returncode in (0, 3), done
+            assert b"owned" in done.stdout + done.stderr
+            assert not text_test.raw(done.stdout) and not text_test.raw(done.stderr), done

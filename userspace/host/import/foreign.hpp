@@ -45,11 +45,11 @@ struct NotTaken {
 
 /// States of connection tracking. Bits.
 enum State : std::uint8_t {
-    state_new = 1,
-    state_established = 2,
-    state_related = 4,
-    state_invalid = 8,
-    state_untracked = 16,
+    state_new = 1 << ct_new,
+    state_established = 1 << ct_established,
+    state_related = 1 << ct_related,
+    state_invalid = 1 << ct_invalid,
+    state_untracked = 1 << ct_untracked,
     all_states = 31,
 };
 
