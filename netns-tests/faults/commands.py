@@ -64,8 +64,16 @@ def _filters():
                         f"{hook} detach {place}", on))  # fmt: skip
         for verb, before, command in _rule_commands(point, (attach,)):
             rows.append(Row(f"{title} {verb}", before, command, on))
+    for hook, place, options in (("xdp", "eth0", ""), ("tc", "eth0 ingress", "--mode tcx")):
+        attach = f"{hook} attach {place} {options}"
+        rows += [
+            Row(f"{hook} rule add, ct", (attach,), f"{hook} rule add {place} ct established proto udp dport 7 drop", share=2),
+            Row(f"{hook} rule add, over add", ("set create s --type host", attach),
+                f"{hook} rule add {place} proto udp dport 8 pass limit 1000000/s per src over add @s ttl 10m", share=2),
+        ]  # fmt: skip
     many = ("xdp attach eth0", "xdp rule replace eth0 < {rules}")
     rows += [
+        Row("xdp rule add, syncookie", ("xdp attach eth0",), "xdp rule add eth0 proto tcp dport 7 syncookie", share=2),
         Row("xdp attach --replace", ("!ip link set dev eth0 xdp obj {foreign} sec xdp",),
             "xdp attach eth0 --replace"),
         Row("xdp rule add to many", many, "xdp rule add eth0 proto udp dport 7 drop", share=3),
@@ -156,6 +164,7 @@ def _redirections():
         Row("redirect rule delete", start, "redirect rule delete 1", share=2),
         Row("redirect rule flush", start, "redirect rule flush", share=2),
         Row("redirect to add", start, to, share=2),
+        Row("redirect to add, several targets", start, f"{to},127.0.0.1:7778 weight 2,1", share=2),
         Row("redirect to delete", (*start, to), "redirect to delete 1", share=2),
     ]
 

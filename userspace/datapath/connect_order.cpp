@@ -42,7 +42,7 @@ Result<ConnectOrder> order_at(const Root& root, const SharedHook& hook) {
         return ConnectOrder::apart;
     // The lower one's list has both, if one is above the other.
     for (const std::uint64_t id : {policy->cgroup, redirect->cgroup}) {
-        const auto name = sys::cgroup_name(id);
+        const auto name = NETCTL_TRY(sys::look_for_cgroup(id));
         if (!name)
             return ConnectOrder::apart; // gone, and all sockets of it
         const Fd cgroup = NETCTL_TRY(sys::open_cgroup(NETCTL_TRY(sys::find_cgroup(*name))));
@@ -57,7 +57,7 @@ Result<ConnectOrder> order_at(const Root& root, const SharedHook& hook) {
 
 Result<> attach_again(const bpf::PinDir& dir, const SharedHook& hook) {
     const bpf::LinkInfo info = NETCTL_TRY(NETCTL_TRY(dir.open_link(hook.redirect)).info());
-    const auto name = sys::cgroup_name(info.cgroup);
+    const auto name = NETCTL_TRY(sys::look_for_cgroup(info.cgroup));
     if (!name)
         return {};
     const Fd cgroup = NETCTL_TRY(sys::open_cgroup(NETCTL_TRY(sys::find_cgroup(*name))));

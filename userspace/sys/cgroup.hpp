@@ -26,7 +26,9 @@ struct Cgroup {
 /// slash) or the directory's own path. Empty is the root.
 Result<Cgroup> find_cgroup(const std::string& name);
 
-/// The name below the mount of the cgroup with this id; nothing if it is gone.
+/// The name below the mount of the cgroup with this id; nothing if it is gone. cgroup_name() says so too where it cannot
+/// be known, and is for what is shown; ask look_for_cgroup() where that has something done, or left undone.
+Result<std::optional<std::string>> look_for_cgroup(std::uint64_t id);
 std::optional<std::string> cgroup_name(std::uint64_t id);
 
 /// The calling process's, by its name; nothing if it cannot be told.

@@ -55,7 +55,7 @@ Result<bool> check_not_enabled(const datapath::Root& root) {
     if (!NETCTL_TRY(redirect_dir(root).look_for("link_sockops")))
         return false;
     const nc_rd_conf conf = NETCTL_TRY(NETCTL_TRY(open_enabled(root)).conf());
-    const auto name = sys::cgroup_name(conf.cgroup);
+    const auto name = NETCTL_TRY(sys::look_for_cgroup(conf.cgroup));
     if (!name && (conf.flags & NC_RD_DRAINING) == 0)
         return true;
     return Error::failed(
@@ -245,7 +245,7 @@ Result<Status> Controller::status() const {
     status.forced = (conf.flags & NC_RD_FORCED) != 0;
     status.mends_fionread = (conf.flags & NC_RD_MENDS_FIONREAD) != 0;
     status.joiner = bpf::DirLock::is_held(redirect_dir(root));
-    const auto name = sys::cgroup_name(conf.cgroup);
+    const auto name = NETCTL_TRY(sys::look_for_cgroup(conf.cgroup));
     status.live = name.has_value();
     status.cgroup = name.value_or(fmt::format("#{}", conf.cgroup));
     status.rules = rules_in(NETCTL_TRY(datapath.read_bank<nc_rd_rule>()));

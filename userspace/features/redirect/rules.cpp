@@ -119,7 +119,7 @@ template <> class Belongings<nc_rd_to> {
                        : Error::failed("redirection was enabled by an older netctl, which "
                                        "rewrites no datagrams of sockets that are not connected",
                                        "add 'proto tcp'; or netctl redirect disable, and enable");
-        const auto name = sys::cgroup_name(NETCTL_TRY(datapath_->conf()).cgroup);
+        const auto name = NETCTL_TRY(sys::look_for_cgroup(NETCTL_TRY(datapath_->conf()).cgroup));
         if (!name)
             return {}; // gone; `enable` attaches them to another
         if (!served)
