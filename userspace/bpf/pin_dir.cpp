@@ -18,6 +18,14 @@ namespace netctl::bpf {
 
 namespace {
 
+/// Ends the name of a directory that is being taken away with all that is in it. No other name has a `~` but
+/// those of pins that are being made.
+constexpr std::string_view gone = "~gone";
+
+bool is_gone(std::string_view name) {
+    return name.size() > gone.size() && name.substr(name.size() - gone.size()) == gone;
+}
+
 bool is_name(const std::string& name) {
     return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos;
 }
@@ -315,7 +323,9 @@ Result<std::vector<std::string>> PinDir::names() const {
     auto fd = open_directory();
     if (!fd && fd.error().code == ENOENT)
         return std::vector<std::string>();
-    return names_in(NETCTL_TRY(std::move(fd)), path_);
+    std::vector<std::string> names = NETCTL_TRY(names_in(NETCTL_TRY(std::move(fd)), path_));
+    std::erase_if(names, is_gone);
+    return names;
 }
 
 /// A descriptor of the pin itself, which no rename and no link in its place can turn into another.
@@ -445,9 +455,31 @@ Result<> PinDir::remove_all() const {
         return {};
     if (!parent)
         return Error(parent.error());
-    if (!is_name(names_.back()))
+    const std::string& name = names_.back();
+    if (!is_name(name))
         return {};
-    return remove_tree(parent->get(), names_.back(), path_, base_->device);
+    if (auto directory = open_below(parent->get(), name, path_, base_->device); !directory)
+        return directory.error().code == ENOENT ? Result<>() : Error(directory.error());
+    // An empty directory does not tell whose it was. So that what is left of this one by who is killed, or cannot
+    // go on, is found by the next, it has the name first. Where that fails, removing it may not.
+    const std::string aside = name + std::string(gone);
+    const std::string aside_path = path_ + std::string(gone);
+    NETCTL_TRY(remove_tree(parent->get(), aside, aside_path, base_->device));
+    if (renameat(parent->get(), name.c_str(), parent->get(), aside.c_str()) != 0)
+        return remove_tree(parent->get(), name, path_, base_->device);
+    return remove_tree(parent->get(), aside, aside_path, base_->device);
+}
+
+Result<> PinDir::sweep() const {
+    auto fd = open_directory();
+    if (!fd && fd.error().code == ENOENT)
+        return {};
+    return for_each(
+        NETCTL_TRY(std::move(fd)), path_,
+        [this](int in, const std::string& name, const std::string& path) {
+            return is_gone(name) ? remove_tree(in, name, path, base_->device) : Result<>();
+        },
+        [](int, const std::string&, const std::string&) -> Result<> { return {}; });
 }
 
 Result<> PinDir::remove_empty() const {

@@ -59,7 +59,8 @@ class PinDir {
     Result<> check_below() const;
     /// Makes the directory and those above it, as far as they are missing.
     Result<> create() const;
-    /// Names in it, as they are (encoded), sorted; empty if there is no such directory. For list() also where
+    /// Names in it, as they are (encoded), sorted, but for directories that remove_all() has not done with; empty
+    /// if there is no such directory. For list() also where
     /// it cannot be read; ask names() where nothing in it has something removed.
     std::vector<std::string> list() const;
     Result<std::vector<std::string>> names() const;
@@ -82,8 +83,11 @@ class PinDir {
     Result<> rename(const std::string& from, const std::string& to) const;
     /// Removes one pin; no error if it is not there.
     Result<> unpin(const std::string& name) const;
-    /// Removes the directory with all below it; no error if it is not there. Never the root itself.
+    /// Removes the directory with all below it; no error if it is not there. Never the root itself. While that
+    /// goes on it is called `NAME~gone`.
     Result<> remove_all() const;
+    /// Removes what remove_all() has left of directories in this one when it was killed, or could not go on.
+    Result<> sweep() const;
     /// Removes the directory if it is empty; no error if not, or if it is not there.
     Result<> remove_empty() const;
     /// The same where it is no matter if that fails.

@@ -245,8 +245,11 @@ LockedRoot::~LockedRoot() {
 /// With nothing but our own lock and meta left, leaves the host as it was (invariant I9). What is empty below a
 /// feature's directory may be a stranger's, and stays.
 Result<> LockedRoot::tidy() const {
-    for (const char* feature : {"xdp", "tc", "sets", "redirect", "policy", "trace"})
+    NETCTL_TRY(dir_.sweep());
+    for (const char* feature : {"xdp", "tc", "sets", "redirect", "policy", "trace"}) {
+        NETCTL_TRY(dir_.sub(feature).sweep());
         NETCTL_TRY(dir_.sub(feature).remove_empty());
+    }
     // The policy's programs have these from the start, sets or not.
     if (!NETCTL_TRY(dir_.look_for("sets")) && !NETCTL_TRY(dir_.look_for("policy")))
         NETCTL_TRY(dir_.sub("bases").remove_all());
