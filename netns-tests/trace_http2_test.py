@@ -3,6 +3,9 @@
 
 import collections
 import json
+import re
+import signal
+import socket
 import subprocess
 import textwrap
 
@@ -87,6 +90,55 @@ def test_bodies_of_curl(lab, netctl, pair, source):
     assert {field["name"]: field["value"] for field in transactions[0]["response"]["headers"]}["server"].startswith("nginx")
 
 
+def test_long_bodies_are_not_copied(lab, netctl, pair):
+    """The ring has room for a sixth of what passes while nobody reads it."""
+    client, server = pair
+    root = lab.directory / "www"
+    root.mkdir()
+    (root / "big").write_bytes(b"0123456789abcdef" * (2 << 16))
+    (root / "small").write_text("small\n")
+    lab.serve(server.netns, "nghttpd", "--no-tls", "-d", root, PORT, port=PORT)
+    url = f"http://{server.ip4}:{PORT}"
+    tracer = trace(lab, netctl, server.netns, "--buffer", "1", "--body", "20")
+    tracer.send(signal.SIGSTOP)
+    client.netns.run("h2load", "-n", "4", "-c", "1", "-m", "2", f"{url}/big", f"{url}/small")
+    client.netns.run("curl", "-s", "-o", lab.directory / "out", "--http2-prior-knowledge", "--data-binary",
+                     f"@{root}/big", f"{url}/small")  # fmt: skip
+    tracer.send(signal.SIGCONT)
+    wait_for(tracer, 5)
+    transactions, last = finish(tracer)
+    assert whole(last) and "not known" not in last, last
+    size = 2 << 20
+    told = sorted((one["target"], one["request"]["body_bytes"], one["response"]["body_bytes"], one["response"]["body"],
+                   one["response"]["end"]) for one in transactions)  # fmt: skip
+    assert told == [("/big", 0, size, "0123456789abcdef0123", "complete")] * 2 + [
+        ("/small", 0, 6, "small\n", "complete")] * 2 + [("/small", size, 6, "small\n", "complete")]  # fmt: skip
+
+
+def test_a_body_that_begins_like_http2_hides_nothing(lab, netctl, pair):
+    """Nobody but a connection's first bytes says that what follows is frames, of which bodies are not copied."""
+    client, server = pair
+    log = nginx(lab, server.netns)
+    body = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("ffffff000000000001")
+    requests = [
+        b"GET /hello HTTP/1.1\r\nHost: one\r\n\r\n",
+        b"POST /small HTTP/1.1\r\nHost: two\r\nContent-Length: %d\r\n\r\n" % len(body),
+        *(b"GET /small?%d HTTP/1.1\r\nHost: more\r\n\r\n" % n for n in range(3)),
+    ]
+    tracer = trace(lab, netctl, server.netns)
+    with client.netns, socket.create_connection((server.ip4, 80), timeout=60) as connection:
+        for number, request in enumerate(requests):
+            connection.sendall(request)
+            if number == 1:
+                connection.sendall(body)
+            connection.recv(4096)
+            until(lambda number=number: len(log()) == number + 1, what="in the log")
+    wait_for(tracer, len(requests))
+    transactions, last = finish(tracer)
+    assert [(one["method"], one["target"]) for one in transactions] == [
+        ("GET", "/hello"), ("POST", "/small"), *(("GET", f"/small?{n}") for n in range(3))], last  # fmt: skip
+
+
 @pytest.mark.kernel
 def test_inside_tls_one_to_one(lab, netctl, pair, certificate):  # noqa: F811
     client, server = pair
@@ -128,6 +180,52 @@ def test_node_inside_tls(lab, netctl, pair, certificate):  # noqa: F811
         assert one["response"]["body_bytes"] == len(one["target"]) and one["status"] == 200
         assert {"name": "x-own", "value": "v"} in one["response"]["headers"]
         assert one["server_process"]["comm"].startswith("node") and one["client"] is None
+
+
+NODE_CLIENT = """
+    const http2 = require('http2');
+    const session = http2.connect(process.argv[2], { rejectUnauthorized: false });
+    require('readline').createInterface({ input: process.stdin }).on('line', path => {
+        const stream = session.request({ ':path': path, 'x-own': 'own ' + path, 'x-same': 'same' });
+        stream.resume();
+        stream.on('end', () => console.log('done ' + path));
+    }).on('close', () => session.close());
+"""
+
+
+@pytest.mark.parametrize("source", (pytest.param("syscall", marks=pytest.mark.kernel), "socket", pytest.param("tls", marks=pytest.mark.kernel)))
+def test_connections_older_than_the_tracer(lab, netctl, pair, certificate, source):  # noqa: F811
+    client, server = pair
+    http2_nginx(lab, server.netns, f"""listen {TLS_PORT} ssl http2;
+        ssl_certificate {certificate}; ssl_certificate_key {certificate};""")
+    script = lab.directory / "client.js"
+    script.write_text(textwrap.dedent(NODE_CLIENT))
+    url = f"https://{server.ip4}:{TLS_PORT}" if source == "tls" else f"http://{server.ip4}:{PORT}"
+    node = client.netns.start("node", script, url, stdin=subprocess.PIPE)
+
+    def ask(path):
+        node.popen.stdin.write(f"{path}\n".encode())
+        node.popen.stdin.flush()
+        node.expect(f"^done {re.escape(path)}$")
+
+    for n in range(3):
+        ask(f"/hello?{n}")
+    argv = ["--tls"] if source == "tls" else []
+    tracer = trace(lab, netctl, server.netns, "--headers", *argv, source="socket" if source == "socket" else "syscall")
+    for n in range(3, 8):
+        ask(f"/hello?{n}")
+    ask("/no-such")
+    wait_for(tracer, 6)
+    transactions, last = finish(tracer)
+    assert [(one["target"], one["status"], one["stream"]) for one in transactions] == [
+        *((f"/hello?{n}", 200, 2 * n + 1) for n in range(3, 8)), ("/no-such", 404, 17)]  # fmt: skip
+    assert "2 HTTP/2 header tables not known whole" in last and "1 HTTP/2 connections" in last, last
+    for one in transactions:
+        # What stood in the table before, as that name does, is not known, and nothing is taken for it.
+        fields = {field["value"]: field["name"] for field in one["request"]["headers"]}
+        assert fields["own " + one["target"]] in ("x-own", "?") and fields.get("same", "x-same") in ("x-same", "?")
+        assert one["host"] in (None, f"{server.ip4}:{TLS_PORT if source == 'tls' else PORT}")
+    assert transactions[0]["host"] is None and transactions[0]["request"]["headers_unknown"] > 0
 
 
 @pytest.mark.parametrize("source", SOURCES)

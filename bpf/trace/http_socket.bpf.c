@@ -232,12 +232,20 @@ int http_packets(struct __sk_buff *skb)
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (!flow) {
 		struct nc_http_flow fresh = {};
+		struct {
+			__u64 first;
+			__u16 rest;
+		} __attribute__((packed)) frame;
 
 		if (cfg->flags & NC_HTTP_WHOLE_FLOWS && tcp->syn) {
 			start = NC_HTTP_START_MAYBE;
 		} else if (length >= 4) {
 			if (!bpf_skb_load_bytes(skb, payload, &first, 4))
 				start = nc_http_first_bytes(first, 4);
+			if (start == NC_HTTP_START_NO && nc_http2_maybe(first) &&
+			    length >= sizeof(frame) &&
+			    !bpf_skb_load_bytes(skb, payload, &frame, sizeof(frame)))
+				start = nc_http2_first_bytes(frame.first, frame.rest);
 		} else if (length > 0) {
 			if (!bpf_skb_load_bytes(skb, payload, &first, 1))
 				start = nc_http_first_bytes(first, 1);

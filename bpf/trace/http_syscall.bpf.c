@@ -23,9 +23,15 @@ char LICENSE[] SEC("license") = "GPL";
 
 #define PIECE_MAX 16000	 /* of one record */
 #define PIECE_FIRST 1024 /* read at once where a head may be: most are shorter */
-#define SCAN_MAX 4096	 /* of a piece, looked through for the end of a head */
-#define PIECES 65536	 /* iovec elements and records of one call */
-#define VECTORS 16	 /* of a message of sendmmsg, added up to see whether it went out whole */
+#define FIRST_LOOK 10	 /* read where nothing is known: what HTTP/2 may be known by */
+#define PREFACE 24	 /* what an HTTP/2 client sends first */
+#define FRAME_HEADER 9
+/* Of a DATA frame, copied at least: gRPC has the lengths of its messages there. */
+#define FRAME_BODY 1024
+#define FRAME_ABSURD (1u << 20) /* no frame but DATA is as large */
+#define SCAN_MAX 4096		/* of a piece, looked through for the end of a head */
+#define PIECES 65536		/* iovec elements and records of one call */
+#define VECTORS 16 /* of a message of sendmmsg, added up to see whether it went out whole */
 
 /* A head is looked for the end of where it is read anyway, as most of what servers send behind it is of
  * no use; userspace has the last word about everything. */
@@ -42,7 +48,14 @@ struct half {
 	__u8 known;
 	__u8 state;
 	__u8 split; /* the head under way is in more than one piece */
-	__u8 reserved[5];
+	/* HTTP/2: whether it is known where frames begin; of the one under way, the bytes that come next and are to be
+	 * copied, and those behind them that are not; or what there is of its header. */
+	__u8 framed;
+	__u8 header_have;
+	__u8 reserved[3];
+	__u32 frame_wanted;
+	__u32 frame_rest;
+	__u8 header[32]; /* more than it has, for the verifier */
 };
 
 #define CONN_HTTP (1u << 0)
@@ -50,7 +63,7 @@ struct half {
 #define CONN_SKIP (1u << 2)
 #define CONN_PIPELINED (1u << 3)
 #define CONN_TURNED (1u << 4) /* with this call; on the stack, the verifier would walk each case */
-#define CONN_HTTP2 (1u << 5)  /* all is copied: where a frame ends is in the bytes */
+#define CONN_HTTP2 (1u << 5)
 
 struct conn {
 	struct half half[2];
@@ -69,9 +82,23 @@ struct {
 	__type(value, struct conn);
 } conns SEC(".maps");
 
+/* Where the copying is in the caller's buffers: what the stack of 6.1, which rounds up each frame, has no room for of struct
+ * gather: four functions are called. */
+struct cursor {
+	__u64 buffer, available;
+	__u32 index; /* of the buffer that comes next */
+	__u32 left;  /* bytes that the records did not stand for yet */
+	__u32 gap;   /* HTTP/2: bytes behind those in the scratch that are not wanted */
+	__u32 body;  /* bytes of a body that are wanted */
+	__u8 request;
+	__u8 response; /* a head's end ends the copying */
+	__u8 pipelined;
+};
+
 /* Where a record is put together. One for each program and CPU: the programs may interrupt one
  * another, but not themselves (the kernel skips, and counts, a program that is entered twice). */
 struct scratch {
+	struct cursor cursor;
 	struct nc_http_record record;
 	__u8 bytes[2 * PIECE_MAX + 64];
 };
@@ -93,6 +120,9 @@ struct {
 
 /* Whether http_tls.bpf.c runs beside this: what it says carries TLS is not looked at here. */
 const volatile __u8 beside_tls;
+
+/* Whether the headers of HTTP/2's frames are followed, so that bodies need not be copied. */
+const volatile __u8 follow_frames;
 
 static __always_inline bool submit(struct nc_http_counters *count, void *record, __u32 size)
 {
@@ -336,6 +366,17 @@ __noinline int look_at_start(__u32 first, __u32 length)
 	return nc_http_first_bytes(first, length);
 }
 
+__noinline int look_at_frame(__u64 first, __u32 rest)
+{
+	return nc_http2_first_bytes(first, rest);
+}
+
+/* "PRI * HT": an own request line that HTTP/1 servers refuse. */
+static __always_inline bool look_at_preface(__u64 first)
+{
+	return first == 0x5448202a20495250;
+}
+
 #define SCAN_CHUNKED (1u << 31)
 
 /* Looks for the end of a head in what was read. Returns where the body begins, or 0 if that is not
@@ -518,15 +559,7 @@ struct gather {
 	__u32 filled;
 	__u32 wanted; /* bytes that are still to be copied */
 	__u32 rest;   /* bytes of the call that were not looked at yet */
-	__u32 left;   /* bytes that the records did not stand for yet */
 	__u32 budget;
-	__u32 body;
-	__u32 index;
-	/* Bytes, as the stack is short: 6.1 rounds up each frame, and four functions are called. */
-	__u8 request;
-	__u8 response; /* a head's end ends the copying */
-	__u8 pipelined;
-	__u64 buffer, available;
 };
 
 static __always_inline void flush(struct gather *gather, __u32 length)
@@ -539,9 +572,9 @@ static __always_inline void flush(struct gather *gather, __u32 length)
 	barrier_var(size); /* as above */
 	if (size > PIECE_MAX)
 		size = PIECE_MAX;
-	submit(gather->count, gather->scratch, sizeof(*record) + size);
+	submit(gather->count, record, sizeof(*record) + size);
 	record->position += length;
-	gather->left -= length;
+	gather->scratch->cursor.left -= length;
 	gather->filled = 0;
 }
 
@@ -549,6 +582,7 @@ static __always_inline void flush(struct gather *gather, __u32 length)
 static __always_inline void body_found(struct gather *gather, __u32 found, __u32 filled, __u32 take)
 {
 	__u32 begin = found & ~SCAN_CHUNKED, behind;
+	__u32 wanted = gather->scratch->cursor.body;
 	struct half *half = gather->half;
 
 	if (!found) {
@@ -564,7 +598,7 @@ static __always_inline void body_found(struct gather *gather, __u32 found, __u32
 	}
 	half->state = IN_BODY;
 	behind = take > begin ? take - begin : 0;
-	if (!gather->response) {
+	if (!gather->scratch->cursor.response) {
 		/* A second request behind the first, as far as it has no body. */
 		__u64 at = filled + begin;
 
@@ -574,45 +608,52 @@ static __always_inline void body_found(struct gather *gather, __u32 found, __u32
 
 			__builtin_memcpy(&next, &gather->scratch->bytes[at], 4);
 			if (look_at_start(next, 4) == NC_HTTP_START_REQUEST)
-				gather->pipelined = 1;
+				gather->scratch->cursor.pipelined = 1;
 		}
 		return;
 	}
-	gather->budget = gather->body > behind ? gather->body - behind : 0;
+	gather->budget = wanted > behind ? wanted - behind : 0;
 	if (gather->wanted > gather->budget)
 		gather->wanted = gather->budget;
+}
+
+/* Goes on with the next buffer; 1 if there is none. */
+static __always_inline long next_buffer(struct gather *gather)
+{
+	struct cursor *cursor = &gather->scratch->cursor;
+	struct iovec vector;
+
+	if (cursor->index >= gather->source.iovs)
+		return 1;
+	if (bpf_probe_read_user(&vector, sizeof(vector),
+				(struct iovec *)gather->source.iov + cursor->index)) {
+		gather->count->unreadable++;
+		return 1;
+	}
+	cursor->index++;
+	cursor->buffer = (__u64)vector.iov_base;
+	cursor->available = vector.iov_len;
+	return 0;
 }
 
 /* One step: a piece of one buffer into the scratch, and a full scratch into the ring. */
 static long gather_step(__u32 step, struct gather *gather)
 {
 	struct scratch *scratch = gather->scratch;
+	struct cursor *cursor = &scratch->cursor;
 	__u32 filled, take;
 
 	if (!gather->wanted)
 		return 1;
-	if (!gather->available) {
-		struct iovec vector;
-
-		if (gather->index >= gather->source.iovs)
-			return 1;
-		if (bpf_probe_read_user(&vector, sizeof(vector),
-					(struct iovec *)gather->source.iov + gather->index)) {
-			gather->count->unreadable++;
-			return 1;
-		}
-		gather->index++;
-		gather->buffer = (__u64)vector.iov_base;
-		gather->available = vector.iov_len;
-		return 0;
-	}
+	if (!cursor->available)
+		return next_buffer(gather);
 	if (gather->filled >= PIECE_MAX)
 		flush(gather, gather->filled);
 	filled = gather->filled;
 	barrier_var(filled); /* as above */
 	take = gather->wanted;
-	if (take > gather->available)
-		take = gather->available;
+	if (take > cursor->available)
+		take = cursor->available;
 	if (filled >= PIECE_MAX)
 		return 1;
 	if (take > PIECE_MAX - filled)
@@ -620,7 +661,7 @@ static long gather_step(__u32 step, struct gather *gather)
 	asm volatile("" : "+r"(take));
 	if (take > PIECE_MAX)
 		return 1;
-	if (bpf_probe_read_user(&scratch->bytes[filled], take, (void *)gather->buffer)) {
+	if (bpf_probe_read_user(&scratch->bytes[filled], take, (void *)cursor->buffer)) {
 		gather->count->unreadable++;
 		return 1;
 	}
@@ -630,8 +671,120 @@ static long gather_step(__u32 step, struct gather *gather)
 	if (gather->half->state == IN_HEAD)
 		body_found(gather, scan(gather->slot, filled, take), filled, take);
 	gather->filled = filled + take;
-	gather->buffer += take;
-	gather->available -= take;
+	cursor->buffer += take;
+	cursor->available -= take;
+	return 0;
+}
+
+/* HTTP/2: a frame's header is there. */
+static __always_inline void begin_frame(struct half *half, __u32 body)
+{
+	__u32 length = half->header[0] << 16 | half->header[1] << 8 | half->header[2];
+	__u32 wanted = length;
+
+	if (half->header[3] != 0) {
+		if (length > FRAME_ABSURD) {
+			/* These are no frames: all is copied, for userspace to make something of. */
+			half->framed = 0;
+			wanted = -1;
+		}
+	} else {
+		if (body < FRAME_BODY)
+			body = FRAME_BODY;
+		if (wanted > body)
+			wanted = body;
+	}
+	half->frame_wanted = wanted;
+	half->frame_rest = length - wanted;
+}
+
+/* HTTP/2: so much passed that could not be looked at. */
+static __always_inline void pass_unseen(struct half *half, __u32 length)
+{
+	__u32 wanted = half->frame_wanted;
+
+	if (wanted > length)
+		wanted = length;
+	half->frame_wanted -= wanted;
+	length -= wanted;
+	if (length > half->frame_rest) {
+		half->framed = 0;
+		return;
+	}
+	half->frame_rest -= length;
+}
+
+/* One step of HTTP/2: a frame's header, or what is wanted of the frame, into the scratch, or past what is not. */
+static long frame_step(__u32 step, struct gather *gather)
+{
+	struct scratch *scratch = gather->scratch;
+	struct cursor *cursor = &scratch->cursor;
+	struct half *half = gather->half;
+	__u32 filled, take, have;
+
+	if (!gather->rest)
+		return 1;
+	if (!cursor->available)
+		return next_buffer(gather);
+	take = gather->rest;
+	if (take > cursor->available)
+		take = cursor->available;
+	if (!half->frame_wanted && half->frame_rest) {
+		if (take > half->frame_rest)
+			take = half->frame_rest;
+		half->frame_rest -= take;
+		cursor->gap += take;
+		gather->rest -= take;
+		cursor->buffer += take;
+		cursor->available -= take;
+		return 0;
+	}
+	if (cursor->gap || gather->filled >= PIECE_MAX) {
+		flush(gather, gather->filled + cursor->gap);
+		cursor->gap = 0;
+	}
+	have = half->header_have & 15;
+	if (half->frame_wanted) {
+		if (take > half->frame_wanted)
+			take = half->frame_wanted;
+	} else if (take > FRAME_HEADER - have) {
+		take = FRAME_HEADER - have;
+	}
+	filled = gather->filled;
+	barrier_var(filled); /* as above */
+	if (filled >= PIECE_MAX)
+		return 1;
+	if (take > PIECE_MAX - filled)
+		take = PIECE_MAX - filled;
+	asm volatile("" : "+r"(take));
+	if (take > PIECE_MAX)
+		return 1;
+	if (bpf_probe_read_user(&scratch->bytes[filled], take, (void *)cursor->buffer)) {
+		gather->count->unreadable++;
+		return 1;
+	}
+	if (half->frame_wanted) {
+		half->frame_wanted -= take;
+	} else {
+		__u32 part = take & 15;
+
+		barrier_var(have);
+		have &= 15;
+		barrier_var(part);
+		part &= 15;
+		if (bpf_probe_read_user(&half->header[have], part, (void *)cursor->buffer))
+			return 1;
+		have += part;
+		half->header_have = have;
+		if (have >= FRAME_HEADER) {
+			half->header_have = 0;
+			begin_frame(half, cursor->body);
+		}
+	}
+	gather->filled = filled + take;
+	gather->rest -= take;
+	cursor->buffer += take;
+	cursor->available -= take;
 	return 0;
 }
 
@@ -687,9 +840,9 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 	struct gather gather;
 	struct conn *conn;
 	struct half *half;
-	__u32 zero = 0, nothing = 0, sequence, length, pid, wanted, most = 4, read = 0;
-	__u64 position, available = 0;
-	bool readable, request;
+	__u32 zero = 0, nothing = 0, sequence, length, pid, wanted, most = FIRST_LOOK, read = 0;
+	__u64 position;
+	bool readable, request, preface = false, http2 = false;
 
 	if (!sk || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
 		return 0;
@@ -754,7 +907,8 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		readable = !(flags & MSG_TRUNC && direction == NC_HTTP_RECEIVED) &&
 			   (find_usual_source(&gather.source, task) || find_source(&gather.source));
 		if (readable)
-			read = read_first(&gather.source, scratch, count, length, most, &available);
+			read = read_first(&gather.source, scratch, count, length, most,
+					  &scratch->cursor.available);
 		if (read) {
 			__u32 first = *(__u32 *)scratch->bytes;
 
@@ -764,6 +918,19 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 				start = NC_HTTP_START_RESPONSE;
 			else
 				start = look_at_start(first, read < 4 ? read : 4);
+			http2 = read >= 4 && first == NC_FOUR('P', 'R', 'I', ' ');
+			/* Nowhere else are frames followed: a body may begin with these bytes, too. */
+			preface = http2 && read >= FIRST_LOOK &&
+				  !(conn && conn->flags & CONN_HTTP) &&
+				  look_at_preface(*(__u64 *)scratch->bytes);
+			/* In a connection of which nothing is known yet, or not who asks. */
+			if (start == NC_HTTP_START_NO && read >= FIRST_LOOK &&
+			    nc_http2_maybe(first) &&
+			    (!conn || (conn->flags & CONN_HTTP2 && !conn->role))) {
+				start = look_at_frame(*(__u64 *)scratch->bytes,
+						      *(__u16 *)&scratch->bytes[8]);
+				http2 = start != NC_HTTP_START_NO;
+			}
 		}
 		if (!conn) {
 			/* Whatever is no HTTP leaves no trace. */
@@ -791,8 +958,11 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		begin_half(half, sequence - length);
 		begin_half(&conn->half[!direction], tcp ? passed_to(sk, tcp, !direction) : 0);
 	}
-	if ((__s32)(sequence - half->sequence) > (__s32)length)
+	if ((__s32)(sequence - half->sequence) > (__s32)length) {
+		if (follow_frames && half->framed)
+			pass_unseen(half, sequence - half->sequence - length);
 		half->position += sequence - half->sequence - length;
+	}
 	half->sequence = sequence;
 	position = half->position;
 	half->position += length;
@@ -809,7 +979,7 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 			.cookie = conn->cookie,
 			.position = position,
 		};
-		submit(count, scratch, sizeof(scratch->record));
+		submit(count, &scratch->record, sizeof(scratch->record));
 		if (is_unix(sk))
 			end_of_peer(sk, count);
 		return 0;
@@ -825,6 +995,9 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 			return 0;
 		}
 		conn->flags |= CONN_HTTP;
+		/* What a server said before is frames, too, which nobody needs. */
+		if (follow_frames)
+			conn->half[!direction].framed = preface;
 		conn->cookie = bpf_get_socket_cookie(sk);
 		half->state = IN_HEAD;
 		half->split = 0;
@@ -868,8 +1041,13 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 			conn->flags |= CONN_PIPELINED;
 		conn->heads |= request;
 	}
-	if (request && read >= 4 && *(__u32 *)scratch->bytes == NC_FOUR('P', 'R', 'I', ' '))
+	if (http2 && (request || !conn->role))
 		conn->flags |= CONN_HTTP2;
+	if (follow_frames && preface) {
+		half->framed = 1;
+		half->frame_wanted = PREFACE;
+	}
+	/* As long as it is not known where frames begin, it is copied whole. */
 	if (conn->flags & CONN_HTTP2)
 		half->state = IN_CHUNKS;
 	/* Where a message ends is in the bytes, not in their number. */
@@ -889,23 +1067,23 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 		.answered = conn->half[!direction].position,
 	};
 	gather.filled = nothing;
-	gather.index = nothing;
-	gather.pipelined = nothing;
+	scratch->cursor.index = nothing;
+	scratch->cursor.pipelined = nothing;
+	scratch->cursor.gap = nothing;
 	gather.scratch = scratch;
 	gather.slot = slot;
 	gather.count = count;
 	gather.half = half;
 	gather.wanted = wanted;
-	gather.left = length;
+	scratch->cursor.left = length;
 	gather.rest = length;
-	gather.request = request | nothing;
-	gather.response = !request && !(conn->flags & CONN_PIPELINED);
-	gather.body = cfg->body_bytes;
+	scratch->cursor.request = request | nothing;
+	scratch->cursor.response = !request && !(conn->flags & CONN_PIPELINED);
+	scratch->cursor.body = cfg->body_bytes;
 	gather.budget = half->budget;
-	gather.buffer = gather.source.buffer;
-	gather.available = available;
+	scratch->cursor.buffer = gather.source.buffer;
 	/* What was read is the first piece, if a head ends in it or nothing is left to be read. */
-	if (wanted && most == PIECE_FIRST && read <= wanted) {
+	if (wanted && most == PIECE_FIRST && read <= wanted && !(conn->flags & CONN_HTTP2)) {
 		__u32 found = half->state == IN_HEAD ? scan_first(slot, read) : 0;
 
 		if (found || read == wanted) {
@@ -913,22 +1091,29 @@ static __always_inline int on_bytes(struct sock *sk, int moved, int flags, __u32
 			gather.wanted -= read;
 			gather.rest -= read;
 			gather.budget -= read;
-			gather.buffer += read;
-			gather.available -= read;
+			scratch->cursor.buffer += read;
+			scratch->cursor.available -= read;
 			if (half->state == IN_HEAD)
 				body_found(&gather, found, nothing, read);
 		}
 	}
-	if (gather.wanted)
+	if (follow_frames && half->framed) {
+		if (read)
+			bpf_loop(PIECES, frame_step, &gather, 0);
+		if (gather.rest)
+			pass_unseen(half, gather.rest);
+	} else if (gather.wanted) {
 		bpf_loop(PIECES, gather_step, &gather, 0);
-	if (gather.pipelined)
+	}
+	if (scratch->cursor.pipelined)
 		conn->flags |= CONN_PIPELINED;
 	half->budget = gather.budget;
 	/* Of a head, or of what may have framing in it. */
-	if (read && gather.rest && !gather.budget && (gather.request || half->state != IN_BODY))
+	if (read && gather.rest && !gather.budget &&
+	    (scratch->cursor.request || half->state != IN_BODY))
 		count->truncated++;
-	if (gather.left)
-		flush(&gather, gather.left);
+	if (scratch->cursor.left)
+		flush(&gather, scratch->cursor.left);
 	return 0;
 }
 

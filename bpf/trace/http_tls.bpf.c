@@ -433,15 +433,17 @@ static __noinline int look_at_first(struct stream *stream, struct call *call)
 	__u32 direction = call->direction & 1, length = call->left;
 	enum nc_http_start start;
 
-	if (length > 4)
-		length = 4;
+	if (length > 10)
+		length = 10;
 	/* 6.1's verifier does not see that. */
 	barrier_var(length);
-	length &= 7;
-	call->scratch[0] = 0;
+	length &= 15;
+	call->scratch[0] = call->scratch[1] = 0;
 	if (bpf_probe_read_user(call->scratch, length, (void *)call->buffer))
 		return 0;
-	start = nc_http_first_bytes(call->scratch[0], length);
+	start = nc_http_first_bytes(call->scratch[0], length < 4 ? length : 4);
+	if (start == NC_HTTP_START_NO && length == 10)
+		start = nc_http2_first_bytes(call->scratch[0], call->scratch[1]);
 	if (start == NC_HTTP_START_NO)
 		return 0;
 	if (!(stream->flags & STREAM_HTTP)) {

@@ -175,6 +175,9 @@ class CallSession : public Session {
         NETCTL_TRY(object.set_autocreate("tls_sockets", request.tls));
         const std::uint8_t beside_tls = request.tls ? 1 : 0;
         NETCTL_TRY(object.set_rodata("beside_tls", std::as_bytes(std::span(&beside_tls, 1))));
+        // Tried on kernels that have these; on others HTTP/2 is copied whole.
+        const std::uint8_t follow = point_ == ProbePoint::tracepoints ? 1 : 0;
+        NETCTL_TRY(object.set_rodata("follow_frames", std::as_bytes(std::span(&follow, 1))));
         constexpr const char* pinned[] = {"settings", "ports", "pids", "counters"};
         kernel_.emplace(NETCTL_TRY(KernelSide::load(
             object, config, pinned, request, root,

@@ -125,4 +125,44 @@ static __always_inline enum nc_http_start nc_http_first_bytes(__u32 first, __u32
 	return NC_HTTP_START_NO;
 }
 
+/* Whether a connection whose first bytes are these may be of HTTP/2, and older than the tracer; of more than nine
+ * bytes, nc_http2_first_bytes() says so then. */
+static __always_inline bool nc_http2_maybe(__u32 first)
+{
+	return !(first & 0xff) &&
+	       1u << (first >> 24 & 31) & (1u << 1 | 1u << 4 | 1u << 6 | 1u << 8) &&
+	       first >> 24 < 9;
+}
+
+/* What a call or packet begins with that is of HTTP/2: a head, which tells whose it is by the field that it begins
+ * with, or one of the frames that often stand before one. `first` are its first eight bytes, `rest` two more. */
+static __always_inline enum nc_http_start nc_http2_first_bytes(__u64 first, __u32 rest)
+{
+	__u32 length = (first >> 8 & 0xff) << 8 | (first >> 16 & 0xff), type = first >> 24 & 0xff;
+	__u32 flags = first >> 32 & 0xff, field = rest >> 8 & 0xff;
+	__u64 stream = first >> 40 | (__u64)(rest & 0xff) << 24; /* its bytes, the highest first */
+
+	if (first & 0xff || length > 16384 || stream & 0x80)
+		return NC_HTTP_START_NO;
+	if (type == 8) /* WINDOW_UPDATE */
+		return length == 4 && !flags ? NC_HTTP_START_MAYBE : NC_HTTP_START_NO;
+	if (stream == 0) /* PING; SETTINGS, but only that it was heeded */
+		return (type == 6 && length == 8 && flags <= 1) ||
+				       (type == 4 && length == 0 && flags == 1) ?
+			       NC_HTTP_START_MAYBE :
+			       NC_HTTP_START_NO;
+	/* HEADERS of a stream that a client began, whole. */
+	if (type != 1 || !length || flags & ~0x2du || !(flags & 4) || !(rest & 1))
+		return NC_HTTP_START_NO;
+	if (flags & 0x28)
+		return NC_HTTP_START_MAYBE;
+	if (field >= 0x82 && field <= 0x87)
+		return NC_HTTP_START_REQUEST;
+	if (field >= 0x88 && field <= 0x8e)
+		return NC_HTTP_START_RESPONSE;
+	return field >= 0x80 || (field & 0xe0) == 0x20 || (field & 0x3f) <= 14 ?
+		       NC_HTTP_START_MAYBE :
+		       NC_HTTP_START_NO;
+}
+
 #endif
