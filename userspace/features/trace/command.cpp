@@ -16,6 +16,7 @@
 #include "features/trace/func/command.hpp"
 #include "features/trace/har.hpp"
 #include "features/trace/line_writer.hpp"
+#include "features/trace/number_list.hpp"
 #include "features/trace/render.hpp"
 #include "features/trace/selection.hpp"
 #include "features/trace/session.hpp"

@@ -2,45 +2,17 @@
 #include "features/trace/filter.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <iterator>
-#include <set>
 
 #include <fmt/format.h>
 
 #include "features/trace/container.hpp"
 #include "features/trace/grpc_call.hpp"
+#include "features/trace/number_list.hpp"
 
 namespace netctl::trace {
 
 namespace {
-
-std::vector<std::string_view> split(std::string_view text) {
-    std::vector<std::string_view> parts;
-    for (;;) {
-        const std::size_t comma = text.find(',');
-        parts.push_back(text.substr(0, comma));
-        if (comma == std::string_view::npos)
-            return parts;
-        text.remove_prefix(comma + 1);
-    }
-}
-
-bool parse_number(std::string_view text, int& value) {
-    const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
-    return status == std::errc{} && end == text.data() + text.size();
-}
-
-/// `N` or `N-M`, within [low, high].
-bool parse_range(std::string_view text, int low, int high, int& first, int& last) {
-    const std::size_t dash = text.find('-');
-    if (!parse_number(text.substr(0, dash), first))
-        return false;
-    last = first;
-    if (dash != std::string_view::npos && !parse_number(text.substr(dash + 1), last))
-        return false;
-    return low <= first && first <= last && last <= high;
-}
 
 bool same_without_case(std::string_view a, std::string_view b) {
     const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
@@ -58,7 +30,7 @@ std::string_view without_port(std::string_view host) {
 
 Result<std::vector<StatusRange>> parse_status_list(std::string_view text) {
     std::vector<StatusRange> ranges;
-    for (std::string_view part : split(text)) {
+    for (std::string_view part : split_list(text)) {
         StatusRange range;
         if (part.size() == 3 && part[0] >= '1' && part[0] <= '5' && part.substr(1) == "xx") {
             range.low = (part[0] - '0') * 100;
@@ -72,25 +44,12 @@ Result<std::vector<StatusRange>> parse_status_list(std::string_view text) {
     return ranges;
 }
 
-Result<std::vector<std::uint16_t>> parse_port_list(std::string_view text) {
-    std::set<std::uint16_t> ports;
-    for (std::string_view part : split(text)) {
-        int first = 0, last = 0;
-        if (!parse_range(part, 1, 65535, first, last))
-            return Error::usage(fmt::format("'{}' is no port", part),
-                                "80, 8000-8010, or several with commas between them");
-        for (int port = first; port <= last; ++port)
-            ports.insert(static_cast<std::uint16_t>(port));
-    }
-    return std::vector<std::uint16_t>(ports.begin(), ports.end());
-}
-
 Result<GrpcStatuses> parse_grpc_statuses(std::string_view text) {
     GrpcStatuses wanted;
     wanted.others = text.starts_with('!');
     if (wanted.others)
         text.remove_prefix(1);
-    for (const std::string_view part : split(text)) {
+    for (const std::string_view part : split_list(text)) {
         const auto status = parse_grpc_status(part);
         if (!status)
             return Error::usage(fmt::format("'{}' is no status of gRPC", part),

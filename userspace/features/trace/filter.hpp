@@ -22,8 +22,6 @@ struct StatusRange {
 
 /// `404,5xx,200-299`. The error says what a list holds.
 Result<std::vector<StatusRange>> parse_status_list(std::string_view text);
-/// `80,8000-8010`: ports in host order, without repeats.
-Result<std::vector<std::uint16_t>> parse_port_list(std::string_view text);
 
 /// Statuses of gRPC: `5,NOT_FOUND`, or, with an exclamation mark before the list, all but these.
 struct GrpcStatuses {

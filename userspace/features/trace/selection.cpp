@@ -11,7 +11,7 @@
 
 #include <fmt/format.h>
 
-#include "features/trace/filter.hpp"
+#include "features/trace/number_list.hpp"
 #include "netctl/abi/trace.h"
 #include "sys/cgroup.hpp"
 #include "sys/netns.hpp"

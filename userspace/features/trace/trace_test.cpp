@@ -20,6 +20,7 @@
 #include "features/trace/content_coding.hpp"
 #include "features/trace/filter.hpp"
 #include "features/trace/har.hpp"
+#include "features/trace/number_list.hpp"
 #include "features/trace/record_reader.hpp"
 #include "features/trace/render.hpp"
 #include "features/trace/top.hpp"
