@@ -92,6 +92,7 @@ COMMANDS = {
     "trace tcp reset": ((), "~trace tcp reset"),
     "trace tcp retrans": ((), "~trace tcp retrans"),
     "trace func": ((), "~trace func c:getaddrinfo"),
+    "trace profile": ((), "~trace profile"),
     "trace usdt": ((), "~trace usdt --file stdc++ libstdcxx:throw"),
     "doctor": ((), "doctor"),
     "status": ((*XDP, *SET), "status"),

@@ -173,6 +173,7 @@ class Stage:
             (("trace", "tcp", "reset"), ("--duration", "1")),
             (("trace", "tcp", "retrans"), ("--duration", "1")),
             (("trace", "func"), ("--duration", "1", "c:getaddrinfo")),
+            (("trace", "profile"), ("--duration", "1")),
             (("trace", "usdt"), ("--file", "stdc++", "--list")),
             (("doctor",), ()),
             (("status",), ()),

@@ -54,6 +54,7 @@ class Examples:
             "trace tcp reset": ("--duration", 1),
             "trace tcp retrans": ("--duration", 1),
             "trace func": ("--duration", 1),
+            "trace profile": ("--duration", 1, "--svg", directory / "svg"),
             "trace usdt": ("--duration", 1, "--file", "stdc++"),
             "xdp log": ("--write", directory / "xdp.pcap"),
             "tc log": ("--write", directory / "tc.pcap"),

@@ -36,18 +36,18 @@ std::size_t ring_size() {
 
 } // namespace
 
-std::vector<Mapping> executable_mappings(std::uint32_t pid) {
+std::vector<Mapping> code_mappings(std::uint32_t pid) {
     std::vector<Mapping> mappings;
     std::ifstream file(fmt::format("/proc/{}/maps", pid));
     for (std::string line; std::getline(file, line);) {
         Mapping mapping;
         char rights[5]{};
         unsigned major_number = 0, minor_number = 0;
-        unsigned long long begin = 0, end = 0, inode = 0;
+        unsigned long long begin = 0, end = 0, offset = 0, inode = 0;
         int path = 0;
-        if (std::sscanf(line.c_str(), "%llx-%llx %4s %*x %x:%x %llu %n", &begin, &end, rights,
-                        &major_number, &minor_number, &inode, &path) < 6 ||
-            rights[2] != 'x' || inode == 0)
+        if (std::sscanf(line.c_str(), "%llx-%llx %4s %llx %x:%x %llu %n", &begin, &end, rights,
+                        &offset, &major_number, &minor_number, &inode, &path) < 7 ||
+            rights[2] != 'x')
             continue;
         mapping.pid = pid;
         mapping.begin = begin;
@@ -55,8 +55,15 @@ std::vector<Mapping> executable_mappings(std::uint32_t pid) {
         mapping.device = makedev(major_number, minor_number);
         mapping.inode = inode;
         mapping.path = line.substr(static_cast<std::size_t>(path));
+        mapping.offset = offset;
         mappings.push_back(std::move(mapping));
     }
+    return mappings;
+}
+
+std::vector<Mapping> executable_mappings(std::uint32_t pid) {
+    std::vector<Mapping> mappings = code_mappings(pid);
+    std::erase_if(mappings, [](const Mapping& mapping) { return mapping.inode == 0; });
     return mappings;
 }
 
@@ -158,7 +165,8 @@ bool MappingWatch::read(const std::function<void(const Mapping&)>& handler) {
                 continue;
             handler({event.pid, event.address, event.address + event.length,
                      makedev(event.major_number, event.minor_number), event.inode,
-                     reinterpret_cast<const char*>(record_.data() + sizeof header + sizeof event)});
+                     reinterpret_cast<const char*>(record_.data() + sizeof header + sizeof event),
+                     event.offset});
         }
         __atomic_store_n(&control->data_tail, tail, __ATOMIC_RELEASE);
     }

@@ -14,17 +14,20 @@
 
 namespace netctl::sys {
 
-/// A file that a process mapped with the right to execute it: a program, or a library.
+/// What a process mapped with the right to execute it: a program, a library, or memory that it writes code into.
 struct Mapping {
     std::uint32_t pid = 0;
     std::uint64_t begin = 0;
     std::uint64_t end = 0;
     std::uint64_t device = 0; ///< as makedev() makes it
-    std::uint64_t inode = 0;
-    std::string path; ///< as the process sees it
+    std::uint64_t inode = 0;  ///< 0: no file; the path is empty then, or such as `[vdso]`
+    std::string path;         ///< as the process sees it
+    std::uint64_t offset = 0; ///< in the file, of `begin`
 };
 
-/// The mappings of a running process, of files that may be executed; none if it is gone.
+/// All that a running process may execute, by address; none if it is gone.
+std::vector<Mapping> code_mappings(std::uint32_t pid);
+/// Those of them that are files.
 std::vector<Mapping> executable_mappings(std::uint32_t pid);
 /// Opens the mapped file itself, whatever namespace its name is of. None if it or the process is gone.
 Fd open_mapped(const Mapping& mapping);

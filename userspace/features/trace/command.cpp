@@ -17,6 +17,7 @@
 #include "features/trace/har.hpp"
 #include "features/trace/line_writer.hpp"
 #include "features/trace/number_list.hpp"
+#include "features/trace/profile/command.hpp"
 #include "features/trace/render.hpp"
 #include "features/trace/selection.hpp"
 #include "features/trace/session.hpp"
@@ -514,7 +515,8 @@ const Command& command() {
             },
             tcp::tcp_command(),
             func::func_command(),
-            usdt::usdt_command()}};
+            usdt::usdt_command(),
+            profile::profile_command()}};
     return command;
 }
 

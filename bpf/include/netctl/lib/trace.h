@@ -14,7 +14,6 @@
 
 #define AF_INET 2
 #define AF_INET6 10
-#define PF_KTHREAD 0x00200000
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

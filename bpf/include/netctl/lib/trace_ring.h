@@ -11,6 +11,8 @@
 
 #include <netctl/abi/trace.h>
 
+#define PF_KTHREAD 0x00200000
+
 const volatile struct nc_trace_selection selection;
 
 struct {

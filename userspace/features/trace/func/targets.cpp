@@ -4,9 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cstdlib>
 #include <cstring>
-#include <cxxabi.h>
 #include <fnmatch.h>
 #include <memory>
 #include <optional>
@@ -17,6 +15,7 @@
 #include <fmt/format.h>
 
 #include "core/suggest.hpp"
+#include "features/trace/demangle.hpp"
 #include "sys/elf.hpp"
 #include "sys/kernel_symbols.hpp"
 
@@ -62,15 +61,6 @@ Result<Word> parse_word(const std::string& word) {
         return Error::usage(fmt::format("'{}' names no function", word),
                             "'*' behind the colon is all of them");
     return parsed;
-}
-
-std::string demangled(const std::string& symbol) {
-    if (!symbol.starts_with("_Z"))
-        return symbol;
-    int status = 0;
-    const std::unique_ptr<char, void (*)(void*)> name(
-        abi::__cxa_demangle(symbol.c_str(), nullptr, nullptr, &status), std::free);
-    return status == 0 && name ? std::string(name.get()) : symbol;
 }
 
 /// Without the parameters of C++: `ns::f(int)` is also called `ns::f`.
