@@ -45,6 +45,7 @@ COMMANDS = {
     "tc rule list": (TCX, "tc rule list eth0 ingress"),
     "tc simulate": (TCX, "tc simulate eth0 ingress {capture}"),
     "tc log": (TCX, "~tc log eth0 ingress"),
+    "tc capture": ((), "tc capture eth0 ingress --duration 1ms"),
     "set create": ((), "set create s --type host"),
     "set create --type name": ((), "set create n --type name --resolver 192.0.2.53"),
     "set resolvers": (NAMES, "set resolvers n 192.0.2.54"),

@@ -108,6 +108,7 @@ class Stage:
                 ((hook, "simulate"), (*at, self.capture, "--summary")),
                 ((hook, "rule", "flush"), at),
                 ((hook, "log"), None),
+                ((hook, "capture"), (*at, "--duration", "1ms", "dport", "7") if hook == "tc" else None),
                 ((hook, "detach"), at),
                 ((hook, "attach"), (*at, "--mode", "generic") if hook == "xdp" else at),
             ]

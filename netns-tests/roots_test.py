@@ -58,6 +58,8 @@ class Examples:
             "trace usdt": ("--duration", 1, "--file", "stdc++"),
             "xdp log": ("--write", directory / "xdp.pcap"),
             "tc log": ("--write", directory / "tc.pcap"),
+            "xdp capture": ("--duration", "1ms"),
+            "tc capture": ("--write", directory / "captured.pcap", "--duration", "1ms"),
             "top": ("--count", 1),
             "detach": ("--all",),
             "save": ("--file", directory / "kept" / "saved.yaml"),

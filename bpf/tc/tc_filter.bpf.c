@@ -10,12 +10,6 @@
 #include <netctl/lib/rate.h>
 #include <netctl/lib/reject.h>
 
-/* linux/pkt_cls.h; tcx has the same numbers. */
-#define TC_ACT_UNSPEC (-1)
-#define TC_ACT_OK 0
-#define TC_ACT_SHOT 2
-#define TC_ACT_REDIRECT 7
-
 static __always_inline void nc_refuse(struct nc_judgement *j, enum nc_reason reason)
 {
 	j->verdict = NC_VERDICT_DROP;

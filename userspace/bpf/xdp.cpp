@@ -115,6 +115,14 @@ Result<> detach_xdp(std::uint32_t ifindex, XdpMode mode, std::uint32_t present) 
     return {};
 }
 
+Result<> look_on(bpf_program* program, const Program& target, const std::string& function) {
+    const int status = bpf_program__set_attach_target(program, target.fd(), function.c_str());
+    if (status != 0)
+        return Error::system(-status, fmt::format("cannot aim a program at {}", function),
+                             libbpf_complaint());
+    return {};
+}
+
 Result<TestRun> test_run(const Program& program, std::span<const std::uint8_t> frame,
                          std::uint32_t repeat) {
     LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame.data(),

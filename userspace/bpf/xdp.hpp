@@ -45,6 +45,9 @@ Result<> replace_xdp(std::uint32_t ifindex, const Program& program, XdpMode mode
 /// Takes away program `present`, which is attached without a link.
 Result<> detach_xdp(std::uint32_t ifindex, XdpMode mode, std::uint32_t present);
 
+/// Aims a program of kind fentry or fexit, of an object that is open and not loaded yet, at a function of `target`.
+Result<> look_on(bpf_program* program, const Program& target, const std::string& function);
+
 /// Result of one BPF_PROG_TEST_RUN.
 struct TestRun {
     std::uint32_t action = 0;      ///< the program's return value

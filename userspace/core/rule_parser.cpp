@@ -70,8 +70,9 @@ std::vector<std::string_view> split_at_commas(std::string_view text) {
 
 class Parser {
   public:
-    Parser(std::string_view text, Hook hook, std::vector<std::string>* notes)
-        : source_{text, hook}, hook_(hook), notes_(notes) {}
+    enum class For { rules, keys };
+    Parser(std::string_view text, Hook hook, std::vector<std::string>* notes, For what = For::rules)
+        : source_{text, hook}, hook_(hook), notes_(notes), what_(what) {}
 
     Result<Rule> run() {
         source_.tokens = NETCTL_TRY(lex_rule(source_.text));
@@ -877,6 +878,8 @@ class Parser {
     }
 
     Result<> finish_actions() {
+        if (what_ == For::keys && (!then_ || !rule_.actions.empty()))
+            return {};
         if (rule_.actions.empty() && hook_ == Hook::redirect && !clauses_.empty())
             rule_.actions.emplace_back().kind = ActionKind::allow;
         if (rule_.actions.empty())
@@ -935,6 +938,7 @@ class Parser {
     RuleSource source_;
     Hook hook_;
     std::vector<std::string>* notes_; ///< may be null
+    For what_;
     std::size_t next_ = 0;
     std::vector<Clause> clauses_;
     std::optional<Place> then_;
@@ -960,6 +964,13 @@ const Clause* find_clause(std::span<const Clause> clauses, Key key) {
 
 Result<Rule> parse_rule(std::string_view text, Hook hook, std::vector<std::string>* notes) {
     return Parser(text, hook, notes).run();
+}
+
+Result<Rule> parse_filter(std::string_view text, Hook hook) {
+    Rule rule = NETCTL_TRY(Parser(text, hook, nullptr, Parser::For::keys).run());
+    Rule keys;
+    keys.matches = std::move(rule.matches);
+    return keys;
 }
 
 Result<std::vector<Rule>> parse_rules(std::string_view text, Hook hook, std::string_view source) {

@@ -73,6 +73,10 @@ Result<> read_values(const RuleSource& source, std::span<const Clause> clauses,
 /// Third pass: an error if it is certain from the text alone that no packet matches.
 Result<> check_fields(const RuleSource& source, std::span<const Clause> clauses, const Rule& rule);
 
+/// A rule for its keys alone: it needs no action, and has none; an action or modifier that stands there is read as in
+/// parse_rule(), and left out.
+Result<Rule> parse_filter(std::string_view text, Hook hook);
+
 /// Whether a match on numbers holds for one that has the field.
 bool holds(const Match& match, std::uint64_t number);
 

@@ -14,6 +14,7 @@
 
 #include "core/rule_keys.hpp"
 #include "core/rule_lexer.hpp"
+#include "core/rule_parser.hpp"
 #include "netctl/abi/packet.h"
 #include "source_dir.hpp"
 
@@ -304,6 +305,24 @@ TEST(Rule, WholeListsOfPrefixesStayMinimal) {
     ASSERT_EQ(rule.matches.size(), 1u);
     EXPECT_EQ(rule.matches[0].prefixes.size(), 256u);
     EXPECT_TRUE(std::is_sorted(rule.matches[0].prefixes.begin(), rule.matches[0].prefixes.end()));
+}
+
+TEST(Rule, IsReadForItsKeysAlone) {
+    const auto keys = [](const char* text, Hook hook) {
+        const auto rule = parse_filter(text, hook);
+        return rule ? to_string(*rule) : rule.error().what.string();
+    };
+    EXPECT_EQ(keys("", Hook::xdp), "");
+    EXPECT_EQ(keys("dport 80 proto tcp", Hook::xdp), "proto tcp dport 80");
+    EXPECT_EQ(keys("src @bad drop log comment \"x\"", Hook::xdp), "src @bad");
+    EXPECT_EQ(keys("src @bad pass limit 9/s", Hook::tc), "src @bad");
+    // At the end of a rule of tc these would be what is set.
+    EXPECT_EQ(keys("proto tcp mark 7", Hook::tc), "proto tcp mark 0x7");
+    EXPECT_EQ(keys("proto tcp set mark 7", Hook::tc), "proto tcp");
+    for (const char* const wrong : {"dprot 80", "dport 80 then", "dport 99999", "uid 7"}) {
+        const auto rule = parse_filter(wrong, Hook::tc);
+        EXPECT_FALSE(rule) << wrong;
+    }
 }
 
 // ---- errors ----

@@ -88,24 +88,21 @@ class Devices {
 };
 
 Result<> set_constants(const bpf::Object& object, const GenerationRequest& request,
-                       const std::vector<nc_set_use>& uses, const std::vector<nc_action>& actions) {
+                       const std::vector<nc_action>& actions) {
     std::uint32_t used = 0;
     for (const nc_action& action : actions)
         used |= action.flags;
     const PointState& state = *request.state;
-    const std::array<std::pair<const char*, std::uint32_t>, 7> numbers{{
+    const std::array<std::pair<const char*, std::uint32_t>, 6> numbers{{
         {"actions_used", used},
         {"wanted", all_wanted(state.rules)},
         {"default_verdict", state.point.default_verdict},
         {"unparsed_verdict", state.point.unparsed_verdict},
         {"simulate", request.simulate ? 1U : 0U},
         {"may_change", state.rules.size() >= least_compiled ? 1U : 0U},
-        {"n_set_uses", static_cast<std::uint32_t>(uses.size())},
     }};
     for (const auto& [name, value] : numbers)
         NETCTL_TRY(object.set_constant(name, {&value, 1}));
-    if (!uses.empty())
-        NETCTL_TRY(object.set_rodata("set_use", std::as_bytes(std::span(uses))));
 
     // Up to a second's worth of events may come at once.
     const std::uint64_t rate = state.point.log_rate;
@@ -119,6 +116,19 @@ Result<> set_constants(const bpf::Object& object, const GenerationRequest& reque
 }
 
 } // namespace
+
+Result<> set_classifier(const bpf::Object& object, const classifier::Compiled& compiled,
+                        const OpenedSets& sets) {
+    for (const classifier::Table& table : compiled.tables)
+        NETCTL_TRY(object.set_table(table.name, table.bytes));
+    for (const classifier::Constant& constant : compiled.constants)
+        NETCTL_TRY(object.set_constant(constant.name, constant.values));
+    const auto uses = static_cast<std::uint32_t>(sets.uses.size());
+    NETCTL_TRY(object.set_constant("n_set_uses", {&uses, 1}));
+    if (uses != 0)
+        NETCTL_TRY(object.set_rodata("set_use", std::as_bytes(std::span(sets.uses))));
+    return {};
+}
 
 Result<Generation> load_generation(const bpf::Object& object, const Root& root,
                                    const GenerationRequest& request) {
@@ -154,11 +164,8 @@ Result<Generation> load_generation(const bpf::Object& object, const Root& root,
     state.point.changes = 0;
 
     // Before loading: shapes, constants, and what is taken over.
-    for (const classifier::Table& table : compiled.tables)
-        NETCTL_TRY(object.set_table(table.name, table.bytes));
-    for (const classifier::Constant& constant : compiled.constants)
-        NETCTL_TRY(object.set_constant(constant.name, constant.values));
-    NETCTL_TRY(set_constants(object, request, sets.uses, actions));
+    NETCTL_TRY(set_classifier(object, compiled, sets));
+    NETCTL_TRY(set_constants(object, request, actions));
     const auto at_least_one = [](std::size_t count) {
         return static_cast<std::uint32_t>(std::max<std::size_t>(count, 1));
     };

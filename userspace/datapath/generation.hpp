@@ -16,6 +16,7 @@
 #include "datapath/point.hpp"
 #include "datapath/root.hpp"
 #include "datapath/rule_action.hpp"
+#include "datapath/set_uses.hpp"
 
 namespace netctl::datapath {
 
@@ -36,6 +37,10 @@ struct Generation {
     std::size_t memory = 0;         ///< bytes of its tables
     std::vector<std::string> notes; ///< devices that are gone
 };
+
+/// Gives a program that classifies (lib/classify.h, lib/sets.h) its tables and constants. Before loading.
+Result<> set_classifier(const bpf::Object& object, const classifier::Compiled& compiled,
+                        const OpenedSets& sets);
 
 /// Loads `object`, opened and otherwise untouched, with the rules and settings of the request.
 /// Nothing is attached or pinned: an error leaves all as it was.

@@ -26,33 +26,11 @@ nc_packet event_packet(const nc_event& event, FrameForm form) {
                                  : classifier::parse_ethernet(frame).packet;
 }
 
-Result<std::optional<LogCaptureOptions>> capture_options(const Arguments& arguments) {
-    if (!arguments.has("write")) {
-        for (const char* const option : {"snaplen", "size", "files"})
-            if (arguments.has(option))
-                return Error::usage(fmt::format("--{} is about what --write FILE writes", option));
-        return std::optional<LogCaptureOptions>();
-    }
-    LogCaptureOptions options;
-    options.path = arguments.get("write");
-    options.snaplen =
-        static_cast<std::uint32_t>(NETCTL_TRY(arguments.number("snaplen", 0, 1, NC_EVENT_HEADERS)));
-    if (arguments.has("size"))
-        options.file_size = NETCTL_TRY(arguments.number("size", 0, 1, 1'000'000)) * 1'000'000;
-    if (arguments.has("files") && !options.file_size)
-        return Error::usage("--files takes --size with it");
-    options.files =
-        static_cast<std::uint32_t>(NETCTL_TRY(arguments.number("files", options.files, 1, 10'000)));
-    if (options.file_size && options.path == "-")
-        return Error::usage("--size is for files, and not for standard output");
-    return std::optional(options);
-}
-
 } // namespace
 
 Result<int> print_log(const Arguments& arguments, Context& context, FrameForm form,
                       FilterPoint& point) {
-    const auto wanted = NETCTL_TRY(capture_options(arguments));
+    const auto wanted = NETCTL_TRY(packet_file_of(arguments, NC_EVENT_HEADERS));
     std::optional<LogCapture> capture;
     const bool silent = wanted && wanted->path == "-";
     const std::uint64_t most = NETCTL_TRY(arguments.number("count", 0, 1, std::uint64_t{1} << 62));
@@ -110,16 +88,9 @@ Result<int> print_log(const Arguments& arguments, Context& context, FrameForm fo
 }
 
 std::vector<Option> log_options() {
-    return {
-        {"write",
-         "FILE",
-         "write their headers to a file, too: pcap, or pcapng with rule and verdict if its name "
-         "ends so; `-`: pcapng to standard output, and no lines",
-         {}},
-        {"snaplen", "BYTES", "of each packet write so many at most", {}},
-        {"size", "MB", "begin a new file at so many megabytes; FILE becomes FILE.1, and so on", {}},
-        {"files", "N", "keep so many of these files (default: 10)", {}},
-        {"count", "N", "stop after so many", {}}};
+    std::vector<Option> options = packet_file_options("their headers, with rule and verdict,");
+    options.push_back({"count", "N", "stop after so many", {}});
+    return options;
 }
 
 } // namespace netctl::datapath

@@ -6,6 +6,7 @@
 #include "core/abi_version.hpp"
 #include "core/command.hpp"
 #include "core/json.hpp"
+#include "datapath/capture_command.hpp"
 #include "datapath/filter_command.hpp"
 #include "datapath/log_command.hpp"
 #include "datapath/rule_test_command.hpp"
@@ -222,6 +223,15 @@ Result<int> simulate(const Arguments& arguments, Context& context) {
         });
 }
 
+Command capture(const Positional& direction) {
+    return datapath::capture_command({{"IFACE"}, direction}, point_of,
+                                     [](const Arguments& arguments, const Context& context,
+                                        const datapath::CaptureRequest& request) {
+                                         return controller(context).capture(
+                                             arguments["IFACE"], direction_of(arguments), request);
+                                     });
+}
+
 Command rule(const Positional& direction) {
     Command command = datapath::rule_command(Hook::tc, {{"IFACE"}, direction}, point_of, {},
                                              {datapath::dare_option()});
@@ -278,6 +288,7 @@ const Command& command() {
              .positionals = {{"IFACE"}, direction},
              .options = datapath::log_options(),
              .run = log},
+            capture(direction),
             {.name = "simulate",
              .summary = "tell what the rules would do with the packets of a capture file",
              .description = "Runs the program in the kernel over each frame, without touching "

@@ -14,11 +14,14 @@
 #include "datapath/root.hpp"
 #include "netctl/abi/classify.h"
 #include "sys/netns.hpp"
+#include "tc_capture.skel.h"
+#include "tc_capture_ct.skel.h"
 #include "tc_filter.skel.h"
 #include "tc_filter_ct.skel.h"
 
 namespace netctl::tc {
 
+using datapath::Capture;
 using datapath::FilterPoint;
 using datapath::Generation;
 using datapath::GenerationRequest;
@@ -322,6 +325,25 @@ class Point : public FilterPoint {
     Direction direction_;
 };
 
+// ---- captures ----
+
+/// A place in the chain of tcx.
+class InFront : public Capture::Attachment {
+  public:
+    InFront(bpf::Link link, std::string interface)
+        : link_(std::move(link)), interface_(std::move(interface)) {}
+    Result<> look_after() override {
+        if (NETCTL_TRY(link_.info()).ifindex == 0)
+            return Error::failed(fmt::format("{} is gone", interface_));
+        return {};
+    }
+    void detach() override { link_ = {}; }
+
+  private:
+    bpf::Link link_;
+    std::string interface_;
+};
+
 // ---- fq ----
 
 Result<> remove_own_fq(std::uint32_t ifindex) {
@@ -377,15 +399,20 @@ std::string to_string(Mode mode) {
     return "none";
 }
 
+Result<> check_keys(const Rule& rule, const sys::Interface& interface, Direction direction) {
+    if (direction == Direction::egress && rule.find(Key::socket) != nullptr)
+        return Error::failed(
+            fmt::format("{}: 'socket' is about packets that arrive, and {} leave", to_string(rule),
+                        title(interface.name, direction)),
+            fmt::format("ask at `{}`, or in xdp", title(interface.name, Direction::ingress)));
+    return {};
+}
+
 Result<> check_rules(const std::vector<Rule>& rules, const sys::Interface& interface,
                      Direction direction) {
     std::map<std::string, Result<sys::Interface>> targets;
     for (const Rule& rule : rules) {
-        if (direction == Direction::egress && rule.find(Key::socket) != nullptr)
-            return Error::failed(
-                fmt::format("{}: 'socket' is about packets that arrive, and {} leave",
-                            to_string(rule), title(interface.name, direction)),
-                fmt::format("ask at `{}`, or in xdp", title(interface.name, Direction::ingress)));
+        NETCTL_TRY(check_keys(rule, interface, direction));
         if (direction == Direction::egress && rule.actions.back().kind == ActionKind::reject)
             return Error::failed(
                 fmt::format("{}: 'reject' answers packets that arrive, and {} leave",
@@ -631,6 +658,30 @@ Result<bool> Controller::has_ether(const std::string& interface, Direction direc
     const Root root = NETCTL_TRY(Root::open(root_));
     const LivePoint live = NETCTL_TRY(point(interface, direction)->open(root));
     return (live.state.point.flags & NC_POINT_ETHER) != 0;
+}
+
+Result<Capture> Controller::capture(const std::string& interface, Direction direction,
+                                    const datapath::CaptureRequest& request) const {
+    const auto guard = NETCTL_TRY(sys::NetnsGuard::enter(netns_));
+    const sys::Interface present = NETCTL_TRY(sys::find_interface(interface));
+    if (!NETCTL_TRY(bpf::query_tcx(present.index, direction)))
+        return Error::unsupported(
+            "a capture goes in front of the chain of tcx, which this kernel does not have (6.6)",
+            "rules with `log` tell of what they match: `netctl tc log --write FILE`");
+    NETCTL_TRY(check_keys(request.rule, present, direction));
+    const bool tracked = datapath::asks_conntrack(request.rule);
+    const bpf::OwnedObject owner =
+        NETCTL_TRY(tracked ? bpf::open_object<tc_capture_ct>() : bpf::open_object<tc_capture>());
+    const std::uint32_t leaving = direction == Direction::egress ? 1 : 0;
+    const std::uint32_t ether = present.ethernet ? 1 : 0;
+    if (tracked)
+        NETCTL_TRY(owner.object.set_constant("leaving", {&leaving, 1}));
+    NETCTL_TRY(owner.object.set_constant("has_ether", {&ether, 1}));
+    NETCTL_TRY(datapath::load_capture(owner.object, NETCTL_TRY(Root::open(root_)), request));
+    const bpf::Program program = NETCTL_TRY(owner.object.program("tc_capture"));
+    bpf::Link link =
+        NETCTL_TRY(bpf::attach_tcx(present.index, direction, program, {Where::first, 0}));
+    return Capture(owner, std::make_unique<InFront>(std::move(link), interface), present.ethernet);
 }
 
 } // namespace netctl::tc

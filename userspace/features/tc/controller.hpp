@@ -13,6 +13,7 @@
 #include "bpf/tc.hpp"
 #include "core/result.hpp"
 #include "core/rule.hpp"
+#include "datapath/capture.hpp"
 #include "datapath/filter_point.hpp"
 #include "netctl/abi/rule.h"
 #include "sys/netlink.hpp"
@@ -82,6 +83,11 @@ class Controller {
     std::unique_ptr<datapath::FilterPoint> point(const std::string& interface,
                                                  Direction direction) const;
 
+    /// Copies of the packets that a rule matches: in front of all programs of tcx, where they are as they came, whether a
+    /// classifier is attached or not. Errors of kind unsupported: the kernel has no tcx.
+    Result<datapath::Capture> capture(const std::string& interface, Direction direction,
+                                      const datapath::CaptureRequest& request) const;
+
     /// Whether packets of the point have an Ethernet header.
     Result<bool> has_ether(const std::string& interface, Direction direction) const;
 
@@ -93,6 +99,8 @@ class Controller {
     std::string netns_;
 };
 
+/// Whether what a rule asks for can be had of `interface` in this direction.
+Result<> check_keys(const Rule& rule, const sys::Interface& interface, Direction direction);
 /// Whether the rules are something that `interface` can do in this direction. Targets of redirect and
 /// mirror are looked up in the current namespace.
 Result<> check_rules(const std::vector<Rule>& rules, const sys::Interface& interface,

@@ -5,6 +5,7 @@
 
 #include "core/command.hpp"
 #include "core/json.hpp"
+#include "datapath/capture_command.hpp"
 #include "datapath/filter_command.hpp"
 #include "datapath/log_command.hpp"
 #include "datapath/rule_test_command.hpp"
@@ -117,6 +118,15 @@ Result<int> simulate(const Arguments& arguments, Context& context) {
         });
 }
 
+Command capture() {
+    return datapath::capture_command({{"IFACE"}}, point_of,
+                                     [](const Arguments& arguments, const Context& context,
+                                        const datapath::CaptureRequest& request) {
+                                         return controller(context).capture(arguments["IFACE"],
+                                                                            request);
+                                     });
+}
+
 Command rule() {
     Command command =
         datapath::rule_command(Hook::xdp, {{"IFACE"}}, point_of, {}, {datapath::dare_option()});
@@ -161,6 +171,7 @@ const Command& command() {
              .positionals = {{"IFACE"}},
              .options = datapath::log_options(),
              .run = log},
+            capture(),
             {.name = "simulate",
              .summary = "tell what the rules would do with the packets of a capture file",
              .description = "Runs the interface's program in the kernel over each frame, without "

@@ -11,6 +11,7 @@
 
 #include "bpf/xdp.hpp"
 #include "core/result.hpp"
+#include "datapath/capture.hpp"
 #include "datapath/filter_point.hpp"
 #include "netctl/abi/rule.h"
 
@@ -59,6 +60,11 @@ class Controller {
 
     /// An interface's rules, log and simulation.
     std::unique_ptr<datapath::FilterPoint> point(const std::string& interface) const;
+
+    /// Copies of the packets that a rule matches at a filter, as they came to it, with what it answered. Commits of rules are
+    /// followed. Errors of kind unsupported: the kernel, or a key that cannot be asked for.
+    Result<datapath::Capture> capture(const std::string& interface,
+                                      const datapath::CaptureRequest& request) const;
 
   private:
     Status read_status(const bpf::PinDir& dir) const;

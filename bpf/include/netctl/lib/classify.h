@@ -16,6 +16,21 @@
 /* nc_classify() returns a position, NC_NO_RULE, or this: a table that leads nowhere. */
 #define NC_CLASSIFY_ERROR 0xfffffffeu
 
+/*
+ * Zeroes that the verifier does not know to be zeroes. Otherwise it would look at the classifier
+ * anew for each combination of fields that a way through the parser leaves empty.
+ */
+static __always_inline void nc_clear(struct nc_packet *packet)
+{
+	typedef __u64 __attribute__((may_alias)) word;
+	__u64 nothing = nc_zero;
+	int i;
+
+#pragma clang loop unroll(full)
+	for (i = 0; i < (int)(sizeof(*packet) / sizeof(word)); i++)
+		((word *)packet)[i] = nothing;
+}
+
 /* ---- linear: any rule set, at a cost that grows with it ---- */
 
 /* Declared with one element; nc_opaque() keeps the compiler from relying on that. */

@@ -14,8 +14,19 @@
 
 #define nc_ctx_ct_lookup bpf_skb_ct_lookup
 
+/* linux/pkt_cls.h; tcx has the same numbers. */
+#define TC_ACT_UNSPEC (-1)
+#define TC_ACT_OK 0
+#define TC_ACT_SHOT 2
+#define TC_ACT_REDIRECT 7
+
 const volatile __u32 has_ether = 1;
 const volatile __u32 simulate; /* ruleset.h says what it is */
+
+static __always_inline bool nc_ctx_is_direct(void)
+{
+	return true;
+}
 
 static __always_inline void *nc_ctx_data(const nc_ctx *ctx)
 {

@@ -4,6 +4,7 @@
  * other header of lib/. Each of them gives:
  *
  *   nc_ctx                       the hook's context
+ *   nc_ctx_is_direct()           whether any of it can be read directly: a constant
  *   nc_ctx_data(), …_data_end()  what can be read directly: the start of the frame, maybe not all
  *   nc_ctx_load()                copies from anywhere in the frame; 0, or a negative errno
  *   nc_ctx_length()              of the frame in bytes, fragments included
@@ -31,6 +32,11 @@
 #define nc_ctx_ct_lookup bpf_xdp_ct_lookup
 
 const volatile __u32 simulate; /* ruleset.h says what it is */
+
+static __always_inline bool nc_ctx_is_direct(void)
+{
+	return true;
+}
 
 static __always_inline void *nc_ctx_data(const nc_ctx *ctx)
 {

@@ -50,7 +50,7 @@ static __always_inline const void *nc_bytes(const struct nc_frame *frame, __u32 
 
 	if (nc_ctx_is_padded() && offset + size > frame->length)
 		return NULL;
-	if (likely(at + size <= frame->data_end))
+	if (nc_ctx_is_direct() && likely(at + size <= frame->data_end))
 		return at;
 	if (offset + size > frame->length || nc_ctx_load(frame->ctx, offset, copy, size))
 		return NULL;

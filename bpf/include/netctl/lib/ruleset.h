@@ -82,21 +82,6 @@ struct nc_judgement {
 	const struct nc_action *action; /* of the rule, or NULL */
 };
 
-/*
- * Zeroes that the verifier does not know to be zeroes. Otherwise it would look at the classifier
- * anew for each combination of fields that a way through the parser leaves empty.
- */
-static __always_inline void nc_clear(struct nc_packet *packet)
-{
-	typedef __u64 __attribute__((may_alias)) word;
-	__u64 nothing = nc_zero;
-	int i;
-
-#pragma clang loop unroll(full)
-	for (i = 0; i < (int)(sizeof(*packet) / sizeof(word)); i++)
-		((word *)packet)[i] = nothing;
-}
-
 /* The first rule that matches, by its index in `actions`. */
 static __always_inline __u32 nc_first_rule(const struct nc_packet *packet, __u64 set_bits)
 {

@@ -135,6 +135,13 @@ static __always_inline __u32 nc_tuple_of(const struct nc_packet *p, bool ipv4,
 	return sizeof(tuple->ipv6);
 }
 
+#ifdef NC_NO_SOCKETS
+static __always_inline __u32 nc_find_socket(nc_ctx *ctx, const struct nc_packet *p, __u32 offset,
+					    __u32 end)
+{
+	return NC_SOCKET_NONE;
+}
+#else
 /*
  * What this host has for `p`, a packet whose transport header is at `offset` and which ends at `end`; its
  * addresses, ports, `proto` and `icmp_type` have been read.
@@ -164,5 +171,6 @@ __noinline __u32 nc_find_socket(nc_ctx *ctx, const struct nc_packet *p, __u32 of
 	nc_tuple_of(p, ipv4, &tuple);
 	return nc_socket_for(ctx, &tuple, ipv4, p->proto);
 }
+#endif
 
 #endif
