@@ -109,7 +109,7 @@ def test_connections_carry_data_and_are_as_without(netctl, pair, mode, family, t
         through = [talk(client, server, family, listening) for _ in range(3)]
     status = filter.status()
     answered = status["syncookie"].pop("answered")
-    assert status["syncookie"] == {"refused": 0, "failed": 0}
+    assert status["syncookie"] == {"refused": 0, "failed": 0, "dropped": 0}
     assert answered >= cookies_received(server.netns) == 3
     assert status["verdicts"]["syncookie"] > answered  # all of the rule's packets, most of which passed
     assert f"{answered} SYNs answered with a cookie" in filter.netctl(*filter._words("status"), netns=filter.netns).stdout
@@ -205,7 +205,7 @@ def test_answers_are_the_kernels(netctl, link, mode, family, timestamps):
         server.netns.sysctl("net.ipv4.tcp_timestamps", timestamps)
         filter.add(f"proto tcp dport {PORT} syncookie")
         ours = {name: answer(sport, options=options) for name, sport, options in cases}
-    assert filter.status()["syncookie"] == {"answered": len(cases), "refused": 0, "failed": 0}
+    assert filter.status()["syncookie"] == {"answered": len(cases), "refused": 0, "failed": 0, "dropped": 0}
     for name, frame in ours.items():
         assert has_true_checksums(frame), name
         assert frame[TCP].ack == 0  # one more than the last number
@@ -258,7 +258,7 @@ def test_vlan_tags_stay(netctl, link, mode):
             return True
 
         until(back)
-    assert filter.status()["syncookie"] == {"answered": 4, "refused": 0, "failed": 0}
+    assert filter.status()["syncookie"] == {"answered": 4, "refused": 0, "failed": 0, "dropped": 0}
 
 
 @pytest.mark.kernel(mode="native")
@@ -293,11 +293,11 @@ def test_all_else_passes(netctl, link, mode):
         wire = stack.enter_context(Wire(client, client))
         wire.send(*passing)
         filter.await_packets(len(passing))
-        assert filter.status()["syncookie"] == {"answered": 0, "refused": 0, "failed": 0}
+        assert filter.status()["syncookie"] == {"answered": 0, "refused": 0, "failed": 0, "dropped": 0}
         # Behind extension headers and options a SYN is one.
         wire.send(v6 / IPv6ExtHdrDestOpt() / syn, ether / IP(src=client.ip4, dst=server.ip4, options=b"\1\1\1\1") / syn)
         status = filter.await_packets(len(passing) + 2)
-    assert status["syncookie"] == {"answered": 2, "refused": 0, "failed": 0}
+    assert status["syncookie"] == {"answered": 2, "refused": 0, "failed": 0, "dropped": 0}
     assert status["verdicts"]["syncookie"] == status["packets"]
     assert not status["unparsed"]["cut"]
 
@@ -324,6 +324,93 @@ def test_the_kernel_decides_whether_there_are_cookies(netctl, link, family):
             until(lambda: filter.status()["syncookie"]["answered"], what="a full queue")
         assert talk(client, server, family, listening)
     assert cookies_received(server.netns) == 1
+
+
+SYNS = f"proto tcp dport {PORT} flags syn/syn,ack pass limit 1/day burst 1"
+
+
+@pytest.mark.kernel(mode="native")
+def test_over_a_limit_connections_are_made_by_cookies(netctl, pair, mode):
+    """The first SYN of each is within the limit and passes; those of later connections are answered."""
+    client, server = pair
+    server.netns.sysctl("net.ipv4.tcp_timestamps", 2)
+    server.netns.sysctl("net.ipv4.tcp_syncookies", 2)
+    filter = filter_on(netctl, client, server, mode)
+    told = filter.netctl(*filter._words("rule add"), f"{SYNS} per src over syncookie", netns=filter.netns).stderr
+    assert "tcp_syncookies" not in told and ("--mode generic" in told) == (mode == "native")
+    for number, family in enumerate(FAMILIES, 1):
+        with listener(server, family) as listening:
+            within = talk(client, server, family, listening)
+            answered = filter.status()["syncookie"]["answered"]
+            over = [talk(client, server, family, listening) for _ in range(2)]
+        assert over == [within, within]
+        status = filter.status()
+        assert status["syncookie"]["answered"] >= answered + 2
+        assert (status["rules"][0]["packets"], status["verdicts"]["pass"] > number) == (number, True)
+    counted = status["syncookie"]
+    assert (counted["refused"], counted["failed"], counted["dropped"]) == (0, 0, 0)
+    assert counted["answered"] == status["verdicts"]["syncookie"] == status["over_limit"] == status["rules"][0]["over_packets"]
+    assert cookies_received(server.netns) == 6
+    text = filter.netctl(*filter._words("status"), netns=filter.netns).stdout
+    assert f"{counted['answered']} over a rule's limit (dropped, or answered with a cookie)" in text
+
+
+def test_over_a_limit_without_a_cookie_is_dropped(netctl, link):
+    """No listener, or cookies that are off: then the limit holds, as any."""
+    client, server = link
+    sends_no_resets(client.netns)
+    filter = Filter(netctl, server, "--mode", "generic")
+    told = {}
+    for cookies in (0, 1, 2):
+        server.netns.sysctl("net.ipv4.tcp_syncookies", cookies)
+        told[cookies] = filter.netctl(*filter._words("rule replace"), "-", input=f"{SYNS} over syncookie", netns=filter.netns).stderr
+        filter.replace("pass")
+    assert "is 0: the kernel gives no cookies, and 'over syncookie' drops" in told[0]
+    assert "'over syncookie' drops SYNs while the queue of their listener has room" in told[1]
+    assert "tcp_syncookies" not in told[2]
+    filter.replace(SYNS + " over syncookie")
+
+    def syn(sport, flags="S"):
+        return Ether(src=client.mac, dst=server.mac) / IP(src=client.ip4, dst=server.ip4) / TCP(sport=sport, dport=PORT, flags=flags)
+
+    with Wire(client) as wire:
+        # Within the limit, over it without a listener, and what is no SYN by the rule and passes.
+        wire.send(syn(2001), syn(2002), syn(2003, "A"))
+        status = filter.await_packets(3)
+        assert status["syncookie"] == {"answered": 0, "refused": 0, "failed": 0, "dropped": 1}
+        server.netns.sysctl("net.ipv4.tcp_syncookies", 0)
+        with listener(server, 4):
+            wire.send(syn(2004))
+            status = filter.await_packets(4)
+            assert status["syncookie"] == {"answered": 0, "refused": 1, "failed": 0, "dropped": 2}
+            server.netns.sysctl("net.ipv4.tcp_syncookies", 2)
+            # A SYN with FIN is none that is answered.
+            wire.send(syn(2005), syn(2006, "SF"))
+            status = filter.await_packets(6)
+    assert status["syncookie"] == {"answered": 1, "refused": 1, "failed": 0, "dropped": 3}
+    assert status["over_limit"] == status["verdicts"]["syncookie"] == 4
+    assert "3 over a rule's limit that no cookie answers (dropped)" in filter.netctl(*filter._words("status"), netns=filter.netns).stdout
+
+
+def test_a_limit_of_networks_bans_and_answers(netctl, link):
+    """Both `over` of one limit, among so many rules that the program stays in force for others."""
+    client, server = link
+    sends_no_resets(client.netns)
+    server.netns.sysctl("net.ipv4.tcp_syncookies", 2)
+    netctl("set", "create", "banned", "--type", "cidr")
+    filter = Filter(netctl, server, "--mode", "generic")
+    filter.replace(*(f"src 10.{i // 256}.{i % 256}.1 dport {i} drop" for i in range(1, 1200)))
+    rule = f"{SYNS} per src/24/64 over add @banned ttl 1h over syncookie"
+    sources = ("192.0.2.1", "192.0.2.77", "198.51.100.7")
+    with listener(server, 4), Wire(client) as wire:
+        for number, added in enumerate((f"{SYNS} per src/24/64 over syncookie", rule), 1):
+            filter("rule insert", added)
+            wire.send(*(Ether(src=client.mac, dst=server.mac) / IP(src=source, dst=server.ip4) / TCP(dport=PORT, flags="S") for source in sources))
+            status = filter.await_packets(len(sources) * number)
+            assert status["syncookie"] == {"answered": number, "refused": 0, "failed": 0, "dropped": 0}
+    assert [entry["element"] for entry in netctl.json("set", "list", "banned")] == ["192.0.2.0/24"]
+    assert filter.rules()[0].endswith("per src/24/64 over add @banned ttl 1h over syncookie")
+    assert "over syncookie" in netctl("export").stdout
 
 
 def test_syncookie_is_of_xdp(netctl, pair):

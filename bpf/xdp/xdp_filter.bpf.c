@@ -39,7 +39,11 @@ int xdp_filter(struct xdp_md *ctx)
 	case NC_VERDICT_REJECT:
 		return nc_reject(ctx, &j.packet) ? XDP_TX : XDP_DROP;
 	case NC_VERDICT_SYNCOOKIE:
-		return nc_syncookie(ctx, &j.packet);
+		return nc_syncookie(ctx, &j.packet,
+				    actions_used & NC_ACTION_OVER_SYNCOOKIE &&
+						    j.reason == NC_REASON_LIMIT ?
+					    XDP_DROP :
+					    XDP_PASS);
 	default:
 		return XDP_DROP;
 	}

@@ -158,7 +158,7 @@ struct OverAdd {
 };
 
 /// `limit N/UNIT|RATE [burst B] [per …] [over …]`: what a rule matches is policed. Packets within the rate get
-/// the rule's action, those above it are dropped (in policy: denied) and counted as over the limit.
+/// the rule's action, those above it are dropped (in policy: denied) or answered, and counted as over the limit.
 struct Limit {
     std::uint64_t count = 0;     ///< packets (connections in policy), or bits, ...
     std::uint64_t period_ns = 0; ///< ... in this time
@@ -166,6 +166,7 @@ struct Limit {
     bool bits = false;
     Accounts per{};
     std::optional<OverAdd> over{}; ///< only with `per`
+    bool over_syncookie = false;   ///< `over syncookie` (xdp): SYNs are answered with a cookie
     bool operator==(const Limit&) const = default;
 };
 

@@ -203,7 +203,7 @@ constexpr ActionInfo actions[] = {
 };
 
 constexpr ModifierInfo modifiers[] = {
-    {Modifier::limit, "limit", packets | policy, "N/s|min|hour|day|RATE [burst N] [per src[/LEN]|dst[/LEN][,dport] [over add @SET ttl TIME]]",
+    {Modifier::limit, "limit", packets | policy, "N/s|min|hour|day|RATE [burst N] [per src[/LEN]|dst[/LEN][,dport] [over add @SET ttl TIME]] [over syncookie]",
      "police what the rule matches: what is above the rate is dropped, or denied"},
     {Modifier::log, "log", packets | policy, "", "write an event for what the rule matches"},
     {Modifier::comment, "comment", packets | policy | redirect | to, "\"TEXT\"", "a remark that is kept with the rule"},

@@ -84,6 +84,8 @@ class Parser {
         NETCTL_TRY(check_fields(source_, clauses_, rule_));
         if (hook_ == Hook::to)
             NETCTL_TRY(check_target());
+        if (rule_.limit && rule_.limit->over_syncookie)
+            NETCTL_TRY(check_over_syncookie());
         if (notes_ != nullptr)
             add_notes();
         return std::move(rule_);
@@ -470,6 +472,21 @@ class Parser {
         return {};
     }
 
+    /// The limit is to be one of SYNs: what else is over it would be dropped, packets of connections too.
+    Result<> check_over_syncookie() const {
+        constexpr std::uint32_t syn = 2;
+        if (rule_.actions.back().kind == ActionKind::syncookie)
+            return source_.error_at(limit_place_,
+                                    "'over syncookie' on a rule that ends in 'syncookie'", {},
+                                    "write pass for what is within the rate");
+        const Match* flags = rule_.find(Key::flags);
+        if (flags == nullptr || flags->negated || !flags->masked ||
+            (flags->masked->value & syn) == 0)
+            return source_.error_at(limit_place_, "'over syncookie' on a rule that is not of SYNs",
+                                    {}, "write flags syn/syn,ack before it");
+        return {};
+    }
+
     /// Whether what the rule is about can go to the target, and what goes there stays there.
     Result<> check_target() const {
         const std::vector<Target>& targets = rule_.actions.back().targets;
@@ -777,31 +794,54 @@ class Parser {
             limit.per = NETCTL_TRY(read_accounts());
             return true;
         }
-        if (limit.over || !peek().is("over"))
+        if (!peek().is("over"))
             return false;
-        limit.over = NETCTL_TRY(read_over(limit));
-        return true;
-    }
-
-    /// `over add @SET ttl TIME`
-    Result<OverAdd> read_over(const Limit& limit) {
-        constexpr std::string_view allowed_text = "allowed: over add @SET ttl TIME, as in over add "
-                                                  "@banned ttl 10m";
         const Place over = take().place;
-        const auto wrong = [&](const Token& token, const std::string& what) {
-            return source_.error_at(token.place,
-                                    fmt::format("{}, but here is {}", what, source_.shown(token)),
-                                    allowed_text);
-        };
         if (hook_ == Hook::policy)
             return source_.error_at(over, "policy has no limit with 'over'",
                                     "allowed: limit N/s|min|hour|day [burst N]");
+        const Token what = peek();
+        const bool cookie = what.is("syncookie");
+        if (!cookie && !what.is("add"))
+            return source_.error_at(what.place,
+                                    fmt::format("'over' is followed by 'add'{}, but here is {}",
+                                                hook_ == Hook::xdp ? " or 'syncookie'" : "",
+                                                source_.shown(what)),
+                                    over_allowed());
+        if (cookie ? limit.over_syncookie : limit.over.has_value())
+            return source_.error_at({over.begin, what.place.end},
+                                    fmt::format("'over {}' is given twice", what.text));
+        if (cookie && hook_ != Hook::xdp)
+            return source_.error_at(
+                what.place,
+                fmt::format("{} has no 'over syncookie'; only xdp has it", to_string(hook_)),
+                over_allowed());
+        take();
+        if (cookie)
+            limit.over_syncookie = true;
+        else
+            limit.over = NETCTL_TRY(read_over_add(limit, over));
+        return true;
+    }
+
+    std::string_view over_allowed() const {
+        return hook_ == Hook::xdp ? "allowed: over add @SET ttl TIME, as in over add @banned ttl "
+                                    "10m; over syncookie"
+                                  : "allowed: over add @SET ttl TIME, as in over add @banned ttl "
+                                    "10m";
+    }
+
+    /// `@SET ttl TIME`, behind `over add`
+    Result<OverAdd> read_over_add(const Limit& limit, const Place& over) {
+        const auto wrong = [&](const Token& token, const std::string& what) {
+            return source_.error_at(token.place,
+                                    fmt::format("{}, but here is {}", what, source_.shown(token)),
+                                    over_allowed());
+        };
         if (limit.per.of == Accounts::Of::rule)
-            return source_.error_at(over, "'over' without an account that is over the limit",
+            return source_.error_at(over, "'over add' without an account that is over the limit",
                                     "allowed: per src or per dst before it, whose address goes "
                                     "into the set");
-        if (!accept("add"))
-            return wrong(peek(), "'over' is followed by 'add'");
         const Token set = peek();
         if (!set.is_value() || !set.text.starts_with('@'))
             return wrong(set, "'over add' needs a set");

@@ -198,24 +198,25 @@ std::string accounts_text(const Accounts& per) {
     return text + (per.dport ? ",dport" : "");
 }
 
-std::string over_text(const std::optional<OverAdd>& over) {
-    if (!over)
-        return "";
-    return fmt::format(" over add @{} ttl {}", over->set,
-                       over->ttl == 0 ? "0" : with_unit(over->ttl, ttl_units()));
+std::string over_text(const Limit& limit) {
+    std::string text;
+    if (const auto& over = limit.over)
+        text = fmt::format(" over add @{} ttl {}", over->set,
+                           over->ttl == 0 ? "0" : with_unit(over->ttl, ttl_units()));
+    return limit.over_syncookie ? text + " over syncookie" : text;
 }
 
 std::string limit_text(const Limit& limit) {
     if (limit.bits)
         return fmt::format("limit {} burst {}{}{}", with_unit(limit.count, rate_units()),
                            with_unit(limit.burst, size_units()), accounts_text(limit.per),
-                           over_text(limit.over));
+                           over_text(limit));
     std::string_view unit = "s";
     for (const NamedRange& candidate : limit_units())
         if (candidate.prints && candidate.low == limit.period_ns)
             unit = candidate.name;
     return fmt::format("limit {}/{} burst {}{}{}", limit.count, unit, limit.burst,
-                       accounts_text(limit.per), over_text(limit.over));
+                       accounts_text(limit.per), over_text(limit));
 }
 
 /// Whether a reader could take a key for an action.

@@ -245,7 +245,9 @@ Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> v
         if (count != 0)
             text += Text::format("  {} {}\n", count, what);
     };
-    rare(stats.over_limit, "over a rule's limit (dropped)");
+    rare(stats.over_limit, status.syncookies.packets == 0
+                               ? "over a rule's limit (dropped)"
+                               : "over a rule's limit (dropped, or answered with a cookie)");
     rare(stats.over_rate, "over a rule's rate (dropped)");
     for (int reason = 0; reason < NC_UNPARSED_REASONS; reason++)
         rare(stats.unparsed[reason],
@@ -263,8 +265,9 @@ Text status_text(const FilterStatus& status, std::initializer_list<nc_verdict> v
     rare(status.over_adds.full, "addresses not added to a set: it has no room");
     rare(status.over_adds.changing, "addresses not added to a set that changed just then");
     rare(status.syncookies.answered, "SYNs answered with a cookie");
-    rare(status.syncookies.refused, "SYNs for which the kernel gave no cookie (passed)");
+    rare(status.syncookies.refused, "SYNs for which the kernel gave no cookie");
     rare(status.syncookies.failed, "SYNs whose answer could not be made (dropped)");
+    rare(status.syncookies.dropped, "over a rule's limit that no cookie answers (dropped)");
     rare(stats.log_written, "log events written");
     rare(stats.log_lost, "log events lost: the buffer was full");
     rare(stats.log_suppressed, "log events left out: above the log's rate");

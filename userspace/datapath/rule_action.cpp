@@ -38,6 +38,8 @@ void encode_limit(const Limit& limit, nc_action& action) {
         action.flags |= NC_ACTION_OVER_ADD;
         action.over_ttl = limit.over->ttl;
     }
+    if (limit.over_syncookie)
+        action.flags |= NC_ACTION_OVER_SYNCOOKIE | NC_ACTION_SYNCOOKIE;
     mask(&action.limit_mask4, limit.per.ipv4_bits);
     mask(action.limit_mask6, limit.per.ipv6_bits);
     if (limit.bits) {
@@ -52,6 +54,11 @@ void encode_limit(const Limit& limit, nc_action& action) {
 }
 
 } // namespace
+
+bool answers_syns(const Rule& rule) {
+    return (!rule.actions.empty() && rule.actions.back().kind == ActionKind::syncookie) ||
+           (rule.limit && rule.limit->over_syncookie);
+}
 
 bool asks_conntrack(const Rule& rule) {
     return rule.find(Key::ct) != nullptr || rule.find(Key::ct_mark) != nullptr;
@@ -74,8 +81,7 @@ std::uint32_t wanted_fields(const Rule& rule) {
         wanted |= 1U << NC_FIELD_SRC | 1U << NC_FIELD_DST | 1U << NC_FIELD_SPORT |
                   1U << NC_FIELD_DPORT | 1U << NC_FIELD_ICMP_TYPE | 1U << NC_FIELD_FRAG |
                   1U << NC_FIELD_FLAGS;
-    if (!rule.actions.empty() &&
-        rule.actions.back().kind == ActionKind::syncookie) // whose listener is looked up by them
+    if (answers_syns(rule)) // whose listener is looked up by them
         wanted |= 1U << NC_FIELD_SRC | 1U << NC_FIELD_DST | 1U << NC_FIELD_SPORT |
                   1U << NC_FIELD_DPORT | 1U << NC_FIELD_FLAGS | 1U << NC_FIELD_FRAG;
     if (rule.limit && rule.limit->per.of != Accounts::Of::rule) {

@@ -21,6 +21,8 @@ using ResolveDevice = std::function<Result<std::uint32_t>(const std::string& dev
 
 /// Bits NC_FIELD_…: what must be parsed for a rule.
 std::uint32_t wanted_fields(const Rule& rule);
+/// Whether a rule answers SYNs with cookies, all of them or those over its limit.
+bool answers_syns(const Rule& rule);
 /// Whether a rule is about connection tracking, which not every program asks.
 bool asks_conntrack(const Rule& rule);
 bool ask_conntrack(const std::vector<InstalledRule>& rules);

@@ -70,7 +70,8 @@ Json status_json(const Status& status) {
                                   {"syncookie",
                                    {{"answered", status.syncookies.answered},
                                     {"refused", status.syncookies.refused},
-                                    {"failed", status.syncookies.failed}}}},
+                                    {"failed", status.syncookies.failed},
+                                    {"dropped", status.syncookies.dropped}}}},
                                  verdicts);
 }
 

@@ -214,10 +214,13 @@ class Point : public FilterPoint {
     void tell(const PointState& before, const PointState& after,
               std::vector<std::string>& notes) const override {
         tell_of_redirects(before, after, notes);
-        if (has_any(after, {ActionKind::syncookie}) && !has_any(before, {ActionKind::syncookie}))
-            tell_of_cookies(notes);
+        tell_of_cookies(before, after, notes);
         // The driver looks at what its peer's program has sent only if there is a program there, too.
-        const auto sends_back = {ActionKind::tx, ActionKind::reject, ActionKind::syncookie};
+        const auto sends_back = [](const Rule& rule) {
+            const ActionKind kind = rule.actions.back().kind;
+            return kind == ActionKind::tx || kind == ActionKind::reject ||
+                   datapath::answers_syns(rule);
+        };
         if (after.point.mode != static_cast<__u32>(bpf::XdpMode::native) ||
             !has_any(after, sends_back) || has_any(before, sends_back))
             return;
@@ -232,23 +235,33 @@ class Point : public FilterPoint {
                 interface()));
     }
 
-    /// Whether a rule ends with one of the actions.
-    static bool has_any(const PointState& state, std::initializer_list<ActionKind> kinds) {
-        return std::any_of(
-            state.rules.begin(), state.rules.end(), [&](const datapath::InstalledRule& installed) {
-                const std::vector<Action>& actions = installed.rule.actions; // none: not readable
-                return !actions.empty() &&
-                       std::find(kinds.begin(), kinds.end(), actions.back().kind) != kinds.end();
-            });
+    /// Whether a rule that can be read is one of these.
+    template <class Wanted> static bool has_any(const PointState& state, const Wanted& wanted) {
+        return std::any_of(state.rules.begin(), state.rules.end(),
+                           [&](const datapath::InstalledRule& installed) {
+                               return !installed.rule.actions.empty() && wanted(installed.rule);
+                           });
     }
 
     /// What the settings of the interface's network namespace come to.
-    static void tell_of_cookies(std::vector<std::string>& notes) {
+    static void tell_of_cookies(const PointState& before, const PointState& after,
+                                std::vector<std::string>& notes) {
+        const auto over_limit = [](const Rule& rule) {
+            return rule.limit && rule.limit->over_syncookie;
+        };
+        const bool over = has_any(after, over_limit) && !has_any(before, over_limit);
+        if (!has_any(after, datapath::answers_syns) ||
+            (has_any(before, datapath::answers_syns) && !over))
+            return;
         const auto cookies = sys::read_text("/proc/sys/net/ipv4/tcp_syncookies");
         if (cookies && cookies->starts_with('0'))
-            notes.emplace_back("net.ipv4.tcp_syncookies is 0: the kernel gives no cookies, and "
-                               "'syncookie' lets everything pass; with 1 it gives them while the "
-                               "queue of a listener is full");
+            notes.push_back(fmt::format(
+                "net.ipv4.tcp_syncookies is 0: the kernel gives no cookies, and {}; with 1 it "
+                "gives them while the queue of a listener is full",
+                over ? "'over syncookie' drops" : "'syncookie' lets everything pass"));
+        else if (cookies && over && !cookies->starts_with('2'))
+            notes.emplace_back("'over syncookie' drops SYNs while the queue of their listener has "
+                               "room, unless net.ipv4.tcp_syncookies is 2");
         const auto times = sys::read_text("/proc/sys/net/ipv4/tcp_timestamps");
         if (times && !times->starts_with('2'))
             notes.emplace_back("connections made by 'syncookie' have no window scaling and no "

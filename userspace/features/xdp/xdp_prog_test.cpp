@@ -95,10 +95,13 @@ class Comparison {
         nc_result expected = expected_result(live_, parsed);
         if (expected.reason == NC_REASON_RULE && setup_.rules[expected.position].limit &&
             limits_.over(live_, expected.position, parsed.packet)) {
-            expected.verdict = NC_VERDICT_DROP;
+            expected.verdict = setup_.rules[expected.position].limit->over_syncookie
+                                   ? NC_VERDICT_SYNCOOKIE
+                                   : NC_VERDICT_DROP;
             expected.reason = NC_REASON_LIMIT;
         }
-        std::uint32_t plain_code = code_of(expected.verdict);
+        std::uint32_t plain_code =
+            expected.reason == NC_REASON_LIMIT ? xdp_drop : code_of(expected.verdict);
         const bool gone = expected.verdict == NC_VERDICT_REDIRECT &&
                           setup_.rules[expected.position].actions.back().device != "lo";
         if (gone)
@@ -125,6 +128,7 @@ class Comparison {
     std::uint64_t answers() const { return answers_; }
     std::uint64_t over_limit() const { return expected_.over_limit; }
     std::uint64_t added() const { return limits_.adds().added; }
+    std::uint64_t over_syncookie() const { return over_syncookie_; }
 
     void check_counters() {
         const auto stats = plain_->stats();
@@ -145,6 +149,7 @@ class Comparison {
         ASSERT_TRUE(syncookies) << syncookies.error().what;
         EXPECT_EQ(syncookies->packets, syncookies_) << "seed " << seed_;
         EXPECT_EQ(syncookies->answered + syncookies->refused + syncookies->failed, 0U);
+        EXPECT_EQ(syncookies->dropped, over_syncookie_) << "seed " << seed_;
         for (std::size_t i = 0; i < counters_.size(); i++) {
             const auto counter = plain_->counter(i);
             ASSERT_TRUE(counter) << counter.error().what;
@@ -171,9 +176,10 @@ class Comparison {
         expected_.bytes += bytes;
         if (expected.verdict == NC_VERDICT_REJECT)
             expected_rejects_.packets++;
-        else if (expected.verdict == NC_VERDICT_SYNCOOKIE)
+        else if (expected.verdict == NC_VERDICT_SYNCOOKIE) {
             syncookies_++;
-        else
+            over_syncookie_ += expected.reason == NC_REASON_LIMIT;
+        } else
             expected_.verdicts[gone ? __u32{NC_VERDICT_DROP} : expected.verdict]++;
         if (expected.reason == NC_REASON_DEFAULT) {
             expected_.default_packets++;
@@ -198,7 +204,7 @@ class Comparison {
     bool splits_ = false;
     nc_stats expected_{};
     nc_rejects expected_rejects_{};
-    std::uint64_t answers_ = 0, syncookies_ = 0;
+    std::uint64_t answers_ = 0, syncookies_ = 0, over_syncookie_ = 0;
     std::vector<nc_counter> counters_;
 };
 
@@ -220,7 +226,7 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
     const std::uint64_t cases = from_environment("NETCTL_FUZZ_CASES", 200'000);
     const std::uint64_t first_seed = from_environment("NETCTL_FUZZ_SEED", 1);
     std::uint64_t done = 0;
-    std::uint64_t answers = 0, over_limit = 0, added = 0;
+    std::uint64_t answers = 0, over_limit = 0, added = 0, over_syncookie = 0;
     std::map<std::uint32_t, std::uint64_t> reasons;
     for (std::uint64_t round = 0; done < cases && !HasFailure(); round++) {
         const std::uint64_t seed = first_seed + round;
@@ -233,6 +239,9 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
         setup.sets = fuzz.sets(seen);
         setup.rules = fuzz.rules(fuzz.percent(4) ? 1000 : fuzz.below(40), seen, setup.sets);
         fuzz.limit_some(setup.rules, setup.sets);
+        for (Rule& rule : setup.rules)
+            if (rule.limit)
+                rule.limit->over_syncookie = fuzz.percent(20);
         setup.accounts = 1 << 14;
         setup.default_verdict = fuzz.pick({NC_VERDICT_PASS, NC_VERDICT_DROP});
         setup.unparsed_verdict = fuzz.pick({NC_VERDICT_PASS, NC_VERDICT_DROP});
@@ -255,6 +264,7 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
         answers += comparison.answers();
         over_limit += comparison.over_limit();
         added += comparison.added();
+        over_syncookie += comparison.over_syncookie();
     }
     RecordProperty("pairs", std::to_string(done));
     fmt::print("{} pairs; by rule {}, default {}, unparsed {}; {} over a limit, {} added to sets\n",
@@ -269,6 +279,7 @@ TEST(XdpFuzz, RandomRulesAndPacketsAgreeWithTheReference) {
     EXPECT_GT(answers, done / 50);
     EXPECT_GT(over_limit, done / 100);
     EXPECT_GT(added, done / 1000);
+    EXPECT_GT(over_syncookie, done / 1000);
 }
 
 /// A listener of both families on all addresses of the tests' network namespace, where a cookie is given for each SYN.
@@ -357,13 +368,17 @@ bool make_syn(Bytes& frame, Fuzz& fuzz) {
     return true;
 }
 
-TEST(XdpFuzz, SynsAreAnsweredAsTheReferenceDoes) {
-    const std::uint64_t cases = from_environment("NETCTL_FUZZ_CASES", 200'000) / 50;
+/// SYNs to the listener, and what is nearly one: answered by the rule, which holds for all; `otherwise` is what becomes of
+/// those that are not answered.
+void compare_answers(const Rule& rule, std::uint64_t cases, std::uint32_t otherwise) {
     const std::uint64_t first_seed = from_environment("NETCTL_FUZZ_SEED", 1);
     const Listener listener;
-    const ProgRun run = must(load({.rules = must_parse(Hook::xdp, {"syncookie"})}));
+    const ProgRun run = must(load({.rules = {rule}}));
+    if (rule.limit) { // one is within it
+        EXPECT_EQ(must(run.run_xdp(Bytes(60))).action, xdp_pass);
+    }
     std::uint64_t done = 0, answered = 0, scaled = 0;
-    for (std::uint64_t seed = first_seed; done < cases && !HasFailure(); seed++) {
+    for (std::uint64_t seed = first_seed; done < cases && !::testing::Test::HasFailure(); seed++) {
         Fuzz fuzz(seed);
         Frame frame = fuzz.frame();
         if (!make_syn(frame.bytes, fuzz))
@@ -376,7 +391,7 @@ TEST(XdpFuzz, SynsAreAnsweredAsTheReferenceDoes) {
                           .ipv6_mss = 65476};
         learn(with, really.frame);
         const auto answer = syn_answer_to(frame.bytes, with);
-        EXPECT_EQ(really.action, answer ? xdp_tx : xdp_pass);
+        EXPECT_EQ(really.action, answer ? xdp_tx : otherwise);
         const Bytes& left = answer ? *answer : frame.bytes;
         EXPECT_TRUE(really.frame == left) << "seed " << seed << "\npacket: " << frame.story << "\n"
                                           << hex(frame.bytes) << "kernel:\n"
@@ -389,10 +404,22 @@ TEST(XdpFuzz, SynsAreAnsweredAsTheReferenceDoes) {
     EXPECT_EQ(counted.packets, done);
     EXPECT_EQ(counted.answered, answered);
     EXPECT_EQ(counted.failed, 0U);
+    EXPECT_EQ(counted.dropped, otherwise == xdp_drop ? done - answered : 0);
     if (done >= 2000) {
         EXPECT_GT(answered, done / 4);
         EXPECT_GT(scaled, done / 50);
     }
+}
+
+TEST(XdpFuzz, SynsAreAnsweredAsTheReferenceDoes) {
+    compare_answers(must(parse_rule("syncookie", Hook::xdp)),
+                    from_environment("NETCTL_FUZZ_CASES", 200'000) / 50, xdp_pass);
+}
+
+TEST(XdpFuzz, WhatIsOverALimitIsAnsweredOrDropped) {
+    Rule rule = must(parse_rule("pass limit 1/day burst 1", Hook::xdp));
+    rule.limit->over_syncookie = true;
+    compare_answers(rule, from_environment("NETCTL_FUZZ_CASES", 200'000) / 50, xdp_drop);
 }
 
 // ---- the examples that the reference is held to ----

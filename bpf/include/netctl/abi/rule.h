@@ -52,6 +52,7 @@ enum nc_action_flags {
 	NC_ACTION_REJECT = 1 << 12,	 /* the verdict is NC_VERDICT_REJECT */
 	NC_ACTION_OVER_ADD = 1 << 13,	 /* with PER: what is over the limit goes into a set */
 	NC_ACTION_SYNCOOKIE = 1 << 14, /* the verdict is NC_VERDICT_SYNCOOKIE, or may come to be */
+	NC_ACTION_OVER_SYNCOOKIE = 1 << 15, /* over the limit: a cookie, or it is dropped */
 };
 
 struct nc_action {
@@ -136,8 +137,9 @@ struct nc_over_adds {
 struct nc_syncookies {
 	__u64 packets;
 	__u64 answered; /* of these, SYNs that got a cookie */
-	__u64 refused;	/* SYNs to a listener for which the kernel gave none: they passed */
+	__u64 refused;	/* SYNs to a listener for which the kernel gave none */
 	__u64 failed;	/* the answer could not be made: dropped */
+	__u64 dropped;	/* over a rule's limit, and got none: the others of these passed */
 };
 
 /* ---- maps `limits` (hash, rule-wide) and `limit_src` (LRU hash, one entry an address) ---- */

@@ -142,7 +142,10 @@ static __always_inline void nc_judge(nc_ctx *ctx, struct nc_judgement *j)
 		enum nc_limit_result limited = nc_limit(j->action, &j->packet);
 
 		if (limited != NC_LIMIT_WITHIN) {
-			j->verdict = NC_VERDICT_DROP;
+			j->verdict = actions_used & NC_ACTION_OVER_SYNCOOKIE &&
+						     j->action->flags & NC_ACTION_OVER_SYNCOOKIE ?
+					     NC_VERDICT_SYNCOOKIE :
+					     NC_VERDICT_DROP;
 			j->reason = NC_REASON_LIMIT;
 			j->limit_failed = limited == NC_LIMIT_FAILED;
 			if (actions_used & NC_ACTION_OVER_ADD &&

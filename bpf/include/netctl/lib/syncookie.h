@@ -2,7 +2,8 @@
 /*
  * `syncookie`: the SYN to a listener of this host is answered with the kernel's own cookie, in the packet's own
  * buffer, if the kernel wants it to be (bpf_tcp_gen_syncookie(): net.ipv4.tcp_syncookies is 2, or it is 1 and the
- * listener's queue is full). The ACK that comes back is the kernel's to check. All else passes.
+ * listener's queue is full). The ACK that comes back is the kernel's to check. All else passes, or is dropped if it is
+ * over the limit of a rule (`over syncookie`).
  *
  * The answer is what the kernel's would be: the options that a cookie has no room for are left to the client's
  * timestamps as in cookie_init_timestamp() of net/ipv4/syncookies.c. That takes net.ipv4.tcp_timestamps = 2: with 1
@@ -286,8 +287,9 @@ static __always_inline bool nc_read_syn(nc_ctx *ctx, struct nc_answer *a, struct
 	return true;
 }
 
-/* Answers the packet if it is a SYN to a listener that wants it to be, and counts. An XDP action. */
-static __always_inline int nc_syncookie(nc_ctx *ctx, const struct nc_packet *p)
+/* Answers the packet if it is a SYN to a listener that wants it to be, and counts. `otherwise` is the XDP action for what
+ * is not answered; returns an XDP action. */
+static __always_inline int nc_syncookie(nc_ctx *ctx, const struct nc_packet *p, int otherwise)
 {
 	enum nc_cookied cookied = NC_COOKIE_NONE;
 	enum nc_answered answered = NC_ANSWER_SILENT;
@@ -297,16 +299,16 @@ static __always_inline int nc_syncookie(nc_ctx *ctx, const struct nc_packet *p)
 	__u32 zero = 0;
 
 	if (simulate || !(actions_used & NC_ACTION_SYNCOOKIE))
-		return XDP_PASS;
+		return otherwise;
 	a = bpf_map_lookup_elem(&answers, &zero);
 	s = bpf_map_lookup_elem(&syns, &zero);
 	counted = bpf_map_lookup_elem(&syncookies, &zero);
 	if (!a || !s || !counted)
-		return XDP_PASS;
+		return otherwise;
 	counted->packets++;
 	/* SYN, without FIN, RST and ACK */
 	if (!(p->has & NC_HAS_FLAGS) || (p->flags & 0x17) != 2 || p->frag != NC_FRAG_NONE)
-		return XDP_PASS;
+		goto unanswered;
 	a->packet.ipv4 = p->has & NC_HAS_IPV4;
 	a->packet.proto = NC_PROTO_TCP;
 	a->packet.open = false;
@@ -314,11 +316,15 @@ static __always_inline int nc_syncookie(nc_ctx *ctx, const struct nc_packet *p)
 		cookied = nc_ask_listener(ctx, p, a, s);
 	counted->refused += cookied == NC_COOKIE_REFUSED;
 	if (cookied != NC_COOKIE_GIVEN)
-		return XDP_PASS;
+		goto unanswered;
 	answered = nc_send_syn_ack(ctx, a, s);
 	counted->answered += answered == NC_ANSWERED;
 	counted->failed += answered != NC_ANSWERED;
 	return answered == NC_ANSWERED ? XDP_TX : XDP_DROP;
+
+unanswered:
+	counted->dropped += otherwise == XDP_DROP;
+	return otherwise;
 }
 
 #endif
