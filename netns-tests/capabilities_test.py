@@ -56,6 +56,7 @@ COMMANDS = {
     "set delete": (SET, "set delete s 192.0.2.1"),
     "set list": (SET, "set list"),
     "set list NAME": (SET, "set list s"),
+    "set watch": (SET, "set watch s --duration 1ms"),
     "set test": (SET, "set test s 192.0.2.1"),
     "set import": (SET, "set import s {elements}"),
     "set diff": ((SET[0], "set import s {elements}"), "set diff s {elements}"),

@@ -120,6 +120,7 @@ class Stage:
             (("set", "add"), ("another", "192.0.2.7")),
             (("set", "list"), ("another",)),
             (("set", "list"), ("stage",)),
+            (("set", "watch"), ("another", "--duration", "1ms")),
             (("set", "test"), ("another", "192.0.2.7")),
             (("set", "import"), ("stage", self.elements)),
             (("set", "import"), ("other", self.elements)),

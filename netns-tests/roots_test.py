@@ -43,6 +43,7 @@ class Examples:
             "redirect enable": ("--cgroup", cgroup.path),
             "redirect bench": ("--rounds", 3),
             "set create": ("--type", "cidr"),
+            "set watch": ("--duration", "1ms"),
             "xdp set": ("--log-rate", 99),
             "tc set": ("--log-rate", 99),
             "trace http": ("--duration", 1, "--har", directory / "har"),

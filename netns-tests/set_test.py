@@ -908,3 +908,54 @@ def test_list_sorted(netctl):
         assert [line.split()[0] for line in netctl("set", "list", "s", *words).stdout.splitlines()] == order
     for words in (("s", "--sort", "size"), ("s", "--top", 0), ("--top", 1), ("--sort", "ttl")):
         netctl.fails("set", "list", *words, status=2)
+
+
+# ---- watching ----
+
+
+def test_what_changes_in_a_set_is_told(netctl, lab, tmp_path):
+    """Whoever changes it: each change once, in the order in which they were made."""
+    make(netctl, "s", "cidr", "192.0.2.0/24")
+    watcher = netctl.start(lab, "set", "watch", "s", "--interval", "20ms")
+
+    def told():
+        return [(line["event"], line["element"]) for line in watcher.json_lines()]
+
+    expected = [("there", "192.0.2.0/24")]
+
+    def then(*events):
+        expected.extend(events)
+        until(lambda: len(told()) >= len(expected), what=f"{events}")
+        assert told() == expected
+
+    then()
+    netctl("set", "add", "s", "198.51.100.7", "2001:db8::/32")
+    then(("added", "198.51.100.7"), ("added", "2001:db8::/32"))
+    edit(netctl, "s", "update", "cidr", "203.0.113.0/24")  # another tool
+    then(("added", "203.0.113.0/24"))
+    netctl("set", "fold", "s")  # it lies elsewhere now, and is the same
+    netctl("set", "delete", "s", "198.51.100.7")
+    then(("removed", "198.51.100.7"))
+    netctl("set", "add", "s", "198.51.100.8", "--ttl", "1000")
+    then(("added", "198.51.100.8"))
+    netctl("set", "add", "s", "198.51.100.8", "--ttl", "2000")
+    then(("changed", "198.51.100.8"))
+    netctl("set", "import", "s", "--replace", input="192.0.2.0/24\n")
+    then(*[("removed", each) for each in ("198.51.100.8", "203.0.113.0/24", "2001:db8::/32")])
+    netctl("set", "destroy", "s")
+    assert watcher.wait() == 1
+    assert "no set 's'" in watcher.stderr
+
+    first, *changes = watcher.json_lines()
+    assert first["since"] is None and all(line["since"] <= line["time"] for line in changes)
+    left = {(line["event"], line["element"]): line["expires_in"] for line in watcher.json_lines()}
+    assert 1000 < left["changed", "198.51.100.8"] <= 2000 and left["added", "2001:db8::/32"] is None
+
+
+def test_a_watch_has_an_end(netctl):
+    make(netctl, "s", "port", 80, 443)
+    done = netctl("set", "watch", "s", "--count", "1")
+    assert done.stdout.endswith(" there 80\n") and done.stdout.count("\n") == 1
+    assert netctl("set", "watch", "s", "--changes", "--interval", "10ms", "--duration", "30ms").stdout == ""
+    assert "interval" in netctl.fails("set", "watch", "s", "--interval", "9ms", status=2)
+    assert "no set 'nobody'" in netctl.fails("set", "watch", "nobody")

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <algorithm>
 #include <chrono>
+#include <limits>
+#include <optional>
+#include <thread>
 
 #include <fmt/format.h>
 
@@ -9,6 +12,9 @@
 #include "core/json.hpp"
 #include "datapath/set_text.hpp"
 #include "features/set/controller.hpp"
+#include "features/set/watch.hpp"
+#include "sys/clock.hpp"
+#include "sys/stop.hpp"
 #include "sys/text_file.hpp"
 
 namespace netctl::set {
@@ -120,7 +126,8 @@ Json entries_json(const std::vector<SetEntry>& entries) {
     return json;
 }
 
-Text entry_text(const SetEntry& entry) {
+/// An element with its end, in a line.
+Text entry_words(const SetEntry& entry) {
     Text text = datapath::to_string(entry.element);
     const std::uint32_t now = datapath::boottime_seconds();
     if (entry.value.expires != 0)
@@ -129,7 +136,7 @@ Text entry_text(const SetEntry& entry) {
                     : "  expired";
     if ((entry.value.flags & NC_SET_ABSENT) != 0)
         text += "  absent";
-    return Text::format("{}\n", text);
+    return text;
 }
 
 Result<int> fold(const Arguments& arguments, Context& context) {
@@ -246,7 +253,7 @@ Result<int> list(const Arguments& arguments, Context& context) {
             entries.resize(top);
         Text text;
         for (const SetEntry& entry : entries)
-            text += entry_text(entry);
+            text += Text::format("{}\n", entry_words(entry));
         context.out.document(entries_json(entries), text);
         return 0;
     }
@@ -285,6 +292,73 @@ Result<int> list(const Arguments& arguments, Context& context) {
     return 0;
 }
 
+/// What is in a set, of whatever type.
+Result<std::vector<SetEntry>> look_at(const Controller& controller, const std::string& name) {
+    Listing listing = NETCTL_TRY(controller.entries(name));
+    if (!listing.named)
+        return std::move(listing.entries);
+    std::vector<SetEntry> entries;
+    for (const NamedEntry& one : *listing.named)
+        if (one.entry)
+            entries.push_back(*one.entry);
+    std::sort(entries.begin(), entries.end(),
+              [](const SetEntry& a, const SetEntry& b) { return a.element < b.element; });
+    return entries;
+}
+
+Result<int> watch(const Arguments& arguments, Context& context) {
+    using std::chrono::milliseconds, std::chrono::nanoseconds;
+    const std::string name = arguments["NAME"];
+    const nanoseconds interval = NETCTL_TRY(parse_duration(
+        "interval", arguments.get("interval", "1s"), milliseconds(10), std::chrono::hours(1)));
+    std::optional<nanoseconds> span;
+    if (arguments.has("duration"))
+        span = NETCTL_TRY(parse_duration("duration", arguments.get("duration"), milliseconds(1),
+                                         std::chrono::hours(24 * 7)));
+    const std::uint64_t most = NETCTL_TRY(arguments.number("count", 0, 1, std::uint64_t{1} << 62));
+    const Controller controller(context.root);
+    std::uint64_t told = 0, looked = sys::wall_ns();
+    const auto tell = [&](const SetChange& change, const std::optional<std::uint64_t>& since) {
+        Json json{{"time", sys::iso_time(looked)},
+                  {"since", since ? Json(sys::iso_time(*since)) : Json()},
+                  {"set", name},
+                  {"event", to_string(change.event)}};
+        json.update(entry_json(change.entry));
+        return context.out.line(json,
+                                Text::format("{} {} {}", sys::time_text(looked),
+                                             to_string(change.event), entry_words(change.entry))) &&
+               ++told != most;
+    };
+
+    sys::catch_stop_signals();
+    std::uint32_t then = datapath::boottime_seconds();
+    std::vector<SetEntry> before = NETCTL_TRY(look_at(controller, name));
+    if (!arguments.has("changes"))
+        for (const SetChange& change : changes_between({}, then, before, then))
+            if (!tell({Event::there, change.entry}, {}))
+                return 0;
+    const std::int64_t begun = sys::monotonic_now();
+    const std::int64_t end =
+        span ? begun + span->count() : std::numeric_limits<std::int64_t>::max();
+    for (std::int64_t due = begun + interval.count(); due <= end; due += interval.count()) {
+        while (!sys::stop_requested() && sys::monotonic_now() < due)
+            std::this_thread::sleep_for(
+                std::min<nanoseconds>(nanoseconds(due - sys::monotonic_now()), milliseconds(100)));
+        if (sys::stop_requested())
+            break;
+        const std::uint64_t since = looked;
+        looked = sys::wall_ns();
+        const std::uint32_t now = datapath::boottime_seconds();
+        std::vector<SetEntry> after = NETCTL_TRY(look_at(controller, name));
+        for (const SetChange& change : changes_between(before, then, after, now))
+            if (!tell(change, since))
+                return 0;
+        before = std::move(after);
+        then = now;
+    }
+    return 0;
+}
+
 Result<int> test(const Arguments& arguments, Context& context) {
     auto member = Controller(context.root).test(arguments["NAME"], arguments["ELEMENT"]);
     if (!member.has_value())
@@ -316,7 +390,7 @@ Result<int> diff(const Arguments& arguments, Context& context) {
     for (const auto& [sign, entries] :
          {std::pair{"-", &found->removed}, {"+", &found->added}, {"~", &found->changed}})
         for (const SetEntry& entry : *entries)
-            text += Text::format("{} {}", sign, entry_text(entry));
+            text += Text::format("{} {}\n", sign, entry_words(entry));
     context.out.document({{"added", entries_json(found->added)},
                           {"removed", entries_json(found->removed)},
                           {"changed", entries_json(found->changed)},
@@ -436,6 +510,14 @@ const Command& command() {
                           {"address", "ttl"}},
                          {"top", "N", "the first N elements alone", {}}},
              .run = list},
+            {.name = "watch",
+             .summary = "tell what is in a set, and then what changes in it, as it is seen",
+             .positionals = {{"NAME"}},
+             .options = {{"interval", "TIME", "how often to look: 100ms, 1s, 1m (default: 1s)", {}},
+                         {"changes", "", "not what is there at the first look", {}},
+                         {"count", "N", "stop after so many lines", {}},
+                         {"duration", "TIME", "stop after this time: 10s, 5m", {}}},
+             .run = watch},
             {.name = "test",
              .summary = "tell whether an address or port is in a set; exit status 0 yes, 1 no, 4 "
                         "could not tell",
