@@ -96,6 +96,8 @@ COMMANDS = {
     "trace func": ((), "~trace func c:getaddrinfo"),
     "trace profile": ((), "~trace profile"),
     "trace usdt": ((), "~trace usdt --file stdc++ libstdcxx:throw"),
+    "trace tls": ((), "~trace tls"),
+    "trace tls --read": ((), "trace tls --read {capture}"),
     "doctor": ((), "doctor"),
     "status": ((*XDP, *SET), "status"),
     "top": ((*XDP, *SET), "top --count 1 --interval 1"),

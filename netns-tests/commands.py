@@ -177,6 +177,7 @@ class Stage:
             (("trace", "func"), ("--duration", "1", "c:getaddrinfo")),
             (("trace", "profile"), ("--duration", "1")),
             (("trace", "usdt"), ("--file", "stdc++", "--list")),
+            (("trace", "tls"), ("--duration", "1")),
             (("doctor",), ()),
             (("status",), ()),
             (("top",), ("--count", "1", "--interval", "1")),

@@ -57,6 +57,7 @@ class Examples:
             "trace func": ("--duration", 1),
             "trace profile": ("--duration", 1, "--svg", directory / "svg"),
             "trace usdt": ("--duration", 1, "--file", "stdc++"),
+            "trace tls": ("--duration", 1),
             "xdp log": ("--write", directory / "xdp.pcap"),
             "tc log": ("--write", directory / "tc.pcap"),
             "xdp capture": ("--duration", "1ms"),

@@ -23,6 +23,7 @@
 #include "features/trace/session.hpp"
 #include "features/trace/signals.hpp"
 #include "features/trace/tcp/command.hpp"
+#include "features/trace/tls/command.hpp"
 #include "features/trace/top.hpp"
 #include "features/trace/usdt/command.hpp"
 #include "sys/screen.hpp"
@@ -516,7 +517,8 @@ const Command& command() {
             tcp::tcp_command(),
             func::func_command(),
             usdt::usdt_command(),
-            profile::profile_command()}};
+            profile::profile_command(),
+            tls::tls_command()}};
     return command;
 }
 

@@ -20,20 +20,7 @@ class FileSession : public Session {
   public:
     static Result<std::unique_ptr<Session>> open(const Request& request, const Emit& emit) {
         auto reader = NETCTL_TRY(sys::PcapReader::open(request.read));
-        FrameStart start = FrameStart::ethernet;
-        switch (reader.link_type()) {
-        case sys::LinkType::ethernet: break;
-        case sys::LinkType::raw_ip: start = FrameStart::ip; break;
-        case sys::LinkType::linux_sll: start = FrameStart::linux_cooked; break;
-        case sys::LinkType::linux_sll2: start = FrameStart::linux_cooked2; break;
-        case sys::LinkType::loopback: start = FrameStart::loopback; break;
-        case sys::LinkType::ppp: start = FrameStart::ppp; break;
-        case sys::LinkType::other:
-            return Error::failed(
-                fmt::format("{} holds {} frames", request.read, reader.link_type_name()),
-                "Ethernet, raw IP, Linux cooked (SLL, SLL2), BSD loopback and PPP captures can be "
-                "read");
-        }
+        const FrameStart start = NETCTL_TRY(frame_start_of(reader, request.read));
         return std::unique_ptr<Session>(new FileSession(request, std::move(reader), start, emit));
     }
 
@@ -86,10 +73,7 @@ class FileSession : public Session {
 
     static PacketOptions packet_options(const Request& request, FrameStart start) {
         PacketOptions options;
-        options.layers.tunnels = request.tunnels;
-        // A capture of all interfaces has what passed a VLAN's twice, once without its tag.
-        options.layers.vlans =
-            start != FrameStart::linux_cooked && start != FrameStart::linux_cooked2;
+        options.layers = file_layers(start, request.tunnels);
         options.stalled = request.stalled;
         return options;
     }
@@ -108,6 +92,30 @@ class FileSession : public Session {
 };
 
 } // namespace
+
+Result<FrameStart> frame_start_of(const sys::PcapReader& reader, const std::string& path) {
+    switch (reader.link_type()) {
+    case sys::LinkType::ethernet: return FrameStart::ethernet;
+    case sys::LinkType::raw_ip: return FrameStart::ip;
+    case sys::LinkType::linux_sll: return FrameStart::linux_cooked;
+    case sys::LinkType::linux_sll2: return FrameStart::linux_cooked2;
+    case sys::LinkType::loopback: return FrameStart::loopback;
+    case sys::LinkType::ppp: return FrameStart::ppp;
+    case sys::LinkType::other: break;
+    }
+    return Error::failed(
+        fmt::format("{} holds {} frames", path, reader.link_type_name()),
+        "Ethernet, raw IP, Linux cooked (SLL, SLL2), BSD loopback and PPP captures "
+        "can be read");
+}
+
+LayerOptions file_layers(FrameStart start, bool tunnels) {
+    LayerOptions layers;
+    layers.tunnels = tunnels;
+    // A capture of all interfaces has what passed a VLAN's twice, once without its tag.
+    layers.vlans = start != FrameStart::linux_cooked && start != FrameStart::linux_cooked2;
+    return layers;
+}
 
 Result<std::unique_ptr<Session>> open_file_session(const Request& request,
                                                    const Session::Emit& emit) {

@@ -291,6 +291,11 @@ class Walk {
             const std::uint64_t vni = be16(&bytes_[12]) << 8 | bytes_[14];
             return enter(Tunnel::geneve, outer() + vni) && typed(type, 16 + options);
         }
+        place_->source.port = be16(&bytes_[0]);
+        place_->target.port = port;
+        place_->bytes = bytes_.subspan(8);
+        place_->length = length_ - 8;
+        place_->datagram = true;
         return other();
     }
 
@@ -343,6 +348,7 @@ const char* tunnel_name(Tunnel tunnel) {
 bool find_tcp(FrameStart start, std::span<const std::uint8_t> frame, std::uint32_t length,
               const LayerOptions& options, FrameCounters& counters, TcpPlace& place) {
     place.path = 0;
+    place.datagram = false;
     return Walk(options, counters, place).start(start, frame, length);
 }
 

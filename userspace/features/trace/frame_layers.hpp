@@ -52,6 +52,8 @@ struct TcpPlace {
     /// Of the tags and tunnels around it: what differs in it is another connection.
     std::uint64_t path = 0;
     bool checksum_wrong = false; ///< and all that it covers was captured
+    /// There is no segment, but a datagram of UDP that is no tunnel's: `bytes` and `length` are its payload's.
+    bool datagram = false;
 };
 
 struct LayerOptions {

@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 
+#include "features/trace/conversation.hpp"
 #include "features/trace/http_parser.hpp"
 #include "features/trace/memory_budget.hpp"
 #include "features/trace/request_numbers.hpp"
@@ -22,44 +23,37 @@ namespace netctl::trace {
 
 class Http2Connection;
 
-class HttpConnection : private MessageSink {
+/// Which of the two sides is the client shows in what they say.
+class HttpConnection : public Conversation, private MessageSink {
   public:
     using Emit = std::function<void(Transaction&)>;
-    /// A side is a sender. Which of the two is the client shows in what they say.
-    enum Side : unsigned { a = 0, b = 1 };
 
     /// Requests under way at once on one connection.
     static constexpr std::size_t exchange_limit = 4096;
 
     HttpConnection(const ParserOptions& options, ParserCounters& counters, MemoryBudget& budget,
                    Emit emit);
-    HttpConnection(const HttpConnection&) = delete;
-    HttpConnection& operator=(const HttpConnection&) = delete;
     ~HttpConnection() override;
 
     /// Its beginning was not seen: requests may wait for answers that nobody saw.
-    void join_midway() { doubtful_ = true; }
-    /// What `side` sent; see MessageParser::data. `moment` is its first byte's.
-    void data(Side side, std::string_view data, const Moment& moment);
-    void gap(Side side, std::uint64_t length, Time now);
-    /// `side` sends no more.
-    void close(Side side, Time now);
-    /// The connection is gone.
-    void close(Time now);
-    /// Tracing ends, or looks no longer at this connection: tells what is under way.
-    void abandon(Time now);
+    void join_midway() override { doubtful_ = true; }
+    /// See MessageParser::data.
+    void data(Side side, std::string_view data, const Moment& moment) override;
+    void gap(Side side, std::uint64_t length, Time now) override;
+    void close(Side side, Time now) override;
+    void close(Time now) override;
+    void abandon(Time now) override;
     /// Time passes: ends messages whose framing was lost, if nothing comes of them any more, and tells
     /// requests that have waited for an answer for `patience` or longer, each once, unless that is 0.
-    void tick(Time now, Time patience);
+    void tick(Time now, Time patience) override;
 
-    /// How many of the bytes that `side` sends next are of a body and not wanted; 0 if that is not known.
-    std::uint64_t skippable(Side side) const;
-    bool roles_known() const { return roles_known_; }
+    /// Of a body.
+    std::uint64_t skippable(Side side) const override;
+    bool roles_known() const override { return roles_known_; }
     Side client() const { return client_; }
     /// Whether one of its first requests, or of its latest, began with this byte.
     bool has_request_at(std::uint32_t at) const;
-    /// Nothing more will come of this connection.
-    bool opaque() const { return opaque_; }
+    bool opaque() const override { return opaque_; }
 
   private:
     struct Exchange {

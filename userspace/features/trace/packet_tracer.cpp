@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace netctl::trace {
 
@@ -13,7 +14,34 @@ namespace {
 constexpr Time lingering = 2 * second;
 constexpr Time quiet_memory = 600 * second;
 
+/// Which of the two is the client is known by the time that something is told.
+PacketTracer::Make make_http(const ParserOptions& options, ParserCounters& counters,
+                             HttpConnection::Emit emit) {
+    return [&options, &counters,
+            emit = std::move(emit)](const Endpoint& low, const Endpoint& high,
+                                    MemoryBudget& budget) -> std::unique_ptr<Conversation> {
+        auto self = std::make_shared<const HttpConnection*>();
+        auto http = std::make_unique<HttpConnection>(
+            options, counters, budget, [emit, self, low, high](Transaction& transaction) {
+                const bool first = (*self)->client() == Conversation::a;
+                transaction.client = first ? low : high;
+                transaction.server = first ? high : low;
+                emit(transaction);
+            });
+        *self = http.get();
+        return http;
+    };
+}
+
 } // namespace
+
+PacketTracer::PacketTracer(const ParserOptions& options, ParserCounters& parser_counters,
+                           PacketCounters& counters, HttpConnection::Emit emit, Skip skip,
+                           PacketOptions packet_options)
+    : packet_options_(packet_options),
+      counters_(&counters),
+      make_(make_http(options, parser_counters, std::move(emit))),
+      skip_(std::move(skip)) {}
 
 std::size_t PacketTracer::Hash::operator()(const Key& key) const {
     std::uint64_t hash = 0xcbf29ce484222325 ^ key.path;
@@ -44,6 +72,8 @@ void PacketTracer::frame(Time now, FrameStart start, std::span<const std::uint8_
     layers.checksums &= verify;
     if (find_tcp(start, bytes, length, layers, counters_->layers, place))
         tcp(now, place);
+    else if (place.datagram && on_datagram_)
+        on_datagram_(now, place);
 }
 
 PacketTracer::Flow& PacketTracer::flow_of(const Key& key, Time now) {
@@ -63,25 +93,19 @@ void PacketTracer::reset(Flow& flow, const Key& key) {
     flow.right_checksums = {};
     flow.unfilled = {};
     Flow* self = &flow;
-    flow.http = std::make_unique<HttpConnection>(
-        *options_, *parser_counters_, budget_, [this, self, key](Transaction& transaction) {
-            const bool low = self->http->client() == HttpConnection::a;
-            transaction.client = low ? key.low : key.high;
-            transaction.server = low ? key.high : key.low;
-            emit_(transaction);
-        });
-    for (const auto side : {HttpConnection::a, HttpConnection::b}) {
+    flow.talk = make_(key.low, key.high, budget_);
+    for (const auto side : {Conversation::a, Conversation::b}) {
         flow.streams[side] = std::make_unique<TcpStream>(
             counters_->tcp, budget_,
             [self, side](std::string_view data, const Moment& moment) {
-                self->http->data(side, data, moment);
+                self->talk->data(side, data, moment);
             },
-            [self, side](std::uint64_t length, Time now) { self->http->gap(side, length, now); });
+            [self, side](std::uint64_t length, Time now) { self->talk->gap(side, length, now); });
     }
 }
 
 /// A receiver drops what has a wrong checksum.
-bool PacketTracer::is_forged(Flow& flow, HttpConnection::Side side, const TcpPlace& place) const {
+bool PacketTracer::is_forged(Flow& flow, Conversation::Side side, const TcpPlace& place) const {
     constexpr std::uint8_t enough = 2;
     if (!place.checksum_wrong) {
         if (flow.right_checksums[side] < enough)
@@ -118,8 +142,8 @@ void PacketTracer::tcp(Time now, const TcpPlace& place) {
     const bool from_low = place.source < place.target;
     const Key key{from_low ? place.source : place.target, from_low ? place.target : place.source,
                   place.path};
-    const auto side = from_low ? HttpConnection::a : HttpConnection::b;
-    const auto other = from_low ? HttpConnection::b : HttpConnection::a;
+    const auto side = from_low ? Conversation::a : Conversation::b;
+    const auto other = from_low ? Conversation::b : Conversation::a;
     tick(now);
 
     auto found = flows_.find(key);
@@ -127,7 +151,7 @@ void PacketTracer::tcp(Time now, const TcpPlace& place) {
         return; // nothing to tell yet
     Flow& flow = flow_of(key, now);
     if (found == flows_.end() && !segment.syn)
-        flow.http->join_midway();
+        flow.talk->join_midway();
     TcpStream& sent = *flow.streams[side];
     TcpStream& received = *flow.streams[other];
     if (is_forged(flow, side, place)) {
@@ -149,14 +173,14 @@ void PacketTracer::tcp(Time now, const TcpPlace& place) {
         sent.flush(now);
         sent.reset();
         received.flush(now);
-        flow.http->close(now);
+        flow.talk->close(now);
         flow.closed = true;
         return;
     }
-    if (segment.syn && !segment.ack && flow.http->roles_known()) {
+    if (segment.syn && !segment.ack && flow.talk->roles_known()) {
         // The ports are used again and we missed the end, unless it is a repeated SYN; that one
         // cannot come after the first request.
-        flow.http->close(now);
+        flow.talk->close(now);
         leave(flow, now);
         reset(flow, key);
         return tcp(now, place);
@@ -176,11 +200,11 @@ void PacketTracer::tcp(Time now, const TcpPlace& place) {
         received.acknowledged(segment.acknowledged, now);
         // What was held may have been the last of it.
         if (received.ended())
-            flow.http->close(other, now);
+            flow.talk->close(other, now);
     }
     sent.segment(segment);
     if (sent.ended()) {
-        flow.http->close(side, now);
+        flow.talk->close(side, now);
         flow.closed = received.ended();
     } else if (skip_) {
         skip_body(flow, side, place.source, place.target);
@@ -189,10 +213,10 @@ void PacketTracer::tcp(Time now, const TcpPlace& place) {
         relieve(now);
 }
 
-void PacketTracer::skip_body(Flow& flow, HttpConnection::Side side, const Endpoint& sender,
+void PacketTracer::skip_body(Flow& flow, Conversation::Side side, const Endpoint& sender,
                              const Endpoint& receiver) {
     constexpr std::uint64_t furthest = 1 << 30;
-    const std::uint64_t rest = flow.http->skippable(side);
+    const std::uint64_t rest = flow.talk->skippable(side);
     if (rest < skip_from)
         return;
     const std::uint32_t next = flow.streams[side]->next();
@@ -202,14 +226,14 @@ void PacketTracer::skip_body(Flow& flow, HttpConnection::Side side, const Endpoi
                      static_cast<std::int32_t>(std::min(rest, furthest / 2)))
         return;
     until = next + static_cast<std::uint32_t>(std::min(rest, furthest));
-    const auto other = side == HttpConnection::a ? HttpConnection::b : HttpConnection::a;
+    const auto other = side == Conversation::a ? Conversation::b : Conversation::a;
     skip_(sender, receiver, *until,
-          flow.http->skippable(other) > 0 ? flow.until[other] : std::nullopt);
+          flow.talk->skippable(other) > 0 ? flow.until[other] : std::nullopt);
 }
 
 void PacketTracer::leave(Flow& flow, Time now) {
-    const bool known = flow.http->roles_known() || flow.http->opaque();
-    flow.http->abandon(now);
+    const bool known = flow.talk->roles_known() || flow.talk->opaque();
+    flow.talk->abandon(now);
     if (known || !flow.spoke)
         return;
     if (flow.first_byte == 0x16) // a handshake record, RFC 8446 5.1
@@ -229,7 +253,7 @@ void PacketTracer::sweep(Time now) {
     std::erase_if(flows_, [&](const auto& entry) {
         Flow& flow = *entry.second;
         if (!flow.closed)
-            flow.http->tick(now, packet_options_.stalled);
+            flow.talk->tick(now, packet_options_.stalled);
         if (!older(flow, flow.closed ? lingering : quiet_memory))
             return false;
         leave(flow, now);
@@ -280,11 +304,11 @@ void PacketTracer::evict(std::size_t count, Time now) {
 void PacketTracer::finish(Time now) {
     for (auto& [key, flow] : flows_) {
         if (!flow->closed) {
-            for (const auto side : {HttpConnection::a, HttpConnection::b}) {
+            for (const auto side : {Conversation::a, Conversation::b}) {
                 const bool ended = flow->streams[side]->ended();
                 flow->streams[side]->flush(now);
                 if (!ended && flow->streams[side]->ended())
-                    flow->http->close(side, now);
+                    flow->talk->close(side, now);
             }
         }
         leave(*flow, now);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //
-// From captured frames to HTTP transactions: link and network headers, TCP, connections.
+// From captured frames to connections, and to HTTP transactions or whatever else is made of them: link and network headers,
+// TCP.
 #pragma once
 
 #include <array>
@@ -21,7 +22,7 @@ struct PacketCounters {
     std::uint64_t frames = 0;
     FrameCounters layers;
     std::uint64_t evicted = 0; ///< connections forgotten because there were too many
-    // Connections that were not shown, by what they said first:
+    // Connections of which nothing could be made, by what they said first:
     std::uint64_t tls = 0;
     std::uint64_t not_http = 0;
     TcpCounters tcp;
@@ -47,16 +48,22 @@ class PacketTracer {
     /// What is left of a body below this is not worth telling.
     static constexpr std::uint64_t skip_from = 128 * 1024;
 
-    /// `options` have to outlive it.
+    /// A new connection between two ends: Conversation::a is what the lower one sends. The budget lives as long as it.
+    using Make = std::function<std::unique_ptr<Conversation>(
+        const Endpoint& low, const Endpoint& high, MemoryBudget& budget)>;
+    /// What is in UDP, as much of it as was captured, and its length.
+    using OnDatagram = std::function<void(Time now, const TcpPlace& place)>;
+
+    PacketTracer(PacketCounters& counters, Make make, PacketOptions packet_options,
+                 OnDatagram on_datagram = {})
+        : packet_options_(packet_options),
+          counters_(&counters),
+          make_(std::move(make)),
+          on_datagram_(std::move(on_datagram)) {}
+    /// Of HTTP; `options` have to outlive it.
     PacketTracer(const ParserOptions& options, ParserCounters& parser_counters,
                  PacketCounters& counters, HttpConnection::Emit emit, Skip skip = {},
-                 PacketOptions packet_options = {})
-        : packet_options_(packet_options),
-          options_(&options),
-          parser_counters_(&parser_counters),
-          counters_(&counters),
-          emit_(std::move(emit)),
-          skip_(std::move(skip)) {}
+                 PacketOptions packet_options = {});
 
     /// `length` is the frame's on the wire, `bytes` what was captured of it.
     void frame(Time now, FrameStart start, std::span<const std::uint8_t> bytes,
@@ -89,7 +96,7 @@ class PacketTracer {
         std::uint8_t first_byte = 0; ///< of the first payload
         bool spoke = false;
         bool began = false; ///< a SYN was seen
-        std::unique_ptr<HttpConnection> http;
+        std::unique_ptr<Conversation> talk;
         std::array<std::unique_ptr<TcpStream>, 2> streams;
         std::array<std::optional<std::uint32_t>, 2> until; ///< what was skipped last
         std::array<std::uint8_t, 2> right_checksums{};     ///< up to a few
@@ -99,10 +106,10 @@ class PacketTracer {
     static constexpr std::size_t flow_cost = 2048;
 
     void tcp(Time now, const TcpPlace& place);
-    bool is_forged(Flow& flow, HttpConnection::Side side, const TcpPlace& place) const;
+    bool is_forged(Flow& flow, Conversation::Side side, const TcpPlace& place) const;
     Flow& flow_of(const Key& key, Time now);
     void reset(Flow& flow, const Key& key);
-    void skip_body(Flow& flow, HttpConnection::Side side, const Endpoint& sender,
+    void skip_body(Flow& flow, Conversation::Side side, const Endpoint& sender,
                    const Endpoint& receiver);
     /// Counts it, if it is not shown.
     void leave(Flow& flow, Time now);
@@ -111,11 +118,10 @@ class PacketTracer {
     void evict(std::size_t count, Time now);
 
     PacketOptions packet_options_;
-    const ParserOptions* options_;
-    ParserCounters* parser_counters_;
     PacketCounters* counters_;
-    HttpConnection::Emit emit_;
+    Make make_;
     Skip skip_;
+    OnDatagram on_datagram_;
     MemoryBudget budget_;
     std::unordered_map<Key, std::unique_ptr<Flow>, Hash> flows_;
     Time swept_ = 0;

@@ -5,12 +5,12 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
-#include <ctime>
 #include <iterator>
 
 #include <fmt/format.h>
 
 #include "features/trace/container.hpp"
+#include "features/trace/line_text.hpp"
 #include "sys/clock.hpp"
 
 namespace netctl::trace::tcp {
@@ -32,16 +32,6 @@ Address address_of(std::uint8_t family, const std::uint8_t (&bytes)[16]) {
     return address;
 }
 
-/// `12.345ms`, as wide as durations from microseconds to days need.
-std::string duration_text(std::optional<std::uint64_t> ns) {
-    if (!ns)
-        return "-";
-    const double ms = static_cast<double>(*ns) / 1e6;
-    if (ms < 10'000)
-        return fmt::format("{:.3f}ms", ms);
-    return fmt::format("{:.1f}s", ms / 1e3);
-}
-
 std::string size_text(std::uint64_t bytes) {
     if (bytes < 10'000)
         return fmt::format("{}B", bytes);
@@ -59,15 +49,6 @@ std::string end_text(const Endpoint& end) {
     return text;
 }
 
-Text process_text(const Process& process) {
-    if (process.pid == 0)
-        return Text::format("-");
-    Text text = Text::format("{}[{}]", process.name, process.pid);
-    if (process.container)
-        text += Text::format("@{}", process.container->label());
-    return text;
-}
-
 std::string_view role_name(std::uint8_t role) {
     return role == NC_TCP_CLIENT ? "client" : role == NC_TCP_SERVER ? "server" : "-";
 }
@@ -80,28 +61,12 @@ std::string error_name(int code) {
 }
 
 std::string rtt_text(const nc_tcp_event& raw) {
-    return raw.rtt_us != 0 ? duration_text(std::uint64_t{raw.rtt_us} * 1000) : std::string("-");
+    return raw.rtt_us != 0 ? took_text(std::uint64_t{raw.rtt_us} * 1000) : std::string("-");
 }
 
 /// Of what there may be no socket for.
 std::string state_text(const nc_tcp_event& raw) {
     return raw.after != 0 ? std::string(state_name(raw.after)) : std::string("-");
-}
-
-/// `15:04:05.123456`, here.
-std::string time_of_day(std::uint64_t time_ns) {
-    const auto seconds = static_cast<std::time_t>(time_ns / 1'000'000'000);
-    std::tm day{};
-    localtime_r(&seconds, &day);
-    return fmt::format("{:02}:{:02}:{:02}.{:06}", day.tm_hour, day.tm_min, day.tm_sec,
-                       time_ns % 1'000'000'000 / 1000);
-}
-
-Text padded(Text text, std::size_t width) {
-    const std::size_t taken = columns(text.string());
-    if (taken < width)
-        text += Text(std::string(width - taken, ' '));
-    return text;
 }
 
 /// What the lines of all kinds begin with.
@@ -290,7 +255,7 @@ void append_event_text(Text& out, const Event& event) {
     const nc_tcp_event& raw = event.raw;
     out += beginning(time_of_day(event.time_ns), process_text(event.process), end_text(event.local),
                      end_text(event.remote));
-    const std::string took = duration_text(event.took_ns);
+    const std::string took = took_text(event.took_ns);
     switch (raw.kind) {
     case NC_TCP_CONNECT: {
         std::string result(connect_result(raw));
