@@ -67,7 +67,7 @@ COMMANDS = {
     "redirect disable": (REDIRECT, "redirect disable"),
     "redirect status": (REDIRECT, "redirect status"),
     "redirect list": (REDIRECT, "redirect list"),
-    "redirect run": (REDIRECT, "~redirect run"),
+    "redirect run": ((*REDIRECT, "redirect to add dst 192.0.2.9 target 127.0.0.1:80 health tcp"), "~redirect run"),
     "redirect rule add": (REDIRECT, "redirect rule add dport 80"),
     "redirect rule list": (REDIRECT, "redirect rule list"),
     "redirect to add": (REDIRECT, "redirect to add dst 192.0.2.9 target 127.0.0.1:80"),

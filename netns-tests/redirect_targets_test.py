@@ -22,10 +22,10 @@ for _ in range(int(sys.argv[3])):
 class Greeter:
     """Accepts connections, and says its name to each."""
 
-    def __init__(self, name):
+    def __init__(self, name, listener=None):
         self.name = name
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.port = self.socket.getsockname()[1]
+        self.socket = listener or socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.address, self.port = self.socket.getsockname()[:2]
         self.target = f"127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -41,10 +41,10 @@ class Greeter:
     _last = None
 
     def close(self):
-        with socket.socket() as last:
-            last.bind(("127.0.0.1", 0))
+        with socket.socket(self.socket.family) as last:
+            last.bind((self.address, 0))
             self._last = last.getsockname()
-            last.connect(("127.0.0.1", self.port))
+            last.connect((self.address, self.port))
             self._thread.join()
         self.socket.close()
 

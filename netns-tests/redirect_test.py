@@ -593,7 +593,9 @@ def test_connections_go_elsewhere(enabled):
     assert netctl.json("redirect", "to", "list")[2] == {
         "rule_id": 3,
         "rule_text": "dst 192.0.2.1 proto udp dport 53 target 127.0.0.1:5353",
-        "targets": [{"target": "127.0.0.1:5353", "weight": 1, "connections": 0, "datagrams": 0}],
+        "targets": [{"target": "127.0.0.1:5353", "weight": 1, "connections": 0, "datagrams": 0, "health": None}],
+        "refused": 0,
+        "opened": 0,
     }
     tcp, mapped, six, udp, plain, loop, past = ask(
         "tcp", "192.0.2.7:81", "127.0.0.1:8080",
@@ -709,7 +711,13 @@ def test_another_tool_can_add_to(enabled):
         "key", *map(str, struct.pack("=I", conf["to_bank"] * 64)), "value", *map(str, rule),
     )  # fmt: skip
     assert netctl.json("redirect", "to", "list") == [
-        {"rule_id": 9, "rule_text": "dst 127.0.0.1 proto tcp dport 90 target 127.0.0.1:9090", "targets": []}
+        {
+            "rule_id": 9,
+            "rule_text": "dst 127.0.0.1 proto tcp dport 90 target 127.0.0.1:9090",
+            "targets": [],
+            "refused": 0,
+            "opened": 0,
+        }
     ]
     words = (sys.executable, HERE / "redirect_to.py", "tcp", "127.0.0.1:90", "127.0.0.1:9090")
     assert json.loads(group.run(*words).stdout)[0]["original"] == ["127.0.0.1", 90]

@@ -27,27 +27,14 @@
 #define SOCK_DGRAM 2
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
+#define ECONNREFUSED 111
 #define SO_ORIGINAL_DST 80 /* of SOL_IP; IP6T_SO_ORIGINAL_DST of SOL_IPV6 has the same number */
-
-/* An address and port as connect() has them. */
-struct rd_name {
-	__u32 family; /* 4, 6; IPv6-mapped IPv4 is 4 */
-	__be16 port;
-	__u16 mapped; /* it was given as an IPv6-mapped address */
-	__be32 ip[4];
-};
-
-/* Of a socket whose connect() was given another address. */
-struct rd_to_mine {
-	struct rd_name original;
-	struct rd_name target;
-};
 
 /* Of a socket whose datagrams went to other addresses: which, and what was asked for. */
 struct rd_to_sent {
 	__u32 next; /* whose turn it is to make room */
 	__u32 reserved;
-	struct rd_to_mine to[NC_RD_TO_SENT];
+	struct nc_rd_to_way to[NC_RD_TO_SENT];
 };
 
 /* A rewritten TCP connection; `client` and `target` are its addresses in packets. */
@@ -81,7 +68,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, struct rd_to_mine);
+	__type(value, struct nc_rd_to_mine);
 } rd_to_mine SEC(".maps");
 
 /* Apart from the former: TCP and connected sockets need not have the room. Used under the socket's lock. */
@@ -112,11 +99,11 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, struct rd_to_key);
-	__type(value, struct rd_name);
+	__type(value, struct nc_rd_name);
 } rd_to_known SEC(".maps");
 
 struct rd_to_question {
-	struct rd_name name;
+	struct nc_rd_name name;
 	__u32 protocol;
 	__u32 bank;
 	struct nc_rd_to found; /* its target is the chosen one */
@@ -124,7 +111,7 @@ struct rd_to_question {
 	/* Of the loops over targets. */
 	__u32 sum;
 	__u32 at;
-	__u32 reserved;
+	__u32 only_up;
 };
 
 struct {
@@ -134,6 +121,22 @@ struct {
 	__type(key, struct nc_rd_to_target_key);
 	__type(value, struct nc_rd_to_target);
 } rd_to_targets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, NC_RD_BANKS *NC_RD_TO_RULES *NC_RD_TO_TARGETS);
+	__type(key, struct nc_rd_to_target_key);
+	__type(value, struct nc_rd_to_health);
+} rd_to_health SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, NC_RD_BANKS *NC_RD_TO_RULES);
+	__type(key, __u32);
+	__type(value, struct nc_rd_to_failed);
+} rd_to_failed SEC(".maps");
 
 static __always_inline bool task_is_under(__u64 wanted)
 {
@@ -224,12 +227,21 @@ static __always_inline __u32 source_of(struct bpf_sock_addr *ctx)
 	return h ^ h >> 33;
 }
 
+/* Of a rule whose targets are asked; one that was not asked yet is taken to be up. */
+static __always_inline bool is_down(const struct nc_rd_to *rule, __u32 number)
+{
+	struct nc_rd_to_target_key key = { .rule = rule->id, .number = number };
+	const struct nc_rd_to_health *health = bpf_map_lookup_elem(&rd_to_health, &key);
+
+	return health && health->state == NC_RD_TO_DOWN;
+}
+
 /* bpf_loop callbacks over a rule's targets: older kernels follow each round of a plain loop anew. */
 static long add_weight(__u32 i, struct rd_to_question *q)
 {
 	const struct nc_rd_to_target *target = target_of(&q->found, i);
 
-	if (target)
+	if (target && !(q->only_up && is_down(&q->found, i)))
 		q->sum += target->weight;
 	return 0;
 }
@@ -238,7 +250,7 @@ static long choose_at(__u32 i, struct rd_to_question *q)
 {
 	const struct nc_rd_to_target *target = target_of(&q->found, i);
 
-	if (!target)
+	if (!target || (q->only_up && is_down(&q->found, i)))
 		return 0;
 	if (q->at >= target->weight) {
 		q->at -= target->weight;
@@ -253,23 +265,69 @@ static __always_inline __u32 several(const struct rd_to_question *q)
 	return q->found.targets < NC_RD_TO_TARGETS ? q->found.targets : NC_RD_TO_TARGETS;
 }
 
-/* Which of several targets it is: as many times as its weight says. */
-static __noinline void choose_target(struct bpf_sock_addr *ctx, struct rd_to_question *q)
+/*
+ * Which of several targets it is: as many times as its weight says. False if all are down. A source whose target is
+ * down goes to one of the others; all other sources stay where they are.
+ */
+static __noinline bool choose_target(struct bpf_sock_addr *ctx, struct rd_to_question *q)
 {
 	struct nc_rd_to_target *first;
+	__u32 asked, source = 0;
 
-	if (!q || q->found.targets <= 1)
-		return;
+	if (!q)
+		return true;
+	asked = q->found.how & NC_RD_TO_ASKED;
+	if (q->found.targets <= 1 && !asked)
+		return true;
+	first = target_of(&q->found, 0);
+	if (!first)
+		return true; /* they are another tool's to write; the rule has the first */
+	if (q->found.how & NC_RD_TO_BY_SOURCE) {
+		source = source_of(ctx);
+		q->only_up = 0;
+		q->sum = 0;
+		bpf_loop(several(q), add_weight, q, 0);
+		if (!q->sum)
+			return true;
+		q->at = source % q->sum;
+		bpf_loop(several(q), choose_at, q, 0);
+		if (!asked || !is_down(&q->found, q->number))
+			return true;
+		source /= q->sum; /* what is left of it spreads over the others */
+	}
+	q->only_up = asked;
 	q->sum = 0;
 	bpf_loop(several(q), add_weight, q, 0);
-	first = target_of(&q->found, 0);
-	if (!q->sum || !first)
-		return; /* they are another tool's to write; the rule has the first */
-	if (q->found.how & NC_RD_TO_BY_SOURCE)
-		q->at = source_of(ctx) % q->sum;
-	else
-		q->at = __sync_fetch_and_add(&first->turn, 1) % q->sum;
+	if (!q->sum)
+		return !asked;
+	if (!(q->found.how & NC_RD_TO_BY_SOURCE))
+		source = __sync_fetch_and_add(&first->turn, 1);
+	q->at = source % q->sum;
 	bpf_loop(several(q), choose_at, q, 0);
+	return true;
+}
+
+/* What becomes of an address that was asked about. */
+enum rd_fate {
+	RD_STAYS,
+	RD_GOES, /* to the address in rd_to_question::found */
+	RD_REFUSED,
+};
+
+/* All targets are down: what the rule wants then. Whoever refused it before us has told why. */
+static __always_inline enum rd_fate all_are_down(const struct rd_to_question *q)
+{
+	__u32 id = q->found.id;
+	bool open = q->found.how & NC_RD_TO_OPEN;
+	struct nc_rd_to_failed *failed = bpf_map_lookup_elem(&rd_to_failed, &id);
+
+	if (failed)
+		__sync_fetch_and_add(open ? &failed->opened : &failed->refused, 1);
+	if (open)
+		return RD_STAYS;
+	if (!bpf_get_retval())
+		bpf_set_retval(-ECONNREFUSED);
+	return RD_REFUSED;
 }
 
 static __always_inline void count_target(const struct rd_to_question *q, bool datagram)
@@ -357,7 +415,7 @@ static __noinline bool would_loop(struct bpf_sock_addr *ctx, const struct rd_to_
 }
 
 /* IPv6-mapped IPv4 is IPv4. */
-static __always_inline void unmap(struct rd_name *name)
+static __always_inline void unmap(struct nc_rd_name *name)
 {
 	if (name->family == 6 && !name->ip[0] && !name->ip[1] && name->ip[2] == bpf_htonl(0xffff)) {
 		name->family = 4;
@@ -367,7 +425,7 @@ static __always_inline void unmap(struct rd_name *name)
 	}
 }
 
-static __always_inline void normalise(struct rd_name *name)
+static __always_inline void normalise(struct nc_rd_name *name)
 {
 	unmap(name);
 	/* The unspecified address means this host. */
@@ -385,7 +443,7 @@ static __always_inline bool same_ip(const __be32 *a, const __be32 *b)
 }
 
 /* Whether they are one address and port, mapped or not. */
-static __always_inline bool same_name(const struct rd_name *a, const struct rd_name *b)
+static __always_inline bool same_name(const struct nc_rd_name *a, const struct nc_rd_name *b)
 {
 	return a->port == b->port && a->family == b->family && same_ip(a->ip, b->ip);
 }
@@ -404,23 +462,23 @@ static __always_inline bool ask_to_rules(struct bpf_sock_addr *ctx, struct rd_to
 	return q->found.used;
 }
 
-static __always_inline void note_target(struct rd_to_mine *mine, const struct rd_to_question *q)
+static __always_inline void note_target(struct nc_rd_to_way *way, const struct rd_to_question *q)
 {
-	mine->original = q->name;
-	mine->target.family = q->name.family;
-	mine->target.mapped = q->name.mapped;
-	mine->target.port = bpf_htons(q->found.target_port);
-	__builtin_memcpy(mine->target.ip, q->found.target, sizeof(mine->target.ip));
+	way->original = q->name;
+	way->target.family = q->name.family;
+	way->target.mapped = q->name.mapped;
+	way->target.port = bpf_htons(q->found.target_port);
+	__builtin_memcpy(way->target.ip, q->found.target, sizeof(way->target.ip));
 }
 
 /* Whether the address in `q` is to be another: that in q->found. */
-static __always_inline bool rewrites(struct bpf_sock_addr *ctx, struct rd_to_question *q)
+static __always_inline enum rd_fate rewrites(struct bpf_sock_addr *ctx, struct rd_to_question *q)
 {
-	struct rd_to_mine *mine;
+	struct nc_rd_to_mine *mine;
 	struct bpf_sock *sk = ctx->sk;
 
 	if (!sk)
-		return false;
+		return RD_STAYS;
 	if (ctx->type == SOCK_DGRAM) /* from here on it hears from its peer only */
 		bpf_sk_storage_delete(&rd_to_sent, sk);
 	if (ask_to_rules(ctx, q) && would_loop(ctx, q)) {
@@ -429,23 +487,32 @@ static __always_inline bool rewrites(struct bpf_sock_addr *ctx, struct rd_to_que
 	}
 	if (!q->found.used) {
 		bpf_sk_storage_delete(&rd_to_mine, sk); /* of an earlier connect() */
-		return false;
+		return RD_STAYS;
 	}
 	mine = bpf_sk_storage_get(&rd_to_mine, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!mine) {
 		COUNT(helper_failed);
-		return false;
+		return RD_STAYS;
 	}
-	choose_target(ctx, q);
-	note_target(mine, q);
+	if (mine->leave_alone)
+		return RD_STAYS;
+	if (!choose_target(ctx, q)) {
+		bpf_sk_storage_delete(&rd_to_mine, sk);
+		return all_are_down(q);
+	}
+	note_target(&mine->way, q);
+	mine->rule = q->found.id;
+	mine->number = q->number;
+	mine->pid = bpf_get_current_pid_tgid() >> 32;
+	BPF_CORE_READ_INTO(&mine->process, (struct task_struct *)bpf_get_current_task(), comm);
 	COUNT(rewritten);
 	count_target(q, false);
-	return true;
+	return RD_GOES;
 }
 
 struct rd_sent_search {
 	const struct rd_to_sent *sent;
-	const struct rd_name *name;
+	const struct nc_rd_name *name;
 	__u32 entry;
 	__u32 reserved;
 };
@@ -471,7 +538,7 @@ static long is_original(__u32 i, struct rd_sent_search *s)
 }
 
 /* Which entry has the target, or NC_RD_TO_SENT. */
-static __noinline __u32 entry_of(const struct rd_to_sent *sent, const struct rd_name *target)
+static __noinline __u32 entry_of(const struct rd_to_sent *sent, const struct nc_rd_name *target)
 {
 	struct rd_sent_search s = { .sent = sent, .name = target, .entry = NC_RD_TO_SENT };
 
@@ -482,7 +549,7 @@ static __noinline __u32 entry_of(const struct rd_to_sent *sent, const struct rd_
 
 struct rd_kept {
 	struct rd_to_question *q;
-	const struct rd_name *target;
+	const struct nc_rd_name *target;
 	__u32 found;
 	__u32 reserved;
 };
@@ -494,6 +561,8 @@ static long is_kept(__u32 i, struct rd_kept *kept)
 	if (!target || bpf_htons(target->port) != kept->target->port ||
 	    !same_ip(target->address, kept->target->ip))
 		return 0;
+	if (kept->q->found.how & NC_RD_TO_ASKED && is_down(&kept->q->found, i))
+		return 1;
 	choose(kept->q, target, i);
 	kept->found = 1;
 	return 1;
@@ -527,39 +596,47 @@ static __noinline bool keeps_target(struct rd_to_question *q, const struct rd_to
  * The same for a datagram of a socket that is not connected. What comes from the target is told to be
  * from the address that was last sent to. Whether it would loop is asked when a socket first sends there.
  */
-static __always_inline bool rewrites_datagram(struct bpf_sock_addr *ctx, struct rd_to_question *q)
+static __always_inline enum rd_fate rewrites_datagram(struct bpf_sock_addr *ctx,
+						      struct rd_to_question *q)
 {
 	struct bpf_sock *sk = ctx->sk;
-	struct rd_to_mine wanted = {};
+	struct nc_rd_to_way wanted = {};
 	struct rd_to_sent *sent;
-	__u32 i;
+	enum rd_fate fate = RD_STAYS;
+	bool all_down = false;
+	__u32 i = NC_RD_TO_SENT;
 
 	/* With control data, a connected socket's come without an address: connect() had the say. */
 	if (!sk || !q->name.port || ctx->protocol != IPPROTO_UDP)
-		return false;
+		return RD_STAYS;
 	sent = bpf_sk_storage_get(&rd_to_sent, sk, NULL, 0);
-	if (!ask_to_rules(ctx, q)) {
+	if (ask_to_rules(ctx, q)) {
+		fate = RD_GOES;
+		all_down = !keeps_target(q, sent) && !choose_target(ctx, q);
+		note_target(&wanted, q);
+		i = entry_of(sent, &wanted.target);
+		if ((all_down || !sent || i >= NC_RD_TO_SENT) && would_loop(ctx, q)) {
+			COUNT(loops);
+			return RD_STAYS;
+		}
+		if (all_down)
+			fate = all_are_down(q);
+	}
+	if (fate == RD_STAYS) {
 		/* What it answers is from itself, whatever went there before. */
 		i = entry_of(sent, &q->name);
 		if (sent && i < NC_RD_TO_SENT)
 			__builtin_memset(&sent->to[i], 0, sizeof(sent->to[i]));
-		return false;
 	}
-	if (!keeps_target(q, sent))
-		choose_target(ctx, q);
-	note_target(&wanted, q);
-	i = entry_of(sent, &wanted.target);
+	if (fate != RD_GOES)
+		return fate;
 	if (!sent || i >= NC_RD_TO_SENT) {
-		if (would_loop(ctx, q)) {
-			COUNT(loops);
-			return false;
-		}
 		if (!sent)
 			sent = bpf_sk_storage_get(&rd_to_sent, sk, NULL,
 						  BPF_SK_STORAGE_GET_F_CREATE);
 		if (!sent) {
 			COUNT(helper_failed);
-			return false;
+			return RD_STAYS;
 		}
 		i = sent->next++ % NC_RD_TO_SENT;
 		if (sent->to[i].target.port)
@@ -568,17 +645,17 @@ static __always_inline bool rewrites_datagram(struct bpf_sock_addr *ctx, struct 
 	sent->to[i] = wanted;
 	COUNT_TO(datagrams);
 	count_target(q, true);
-	return true;
+	return RD_GOES;
 }
 
-static __always_inline void ask_about4(const struct bpf_sock_addr *ctx, struct rd_name *name)
+static __always_inline void ask_about4(const struct bpf_sock_addr *ctx, struct nc_rd_name *name)
 {
 	name->family = 4;
 	name->port = ctx->user_port;
 	name->ip[0] = ctx->user_ip4;
 }
 
-static __always_inline void ask_about6(const struct bpf_sock_addr *ctx, struct rd_name *name)
+static __always_inline void ask_about6(const struct bpf_sock_addr *ctx, struct nc_rd_name *name)
 {
 	name->family = 6;
 	name->port = ctx->user_port;
@@ -618,22 +695,28 @@ SEC("cgroup/connect4")
 int rd_connect4(struct bpf_sock_addr *ctx)
 {
 	struct rd_to_question q = {};
+	enum rd_fate fate = RD_STAYS;
 
 	ask_about4(ctx, &q.name);
-	if (connects(ctx) && rewrites(ctx, &q))
+	if (connects(ctx))
+		fate = rewrites(ctx, &q);
+	if (fate == RD_GOES)
 		go_to4(ctx, &q);
-	return 1;
+	return fate != RD_REFUSED;
 }
 
 SEC("cgroup/connect6")
 int rd_connect6(struct bpf_sock_addr *ctx)
 {
 	struct rd_to_question q = {};
+	enum rd_fate fate = RD_STAYS;
 
 	ask_about6(ctx, &q.name);
-	if (connects(ctx) && rewrites(ctx, &q))
+	if (connects(ctx))
+		fate = rewrites(ctx, &q);
+	if (fate == RD_GOES)
 		go_to6(ctx, &q);
-	return 1;
+	return fate != RD_REFUSED;
 }
 
 /* These two are attached while a rule of `to` is about UDP. */
@@ -641,11 +724,13 @@ SEC("cgroup/sendmsg4")
 int rd_sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct rd_to_question q = {};
+	enum rd_fate fate;
 
 	ask_about4(ctx, &q.name);
-	if (rewrites_datagram(ctx, &q))
+	fate = rewrites_datagram(ctx, &q);
+	if (fate == RD_GOES)
 		go_to4(ctx, &q);
-	return 1;
+	return fate != RD_REFUSED;
 }
 
 /* IPv6-mapped addresses come to the former. */
@@ -653,28 +738,30 @@ SEC("cgroup/sendmsg6")
 int rd_sendmsg6(struct bpf_sock_addr *ctx)
 {
 	struct rd_to_question q = {};
+	enum rd_fate fate;
 
 	ask_about6(ctx, &q.name);
-	if (rewrites_datagram(ctx, &q))
+	fate = rewrites_datagram(ctx, &q);
+	if (fate == RD_GOES)
 		go_to6(ctx, &q);
-	return 1;
+	return fate != RD_REFUSED;
 }
 
 /* The address that a client is told for its peer, or for who sent, is the one that it asked for. */
-static __always_inline const struct rd_name *told(struct bpf_sock_addr *ctx,
-						  const struct rd_name *real)
+static __always_inline const struct nc_rd_name *told(struct bpf_sock_addr *ctx,
+						     const struct nc_rd_name *real)
 {
 	struct bpf_sock *sk = ctx->sk;
-	struct rd_to_mine *mine;
+	struct nc_rd_to_mine *mine;
 
 	if (!sk)
 		return NULL;
 	mine = bpf_sk_storage_get(&rd_to_mine, sk, NULL, 0);
-	return mine && same_name(&mine->target, real) ? &mine->original : NULL;
+	return mine && same_name(&mine->way.target, real) ? &mine->way.original : NULL;
 }
 
-static __always_inline const struct rd_name *sender(struct bpf_sock_addr *ctx,
-						    const struct rd_name *real)
+static __always_inline const struct nc_rd_name *sender(struct bpf_sock_addr *ctx,
+						       const struct nc_rd_name *real)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct rd_to_sent *sent;
@@ -687,7 +774,7 @@ static __always_inline const struct rd_name *sender(struct bpf_sock_addr *ctx,
 	return sent && i < NC_RD_TO_SENT ? &sent->to[i].original : told(ctx, real);
 }
 
-static __always_inline void tell4(struct bpf_sock_addr *ctx, const struct rd_name *name)
+static __always_inline void tell4(struct bpf_sock_addr *ctx, const struct nc_rd_name *name)
 {
 	if (name && name->family == 4) {
 		ctx->user_ip4 = name->ip[0];
@@ -695,7 +782,7 @@ static __always_inline void tell4(struct bpf_sock_addr *ctx, const struct rd_nam
 	}
 }
 
-static __always_inline void tell6(struct bpf_sock_addr *ctx, const struct rd_name *name)
+static __always_inline void tell6(struct bpf_sock_addr *ctx, const struct nc_rd_name *name)
 {
 	if (!name)
 		return;
@@ -713,7 +800,7 @@ static __always_inline void tell6(struct bpf_sock_addr *ctx, const struct rd_nam
 SEC("cgroup/getpeername4")
 int rd_peername4(struct bpf_sock_addr *ctx)
 {
-	struct rd_name real = {};
+	struct nc_rd_name real = {};
 
 	ask_about4(ctx, &real);
 	tell4(ctx, told(ctx, &real));
@@ -723,7 +810,7 @@ int rd_peername4(struct bpf_sock_addr *ctx)
 SEC("cgroup/getpeername6")
 int rd_peername6(struct bpf_sock_addr *ctx)
 {
-	struct rd_name real = {};
+	struct nc_rd_name real = {};
 
 	ask_about6(ctx, &real);
 	unmap(&real);
@@ -734,7 +821,7 @@ int rd_peername6(struct bpf_sock_addr *ctx)
 SEC("cgroup/recvmsg4")
 int rd_recvmsg4(struct bpf_sock_addr *ctx)
 {
-	struct rd_name real = {};
+	struct nc_rd_name real = {};
 
 	ask_about4(ctx, &real);
 	tell4(ctx, sender(ctx, &real));
@@ -744,7 +831,7 @@ int rd_recvmsg4(struct bpf_sock_addr *ctx)
 SEC("cgroup/recvmsg6")
 int rd_recvmsg6(struct bpf_sock_addr *ctx)
 {
-	struct rd_name real = {};
+	struct nc_rd_name real = {};
 
 	ask_about6(ctx, &real);
 	unmap(&real);
@@ -760,7 +847,7 @@ static __noinline void on_connect(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct rd_to_key key = {};
-	struct rd_to_mine *mine;
+	struct nc_rd_to_mine *mine;
 	struct nc_rd_end end = {};
 
 	if (!sk)
@@ -773,9 +860,9 @@ static __noinline void on_connect(struct bpf_sock_ops *ctx)
 	key.target_port = end.remote_port;
 	__builtin_memcpy(key.client, end.local, sizeof(key.client));
 	__builtin_memcpy(key.target, end.remote, sizeof(key.target));
-	if (!mine)
+	if (!mine || mine->leave_alone)
 		bpf_map_delete_elem(&rd_to_known, &key);
-	else if (bpf_map_update_elem(&rd_to_known, &key, &mine->original, BPF_ANY))
+	else if (bpf_map_update_elem(&rd_to_known, &key, &mine->way.original, BPF_ANY))
 		COUNT(helper_failed);
 }
 
@@ -809,7 +896,7 @@ int rd_getsockopt(struct bpf_sockopt *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct rd_to_key key = {};
-	struct rd_name *name;
+	struct nc_rd_name *name;
 	void *value, *end;
 
 	if (ctx->optname != SO_ORIGINAL_DST || (ctx->level != SOL_IP && ctx->level != SOL_IPV6) ||

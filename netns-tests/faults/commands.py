@@ -165,6 +165,7 @@ def _redirections():
         Row("redirect rule flush", start, "redirect rule flush", share=2),
         Row("redirect to add", start, to, share=2),
         Row("redirect to add, several targets", start, f"{to},127.0.0.1:7778 weight 2,1", share=2),
+        Row("redirect to add, asked targets", start, f"{to},127.0.0.1:7778 health tcp fail open", share=2),
         Row("redirect to delete", (*start, to), "redirect to delete 1", share=2),
     ]
 

@@ -127,12 +127,21 @@ struct Target {
     bool operator==(const Target&) const = default;
 };
 
+/// How targets are asked whether they are up, and what comes of a connection when none is.
+struct Health {
+    std::string path;          ///< of a GET by HTTP; empty: that TCP connects is the answer
+    std::uint32_t every_s = 2; ///< seconds from one question to the next; 1 and more
+    bool open = false;         ///< all down: goes where it asked for; else it is refused
+    bool operator==(const Health&) const = default;
+};
+
 struct Action {
     ActionKind kind{};
-    std::string device;          ///< redirect, mirror: interface name
-    std::vector<Target> targets; ///< target: at least one, all different and of one family
-    bool by_source = false;      ///< target: the same for the same source; else in turn
-    bool to_ingress = false;     ///< redirect: into the device's ingress instead of egress
+    std::string device;           ///< redirect, mirror: interface name
+    std::vector<Target> targets;  ///< target: at least one, all different and of one family
+    bool by_source = false;       ///< target: the same for the same source; else in turn
+    std::optional<Health> health; ///< target: not asked, and taken to be up, without
+    bool to_ingress = false;      ///< redirect: into the device's ingress instead of egress
     /// mark value, priority (MAJOR << 16 | MINOR), DSCP, rate in bits per second
     std::uint64_t number = 0;
     std::uint32_t mask = 0;  ///< mark: which bits are written

@@ -24,6 +24,8 @@ constexpr std::uint64_t max_rate_burst = 0xffffffff;
 constexpr std::uint64_t max_limit_bytes = 1U << 30; // of a burst
 constexpr std::size_t max_targets = 16;             // NC_RD_TO_TARGETS
 constexpr std::uint64_t max_weight = 100;
+constexpr std::uint64_t max_every_s = 3600;
+constexpr std::size_t max_http_path = 100;
 
 /// Words of other tools, and what they are called here.
 struct Synonym {
@@ -625,6 +627,54 @@ class Parser {
                     fmt::format("targets are not chosen by {}", source_.shown(source)),
                     "allowed: by source; without it they come in turn");
             action.by_source = true;
+        }
+        if (accept("health"))
+            NETCTL_TRY(read_health(action.health.emplace()));
+        else if (const Token fail = peek(); accept("fail"))
+            return source_.error_at(fail.place, "'fail' needs 'health' before it",
+                                    "allowed: health tcp|http PATH [every TIME] [fail open|refuse]",
+                                    "without it no target is known to be down");
+        return {};
+    }
+
+    Result<> read_health(Health& health) {
+        const Token how = peek();
+        if (accept("http")) {
+            const Token path = peek();
+            const auto printed = [](char c) { return c > ' ' && c <= '~'; };
+            if (!path.is_value() || !path.text.starts_with('/') ||
+                path.text.size() > max_http_path ||
+                !std::all_of(path.text.begin(), path.text.end(), printed))
+                return source_.error_at(
+                    path.place, fmt::format("{} is no path to ask for", source_.shown(path)),
+                    fmt::format("allowed: up to {} characters of ASCII without blanks, from '/' "
+                                "on: /healthz",
+                                max_http_path));
+            health.path = take().text;
+        } else if (!accept("tcp")) {
+            return source_.error_at(
+                how.place, fmt::format("targets are not asked by {}", source_.shown(how)),
+                "allowed: health tcp, or health http PATH as in health http /healthz");
+        }
+        if (accept("every")) {
+            const Token time = peek();
+            const auto seconds = time.is_value() ? number_with_unit(time.text, ttl_units())
+                                                 : std::optional<std::uint64_t>();
+            if (!seconds || *seconds == 0 || *seconds > max_every_s)
+                return source_.error_at(
+                    time.place, fmt::format("{} is no time between questions", source_.shown(time)),
+                    "allowed: a whole number with s, m or h, 1s to 1h: every 2s");
+            take();
+            health.every_s = static_cast<std::uint32_t>(*seconds);
+        }
+        if (accept("fail")) {
+            const Token what = peek();
+            health.open = accept("open");
+            if (!health.open && !accept("refuse"))
+                return source_.error_at(
+                    what.place, fmt::format("'fail' does not know {}", source_.shown(what)),
+                    "allowed: fail refuse (as without), or fail open: with all targets down a "
+                    "connection goes to the address that it asked for");
         }
         return {};
     }

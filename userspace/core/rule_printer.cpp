@@ -152,7 +152,13 @@ std::string targets_text(const Action& action) {
         weights += fmt::format("{}{}", weights.empty() ? " weight " : ",", target.weight);
         weighted = weighted || target.weight != 1;
     }
-    return text + (weighted ? weights : "") + (action.by_source ? " by source" : "");
+    text += (weighted ? weights : "") + (action.by_source ? " by source" : "");
+    if (const auto& health = action.health)
+        text += fmt::format(
+            " health {} every {}{}",
+            health->path.empty() ? "tcp" : fmt::format("http {}", in_quotes(health->path)),
+            with_unit(health->every_s, ttl_units()), health->open ? " fail open" : "");
+    return text;
 }
 
 std::string action_text(const Action& action) {

@@ -58,6 +58,7 @@ class Scrape {
                    std::string_view mode);
     void add_policy(const policy::Status& status, const HookStatus& hook);
     void add_redirect(const redirect::Status& status, const HookStatus& hook);
+    void add_targets(const std::vector<redirect::Controller::ListedTo>& rules);
     void add_sets(const std::vector<datapath::Set>& sets, std::vector<std::string> wrong);
     /// Calls `add` for the rules that have metrics, with the id as text; returns how many have none.
     template <class Add>
@@ -213,6 +214,26 @@ void Scrape::add_redirect(const redirect::Status& status, const HookStatus& hook
     number(Metric::redirect_failures, stats.helper_failed);
 }
 
+void Scrape::add_targets(const std::vector<redirect::Controller::ListedTo>& rules) {
+    for (const auto& rule : rules) {
+        const std::string id = std::to_string(rule.rule.id);
+        bool asked = false;
+        for (const auto& one : rule.targets) {
+            const std::string target = to_string(one.target);
+            page_.add(Metric::redirect_target_connections, {id, target}, one.connections);
+            page_.add(Metric::redirect_target_datagrams, {id, target}, one.datagrams);
+            if (one.health)
+                page_.add(Metric::redirect_target_up, {id, target},
+                          one.health->state == NC_RD_TO_DOWN ? 0 : 1);
+            asked = asked || one.health;
+        }
+        if (!asked)
+            continue;
+        page_.add(Metric::redirect_all_down, {id, "refused"}, rule.failed.refused);
+        page_.add(Metric::redirect_all_down, {id, "opened"}, rule.failed.opened);
+    }
+}
+
 void Scrape::hooks() {
     std::vector<std::string> wrong;
     if (const auto points = xdp::Controller(root_, "").status_of_all(); points.has_value()) {
@@ -252,6 +273,13 @@ void Scrape::hooks() {
         wrong.push_back(redirect.error().what);
     else if (const auto hook = hook_of(*redirect))
         add_redirect(*redirect, *hook);
+    if (redirect && redirect->to_rules != 0) {
+        const auto rules = redirect::Controller(root_).to_list();
+        if (rules)
+            add_targets(*rules);
+        else
+            wrong.push_back(rules.error().what);
+    }
     part("redirect", wrong);
 }
 

@@ -106,6 +106,19 @@ constexpr std::array table{
                "Bytes of joined connections that were redirected, or went by TCP."},
     MetricInfo{Metric::redirect_failures, "netctl_redirect_failures_total", "counter", "",
                "Times that the kernel had no memory for a connection."},
+    MetricInfo{Metric::redirect_target_connections, "netctl_redirect_target_connections_total",
+               "counter", "rule,target",
+               "Connections that went to this target of a rule of `redirect to`."},
+    MetricInfo{Metric::redirect_target_datagrams, "netctl_redirect_target_datagrams_total",
+               "counter", "rule,target",
+               "Datagrams of sockets that are not connected that went to this target."},
+    MetricInfo{Metric::redirect_target_up, "netctl_redirect_target_up", "gauge", "rule,target",
+               "0 if this target is down, 1 if it is up, or nobody has asked it yet; of rules with "
+               "health."},
+    MetricInfo{Metric::redirect_all_down, "netctl_redirect_all_down_total", "counter",
+               "rule,outcome",
+               "Connections and datagrams that came when all targets of the rule were down, and "
+               "were refused, or went where they asked for (opened); of rules with health."},
 };
 
 #undef NETCTL_POINT

@@ -56,6 +56,10 @@ enum class Metric : std::uint8_t {
     redirect_messages,
     redirect_bytes,
     redirect_failures,
+    redirect_target_connections,
+    redirect_target_datagrams,
+    redirect_target_up,
+    redirect_all_down,
 };
 
 struct MetricInfo {

@@ -29,9 +29,9 @@ TEST(Metrics, AreNamedAsPrometheusHasIt) {
         for (const std::string_view label : label_names(info)) {
             // What there may be any number of.
             const std::set<std::string_view> known{
-                "abi",   "by",    "direction", "hook",    "interface", "kind", "layer",
-                "mode",  "netns", "outcome",   "part",    "reason",    "rule", "set",
-                "state", "text",  "type",      "verdict", "version",   "way"};
+                "abi",   "by",     "direction", "hook", "interface", "kind",    "layer",
+                "mode",  "netns",  "outcome",   "part", "reason",    "rule",    "set",
+                "state", "target", "text",      "type", "verdict",   "version", "way"};
             EXPECT_TRUE(known.contains(label)) << name << ": " << label;
             if (label == "text") {
                 EXPECT_TRUE(name.ends_with("_info")) << name << ": a text would multiply series";

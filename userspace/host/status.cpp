@@ -156,7 +156,11 @@ std::optional<HookStatus> hook_of(const redirect::Status& status) {
     if (!status.live)
         hook.troubles.emplace_back("its cgroup is gone, or was made anew");
     hook.in_force = hook.troubles.empty();
+    if (status.to_asked != 0 && !status.joiner && !status.draining)
+        hook.troubles.emplace_back(
+            "nobody asks targets whether they are up, so that stays: `netctl redirect run`");
     add(hook.troubles, stats.helper_failed, "times the kernel had no memory for a connection");
+    add(hook.remarks, status.to_down, "targets are down: `netctl redirect to list`");
     if (status.forced)
         hook.remarks.emplace_back("forced: cases of the self-test failed");
     return hook;

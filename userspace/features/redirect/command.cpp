@@ -15,6 +15,8 @@
 #include "features/redirect/bench_target.hpp"
 #include "features/redirect/controller.hpp"
 #include "features/redirect/selftest.hpp"
+#include "features/redirect/targets.hpp"
+#include "sys/clock.hpp"
 #include "sys/netns.hpp"
 #include "sys/stop.hpp"
 
@@ -149,6 +151,8 @@ Result<int> status(const Arguments&, Context& context) {
                     {"joiner", status.joiner},
                     {"rules", status.rules},
                     {"to_rules", status.to_rules},
+                    {"to_asked", status.to_asked},
+                    {"to_down", status.to_down},
                     {"joined_now", status.joined},
                     {"leaving_now", status.leaving},
                     {"announced", stats.announced},
@@ -195,6 +199,13 @@ Result<int> status(const Arguments&, Context& context) {
                          "left alone as they would have come back\n",
                          status.to_rules, status.to_rules == 1 ? "" : "s", stats.rewritten,
                          status.to_stats.datagrams, stats.loops);
+    if (status.to_asked != 0)
+        text +=
+            Text::format("{} of {} targets that are asked {} down (netctl redirect to list)\n{}",
+                         status.to_down, status.to_asked, status.to_down == 1 ? "is" : "are",
+                         status.joiner ? ""
+                                       : "nobody asks them, so that stays: netctl redirect "
+                                         "run\n");
     if (status.to_stats.forgotten != 0)
         text += Text::format("{} targets forgotten by sockets that sent to more than {}\n",
                              status.to_stats.forgotten, NC_RD_TO_SENT);
@@ -348,22 +359,51 @@ Result<int> to_delete(const Arguments& arguments, Context& context) {
     return 0;
 }
 
+/// Seconds since it was asked last.
+std::uint64_t asked_ago(const nc_rd_to_health& health) {
+    const auto now = static_cast<std::uint64_t>(sys::monotonic_now());
+    return (now - std::min<std::uint64_t>(health.asked_ns, now)) / 1'000'000'000;
+}
+
+Json to_json(const nc_rd_to_health& health) {
+    return {{"state", state_name(health)},
+            {"why", why_not(health)},
+            {"asked", health.asked},
+            {"unanswered", health.unanswered},
+            {"asked_seconds_ago", health.asked != 0 ? Json(asked_ago(health)) : Json()}};
+}
+
+std::string health_text(const nc_rd_to_health& health) {
+    if (health.asked == 0)
+        return ", not asked yet";
+    const std::string why = why_not(health);
+    return fmt::format(", {}{}{}, asked {} s ago", state_name(health), why.empty() ? "" : ": ", why,
+                       asked_ago(health));
+}
+
 Result<int> to_list(const Arguments&, Context& context) {
     Json json = Json::array();
     Text text;
     for (const Controller::ListedTo& one : NETCTL_TRY(Controller(context.root).to_list())) {
         Json targets = Json::array();
         text += Text::format("{}: {}\n", one.rule.id, one.rule.text);
-        for (const auto& [target, connections, datagrams] : one.targets) {
+        for (const auto& [target, connections, datagrams, health] : one.targets) {
             targets.push_back({{"target", to_string(target)},
                                {"weight", target.weight},
                                {"connections", connections},
-                               {"datagrams", datagrams}});
-            text += Text::format("  {}: {} connections, {} datagrams\n", to_string(target),
-                                 connections, datagrams);
+                               {"datagrams", datagrams},
+                               {"health", health ? to_json(*health) : Json()}});
+            text += Text::format("  {}: {} connections, {} datagrams{}\n", to_string(target),
+                                 connections, datagrams, health ? health_text(*health) : "");
         }
-        json.push_back(
-            {{"rule_id", one.rule.id}, {"rule_text", one.rule.text}, {"targets", targets}});
+        if (one.failed.refused != 0 || one.failed.opened != 0)
+            text += Text::format("  all down: {} refused, {} went where they asked for\n",
+                                 one.failed.refused, one.failed.opened);
+        json.push_back({{"rule_id", one.rule.id},
+                        {"rule_text", one.rule.text},
+                        {"targets", targets},
+                        {"refused", one.failed.refused},
+                        {"opened", one.failed.opened}});
     }
     context.out.document(json, text);
     return 0;
@@ -464,7 +504,8 @@ Command make_rule_command() {
 Command make_to_command() {
     Command to{"to", "have connections and datagrams to one address go to another",
                "dst ADDRESS[/LENGTH] [dport PORT|LOW-HIGH] [proto tcp|udp] [cgroup PATH] target "
-               "ADDRESS:PORT[,…] [weight N,…] [by source] [comment TEXT]; dst, dport and proto may "
+               "ADDRESS:PORT[,…] [weight N,…] [by source] [health tcp|http PATH [every TIME] [fail "
+               "open|refuse]] [comment TEXT]; dst, dport and proto may "
                "be lists. TCP, and UDP with "
                "sockets that are connected or not. The client's getpeername and recvfrom and "
                "the server's SO_ORIGINAL_DST tell the first address. A process that has the "
@@ -473,7 +514,12 @@ Command make_to_command() {
         {"add", "append one", "", {{"RULE", Count::rest}}, {}, to_add, {}, rule_help(Hook::to)});
     to.children.push_back({"delete", "delete one", "", {{"ID"}}, {}, to_delete});
     to.children.push_back(
-        {"list", "show them in order, with what went to each target", "", {}, {}, to_list});
+        {"list",
+         "show them in order, with what went to each target, and whether it is up",
+         "",
+         {},
+         {},
+         to_list});
     return to;
 }
 
@@ -500,7 +546,7 @@ Command make_command() {
          {{"timeout", "SECONDS", "how long to wait for readers (default: 10)", {}}},
          disable},
         {"run",
-         "join connections, until told to stop or disabled",
+         "join connections and ask targets, until told to stop or disabled",
          "",
          {},
          {{"wait", "", "wait until it is enabled, also again", {}}},

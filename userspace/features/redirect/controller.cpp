@@ -17,6 +17,8 @@
 #include "core/transaction.hpp"
 #include "datapath/root.hpp"
 #include "features/redirect/joiner.hpp"
+#include "features/redirect/prober.hpp"
+#include "features/redirect/targets.hpp"
 
 namespace netctl::redirect {
 
@@ -249,7 +251,11 @@ Result<Status> Controller::status() const {
     status.live = name.has_value();
     status.cgroup = name.value_or(fmt::format("#{}", conf.cgroup));
     status.rules = rules_in(NETCTL_TRY(datapath.read_bank<nc_rd_rule>()));
-    status.to_rules = rules_in(NETCTL_TRY(datapath.read_bank<nc_rd_to>()));
+    const auto to = NETCTL_TRY(datapath.read_bank<nc_rd_to>());
+    status.to_rules = rules_in(to);
+    const AskedTargets counted = NETCTL_TRY(count_asked(datapath, to));
+    status.to_asked = counted.asked;
+    status.to_down = counted.down;
     for (const nc_rd_pair& pair : NETCTL_TRY(datapath.pairs())) {
         status.joined += pair.state == NC_RD_JOINED;
         status.leaving += pair.state == NC_RD_LEAVING;
@@ -286,9 +292,11 @@ Result<> Controller::run(bool wait, const std::function<bool()>& stop,
         Datapath datapath = NETCTL_TRY(Datapath::open(dir));
         root.reset(); // it goes on for long
         Joiner joiner = NETCTL_TRY(Joiner::open(datapath));
+        Prober prober(datapath, tell);
         ready();
         while (!stop() && lock->still_at(dir)) {
-            NETCTL_TRY(joiner.poll(200));
+            NETCTL_TRY(prober.step());
+            NETCTL_TRY(joiner.poll(prober.idle_ms(200)));
             if (const std::string trouble = joiner.take_trouble(); !trouble.empty())
                 tell(trouble);
         }

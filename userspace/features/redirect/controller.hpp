@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -42,7 +43,9 @@ struct Status {
     std::string cgroup;          ///< its name, or `#ID` if it is gone
     std::size_t rules = 0;
     std::size_t to_rules = 0;
-    std::size_t joined = 0; ///< connections in the map now
+    std::size_t to_asked = 0; ///< targets of theirs that are asked whether they are up
+    std::size_t to_down = 0;  ///< and said no
+    std::size_t joined = 0;   ///< connections in the map now
     std::size_t leaving = 0;
     nc_rd_stats stats{}; ///< those of joined connections included
     nc_rd_to_stats to_stats{};
@@ -93,9 +96,9 @@ class Controller {
     Result<Status> status() const;
     Result<std::vector<Connection>> list() const;
 
-    /// Runs the joiner until `stop()` says so or redirection is disabled. With `wait` it waits for
+    /// Runs the joiner, and asks targets whether they are up, until `stop()` says so or redirection is disabled. With `wait` it waits for
     /// redirection to be enabled, also again. `ready` is called once it listens, `tell` with what
-    /// keeps it from joining and does not end it.
+    /// keeps it from joining and does not end it, and with targets that go down or come back.
     Result<> run(bool wait, const std::function<bool()>& stop, const std::function<void()>& ready,
                  const std::function<void(const std::string&)>& tell);
     /// Whether a joiner holds its lock.
@@ -123,9 +126,11 @@ class Controller {
         struct Counted {
             Target target;
             std::uint64_t connections = 0;
-            std::uint64_t datagrams = 0; ///< of sockets that are not connected
+            std::uint64_t datagrams = 0;           ///< of sockets that are not connected
+            std::optional<nc_rd_to_health> health; ///< if it is asked whether it is up
         };
         std::vector<Counted> targets;
+        nc_rd_to_failed failed{}; ///< what came when all of them were down
     };
     Result<std::vector<ListedTo>> to_list() const;
     Result<std::uint32_t> add_to(const Rule& rule);

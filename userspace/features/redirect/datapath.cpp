@@ -123,6 +123,9 @@ Result<Datapath> Datapath::load(const Tuning& tuning) {
     made.to_.texts = NETCTL_TRY(object.map("rd_to_text"));
     made.to_stats_ = NETCTL_TRY(object.map("rd_to_stats"));
     made.to_targets_ = NETCTL_TRY(object.map("rd_to_targets"));
+    made.to_health_ = NETCTL_TRY(object.map("rd_to_health"));
+    made.to_failed_ = NETCTL_TRY(object.map("rd_to_failed"));
+    made.to_mine_ = NETCTL_TRY(object.map("rd_to_mine"));
     for (const HookedProgram& hooked : hooks)
         made.hooks_.push_back(NETCTL_TRY(object.program(hooked.program)));
     for (const HookedProgram& hooked : datagram_hooks)
@@ -164,6 +167,11 @@ Result<Datapath> Datapath::open(const bpf::PinDir& dir) {
         made.to_stats_ = NETCTL_TRY(open_map(dir, "to_stats", sizeof(nc_rd_to_stats)));
     if (NETCTL_TRY(dir.look_for("to_targets"))) // nor these
         made.to_targets_ = NETCTL_TRY(open_map(dir, "to_targets", sizeof(nc_rd_to_target)));
+    if (NETCTL_TRY(dir.look_for("to_health"))) { // nor these
+        made.to_health_ = NETCTL_TRY(open_map(dir, "to_health", sizeof(nc_rd_to_health)));
+        made.to_failed_ = NETCTL_TRY(open_map(dir, "to_failed", sizeof(nc_rd_to_failed)));
+        made.to_mine_ = NETCTL_TRY(open_map(dir, "to_mine", sizeof(nc_rd_to_mine)));
+    }
     made.socks_ = NETCTL_TRY(dir.open_map("socks"));
     made.events_ = NETCTL_TRY(dir.open_map("events"));
     made.join_ = NETCTL_TRY(dir.open_program("prog_join"));
@@ -201,6 +209,9 @@ Result<> Datapath::pin(const bpf::PinDir& dir) const {
     NETCTL_TRY(dir.pin("to_text", to_.texts));
     NETCTL_TRY(dir.pin("to_stats", to_stats_));
     NETCTL_TRY(dir.pin("to_targets", to_targets_));
+    NETCTL_TRY(dir.pin("to_health", to_health_));
+    NETCTL_TRY(dir.pin("to_failed", to_failed_));
+    NETCTL_TRY(dir.pin("to_mine", to_mine_));
     for (std::size_t i = 0; i < datagram_hooks.size(); i++)
         NETCTL_TRY(dir.pin(program_name(datagram_hooks[i].program), datagram_hooks_[i]));
     for (std::size_t i = 0; i < hooks.size(); i++)

@@ -110,6 +110,10 @@ class Datapath {
     Result<std::vector<std::pair<nc_rd_event, nc_rd_recent>>> recent() const;
     /// By nc_rd_to_target_key; none of one that an older netctl made.
     const bpf::RawMap& to_targets() const { return to_targets_; }
+    /// By nc_rd_to_target_key; by the rule's id; storage of sockets. None of one that an older netctl made.
+    const bpf::RawMap& to_health() const { return to_health_; }
+    const bpf::RawMap& to_failed() const { return to_failed_; }
+    const bpf::RawMap& to_mine() const { return to_mine_; }
     Result<bpf::RawMap> events() const { return events_.duplicate(); }
 
     /// One bank of rules with their texts. Entries from the first without action on are unused.
@@ -129,8 +133,9 @@ class Datapath {
   private:
     Datapath() = default;
     bpf::RawMap socks_, pairs_, events_, request_, stats_, conf_, recent_;
-    bpf::RawMap mine_;                  // of a loaded one only
-    bpf::RawMap to_stats_, to_targets_; // none, if an older netctl made the rest
+    bpf::RawMap mine_; // of a loaded one only
+    // None, if an older netctl made the rest.
+    bpf::RawMap to_stats_, to_targets_, to_health_, to_failed_, to_mine_;
     struct List {
         bpf::RawMap rules, texts;
     };

@@ -116,6 +116,17 @@ TEST(RedirectTo, MayHaveSeveralTargets) {
     EXPECT_EQ(canonical(most + ",127.0.0.1:17", Hook::to), "error: 17 targets are too many");
 }
 
+TEST(RedirectTo, MayAskItsTargets) {
+    const std::string rule = "dst 192.0.2.1 target 127.0.0.1:80,127.0.0.1:81";
+    EXPECT_FALSE(parse_rule(rule, Hook::to)->actions.back().health);
+    for (const std::string how :
+         {" health tcp every 2s", " weight 3,1 by source health http /a?b=c every 1h fail open"})
+        EXPECT_EQ(canonical(rule + how, Hook::to), rule + how);
+    EXPECT_EQ(canonical(rule + " health tcp fail refuse", Hook::to), rule + " health tcp every 2s");
+    EXPECT_EQ(canonical(rule + " health http / every 120s", Hook::to),
+              rule + " health http / every 2m");
+}
+
 TEST(RedirectTo, SaysWhatIsWrong) {
     const struct {
         const char* text;
@@ -140,6 +151,18 @@ TEST(RedirectTo, SaysWhatIsWrong) {
         {"dst 127.0.0.9 target 127.0.0.1:80 weight 0", "'0' are no weights"},
         {"dst 127.0.0.9 target 127.0.0.1:80 weight 101", "'101' are no weights"},
         {"dst 127.0.0.9 target 127.0.0.1:80 by turn", "targets are not chosen by 'turn'"},
+        {"dst 127.0.0.9 target 127.0.0.1:80 fail open", "'fail' needs 'health' before it"},
+        {"dst 127.0.0.9 target 127.0.0.1:80 health",
+         "targets are not asked by the end of the rule"},
+        {"dst 127.0.0.9 target 127.0.0.1:80 health udp", "targets are not asked by 'udp'"},
+        {"dst 127.0.0.9 target 127.0.0.1:80 health http x", "'x' is no path to ask for"},
+        {"dst 127.0.0.9 target 127.0.0.1:80 health http every 2s", "'every' is no path to ask for"},
+        {"dst 127.0.0.9 target 127.0.0.1:80 health tcp every 0s",
+         "'0s' is no time between questions"},
+        {"dst 127.0.0.9 target 127.0.0.1:80 health tcp every 2h",
+         "'2h' is no time between questions"},
+        {"dst 127.0.0.9 target 127.0.0.1:80 health tcp fail closed",
+         "'fail' does not know 'closed'"},
         {"dst 127.0.0.1 trget 127.0.0.1:80",
          "'trget' is neither a key nor an action of redirect to; did you mean 'target'?"},
         {"dst 127.0.0.1 proto sctp target 127.0.0.1:80", "only tcp and udp can be sent elsewhere"},

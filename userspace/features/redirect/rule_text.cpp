@@ -117,7 +117,9 @@ Result<std::vector<nc_rd_to>> to_entries(const Rule& rule) {
     entry.target_port = first.port;
     std::memcpy(entry.target, first.address.bytes.data(), first.address.bits() / 8);
     entry.targets = static_cast<__u8>(action.targets.size());
-    entry.how = action.by_source ? NC_RD_TO_BY_SOURCE : 0;
+    entry.how = static_cast<__u8>((action.by_source ? NC_RD_TO_BY_SOURCE : 0) |
+                                  (action.health ? NC_RD_TO_ASKED : 0) |
+                                  (action.health && action.health->open ? NC_RD_TO_OPEN : 0));
     entry.cgroup = NETCTL_TRY(cgroup_of(rule));
     std::vector<nc_rd_to> entries;
     for (const std::optional<Prefix>& prefix : destinations_of(rule))

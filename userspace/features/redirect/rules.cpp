@@ -315,12 +315,17 @@ Result<std::vector<Controller::ListedTo>> Controller::to_list() const {
     std::vector<ListedTo> all;
     for (ListedRule& rule : listed_rules(bank)) {
         const auto entry = std::ranges::find(bank.rules, rule.id, &nc_rd_to::id);
-        ListedTo& listed = all.emplace_back(ListedTo{std::move(rule), {}});
+        ListedTo& listed = all.emplace_back(ListedTo{std::move(rule), {}, {}});
         for (const nc_rd_to_target& target : NETCTL_TRY(targets_of(datapath, *entry)))
             listed.targets.push_back(
                 {{to_address(entry->family, target.address), target.port, target.weight},
                  target.connections,
-                 target.datagrams});
+                 target.datagrams,
+                 {}});
+        const auto health = NETCTL_TRY(health_of(datapath, *entry));
+        for (std::size_t i = 0; i < std::min(health.size(), listed.targets.size()); i++)
+            listed.targets[i].health = health[i];
+        listed.failed = NETCTL_TRY(failed_of(datapath, *entry));
     }
     return all;
 }

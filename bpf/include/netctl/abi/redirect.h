@@ -72,6 +72,10 @@ NC_STATIC_ASSERT(sizeof(struct nc_rd_to) == 56, "nc_rd_to is ABI");
 enum nc_rd_to_how {
 	/* The same target for the same cgroup and network namespace; else in turn. */
 	NC_RD_TO_BY_SOURCE = 1 << 0,
+	/* Its targets are in `to_health`, and nothing new goes to those that are down. */
+	NC_RD_TO_ASKED = 1 << 1,
+	/* With all of them down it goes where it asked for; else it is refused. */
+	NC_RD_TO_OPEN = 1 << 2,
 };
 
 /* ---- map `to_targets`: hash by nc_rd_to_target_key; all targets of the rules in `to` ---- */
@@ -92,6 +96,60 @@ struct nc_rd_to_target {
 	__u64 datagrams;   /* of sockets that are not connected */
 };
 NC_STATIC_ASSERT(sizeof(struct nc_rd_to_target) == 40, "nc_rd_to_target is ABI");
+
+/* ---- map `to_health`: hash by nc_rd_to_target_key; targets that are asked whether they are up ---- */
+
+enum nc_rd_to_state {
+	NC_RD_TO_UNKNOWN = 0, /* nobody has asked it: taken to be up */
+	NC_RD_TO_UP = 1,
+	NC_RD_TO_DOWN = 2, /* gets no new connections, and no datagrams */
+};
+
+/* Written by `netctl redirect run` alone. Times are CLOCK_MONOTONIC, in nanoseconds. */
+struct nc_rd_to_health {
+	__u32 state;	/* enum nc_rd_to_state */
+	__u32 in_a_row; /* how often it was asked in vain since it last answered */
+	__u32 error;	/* errno of the last time; 0 if it answered */
+	__u32 answer;	/* status by which it said no, by HTTP; else 0 */
+	__u64 since_ns; /* that it is in this state */
+	__u64 asked_ns; /* the last time */
+	__u64 asked;	/* how often */
+	__u64 unanswered;
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_to_health) == 48, "nc_rd_to_health is ABI");
+
+/* ---- map `to_failed`: hash by rule id; what came when all targets of such a rule were down ---- */
+
+struct nc_rd_to_failed {
+	__u64 refused; /* connections and datagrams */
+	__u64 opened;  /* the same, that went where they asked for */
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_to_failed) == 16, "nc_rd_to_failed is ABI");
+
+/* ---- map `to_mine`: storage of sockets whose connect() went to a target ---- */
+
+/* An address and port as connect() has them. */
+struct nc_rd_name {
+	__u32 family; /* 4, 6; IPv6-mapped IPv4 is 4 */
+	__be16 port;
+	__u16 mapped; /* it was given as an IPv6-mapped address */
+	__be32 ip[4];
+};
+
+struct nc_rd_to_way {
+	struct nc_rd_name original; /* that was asked for */
+	struct nc_rd_name target;
+};
+
+struct nc_rd_to_mine {
+	struct nc_rd_to_way way;
+	__u32 rule;	   /* nc_rd_to::id */
+	__u32 number;	   /* of the target, as in nc_rd_to_target_key */
+	__u32 pid;	   /* of the process that connected */
+	__u32 leave_alone; /* set from outside: the socket's connect() is not rewritten */
+	char process[16];
+};
+NC_STATIC_ASSERT(sizeof(struct nc_rd_to_mine) == 80, "nc_rd_to_mine is ABI");
 
 /* ---- map `to_stats`: per-CPU array of one ---- */
 
