@@ -151,6 +151,21 @@ void Fuzz::add_ipv6(Packet& packet) {
     add_transport(packet, true);
 }
 
+void Fuzz::damage(std::string& text, std::initializer_list<const char*> words) {
+    for (std::uint64_t times = 1 + below(4); times > 0 && !text.empty(); times--) {
+        const std::size_t at = below(text.size());
+        const std::size_t length = 1 + below(std::min<std::size_t>(text.size() - at, 30));
+        const std::size_t other = below(text.size());
+        switch (below(5)) {
+        case 0: text[at] = static_cast<char>(below(256)); break;
+        case 1: text.erase(at, length); break;
+        case 2: text.insert(other, text.substr(at, length)); break;
+        case 3: text.insert(at, pick(words)); break;
+        default: text.resize(at); break;
+        }
+    }
+}
+
 Packet Fuzz::packet() {
     const auto mac = [&] { return (percent(80) ? 0x020000000000U : 0xfeff00000000U) + below(4); };
     Packet packet = Ether{.src = mac(), .dst = mac()};

@@ -38,6 +38,9 @@ class Fuzz {
         return from[below(from.size())];
     }
 
+    /// Damages a text in one to four places: bytes change, go, come twice, are cut off, or one of the words comes in.
+    void damage(std::string& text, std::initializer_list<const char*> words);
+
     /// Layers of all sorts: 0-3 tags, options, extension headers, fragments; now and then a header
     /// field that is not true.
     Packet packet();

@@ -12,6 +12,7 @@
 #include "core/json.hpp"
 #include "datapath/set_text.hpp"
 #include "features/set/controller.hpp"
+#include "features/set/countries.hpp"
 #include "features/set/watch.hpp"
 #include "sys/clock.hpp"
 #include "sys/stop.hpp"
@@ -368,16 +369,18 @@ Result<int> test(const Arguments& arguments, Context& context) {
     return *member ? 0 : 1;
 }
 
-Result<std::vector<ElementList>> read_files(const Arguments& arguments) {
+/// `path`: a file, a folder, or `-` or nothing for standard input.
+Result<std::vector<ElementList>> read_files(const std::string& path_of_all) {
     std::vector<ElementList> lists;
-    for (const std::string& path : NETCTL_TRY(sys::text_files(arguments["FILE"])))
+    for (const std::string& path : NETCTL_TRY(sys::text_files(path_of_all)))
         lists.push_back({sys::text_name(path), NETCTL_TRY(sys::read_text(path))});
     return lists;
 }
 
 Result<DiffReport> compare(const Arguments& arguments, Context& context) {
     return Controller(context.root)
-        .diff(arguments["NAME"], NETCTL_TRY(read_files(arguments)), arguments.has("skip-bad"));
+        .diff(arguments["NAME"], NETCTL_TRY(read_files(arguments["FILE"])),
+              arguments.has("skip-bad"));
 }
 
 Result<int> diff(const Arguments& arguments, Context& context) {
@@ -430,13 +433,38 @@ Result<int> swap(const Arguments& arguments, Context& context) {
     return 0;
 }
 
+/// What --mmdb, --registry and --country say.
+Result<CountryRequest> country_request(const Arguments& arguments) {
+    if (!arguments.has("mmdb") && !arguments.has("registry"))
+        return Error::usage("--country needs --mmdb or --registry",
+                            "whose networks of the country they are");
+    if (arguments.has("mmdb") && arguments.has("registry"))
+        return Error::usage("one of --mmdb and --registry at a time");
+    if (!arguments.has("country"))
+        return Error::usage("--country is missing", "--country DE, or DE,FR");
+    if (arguments.given("FILE"))
+        return Error::usage("there is a FILE beside --mmdb or --registry",
+                            "`set import` reads one of them");
+    CountryRequest request{.countries = NETCTL_TRY(parse_countries(arguments.get("country")))};
+    request.mmdb = arguments.get("mmdb");
+    if (arguments.has("registry"))
+        request.registries = NETCTL_TRY(read_files(arguments.get("registry")));
+    return request;
+}
+
+Result<ImportReport> import_what_is_named(const Arguments& arguments, Controller controller) {
+    const ImportOptions options{.replace = arguments.has("replace"),
+                                .allow_empty = arguments.has("allow-empty"),
+                                .skip_bad = arguments.has("skip-bad")};
+    if (arguments.has("mmdb") || arguments.has("registry") || arguments.has("country"))
+        return controller.import_countries(arguments["NAME"],
+                                           NETCTL_TRY(country_request(arguments)), options);
+    return controller.import(arguments["NAME"], NETCTL_TRY(read_files(arguments["FILE"])), options);
+}
+
 Result<int> import(const Arguments& arguments, Context& context) {
-    const std::vector<ElementList> lists = NETCTL_TRY(read_files(arguments));
-    const ImportReport report = NETCTL_TRY(Controller(context.root)
-                                               .import(arguments["NAME"], lists,
-                                                       {.replace = arguments.has("replace"),
-                                                        .allow_empty = arguments.has("allow-empty"),
-                                                        .skip_bad = arguments.has("skip-bad")}));
+    const ImportReport report =
+        NETCTL_TRY(import_what_is_named(arguments, Controller(context.root)));
     context.out.notes(report.notes);
     tell_spared(report, arguments["NAME"], context);
     for (const Error& error : report.bad)
@@ -528,11 +556,19 @@ const Command& command() {
                  "add the elements of a file, of all files of a folder, or of standard input",
              .description =
                  "One element a line, with comments; what `set list` prints, as text or JSON; "
-                 "`ipset save`, `nft -j list set`, CrowdSec's and Spamhaus' lists.",
+                 "`ipset save`, `nft -j list set`, CrowdSec's and Spamhaus' lists. With --country "
+                 "the networks of countries.",
              .positionals = {{"NAME"}, {"FILE", Count::optional}},
-             .options = {{"replace", "", "remove what the list does not have", {}},
-                         {"allow-empty", "", "replace also by nothing", {}},
-                         {"skip-bad", "", "leave out what cannot be read, and tell how much", {}}},
+             .options =
+                 {{"mmdb", "FILE", "a database in MaxMind's format instead of a list", {}},
+                  {"registry",
+                   "FILE",
+                   "a registry's list (delegated-extended), or a folder of them",
+                   {}},
+                  {"country", "CC,…", "whose networks are taken from these: DE, or DE,FR", {}},
+                  {"replace", "", "remove what the list does not have", {}},
+                  {"allow-empty", "", "replace also by nothing", {}},
+                  {"skip-bad", "", "leave out what cannot be read, and tell how much", {}}},
              .run = import},
             {.name = "diff",
              .summary =

@@ -11,6 +11,8 @@
 #include "core/transaction.hpp"
 #include "datapath/point.hpp"
 #include "datapath/set_text.hpp"
+#include "features/set/countries.hpp"
+#include "sys/mmdb.hpp"
 #include "sys/netns.hpp"
 
 namespace netctl::set {
@@ -304,13 +306,14 @@ struct ReadLists {
     std::vector<Error> bad;
 };
 
-/// Fails if there is a line that cannot be read, unless those are skipped.
-Result<ReadLists> read_lists(datapath::SetType type, const std::vector<ElementList>& lists,
-                             bool skip_bad) {
+/// Fails if there is a line that cannot be read, unless those are skipped. `read_one` reads a list.
+template <class Read>
+Result<ReadLists> read_lists(const std::vector<ElementList>& lists, bool skip_bad,
+                             const Read& read_one) {
     ReadLists all;
     std::vector<datapath::ListedElement> elements;
     for (const ElementList& list : lists) {
-        datapath::ReadElements read = datapath::read_elements(type, list.text, list.source);
+        datapath::ReadElements read = read_one(list);
         all.skipped += read.bad;
         for (Error& error : read.errors)
             if (all.bad.size() < datapath::most_errors)
@@ -324,6 +327,59 @@ Result<ReadLists> read_lists(datapath::SetType type, const std::vector<ElementLi
     return all;
 }
 
+Result<ReadLists> read_lists(datapath::SetType type, const std::vector<ElementList>& lists,
+                             bool skip_bad) {
+    return read_lists(lists, skip_bad, [&](const ElementList& list) {
+        return datapath::read_elements(type, list.text, list.source);
+    });
+}
+
+Result<ReadLists> read_registries(const CountryRequest& request, bool skip_bad) {
+    std::set<std::string> missing = request.countries;
+    ReadLists read =
+        NETCTL_TRY(read_lists(request.registries, skip_bad, [&](const ElementList& list) {
+            RegistryNetworks one = read_registry(list.text, list.source, request.countries);
+            for (const std::string& found : one.found)
+                missing.erase(found);
+            return std::move(one.read);
+        }));
+    if (!missing.empty())
+        return Error::failed(fmt::format("there is no network of {} in {}", *missing.begin(),
+                                         request.registries.front().source),
+                             "codes of countries are those of ISO 3166: DE, FR");
+    return read;
+}
+
+/// Merged to the fewest.
+Result<ReadLists> read_countries(const CountryRequest& request, bool skip_bad) {
+    ReadLists read;
+    std::vector<Prefix> networks;
+    if (!request.mmdb.empty()) {
+        networks = NETCTL_TRY(sys::mmdb_networks(request.mmdb, request.countries));
+    } else {
+        read = NETCTL_TRY(read_registries(request, skip_bad));
+        for (const datapath::SetEntry& entry : read.entries)
+            networks.push_back(std::get<Prefix>(entry.element));
+        read.entries.clear();
+    }
+    for (const Prefix& prefix : fewest_prefixes(std::move(networks)))
+        read.entries.push_back({prefix, {}});
+    return read;
+}
+
+/// Puts what was read into the set.
+Result<ImportReport> take(const Set& set, ReadLists read, const ImportOptions& options) {
+    ImportReport report;
+    report.skipped = read.skipped;
+    report.bad = std::move(read.bad);
+    report.elements = read.entries.size();
+    if (options.replace)
+        NETCTL_TRY(set.assign(std::move(read.entries), report.notes));
+    else
+        report.spared = NETCTL_TRY(set.add(std::move(read.entries), report.notes));
+    return report;
+}
+
 /// Whether an element is a member or an exception, and whether for good.
 std::pair<bool, bool> kind_of(const datapath::SetEntry& entry) {
     return {(entry.value.flags & NC_SET_ABSENT) != 0, entry.value.expires != 0};
@@ -334,22 +390,28 @@ std::pair<bool, bool> kind_of(const datapath::SetEntry& entry) {
 Result<ImportReport> Controller::import(const std::string& name,
                                         const std::vector<ElementList>& lists,
                                         const ImportOptions& options) {
-    ImportReport report;
     const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
     const Set set = NETCTL_TRY(open_unnamed(root, name, "import"));
     ReadLists read = NETCTL_TRY(read_lists(set.type(), lists, options.skip_bad));
-    report.skipped = read.skipped;
-    report.bad = std::move(read.bad);
     if (read.entries.empty() && options.replace && !options.allow_empty)
         return Error::usage(
             fmt::format("there are no elements to replace those of set '{}' by", name),
             "--allow-empty empties it; an input that failed looks the same");
-    report.elements = read.entries.size();
-    if (options.replace)
-        NETCTL_TRY(set.assign(std::move(read.entries), report.notes));
-    else
-        report.spared = NETCTL_TRY(set.add(std::move(read.entries), report.notes));
-    return report;
+    return take(set, std::move(read), options);
+}
+
+Result<ImportReport> Controller::import_countries(const std::string& name,
+                                                  const CountryRequest& request,
+                                                  const ImportOptions& options) {
+    // Without the lock: a database takes its time.
+    ReadLists read = NETCTL_TRY(read_countries(request, options.skip_bad));
+    const LockedRoot root = NETCTL_TRY(LockedRoot::open(root_));
+    const Set set = NETCTL_TRY(open_unnamed(root, name, "import"));
+    if (set.type() != SetType::cidr)
+        return Error::usage(fmt::format("set '{}' holds {}, and countries have networks", name,
+                                        set.type() == SetType::host ? "addresses" : "ports"),
+                            "`netctl set create NAME --type cidr` makes one for them");
+    return take(set, std::move(read), options);
 }
 
 Result<DiffReport> Controller::diff(const std::string& name, const std::vector<ElementList>& lists,

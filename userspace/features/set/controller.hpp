@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,13 @@ struct ImportOptions {
     bool replace = false;     ///< remove what the lists do not have
     bool allow_empty = false; ///< with `replace`: also by nothing
     bool skip_bad = false;    ///< leave out what cannot be read
+};
+
+/// The networks of countries (countries.hpp): of registries' lists, or of a database.
+struct CountryRequest {
+    std::set<std::string> countries; ///< codes in upper case
+    std::vector<ElementList> registries{};
+    std::string mmdb{}; ///< path of a file in MaxMind's format; if empty, the lists count
 };
 
 struct ChangeReport {
@@ -117,6 +125,9 @@ class Controller {
     /// them, and nothing is added then.
     Result<ImportReport> import(const std::string& name, const std::vector<ElementList>& lists,
                                 const ImportOptions& options);
+    /// Adds the networks of countries to a set of prefixes, merged to the fewest. Each of the countries must have some.
+    Result<ImportReport> import_countries(const std::string& name, const CountryRequest& request,
+                                          const ImportOptions& options);
     /// What import() with `replace` would change; how long elements last is not compared.
     Result<DiffReport> diff(const std::string& name, const std::vector<ElementList>& lists,
                             bool skip_bad) const;

@@ -443,22 +443,7 @@ TEST(Import, MutationsAreReadOrRefused) {
         expect_sound(corpus);
         for (int round = 0; round < 800 && !HasFailure(); round++) {
             std::string text = corpus;
-            for (std::uint64_t times = 1 + fuzz.below(4); times > 0 && !text.empty(); times--) {
-                const std::size_t at = fuzz.below(text.size());
-                const std::size_t length =
-                    1 + fuzz.below(std::min<std::size_t>(text.size() - at, 30));
-                const std::size_t other = fuzz.below(text.size());
-                switch (fuzz.below(5)) {
-                case 0: text[at] = static_cast<char>(fuzz.below(256)); break;
-                case 1: text.erase(at, length); break;
-                case 2: text.insert(other, text.substr(at, length)); break;
-                case 3:
-                    text.insert(
-                        at, fuzz.pick<const char*>({"\n", "-", "9", "!", "\"", " ", ",", "::"}));
-                    break;
-                default: text.resize(at); break;
-                }
-            }
+            fuzz.damage(text, {"\n", "-", "9", "!", "\"", " ", ",", "::"});
             expect_sound(text);
         }
     }
