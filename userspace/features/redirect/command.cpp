@@ -365,7 +365,7 @@ std::uint64_t asked_ago(const nc_rd_to_health& health) {
     return (now - std::min<std::uint64_t>(health.asked_ns, now)) / 1'000'000'000;
 }
 
-Json to_json(const nc_rd_to_health& health) {
+Json health_json(const nc_rd_to_health& health) {
     return {{"state", state_name(health)},
             {"why", why_not(health)},
             {"asked", health.asked},
@@ -392,7 +392,7 @@ Result<int> to_list(const Arguments&, Context& context) {
                                {"weight", target.weight},
                                {"connections", connections},
                                {"datagrams", datagrams},
-                               {"health", health ? to_json(*health) : Json()}});
+                               {"health", health ? health_json(*health) : Json()}});
             text += Text::format("  {}: {} connections, {} datagrams{}\n", to_string(target),
                                  connections, datagrams, health ? health_text(*health) : "");
         }

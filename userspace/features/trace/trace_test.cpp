@@ -15,15 +15,15 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#include "features/trace/call_tracer.hpp"
 #include "features/trace/container.hpp"
-#include "features/trace/content_coding.hpp"
-#include "features/trace/filter.hpp"
-#include "features/trace/har.hpp"
+#include "features/trace/http/call_tracer.hpp"
+#include "features/trace/http/content_coding.hpp"
+#include "features/trace/http/filter.hpp"
+#include "features/trace/http/har.hpp"
+#include "features/trace/http/render.hpp"
+#include "features/trace/http/top.hpp"
 #include "features/trace/number_list.hpp"
 #include "features/trace/record_reader.hpp"
-#include "features/trace/render.hpp"
-#include "features/trace/top.hpp"
 
 namespace netctl::trace {
 namespace {

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <utility>
 
-#include "features/trace/file_session.hpp"
+#include "features/trace/http/file_session.hpp"
 #include "netctl/abi/trace_tls.h"
 
 namespace netctl::trace::tls {

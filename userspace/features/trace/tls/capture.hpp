@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/result.hpp"
-#include "features/trace/packet_tracer.hpp"
+#include "features/trace/http/packet_tracer.hpp"
 #include "features/trace/tls/event.hpp"
 #include "sys/pcap.hpp"
 
