@@ -95,6 +95,7 @@ COMMANDS = {
     "trace tcp retrans": ((), "~trace tcp retrans"),
     "trace func": ((), "~trace func c:getaddrinfo"),
     "trace profile": ((), "~trace profile"),
+    "trace gc": ((), "~trace gc --file /usr/bin/python3"),
     "trace usdt": ((), "~trace usdt --file stdc++ libstdcxx:throw"),
     "trace tls": ((), "~trace tls"),
     "trace tls --read": ((), "trace tls --read {capture}"),

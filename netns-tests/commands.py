@@ -176,6 +176,7 @@ class Stage:
             (("trace", "tcp", "retrans"), ("--duration", "1")),
             (("trace", "func"), ("--duration", "1", "c:getaddrinfo")),
             (("trace", "profile"), ("--duration", "1")),
+            (("trace", "gc"), ("--file", "/usr/bin/python3", "--duration", "1")),
             (("trace", "usdt"), ("--file", "stdc++", "--list")),
             (("trace", "tls"), ("--duration", "1")),
             (("doctor",), ()),

@@ -84,7 +84,7 @@ def test_what_is_wrong_changes_nothing(netctl, make, tmp_path):
     whole = mmdb.content(NETWORKS)
     files = {"cut": whole[:-40], "half": whole[: len(whole) // 2], "empty": b"", "text": LIST.encode(), "good": whole,
              "loop": mmdb.content(NETWORKS, change=loop), "beyond": mmdb.content(NETWORKS, change=beyond),
-             "data": whole.replace(b"iso_code", b"\xff\xff\xff\xff\xff\xff\xff\xff"),
+             "keys": whole.replace(b"iso_code", b"geo_code"),
              "list": LIST.encode(), "short": LIST[: LIST.rindex("ripencc")].encode(), "line": LIST[:-30].encode()}  # fmt: skip
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
@@ -99,7 +99,7 @@ def test_what_is_wrong_changes_nothing(netctl, make, tmp_path):
     for name, expected in (
         ("cut", "is no MaxMind DB, or cut"), ("half", "is no MaxMind DB, or cut"), ("empty", "is no MaxMind DB, or cut"),
         ("text", "is no MaxMind DB, or cut"), ("missing", "No such file"), ("loop", "contradicts itself"),
-        ("beyond", "contradicts itself"), ("data", "contradicts itself"), ("good", "has no network of XX"),
+        ("beyond", "contradicts itself"), ("keys", "has no network of DE"), ("good", "has no network of XX"),
     ):  # fmt: skip
         wrong(expected, "--mmdb", tmp_path / name, "--country", "DE,XX", "--replace")
     for name, expected in (

@@ -92,6 +92,7 @@ def test_the_page_is_what_the_table_says(netctl, lab, tmp_path, scrape):
     stage = Stage(netctl, lab, tmp_path, comment='quotes " and \\ and \x1b[31m').build()
     stage.run("tc", "rule", "add", stage.server.name, "ingress", "dport", "98", "limit", "3/s", "pass")
     stage.run("policy", "rule", "add", "dport", "97", "limit", "3/s", "allow")
+    stage.run("redirect", "to", "add", "dst", "192.0.2.9", "target", "127.0.0.1:80", "health", "tcp")
     samples = scrape()
     text = scrape.path.read_text()
     promtool("check", "metrics", input=text)

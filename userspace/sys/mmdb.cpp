@@ -142,7 +142,8 @@ Result<std::vector<Prefix>> mmdb_networks(const std::string& path,
                                           const std::set<std::string>& countries) {
     MMDB_s database{};
     const int status = MMDB_open(path.c_str(), MMDB_MODE_MMAP, &database);
-    if (status == MMDB_FILE_OPEN_ERROR || status == MMDB_IO_ERROR)
+    const bool empty = status == MMDB_IO_ERROR && errno == EINVAL; // which cannot be mapped
+    if (status == MMDB_FILE_OPEN_ERROR || (status == MMDB_IO_ERROR && !empty))
         return Error::system(errno, fmt::format("cannot read {}", path));
     if (status != MMDB_SUCCESS)
         return Error::failed(

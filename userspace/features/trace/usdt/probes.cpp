@@ -49,6 +49,8 @@ std::string full_name(const sys::UsdtProbe& probe) {
     return probe.provider + ":" + probe.name;
 }
 
+} // namespace
+
 Result<> check_site(const ProgramFile& file, const sys::UsdtProbe& probe) {
     if (NETCTL_TRY(func::is_wide_nop(file.file.get(), probe.offset)))
         return Error::failed(
@@ -58,8 +60,6 @@ Result<> check_site(const ProgramFile& file, const sys::UsdtProbe& probe) {
             "programs that are built with one-byte ones (sys/sdt.h before 5.4) may be watched");
     return {};
 }
-
-} // namespace
 
 Result<std::vector<ProbeFile>> find_probe_files(const std::string& name, std::uint32_t pid) {
     std::vector<ProbeFile> files;

@@ -23,6 +23,9 @@ struct ProbeFile {
 /// probes are left out. Errors: there is no such file; neither is given; it has no probes.
 Result<std::vector<ProbeFile>> find_probe_files(const std::string& file, std::uint32_t pid);
 
+/// Whether a probe may be watched where it is. The error tells why not.
+Result<> check_site(const ProgramFile& file, const sys::UsdtProbe& probe);
+
 /// Each word is `PROVIDER:NAME`, of which NAME may be a glob, or `PROVIDER:BEGIN..DONE`: what lies between is a call, by thread.
 /// `look` tells which of these is wanted. Errors name what there is not, with what is like it.
 Result<func::Targets> find_probes(const std::vector<std::string>& words,
