@@ -49,7 +49,7 @@ std::optional<std::uint16_t> offset_of(std::string_view name) {
         return std::nullopt;
     name.remove_prefix(1);
     if (!take_number(name, number) || number < 8 || number > 15 ||
-        (name != "" && name != "d" && name != "w" && name != "b"))
+        (!name.empty() && name != "d" && name != "w" && name != "b"))
         return std::nullopt;
     return static_cast<std::uint16_t>(numbered[number - 8]);
 }

@@ -34,7 +34,7 @@ void hand_out(std::span<const std::byte> bytes, const ProfileTrace::OnSample& on
 
 } // namespace
 
-Result<ProfileTrace> ProfileTrace::start(const Request& request, OnSample on_sample) {
+Result<ProfileTrace> ProfileTrace::start(const Request& request, const OnSample& on_sample) {
     bpf::capture_libbpf_messages();
     const auto skeleton = NETCTL_TRY(Skeleton::open());
     const bpf::Object object = skeleton.object();

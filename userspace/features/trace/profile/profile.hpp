@@ -35,7 +35,7 @@ class ProfileTrace {
     using OnSample = std::function<void(const Sample&)>;
 
     /// Takes stacks from now on; `on_sample` is called while poll() or stop() run.
-    static Result<ProfileTrace> start(const Request& request, OnSample on_sample);
+    static Result<ProfileTrace> start(const Request& request, const OnSample& on_sample);
 
     Instrument& instrument() { return instrument_; }
     /// Detaches, and hands out what there is; of those that wait still, how long they do so far. Returns how many these are.
