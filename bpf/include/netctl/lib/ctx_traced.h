@@ -48,29 +48,6 @@ static __always_inline __u32 nc_ctx_length(nc_ctx *ctx)
 	return ctx ? ctx->length : 0;
 }
 
-static __always_inline __u32 nc_ctx_mark(const nc_ctx *ctx)
-{
-	return 0;
-}
-
-static __always_inline bool nc_ctx_has_ether(const nc_ctx *ctx)
-{
-	return true;
-}
-
-static __always_inline bool nc_ctx_vlan(const nc_ctx *ctx, __u16 *tci)
-{
-	return false;
-}
-
-static __always_inline bool nc_ctx_is_padded(void)
-{
-	return false;
-}
-
-static __always_inline bool nc_ctx_is_super(const nc_ctx *ctx)
-{
-	return false;
-}
+#include <netctl/lib/ctx_driver.h>
 
 #endif
