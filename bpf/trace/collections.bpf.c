@@ -60,14 +60,15 @@ static __always_inline struct nc_gc_record *reserve(struct task_struct *task,
 						    const struct nc_gc_site *site)
 {
 	struct nc_trace_counters *count = bpf_map_lookup_elem(&counters, &zero);
-	struct nc_gc_record *record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	struct nc_gc_record *record;
 
-	if (count && record)
-		ADD(count->sent, 1);
-	else if (count)
-		ADD(count->lost, 1);
-	if (!record)
+	if (!count)
 		return NULL;
+	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	if (!record) {
+		ADD(count->lost, 1);
+		return NULL;
+	}
 	__builtin_memset(record, 0, sizeof(*record));
 	record->time_ns = bpf_ktime_get_ns();
 	record->cgroup_id = bpf_get_current_cgroup_id();
@@ -77,6 +78,16 @@ static __always_inline struct nc_gc_record *reserve(struct task_struct *task,
 	bpf_probe_read_kernel_str(record->owner.comm, sizeof(record->owner.comm),
 				  task->group_leader->comm);
 	return record;
+}
+
+/* Counted here and not where it was reserved: clang would make one addition of both, and 6.1 forget what is not NULL. */
+static __always_inline void submit(struct nc_gc_record *record)
+{
+	struct nc_trace_counters *count = bpf_map_lookup_elem(&counters, &zero);
+
+	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	if (count)
+		ADD(count->sent, 1);
 }
 
 static __always_inline void copy_name(char *to, __u64 from, __u64 length)
@@ -121,7 +132,7 @@ static __always_inline void done(struct pt_regs *ctx, const struct nc_gc_site *s
 	record->took_ns = record->time_ns - thread->begun;
 	record->begun_with = thread->begun_with;
 	record->ended_with = argument(ctx, site, 0);
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	submit(record);
 }
 
 static __always_inline void pool(struct pt_regs *ctx, const struct nc_gc_site *site,
@@ -134,7 +145,7 @@ static __always_inline void pool(struct pt_regs *ctx, const struct nc_gc_site *s
 	copy_name(record->collector, argument(ctx, site, 0), argument(ctx, site, 1));
 	copy_name(record->pool, argument(ctx, site, 2), argument(ctx, site, 3));
 	record->used = argument(ctx, site, 5);
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	submit(record);
 }
 
 SEC("uprobe")
